@@ -1,0 +1,196 @@
+"""What a network is to a pruner: coupled channel groups and parameter shapes, as plain data.
+
+A :class:`Topology` is read off a model once (``compress.trace``) and speaks of state_dict keys and dimensions only.
+Whatever a module looks like inside, a channel is the set of places in the parameters that must go together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+GroupId = NewType("GroupId", str)
+"""The first layer, in forward order, that makes the channels of a group."""
+
+LayerName = NewType("LayerName", str)
+"""A module's name as in ``model.named_modules()``; for a bare parameter, the parameter's own name."""
+
+Slot = tuple[str, int]
+"""One dimension of one tensor: ``(state_dict key, dim)``."""
+
+
+class Role(StrEnum):
+    """What a slice of a tensor is to a channel."""
+
+    WRITES = "writes"
+    """The slice makes the channel or belongs to it: kernel rows, bias, batch norm, layer scale."""
+    READS = "reads"
+    """The slice consumes the channel: kernel columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One dimension of one tensor that a group runs through.
+
+    Attributes:
+        key: state_dict key, e.g. ``"layer1.0.conv1.weight"``.
+        dim: the dimension.
+        role: whether the slices make the channels or consume them.
+        positions: channel -> its indices in that dimension. H*W of them after a flatten, one per conv-group in a
+            grouped convolution, none where the channel does not exist (a zero-padded shortcut adds it later).
+    """
+
+    key: str
+    dim: int
+    role: Role
+    positions: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels whose keep-or-go is decided together with the layers that share them."""
+
+    id: GroupId
+    size: int
+    members: tuple[Member, ...]
+
+    def orbits(self) -> tuple[tuple[int, ...], ...]:
+        """Channels that occur in exactly the same tensors, the same number of times: they are interchangeable.
+
+        A plain group has one orbit. An option-A residual stream has one for each width that the zero-padding adds.
+        """
+        seen: dict[tuple[int, ...], list[int]] = {}
+        for channel in range(self.size):
+            seen.setdefault(tuple(len(m.positions[channel]) for m in self.members), []).append(channel)
+        return tuple(tuple(orbit) for orbit in seen.values())
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One entry of the state_dict.
+
+    Attributes:
+        shape: its sizes.
+        parameter: learned, hence counted; buffers are not.
+        sites: at how many positions of one image a convolution or linear layer applies this weight, summed over its
+            calls; 0 for every other tensor. MACs = sites * number of elements.
+    """
+
+    shape: tuple[int, ...]
+    parameter: bool
+    sites: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution or linear layer: what is cut, counted and reported.
+
+    Attributes:
+        name: module name.
+        kind: ``conv``, ``conv_transpose`` or ``linear``.
+        weight: state_dict key of the weight.
+        cardinality: number of conv-groups.
+        depthwise: its conv-groups follow the channels (each goes with its channel).
+    """
+
+    name: LayerName
+    kind: str
+    weight: str
+    cardinality: int = 1
+    depthwise: bool = False
+
+    @property
+    def write_dim(self) -> int:
+        """The dimension of the weight that makes channels."""
+        return 1 if self.kind == "conv_transpose" else 0
+
+    @property
+    def read_dim(self) -> int:
+        """The dimension of the weight that consumes channels."""
+        return 0 if self.kind == "conv_transpose" else 1
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A network as coupled channel groups.
+
+    Attributes:
+        groups: in forward order.
+        tensors: every state_dict entry, in state_dict order.
+        layers: convolutions and linear layers, in forward order of their first call.
+        frozen: layer -> why the channels it makes cannot be cut.
+        notes: what the dependency graph and the channel identities disagreed on, one sentence each.
+        example: shape of the example input, without the batch dimension.
+        moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    tensors: Mapping[str, TensorInfo]
+    layers: tuple[Layer, ...]
+    frozen: Mapping[LayerName, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    example: tuple[int, ...] = ()
+    moment_norms: tuple[LayerName, ...] = ()
+
+    @cached_property
+    def by_id(self) -> Mapping[GroupId, ChannelGroup]:
+        """Group id -> group."""
+        return {g.id: g for g in self.groups}
+
+    @cached_property
+    def by_layer(self) -> Mapping[LayerName, Layer]:
+        """Layer name -> layer."""
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def slots(self) -> Mapping[Slot, tuple[tuple[GroupId, Member], ...]]:
+        """Each touched dimension of each tensor -> the groups that run through it."""
+        table: dict[Slot, list[tuple[GroupId, Member]]] = {}
+        for group in self.groups:
+            for member in group.members:
+                table.setdefault((member.key, member.dim), []).append((group.id, member))
+        return {slot: tuple(found) for slot, found in table.items()}
+
+    @cached_property
+    def occupancy(self) -> Mapping[GroupId, tuple[tuple[str, int, NDArray[np.int64]], ...]]:
+        """Group -> (key, dim, how many indices each channel has there); what counting needs and no more."""
+        return {
+            g.id: tuple((m.key, m.dim, np.array([len(p) for p in m.positions])) for m in g.members)
+            for g in self.groups
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the structure; plans carry it so that they are never applied to another network."""
+        payload = [asdict(g) for g in self.groups] + [[k, list(t.shape)] for k, t in self.tensors.items()]
+        return hashlib.sha256(json.dumps(payload, default=list).encode()).hexdigest()[:16]
+
+    def writers(self, group: GroupId) -> tuple[Layer, ...]:
+        """The dense layers that make the group's channels, in forward order."""
+        keys = {(m.key, m.dim) for m in self.by_id[group].members if m.role is Role.WRITES}
+        return tuple(layer for layer in self.layers if not layer.depthwise and (layer.weight, layer.write_dim) in keys)
+
+    def readers(self, group: GroupId) -> tuple[Layer, ...]:
+        """The dense layers that consume the group's channels, in forward order."""
+        keys = {(m.key, m.dim) for m in self.by_id[group].members if m.role is Role.READS}
+        return tuple(layer for layer in self.layers if (layer.weight, layer.read_dim) in keys)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form for ``compress inspect --json``."""
+        return {
+            "digest": self.digest,
+            "groups": [
+                {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]}
+                for g in self.groups
+            ],
+            "frozen": dict(self.frozen),
+            "notes": list(self.notes),
+        }
