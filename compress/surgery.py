@@ -206,11 +206,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
         refresh_attributes(module, originals[name], name)
     for key in sorted(selecting):
         name = key.rpartition(".")[0]
-        module = result.get_submodule(name)
-        if READS in dict(module.named_buffers(recurse=False)):
-            module.reads = state[key].clone()
-        else:
-            select_inputs(module, state[key].clone(), name)
+        select_inputs(result.get_submodule(name), state[key].clone(), name)
     return result
 
 
@@ -246,7 +242,9 @@ def refresh_attributes(module: nn.Module, original: nn.Module, name: str) -> Non
         if original.groups > 1 and old[1] == 1:
             module.groups, rest = divmod(original.groups * new[0], old[0])
             if rest or module.groups < 1:
-                raise PlanError(f"{name}: {new[0]} filters do not divide over depthwise multipliers of {old[0]}/{original.groups}")
+                raise PlanError(
+                    f"{name}: {new[0]} filters do not divide by the depthwise multiplier {old[0] // original.groups}"
+                )
         if isinstance(module, _ConvTransposeNd):
             module.in_channels, module.out_channels = new[0], new[1] * module.groups
         else:
@@ -271,19 +269,19 @@ class _Selecting:
     """Reads selected inputs: narrows the activation, then does what the layer always did."""
 
     reads: Tensor
+    span: tuple[int, int] | None  # (first, how many) where the selection is contiguous
 
     def forward(self, input: Tensor) -> Tensor:
         dim = -1 if isinstance(self, nn.Linear) else 1
-        first, last = int(self.reads[0]), int(self.reads[-1])
-        if last - first + 1 == len(self.reads) and bool((self.reads.diff() == 1).all()):
-            chosen = input.narrow(dim, first, len(self.reads))  # exported as Slice
+        if self.span is not None:
+            chosen = input.narrow(dim, *self.span)  # exported as Slice
         else:
             chosen = input.index_select(dim, self.reads)  # exported as Gather
         return super().forward(chosen)  # type: ignore[misc,no-any-return]
 
 
 @cache
-def _selecting_class(kind: type[nn.Module]) -> type[nn.Module]:
+def _selecting_class(kind: Any) -> type[nn.Module]:
     return type(f"Selecting{kind.__name__}", (_Selecting, kind), {})
 
 
@@ -295,5 +293,9 @@ def select_inputs(module: nn.Module, reads: Tensor, name: LayerName | str) -> No
     """
     if not isinstance(module, _ConvNd | nn.Linear) or getattr(module, "groups", 1) != 1:
         raise UnsupportedLayer(f"{name}: a {type(module).__name__} cannot select inputs")
-    module.register_buffer(READS, reads)
-    module.__class__ = _selecting_class(type(module))
+    if not isinstance(module, _Selecting):
+        module.register_buffer(READS, reads)
+        module.__class__ = _selecting_class(type(module))  # type: ignore[assignment]
+    first, count = int(reads[0]), len(reads)
+    module.reads = reads
+    module.span = (first, count) if torch.equal(reads, torch.arange(first, first + count)) else None  # type: ignore[assignment]
