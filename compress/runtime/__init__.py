@@ -1,0 +1,1 @@
+"""Sessions that run a network: torch itself, and ONNX Runtime with each of its execution providers."""

@@ -1,0 +1,85 @@
+"""What a runtime promises, so that measuring and parity need not know which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Transfer = Literal["e2e", "device"]  # with the copies from and to the host, or between tensors that already lie on the device
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A loaded network that answers arrays with arrays."""
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """The input's dimensions; None where any number will do."""
+        ...
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """The element type the input must have."""
+        ...
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs, in the order in which ``run`` returns them."""
+        ...
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What really runs the network, first choice first: not what was asked for."""
+        ...
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """How many nodes each provider got; empty where the runtime does not tell."""
+        ...
+
+    @property
+    def fallback(self) -> str:
+        """Why something else runs than what was asked for; empty when nothing fell back."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The settings that change how fast it runs, for the record."""
+        ...
+
+    def run(self, array: Array) -> tuple[Array, ...]:
+        """Compute the outputs for one batch."""
+        ...
+
+    def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
+        """A call without arguments that runs the network on this batch and returns when it is done, for the stopwatch."""
+        ...
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Something that can load an exported file. Extension point: implement this to measure elsewhere."""
+
+    @property
+    def name(self) -> str:
+        """The short name reports use, e.g. ``ort-cpu``."""
+        ...
+
+    @property
+    def threads(self) -> int | None:
+        """Threads one run may use on the CPU; None where the library decides."""
+        ...
+
+    def available(self) -> bool:
+        """Whether this machine has the device and the library."""
+        ...
+
+    def load(self, path: Path) -> AbstractContextManager[Session]:
+        """Open a file for as long as the context lasts."""
+        ...

@@ -1,0 +1,258 @@
+"""ONNX Runtime: one thin class for its CPU, CUDA, TensorRT and OpenVINO execution providers.
+
+The CPU provider is what the tests run. Of the others only the choice and the fallback are tested without a card; the
+tests marked ``gpu`` run the rest where one is present.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+
+from compress.errors import ModelError, RuntimeUnavailable
+from compress.runtime.base import Array, Transfer
+
+Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
+PROVIDERS: Mapping[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+}
+ON_GPU = frozenset({"cuda", "tensorrt"})
+NVIDIA = 0x10DE  # PCI vendor
+DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OrtRuntime:
+    """ONNX Runtime with one execution provider, the CPU behind it for what the provider cannot run.
+
+    Attributes:
+        provider: which one is asked for.
+        threads: intra-op threads on the CPU; None leaves it to the library.
+        spinning: whether idle threads burn time waiting for work: faster alone, and harmful beside anything else.
+        require_gpu: a node that would run on the CPU is an error instead of a note.
+        cuda_graph: capture the network once and replay it (CUDA only; needs the ``device`` transfer).
+    """
+
+    provider: Provider = "cpu"
+    threads: int | None = 1
+    spinning: bool = False
+    require_gpu: bool = False
+    cuda_graph: bool = False
+
+    @property
+    def name(self) -> str:
+        """``ort-cpu``, ``ort-cuda``, with ``-graph`` where CUDA graphs are on."""
+        return f"ort-{self.provider}" + ("-graph" if self.cuda_graph else "")
+
+    def available(self) -> bool:
+        """Whether the wheel has the provider and the machine its device."""
+        return not self._missing()
+
+    @contextmanager
+    def load(self, path: Path) -> Iterator[OrtSession]:
+        """Open an ONNX file.
+
+        Raises:
+            RuntimeUnavailable: a GPU is required and absent; drop ``require_gpu`` or go to a machine that has one.
+            ModelError: the file is no ONNX file this version can run; export it again.
+        """
+        missing = self._missing()
+        if self.require_gpu and (missing or self.provider not in ON_GPU):
+            raise RuntimeUnavailable(
+                f"a GPU is required, but {missing or f'the {self.provider} provider runs on the CPU'}",
+                hint="leave --require-gpu out to run on the CPU, or use --provider cuda where a GPU is",
+            )
+        provider: Provider = "cpu" if missing else self.provider
+        session = self._open(path, provider)
+        yield OrtSession(session, dict(self._settings(provider)), self._fallback(session, missing, path), provider)
+
+    def _missing(self) -> str:
+        """Why the provider cannot run here; empty when it can. ``get_available_providers`` only lists what was compiled in."""
+        wanted = PROVIDERS[self.provider]
+        if wanted not in ort.get_available_providers():
+            return f"this onnxruntime {ort.__version__} was built without {wanted}"
+        if self.provider in ON_GPU and not gpus():
+            return "this machine has no NVIDIA GPU that onnxruntime can see"
+        return ""
+
+    def _settings(self, provider: Provider) -> Iterator[tuple[str, str]]:
+        yield "provider", provider
+        yield "threads", "default" if self.threads is None else str(self.threads)
+        yield "spinning", "on" if self.spinning else "off"
+        if self.cuda_graph:
+            yield "cuda_graph", "on"
+
+    def _open(self, path: Path, provider: Provider) -> ort.InferenceSession:
+        if not path.is_file():
+            raise ModelError(f"{path} is not a file", hint="give the path of an exported .onnx file")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # failures come as exceptions; the library's own lines would break the terminal's
+        options.intra_op_num_threads = self.threads or 0
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self.require_gpu:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        chosen: list[Any] = [PROVIDERS[provider]]
+        if provider == "cuda":
+            chosen = [(PROVIDERS["cuda"], {"enable_cuda_graph": "1" if self.cuda_graph else "0"})]
+        if provider == "tensorrt":
+            chosen.append(PROVIDERS["cuda"])
+        if provider in ON_GPU:
+            ort.preload_dlls()  # CUDA and cuDNN lie in torch's own wheels
+        if provider != "cpu" and not self.require_gpu:
+            chosen.append(PROVIDERS["cpu"])
+        try:
+            return ort.InferenceSession(str(path), options, providers=chosen)
+        except Exception as error:  # the library's exceptions share no base class
+            if self.require_gpu and "fallback to CPU" in str(error):
+                raise RuntimeUnavailable(
+                    f"a GPU is required, but it cannot run every node of {path.name}", hint="leave --require-gpu out"
+                ) from error
+            raise ModelError(
+                f"onnxruntime {ort.__version__} cannot load {path}: {_short(error)}", hint=_cure(str(error))
+            ) from error
+
+    def _fallback(self, session: ort.InferenceSession, missing: str, path: Path) -> str:
+        if missing:
+            return f"{self.provider} was asked for, but {missing}: the CPU runs {path.name}"
+        active, wanted = session.get_providers()[0], PROVIDERS[self.provider]
+        if active != wanted:
+            reason = f"{wanted} was asked for and {active} runs {path.name}"
+            if self.require_gpu:
+                raise RuntimeUnavailable(reason, hint="check the driver, CUDA and cuDNN: compress doctor")
+            return reason
+        elsewhere = {name: count for name, count in _placement(session).items() if name == PROVIDERS["cpu"] != wanted}
+        return f"{sum(elsewhere.values())} nodes of {path.name} run on the CPU, not on {self.provider}" if elsewhere else ""
+
+
+@dataclass(frozen=True, slots=True)
+class OrtSession:
+    """A file that ONNX Runtime has loaded: one input, any number of outputs."""
+
+    session: ort.InferenceSession
+    options: Mapping[str, str]
+    fallback: str
+    provider: Provider
+    _input: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        inputs = self.session.get_inputs()
+        if len(inputs) != 1:
+            raise ModelError(
+                f"the ONNX file has {len(inputs)} inputs, 1 is wanted", hint="export a network that takes one image batch"
+            )
+        if inputs[0].type not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise ModelError(
+                f"the ONNX input {inputs[0].name!r} is {inputs[0].type}, wanted one of {known}", hint="export it again"
+            )
+        object.__setattr__(self, "_input", inputs[0])
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """The input's dimensions; None where the file leaves them open."""
+        return tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """The element type of the input."""
+        return np.dtype(DTYPES[self._input.type])
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs as the file orders them."""
+        return tuple(output.name for output in self.session.get_outputs())
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers that are active in this session."""
+        return tuple(self.session.get_providers())
+
+    @property
+    def placement(self) -> Mapping[str, int]:
+        """Nodes each provider was given before it fused them."""
+        return _placement(self.session)
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The provenance written into the file."""
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def run(self, array: Array) -> tuple[Array, ...]:
+        """Compute the outputs for one batch.
+
+        Raises:
+            ModelError: the array does not fit the input; see ``input_shape`` and ``input_dtype``.
+        """
+        try:
+            return tuple(self.session.run(None, {self._input.name: array}))
+        except Exception as error:  # the library's exceptions share no base class
+            raise ModelError(
+                f"the ONNX file does not run on {array.dtype} {list(array.shape)}: {_short(error)}",
+                hint=f"it takes {self.input_dtype} {['any' if size is None else size for size in self.input_shape]}",
+            ) from error
+
+    def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
+        """A stopwatch-ready run; ``device`` binds input and outputs on the GPU once, so that no copy is counted."""
+        feed = {self._input.name: array}
+        if transfer == "e2e" or self.provider not in ON_GPU:
+            return lambda: self.session.run(None, feed)
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input(self._input.name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        for name, result in zip(self.output_names, self.run(array), strict=True):  # fixed addresses, as CUDA graphs need
+            binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(result, "cuda", 0))
+
+        def on_device() -> None:
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return on_device
+
+
+def gpus() -> tuple[str, ...]:
+    """The NVIDIA GPUs that ONNX Runtime can really use, as PCI device ids; ``get_device`` says GPU even without one."""
+    devices = (entry.device for entry in ort.get_ep_devices())
+    found = {
+        device.device_id for device in devices if device.type == ort.OrtHardwareDeviceType.GPU and device.vendor_id == NVIDIA
+    }
+    return tuple(f"{identity:#06x}" for identity in sorted(found))
+
+
+def _placement(session: ort.InferenceSession) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(counts)
+
+
+def _short(error: Exception) -> str:
+    """The library's message on one line, without its own prefix."""
+    text = " ".join(str(error).split())
+    return text.split(" : ", 3)[-1][:300]
+
+
+def _cure(message: str) -> str:
+    if "external data" in message.lower() or "External initializer" in message:
+        return "copy the external data file into the same folder"
+    if "Protobuf" in message:
+        return "the file is damaged or no ONNX file: export it again"
+    if "not a registered function/op" in message or "NOT_IMPLEMENTED" in message:
+        return "an operator is unknown to this version: upgrade onnxruntime or export with a lower opset"
+    return "export it again, or check it with: compress doctor"
