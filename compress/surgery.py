@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 
 from compress.errors import PlanError, UnsupportedLayer
 from compress.plan import Plan, check, folds, kept_positions
@@ -136,45 +137,58 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     return masked
 
 
-class _MaskedLayerNorm(nn.LayerNorm):
-    """LayerNorm whose moments see the kept entries of the last dimension only."""
+class _MaskedMoments(TorchFunctionMode):
+    """Inside, layer and group norms take their moments over the kept channels only, wherever the channels stand."""
 
-    kept: Tensor
+    def __init__(self, kept: Tensor) -> None:
+        super().__init__()
+        self.kept = kept
 
-    def forward(self, input: Tensor) -> Tensor:
-        if input.dim() == 4 and input.shape[-1] != self.normalized_shape[-1]:  # channels-first variants permute inside
-            return self.forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.layer_norm:
+            return self._layer_norm(*args, **kwargs)
+        if func is torch.group_norm:
+            return self._group_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _layer_norm(
+        self, input: Tensor, shape: Any, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
+    ) -> Tensor:
         variance, mean = torch.var_mean(input[..., self.kept], dim=-1, keepdim=True, correction=0)
-        result = (input - mean) * torch.rsqrt(variance + self.eps)
-        return result * self.weight + self.bias if self.bias is not None else result * self.weight
+        result = (input - mean) * torch.rsqrt(variance + eps) * weight
+        return result if bias is None else result + bias
+
+    def _group_norm(self, input: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *_: Any) -> Tensor:
+        per_group = input.shape[1] // groups
+        seen = torch.stack([input[:, self.kept[self.kept // per_group == g]] for g in range(groups)], dim=1)
+        variance, mean = torch.var_mean(seen, dim=tuple(range(2, seen.dim())), correction=0)
+        shape = (input.shape[0], input.shape[1], *[1] * (input.dim() - 2))
+        mean, variance = (m.repeat_interleave(per_group, 1).view(shape) for m in (mean, variance))
+        normal = (input - mean) * torch.rsqrt(variance + eps)
+        return normal * weight.view(1, *shape[1:]) + bias.view(1, *shape[1:])
 
 
-class _MaskedGroupNorm(nn.GroupNorm):
-    """GroupNorm whose moments see the kept channels only."""
+class _Masked:
+    """A norm that looks at kept channels; its own forward, permutations included, stays what it was."""
 
     kept: Tensor
 
-    def forward(self, input: Tensor) -> Tensor:
-        channels, groups = input.shape[1], self.num_groups
-        keep = torch.zeros(channels, dtype=torch.bool, device=input.device)
-        keep[self.kept] = True
-        local = [self.kept[self.kept // (channels // groups) == g] for g in range(groups)]
-        seen = torch.stack([input[:, idx] for idx in local], dim=1)
-        variance, mean = torch.var_mean(seen, dim=tuple(range(2, seen.dim())), correction=0)
-        spread = [1] * (input.dim() - 2)
-        mean = mean.repeat_interleave(channels // groups, 1).view(input.shape[0], channels, *spread)
-        variance = variance.repeat_interleave(channels // groups, 1).view(input.shape[0], channels, *spread)
-        normal = (input - mean) * torch.rsqrt(variance + self.eps)
-        return normal * self.weight.view(1, -1, *spread) + self.bias.view(1, -1, *spread)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with _MaskedMoments(self.kept):
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+@cache
+def _masked_class(kind: Any) -> type[nn.Module]:
+    return type(f"Masked{kind.__name__}", (_Masked, kind), {})
 
 
 def _mask_norm(module: nn.Module, kept: Tensor) -> None:
-    if isinstance(module, nn.LayerNorm):
-        module.__class__ = _MaskedLayerNorm
-    elif isinstance(module, nn.GroupNorm):
-        module.__class__ = _MaskedGroupNorm
-    else:
-        raise UnsupportedLayer(f"{type(module).__name__} takes moments over channels in a way that cannot be simulated")
+    kind: Any = type(module)
+    if not issubclass(kind, nn.LayerNorm | nn.GroupNorm):
+        raise UnsupportedLayer(f"{kind.__name__} takes moments over channels in a way that cannot be simulated")
+    module.__class__ = _masked_class(kind)
     module.kept = kept
 
 
@@ -291,11 +305,12 @@ def select_inputs(module: nn.Module, reads: Tensor, name: LayerName | str) -> No
     Raises:
         UnsupportedLayer: the module is neither, or is grouped.
     """
-    if not isinstance(module, _ConvNd | nn.Linear) or getattr(module, "groups", 1) != 1:
-        raise UnsupportedLayer(f"{name}: a {type(module).__name__} cannot select inputs")
-    if not isinstance(module, _Selecting):
+    kind: Any = type(module)
+    if not issubclass(kind, _ConvNd | nn.Linear) or getattr(module, "groups", 1) != 1:
+        raise UnsupportedLayer(f"{name}: a {kind.__name__} cannot select inputs")
+    if not issubclass(kind, _Selecting):
         module.register_buffer(READS, reads)
-        module.__class__ = _selecting_class(type(module))  # type: ignore[assignment]
+        module.__class__ = _selecting_class(kind)
     first, count = int(reads[0]), len(reads)
     module.reads = reads
-    module.span = (first, count) if torch.equal(reads, torch.arange(first, first + count)) else None  # type: ignore[assignment]
+    module.span = (first, count) if torch.equal(reads, torch.arange(first, first + count)) else None  # type: ignore[assignment, arg-type]
