@@ -1,0 +1,126 @@
+"""One file in a comparison: loading it, warming it up, taking samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from compress.errors import ConfigError, ModelError
+from compress.latency.result import ArmResult, Clock, Settings
+from compress.latency.statistics import percentiles, settled
+from compress.runtime.base import Array, Runtime, Session
+
+FEWEST_WARM_UPS = 2
+
+
+@dataclass(slots=True)
+class Arm:
+    """A file, or an open session, and the samples taken of it so far."""
+
+    name: str
+    source: Path | Session
+    session: Session | None = None
+    run: Callable[[], object] | None = None
+    load_seconds: float | None = None
+    first_run_seconds: float | None = None
+    settled: bool = True
+    typical: float = 0.0
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def open(self) -> Session:
+        """The session as last loaded."""
+        assert self.session is not None
+        return self.session
+
+    def samples(self, clock: Clock) -> list[float]:
+        """Seconds per run by that clock."""
+        return self.cpu if clock == "cpu" else self.wall
+
+    def load(self, stack: ExitStack, runtime: Runtime, settings: Settings) -> None:
+        """Open the file for as long as the stack lives; an open session stays what it is."""
+        started = time.perf_counter()
+        self.session = stack.enter_context(runtime.load(self.source)) if isinstance(self.source, Path) else self.source
+        loaded = time.perf_counter()
+        array = noise(self.session, self.name, settings)
+        first = time.perf_counter()
+        self.session.run(array)  # checked: what does not fit is told in words
+        if self.load_seconds is None:
+            self.load_seconds = loaded - started if isinstance(self.source, Path) else 0.0
+            self.first_run_seconds = time.perf_counter() - first
+        self.run = self.session.prepare(array, settings.transfer)
+
+    def warm_up(self, clock: Clock, most_seconds: float) -> int:
+        """Run until the median settles, because first runs allocate and clocks rise; returns how many runs that took."""
+        assert self.run is not None
+        timer = time.thread_time if clock == "cpu" else time.perf_counter
+        started, times = time.perf_counter(), list[float]()
+        while not settled(times):
+            if len(times) >= FEWEST_WARM_UPS and time.perf_counter() - started > most_seconds:
+                self.settled = False
+                break
+            before = timer()
+            self.run()
+            times.append(max(timer() - before, 1e-9))
+        self.typical = float(np.median(times[-5:]))
+        return len(times)
+
+    def sample(self, repeats: int, clock: Clock) -> None:
+        """Time ``repeats`` runs by both clocks."""
+        assert self.run is not None
+        run, cpu_timer = self.run, time.thread_time if clock == "cpu" else time.process_time
+        wall, cpu = time.perf_counter(), cpu_timer()
+        for _ in range(repeats):
+            run()
+        cpu, wall = cpu_timer() - cpu, time.perf_counter() - wall
+        self.wall.append(wall / repeats)
+        self.cpu.append(max(cpu, 1e-9) / repeats)
+
+    def result(self, repeats: int, settings: Settings) -> ArmResult:
+        """Everything measured, frozen."""
+        latency, session = percentiles(self.wall), self.open
+        return ArmResult(
+            name=self.name,
+            load_seconds=self.load_seconds or 0.0,
+            first_run_seconds=self.first_run_seconds or 0.0,
+            wall=tuple(self.wall),
+            cpu=tuple(self.cpu),
+            inner_repeats=repeats,
+            latency=latency,
+            images_per_second=settings.batch / latency.p50,
+            providers=session.providers,
+            placement=session.placement,
+            options=session.options,
+            fallback=session.fallback,
+        )
+
+
+def noise(session: Session, name: str, settings: Settings) -> Array:
+    """Normal noise in the session's shape, the same numbers for every arm.
+
+    Raises:
+        ModelError: the file is for another batch or image size.
+        ConfigError: the file leaves its image size open and none is given.
+    """
+    first, *rest = session.input_shape
+    if first not in (None, settings.batch):
+        raise ModelError(
+            f"{name} was exported for a batch of {first}, {settings.batch} is wanted",
+            hint=f"measure with --batch {first}, or export it with a dynamic batch",
+        )
+    wanted = rest if settings.image is None else list(settings.image)
+    if len(wanted) != len(rest) or any(have not in (None, want) for have, want in zip(rest, wanted, strict=True)):
+        raise ModelError(f"{name} takes images of {rest}, {wanted} is wanted", hint="export both from the same example")
+    if None in wanted:
+        shape = ["any" if size is None else size for size in session.input_shape]
+        raise ConfigError(f"{name} leaves its input size open: {shape}", hint="give the image's size, e.g. --image 3,224,224")
+    values = np.random.default_rng(settings.seed).standard_normal((settings.batch, *(int(size or 1) for size in wanted)))
+    if np.issubdtype(session.input_dtype, np.integer):
+        values = (np.abs(values) * 40).clip(0, 127)
+    return np.ascontiguousarray(values.astype(session.input_dtype))
