@@ -212,7 +212,7 @@ def accuracy(
     judge = _frozen_copy(model, device)
     correct = correct5 = torch.zeros((), dtype=torch.int64, device=device)
     total, classes = 0, 0
-    with torch.inference_mode(), _autocast(device, precision):
+    with torch.inference_mode(), autocast(device, precision):
         for images, labels in split.batches(batch, limit=limit):
             logits = _logits(judge(_placed(images, device))).float()
             classes = logits.shape[1]
@@ -300,7 +300,7 @@ def fit(
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
                 images, labels = _placed(images[rank::world], device), labels[rank::world]
                 try:
-                    with _autocast(device, schedule.precision):
+                    with autocast(device, schedule.precision):
                         logits = _logits(wrapped(images))
                         with torch.no_grad():
                             target = None if guide is None else _logits(guide(images)).float()
@@ -372,7 +372,8 @@ def _placed(images: Tensor, device: torch.device) -> Tensor:
     return images.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def _autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network computes at a precision of :class:`Schedule`."""
     enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
