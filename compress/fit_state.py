@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from compress.checkpoint import digest
 from compress.errors import TrainError
 
 FILE = "fit.safetensors"
@@ -22,14 +23,12 @@ FILE = "fit.safetensors"
 
 def identity(model: nn.Module, teacher: nn.Module | None, schedule: Mapping[str, Any], images: str) -> str:
     """What must be equal for a state to go on: start, teacher, images and schedule."""
-    digest = hashlib.sha256(json.dumps([dict(schedule), images], sort_keys=True).encode())
-    for network in (model, teacher):
-        for key, tensor in {} if network is None else network.state_dict().items():
-            if isinstance(tensor, Tensor):
-                digest.update(f"{key}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        digest.update(b"|")
-    return digest.hexdigest()[:16]
+    networks = [None if network is None else digest(_tensors(network)) for network in (model, teacher)]
+    return hashlib.sha256(json.dumps([networks, dict(schedule), images], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state_dict().items() if isinstance(value, Tensor)}
 
 
 def save(
@@ -49,7 +48,7 @@ def save(
         TrainError: the file cannot be written.
     """
     path = folder / FILE
-    tensors = {f"model.{k}": v for k, v in student.state_dict().items() if isinstance(v, Tensor)} | {"seen": seen}
+    tensors = {f"model.{key}": value for key, value in _tensors(student).items()} | {"seen": seen}
     for name, parameter in student.named_parameters():
         buffer = sgd.state[parameter].get("momentum_buffer") if parameter in sgd.state else None
         if buffer is not None:
