@@ -1,0 +1,94 @@
+"""From folder names to the numbers of the network's outputs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from compress.errors import DataError
+
+_INDEX = re.compile(r"(\d{1,7})(?:[_\-. ].*)?")
+
+
+def label_map(folders: Collection[str], labels: str, num_classes: int | None) -> tuple[Mapping[str, int], tuple[str, ...]]:
+    """Folder -> label, and the name of every class.
+
+    Args:
+        folders: the class folders.
+        labels: ``sorted`` (the n-th name in alphabetical order is label n), ``index-prefix`` (``0007_cat`` is label 7), or
+            a file: JSON ``{"cat": 7}``, or lines of ``cat 7``, or one name a line, whose line number from 0 is the label.
+        num_classes: outputs of the network, where known.
+
+    Raises:
+        DataError: a folder has no label, two share one, or a label is beyond the network's outputs.
+    """
+    names = sorted(folders)
+    if len(names) < 2:
+        raise DataError(
+            f"the images have {len(names)} class{'' if len(names) == 1 else 'es'} ({', '.join(names)}), at least 2 are needed",
+            hint="arrange them as FOLDER/<class>/<image>, or FOLDER/train/<class>/<image>",
+        )
+    if labels == "sorted":
+        mapping = {name: i for i, name in enumerate(names)}
+    elif labels == "index-prefix":
+        mapping = {}
+        for name in names:
+            found = _INDEX.fullmatch(name)
+            if found is None:
+                raise DataError(f"folder {name!r} does not start with a label, as in 0007_cat", hint="use --labels sorted")
+            mapping[name] = int(found.group(1))
+    else:
+        table = _read_table(Path(labels))
+        unknown = [n for n in names if n not in table]
+        if unknown:
+            raise DataError(f"{labels} has no label for {len(unknown)} folders, the first: {unknown[0]!r}")
+        mapping = {n: table[n] for n in names}
+    if len(set(mapping.values())) < len(mapping):
+        raise DataError(f"two folders have the same label under --labels {labels}", hint="give every class its own label")
+    top = max(mapping, key=lambda n: mapping[n])
+    if num_classes is not None and mapping[top] >= num_classes:
+        raise DataError(
+            f"{len(names)} classes, folder {top!r} is label {mapping[top]}; the network has outputs 0 to {num_classes - 1}",
+            hint="give the data that the network was trained on, or a network with more outputs",
+        )
+    by_label = {label: name for name, label in mapping.items()}
+    count = num_classes if num_classes is not None else mapping[top] + 1
+    return mapping, tuple(by_label.get(i, str(i)) for i in range(count))
+
+
+def doubts(folders: Collection[str], labels: str, num_classes: int | None) -> tuple[str, ...]:
+    """What may be wrong with a mapping that is possible."""
+    if labels != "sorted" or num_classes is None or len(folders) == num_classes:
+        return ()
+    cure = "--labels index-prefix" if all(_INDEX.fullmatch(f) for f in folders) else "--labels FILE"
+    return (
+        f"{len(folders)} class folders for a network of {num_classes} outputs: the n-th folder is taken for output n; "
+        f"use {cure} if that is wrong",
+    )
+
+
+def _read_table(path: Path) -> dict[str, int]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.lstrip().startswith("{"):
+            return {str(k): _label(v) for k, v in json.loads(text).items()}
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        pairs = [re.split(r"[\s,;]+(?=\d+$)", line) for line in lines]
+        if all(len(p) == 2 for p in pairs):
+            return {p[0]: _label(int(p[1])) for p in pairs}
+        return {line: i for i, line in enumerate(lines)}
+    except OSError as error:
+        raise DataError(
+            f"--labels {path}: neither sorted, index-prefix nor a readable file ({error.strerror})",
+            hint="choose sorted, index-prefix or a file of lines `folder label`",
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"--labels {path} cannot be understood: {error}", hint="write lines of `folder label`") from error
+
+
+def _label(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**7:
+        raise ValueError(f"{value!r} is no label")
+    return value

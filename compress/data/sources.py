@@ -1,0 +1,248 @@
+"""Where images lie: files of a folder, members of a zip archive, rows of an array. Nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from compress.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+LARGEST_FILE = 256 * 2**20
+LARGEST_PIXELS = 80_000_000
+LARGEST_ARRAY = 8 * 2**30
+
+Picture = Image.Image | npt.NDArray[Any]
+
+
+class Unreadable(Exception):
+    """One image cannot be decoded; the split counts it and goes on."""
+
+
+class Images(Protocol):
+    """Pictures by number."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What to call a picture in a message."""
+
+    def mark(self, index: int) -> str:
+        """What identifies a picture without reading it: name and size, and a checksum where the source has one."""
+
+    def read(self, index: int) -> Picture:
+        """The picture: a decoded image, or an array (height, width, channels) of uint8 or of float32.
+
+        Raises:
+            Unreadable: it is damaged.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file: its path inside the source, its size in bytes and, in an archive, its checksum."""
+
+    path: str
+    size: int
+    crc: int = 0
+
+
+class FolderImages:
+    """The image files below a folder, in the order of their names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.entries: Sequence[Entry] = tuple(sorted(_walk(root), key=lambda e: e.path))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """Its path below the folder."""
+        return self.entries[index].path
+
+    def mark(self, index: int) -> str:
+        """Path and size."""
+        return f"{self.entries[index].path}\0{self.entries[index].size}"
+
+    def read(self, index: int) -> Picture:
+        """The decoded image."""
+        path = self.root / self.entries[index].path
+        try:
+            with path.open("rb") as file:
+                data = file.read(LARGEST_FILE + 1)
+        except OSError as error:
+            raise Unreadable(str(error)) from error
+        return decode(data)
+
+
+def _walk(root: Path) -> list[Entry]:
+    found: list[Entry] = []
+    seen: set[tuple[int, int]] = set()  # class folders are often links; a link that leads back must end
+    for folder, below, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)  # noqa: PTH116
+        if (status.st_dev, status.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below[:] = [name for name in below if not _hidden(name)]
+        for name in files:
+            path = Path(folder, name)
+            if not _hidden(name) and path.suffix.lower() in SUFFIXES and path.is_file():
+                found.append(Entry(path.relative_to(root).as_posix(), path.stat().st_size))
+    return found
+
+
+class ZipImages:
+    """The image members of a zip archive, read in place: nothing is ever extracted to disk."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self.archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{path} is no readable zip archive: {error}", hint="copy or download it again") from error
+        entries = []
+        for member in self.archive.infolist():
+            parts = PurePosixPath(member.filename.replace("\\", "/"))
+            if member.is_dir() or parts.suffix.lower() not in SUFFIXES or any(_hidden(p) for p in parts.parts if p != ".."):
+                continue
+            if parts.is_absolute() or ".." in parts.parts or "\0" in member.filename:
+                raise DataError(
+                    f"{path}: the member {member.filename[:80]!r} points outside of the archive",
+                    hint="do not use this archive; pack the folder again with `zip -r`",
+                )
+            if member.flag_bits & 1:
+                raise DataError(f"{path}: {member.filename[:80]!r} is encrypted", hint="unpack it and give the folder")
+            entries.append((Entry(str(parts), member.file_size, member.CRC), member))
+        entries.sort(key=lambda pair: pair[0].path)
+        self.entries: Sequence[Entry] = tuple(e for e, _ in entries)
+        self._members = tuple(m for _, m in entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """Its path in the archive."""
+        return self.entries[index].path
+
+    def mark(self, index: int) -> str:
+        """Path, size and checksum, from the archive's directory."""
+        entry = self.entries[index]
+        return f"{entry.path}\0{entry.size}\0{entry.crc}"
+
+    def read(self, index: int) -> Picture:
+        """The decoded image."""
+        if self.entries[index].size > LARGEST_FILE:
+            raise Unreadable(f"claims {self.entries[index].size} bytes")
+        try:
+            with self.archive.open(self._members[index]) as file:
+                data = file.read(LARGEST_FILE + 1)
+        except Exception as error:  # damaged archives fail in any way: zlib, CRC, offsets, unknown methods
+            raise Unreadable(str(error)) from error
+        return decode(data)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def decode(data: bytes) -> Image.Image:
+    """An image from the bytes of its file.
+
+    Raises:
+        Unreadable: they are no image, or one of absurd size.
+    """
+    if len(data) > LARGEST_FILE:
+        raise Unreadable(f"larger than {LARGEST_FILE} bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        if image.width * image.height > LARGEST_PIXELS:
+            raise Unreadable(f"claims {image.width} x {image.height} pixels")
+        image.load()
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders of seven formats raise anything on damaged bytes
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    return image
+
+
+class ArrayImages:
+    """Rows of an array that is loaded when the first of them is read.
+
+    Args:
+        label: what to call it in messages and digests.
+        count: its rows.
+        load: gives the array: (n, h, w), (n, h, w, c) or (n, c, h, w), uint8 or floating point.
+    """
+
+    def __init__(self, label: str, count: int, load: Callable[[], Any]) -> None:
+        self.label = label
+        self.count = count
+        self._load = load
+        self._rows: npt.NDArray[Any] | None = None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def name(self, index: int) -> str:
+        """The array's name and the row."""
+        return f"{self.label}[{index}]"
+
+    def mark(self, index: int) -> str:
+        """The same: rows are not read to be identified."""
+        return f"{self.label}[{index}]"
+
+    def read(self, index: int) -> Picture:
+        """The row, (h, w, c)."""
+        return self.rows[index]  # type: ignore[no-any-return]
+
+    @property
+    def rows(self) -> npt.NDArray[Any]:
+        """All rows, (n, h, w, c), uint8 or float32.
+
+        Raises:
+            DataError: the array holds something else.
+        """
+        with self._lock:
+            if self._rows is None:
+                self._rows = as_rows(self._load(), self.label)
+            if len(self._rows) != self.count:
+                raise DataError(f"{self.label} has {len(self._rows)} images and {self.count} labels")
+            return self._rows
+
+
+def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
+    """Images as (n, h, w, c), uint8 or float32.
+
+    Raises:
+        DataError: the array holds something else.
+    """
+    array = np.asarray(array)
+    if array.ndim == 3:
+        array = array[..., None]
+    elif array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
+        array = array.transpose(0, 2, 3, 1)
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape:
+        raise DataError(
+            f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels"
+        )
+    if array.dtype == np.uint8:
+        return array  # type: ignore[no-any-return]
+    if array.dtype.kind != "f":
+        raise DataError(f"{label} has type {array.dtype}; images are uint8 (0 to 255) or floating point (already scaled)")
+    array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DataError(f"{label} holds values that are not finite")
+    return array  # type: ignore[no-any-return]

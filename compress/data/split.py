@@ -1,0 +1,292 @@
+"""A set of images that is read when asked for, and handed out as normalised batches."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from compress.data.preprocessing import Preprocessing
+from compress.data.sources import Images, Picture, Unreadable
+from compress.errors import DataError
+
+SMALL_SIDE = 64
+CACHE_BYTES = 2 * 2**30
+_CROP_MARGIN = 4
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+Seed = int | Sequence[int] | None
+
+
+class Split:
+    """Images with labels; none is read before batches, images or an item are asked for.
+
+    Small images (sides up to 64) are decoded once and kept as bytes; larger ones are decoded on the fly, at most two
+    batches ahead. Damaged ones are left out, up to 1 % or five, whichever is more.
+
+    Args:
+        name: ``train``, ``validation``, ``calibration`` or ``test``.
+        images: where they lie.
+        indices: which of them.
+        labels: of those, in [0, classes), or all -1.
+        preprocessing: what is done to each.
+        seed: of the draw that made the split; part of the digest.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: Images,
+        indices: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64],
+        preprocessing: Preprocessing,
+        seed: int = 0,
+    ) -> None:
+        self.name = name
+        self.preprocessing = preprocessing
+        self.indices = indices
+        self.labels = labels
+        self._images = images
+        self._seed = seed
+        self._cache: Tensor | None = None
+        self._skipped: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Images listed; damaged ones are only known when they have been read."""
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        """One image (c, h, w), normalised, and its label; a damaged one raises :class:`DataError`."""
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        position %= len(self)
+        found = self._decode(position, None)
+        if found is None:
+            raise DataError(f"{self.name}: {self._skipped[position]}")
+        return self._normalised(found[None])[0], int(self.labels[position])
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes are known."""
+        return len(self.labels) > 0 and int(self.labels.min()) >= 0
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Damaged images met so far, with the reason."""
+        return tuple(self._skipped[p] for p in sorted(self._skipped))
+
+    @property
+    def digest(self) -> str:
+        """Identifies members, labels and draw, without reading an image."""
+        hashed = hashlib.sha256(f"{self.name}\0{self._seed}\0".encode())
+        for index, label in zip(self.indices, self.labels, strict=True):
+            hashed.update(f"{self._images.mark(int(index))}\0{label}\n".encode())
+        return hashed.hexdigest()[:16]
+
+    def members(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return tuple(self._images.name(int(i)) for i in self.indices)
+
+    def images(self, n: int) -> Tensor:
+        """The first ``n`` readable images (fewer if there are fewer), normalised, (n, c, h, w)."""
+        parts: list[Tensor] = []
+        missing = n
+        for batch, _ in self.batches(min(max(n, 1), 64), limit=min(n + self._allowed(), len(self))):
+            parts.append(batch[:missing])
+            missing -= len(parts[-1])
+            if missing <= 0:
+                break
+        if not parts:
+            raise DataError(f"{self.name}: {n} images were asked for, none of {len(self)} can be read")
+        return torch.cat(parts)
+
+    def batches(
+        self, batch_size: int, *, shuffle_seed: Seed = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised images (n, c, h, w) and labels (n,), equal for equal arguments.
+
+        Args:
+            batch_size: images in a batch; the last one, and those with damaged images, are smaller.
+            shuffle_seed: an order that only depends on this, e.g. ``(seed, epoch)``; the split's own without it.
+            augment: random crops, and mirrored images where there is colour; nothing for tiny pictures.
+            limit: only so many images.
+
+        Raises:
+            DataError: too many images are damaged.
+        """
+        if batch_size < 1:
+            raise DataError(f"a batch of {batch_size} images; at least 1 is needed")
+        seed = [0] if shuffle_seed is None else [shuffle_seed] if isinstance(shuffle_seed, int) else list(shuffle_seed)
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        order = np.arange(len(self)) if shuffle_seed is None else rng.permutation(len(self))
+        order = order[: limit if limit is None else max(limit, 0)]
+        chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        if self._fits() and (self._cache is not None or len(order) * 4 >= len(self)):
+            yield from self._cached(chunks, rng, augment)
+        else:
+            yield from self._streamed(chunks, rng, augment)
+
+    def _fits(self) -> bool:
+        return max(self.preprocessing.size) <= SMALL_SIDE and len(self) * int(np.prod(self.preprocessing.shape)) <= CACHE_BYTES
+
+    def _cached(
+        self, chunks: list[npt.NDArray[np.int64]], rng: np.random.Generator, augment: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._cache is None:
+            self._cache = self._decode_all()
+        labels = torch.from_numpy(self.labels)
+        wanted = augment and self.preprocessing.channels == 3 and min(self.preprocessing.size) > 16
+        for chunk in chunks:
+            positions = torch.from_numpy(np.array([p for p in chunk if p not in self._skipped] if self._skipped else chunk))
+            if not len(positions):
+                continue
+            batch = self._cache[positions]
+            if wanted:
+                batch = crop_and_flip(batch, rng, _CROP_MARGIN)
+            yield self._normalised(batch), labels[positions]
+
+    def _decode_all(self) -> Tensor:
+        rows: Tensor | None = None
+        with ThreadPoolExecutor(_workers()) as pool:
+            for position, pixels in enumerate(pool.map(lambda p: self._decode(p, None), range(len(self)), chunksize=64)):
+                if pixels is None:
+                    continue
+                if rows is None:
+                    rows = torch.zeros((len(self), *pixels.shape), dtype=pixels.dtype)
+                rows[position] = pixels
+        if rows is None:
+            raise DataError(f"{self.name}: none of {len(self)} images can be read; first: {self.skipped[:1]}")
+        return rows
+
+    def _streamed(
+        self, chunks: list[npt.NDArray[np.int64]], rng: np.random.Generator, augment: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        pool = ThreadPoolExecutor(_workers())
+
+        def submit(chunk: npt.NDArray[np.int64]) -> list[tuple[int, Future[Tensor | None]]]:
+            draws = rng.random((len(chunk), 5)) if augment else None
+            return [
+                (int(p), pool.submit(self._decode, int(p), None if draws is None else draws[i])) for i, p in enumerate(chunk)
+            ]
+
+        try:
+            ahead = submit(chunks[0]) if chunks else []
+            for number in range(len(chunks)):
+                now, ahead = ahead, submit(chunks[number + 1]) if number + 1 < len(chunks) else []
+                decoded = [(p, pixels) for p, future in now if (pixels := future.result()) is not None]
+                if decoded:
+                    labels = torch.from_numpy(self.labels[[p for p, _ in decoded]])
+                    yield self._normalised(torch.stack([pixels for _, pixels in decoded])), labels
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _decode(self, position: int, draw: npt.NDArray[np.float64] | None) -> Tensor | None:
+        index = int(self.indices[position])
+        try:
+            return to_pixels(self._images.read(index), self.preprocessing, draw)
+        except Unreadable as error:
+            self._skipped[position] = f"{self._images.name(index)}: {error}"
+        if len(self._skipped) > self._allowed():
+            raise DataError(
+                f"{self.name}: {len(self._skipped)} of {len(self)} images cannot be read, at most {self._allowed()} are "
+                f"skipped; the first: {'; '.join(self.skipped[:3])}",
+                hint="remove or replace the damaged files",
+            )
+        return None
+
+    def _allowed(self) -> int:
+        return max(5, len(self) // 100)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        mean = torch.tensor(self.preprocessing.mean).view(-1, 1, 1)
+        std = torch.tensor(self.preprocessing.std).view(-1, 1, 1)
+        if pixels.dtype == torch.uint8:
+            return pixels.float().sub_(mean * 255).div_(std * 255)
+        return (pixels - mean) / std
+
+
+def _workers() -> int:
+    return min(8, os.cpu_count() or 1)
+
+
+def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64] | None = None) -> Tensor:
+    """A picture in the network's size and channels, (c, h, w), not yet normalised: uint8, or float for float arrays.
+
+    Args:
+        picture: from a source.
+        to: sizes and channels.
+        draw: five numbers in [0, 1) for a random crop of 25 to 100 % of the area (aspect 3/4 to 4/3) and a mirror image.
+    """
+    if not isinstance(picture, Image.Image):
+        if picture.dtype != np.uint8:
+            return _float_pixels(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))), to)
+        if picture.shape[:2] == to.size and picture.shape[2] == to.channels:
+            return torch.from_numpy(picture.transpose(2, 0, 1).copy())
+        picture = Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture))
+    if to.channels not in (1, 3):
+        raise DataError(f"images have 1 or 3 channels, the network takes {to.channels}", hint="give an .npz of its input")
+    image = picture.convert("L" if to.channels == 1 else "RGB")
+    height, width = to.size
+    resample = _RESAMPLE[to.interpolation]
+    if draw is not None and to.resize is not None:
+        image = image.resize((width, height), resample, box=_random_box(image.width, image.height, draw))
+        if to.channels == 3 and draw[4] < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    elif to.resize is not None:
+        scale = to.resize / min(image.width, image.height)
+        image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), resample)
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        image = image.crop((left, top, left + width, top + height))
+    elif image.size != (width, height):
+        image = image.resize((width, height), resample)
+    pixels = np.array(image, dtype=np.uint8).reshape(height, width, to.channels)
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _random_box(width: int, height: int, draw: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
+    area = width * height * (0.25 + 0.75 * draw[0])
+    aspect = float(np.exp(np.log(4 / 3) * (2 * draw[1] - 1)))
+    w, h = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
+    left, top = (width - w) * draw[2], (height - h) * draw[3]
+    return (left, top, left + w, top + h)
+
+
+def _float_pixels(pixels: Tensor, to: Preprocessing) -> Tensor:
+    if pixels.shape[0] != to.channels:
+        if pixels.shape[0] != 1 and to.channels != 1:
+            raise DataError(f"images have {pixels.shape[0]} channels, the network takes {to.channels}")
+        pixels = pixels.mean(0, keepdim=True).expand(to.channels, -1, -1)
+    if tuple(pixels.shape[1:]) != to.size:
+        pixels = F.interpolate(pixels[None], to.size, mode="bilinear", antialias=True, align_corners=False)[0]
+    return pixels.clone()
+
+
+def crop_and_flip(batch: Tensor, rng: np.random.Generator, margin: int) -> Tensor:
+    """Each image shifted by up to ``margin`` pixels (black comes in) and mirrored with probability one half.
+
+    Args:
+        batch: (n, c, h, w), uint8 or float.
+        rng: decides.
+        margin: pixels.
+    """
+    n, _, height, width = batch.shape
+    padded = F.pad(batch, (margin,) * 4)
+    shifts = torch.from_numpy(rng.integers(0, 2 * margin + 1, (2, n)))
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None], width - 1 - columns, columns) + shifts[1][:, None]
+    rows = torch.arange(height) + shifts[0][:, None]
+    which = torch.arange(n)[:, None, None]
+    # Indexing around the channel dimension puts it last: (n, h, w, c).
+    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
