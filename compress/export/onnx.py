@@ -8,7 +8,8 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,10 +170,9 @@ def _legacy(model: nn.Module, example: Tensor, names: list[str], opset: int) -> 
 
 def _write(proto: onnx.ModelProto, path: Path, example: Tensor) -> int:
     """Write aside, run the batches, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-            aside = Path(folder) / "partial.onnx"
+    with beside(path) as folder:
+        aside = folder / "partial.onnx"
+        try:
             with aside.open("wb") as file:
                 file.write(proto.SerializeToString(deterministic=True))
                 file.flush()
@@ -180,10 +180,29 @@ def _write(proto: onnx.ModelProto, path: Path, example: Tensor) -> int:
             _run(aside, example)
             aside.replace(path)
             return path.stat().st_size
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A hidden folder next to a final name, gone afterwards: what is finished in it can be renamed in one step.
+
+    Raises:
+        ExportError: the folder cannot be written to; choose another or free it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise ExportError(
-            f"cannot write {path}: {error.strerror or error}", hint="check the space and rights of the folder"
-        ) from error
+        raise _unwritable(path, error) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _unwritable(path: Path, error: OSError) -> ExportError:
+    reason = error.strerror or error
+    return ExportError(f"cannot write {path}: {reason}", hint="check the space and rights of the folder")
 
 
 def _run(path: Path, example: Tensor) -> None:

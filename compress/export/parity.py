@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError, ParityError
-from compress.export.onnx import BATCHES, ORDER, Exported, Exporter, export
+from compress.export.onnx import BATCHES, ORDER, Exported, Exporter, beside, export
 from compress.runtime.base import Array
 from compress.runtime.eager import EagerSession
 from compress.runtime.ort import OrtRuntime
@@ -212,11 +211,10 @@ def export_verified(
         ParityError: the file computed something else; nothing is left behind.
         ExportError: no file could be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[CompressError] = []
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+    with beside(path) as folder:
         for choice in ORDER[exporter]:
-            aside = Path(folder) / f"{choice}.onnx"
+            aside = folder / f"{choice}.onnx"
             try:
                 written = export(model, images[:2], aside, metadata=metadata, exporter=choice, opset=opset)
             except ExportError as error:
@@ -227,7 +225,10 @@ def export_verified(
                 hint = "try the other exporter (--exporter legacy or dynamo), and compress doctor for versions"
                 failures.append(ParityError(f"{choice} exporter: {parity.message}", hint=hint))
                 continue
-            aside.replace(path)
+            try:
+                aside.replace(path)
+            except OSError as error:
+                raise ExportError(f"cannot write {path}: {error.strerror}", hint="remove what has that name") from error
             _sync(path.parent)
             return replace(written, path=path, warnings=tuple(error.message for error in failures) + written.warnings), parity
     kind = ParityError if any(isinstance(error, ParityError) for error in failures) else ExportError

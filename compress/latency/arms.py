@@ -26,6 +26,7 @@ class Arm:
     source: Path | Session
     session: Session | None = None
     run: Callable[[], object] | None = None
+    shape: tuple[int, ...] = ()
     load_seconds: float | None = None
     first_run_seconds: float | None = None
     settled: bool = True
@@ -49,6 +50,7 @@ class Arm:
         self.session = stack.enter_context(runtime.load(self.source)) if isinstance(self.source, Path) else self.source
         loaded = time.perf_counter()
         array = noise(self.session, self.name, settings)
+        self.shape = array.shape
         first = time.perf_counter()
         self.session.run(array)  # checked: what does not fit is told in words
         if self.load_seconds is None:

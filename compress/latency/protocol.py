@@ -25,7 +25,7 @@ import numpy as np
 
 from compress import environment
 from compress.environment import Environment
-from compress.errors import ConfigError
+from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp
 from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, decide, speedup, why_stop
@@ -117,6 +117,7 @@ class _Run:
         with ExitStack() as stack:
             for index in self._shuffled():
                 self.arms[index].load(stack, self.runtime, self.settings)
+            _same_shapes(self.arms)
             self.clock = _clock([arm.open for arm in self.arms])
             self._warm_up()
             self.loads += 1
@@ -174,6 +175,16 @@ class _Run:
         blocks = [np.random.default_rng([self.settings.seed, 2]) for _ in clocks]
         pairs = zip(clocks, blocks, strict=True)
         return {clock: speedup(base.samples(clock), other.samples(clock), rng) for clock, rng in pairs}
+
+
+def _same_shapes(arms: list[Arm]) -> None:
+    """Speed on another image size is no comparison."""
+    for arm in arms:
+        if arm.shape != arms[0].shape:
+            raise ModelError(
+                f"{arm.name} takes images of {list(arm.shape[1:])}, the base {list(arms[0].shape[1:])}",
+                hint="export both from the same example",
+            )
 
 
 def _clock(sessions: list[Session]) -> Clock:

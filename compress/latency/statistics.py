@@ -63,7 +63,12 @@ def speedup(base: Sequence[float], candidate: Sequence[float], rng: np.random.Ge
 
 
 def bootstrap_median(values: Samples, rng: np.random.Generator) -> tuple[float, float]:
-    """The confidence interval of the median of a series whose neighbours may resemble each other."""
+    """The confidence interval of the median of a series whose neighbours may resemble each other.
+
+    Blocks spread their resamples too little when there are few of them: the interval is widened by sqrt(n / (n - block)).
+    Nominally 95 %; on simulated hosts, 30 to 120 rounds, 92 to 93 % where rounds are independent and 87 to 91 % where a
+    round's noise carries 0.4 of the last one's.
+    """
     count = len(values)
     block = max(1, math.ceil(count ** (1 / 3)))
     starts = rng.integers(count, size=(RESAMPLES, math.ceil(count / block)))
@@ -71,7 +76,8 @@ def bootstrap_median(values: Samples, rng: np.random.Generator) -> tuple[float, 
     medians = np.median(values[rows], axis=1)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
-    return float(low), float(high)
+    middle, wider = float(np.median(values)), math.sqrt(count / max(1, count - block))
+    return middle - (middle - float(low)) * wider, middle + (float(high) - middle) * wider
 
 
 def decide(interval: Interval, control: Interval, rounds: int) -> Verdict:

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from compress.errors import ConfigError, ModelError
+from compress.export.onnx import export
+from compress.latency.protocol import LatencyResult, Progress, Settings, WarmedUp, measure
+from compress.latency.statistics import Verdict
+from compress.runtime import eager
+from compress.runtime.ort import OrtRuntime, gpus
+
+
+def chain(depth: int) -> nn.Module:
+    torch.manual_seed(0)
+    middle = [layer for _ in range(depth) for layer in (nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(nn.Conv2d(3, 16, 3), *middle, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("latency")
+    return {
+        name: export(chain(depth), torch.randn(2, 3, 24, 24), folder / f"{name}.onnx", exporter="legacy").path
+        for name, depth in (("base", 8), ("slower", 12))
+    }
+
+
+@dataclass
+class Spin:
+    """A session that takes a known time: a loop on the CPU, or mere waiting."""
+
+    seconds: float
+    waits: bool = False
+    calls: list[int] = field(default_factory=list)
+    input_shape: tuple[int | None, ...] = (None, 3, 4, 4)
+    input_dtype = np.dtype(np.float32)
+    output_names = ("y",)
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    fallback: str = ""
+    threads: str = "1"
+    seen: list[bytes] = field(default_factory=list)
+
+    @property
+    def placement(self) -> dict[str, int]:
+        return {}
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"threads": self.threads}
+
+    def run(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
+        self.seen.append(array.tobytes())
+        self._work()
+        return (array,)
+
+    def prepare(self, array: np.ndarray, transfer: str = "e2e") -> Callable[[], object]:
+        return self._work
+
+    def _work(self) -> None:
+        self.calls.append(gc.isenabled())
+        if self.waits:
+            time.sleep(self.seconds)
+            return
+        end = time.thread_time() + self.seconds
+        while time.thread_time() < end:
+            pass
+
+
+def test_a_slower_file_and_the_same_file(files: dict[str, Path]) -> None:
+    heard: list[object] = []
+    candidates = {"slower": files["slower"], "same": files["base"]}
+    found = measure(files["base"], candidates, runtime=OrtRuntime(), settings=Settings(budget_seconds=2), listen=heard.append)
+    ratio = found.ratios["slower"]
+    assert ratio.verdict is Verdict.DIFFERENT and ratio.cpu_high < 0.9 and ratio.decided_by == "cpu"
+    assert found.ratios["same"].cpu_speedup == pytest.approx(1.0, abs=0.06)
+    assert [arm.name for arm in found.arms] == ["base", "base again", "slower", "same"]
+    for arm in found.arms:
+        assert len(arm.wall) == len(arm.cpu) == found.rounds and arm.latency.p50 <= arm.latency.p90 <= arm.latency.p95
+        assert (
+            arm.load_seconds > 0 and arm.first_run_seconds > 0 and arm.images_per_second == pytest.approx(1 / arm.latency.p50)
+        )
+        assert np.median(arm.wall) * arm.inner_repeats > 0.5e-3
+    assert {event.arm for event in heard if isinstance(event, WarmedUp)} == {arm.name for arm in found.arms}
+    progress = [event for event in heard if isinstance(event, Progress)]
+    assert [event.rounds for event in progress] == list(range(1, found.rounds + 1))
+    assert progress[-1].half_width is not None
+    check_json(found)
+
+
+def check_json(found: LatencyResult) -> None:
+    again = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert again["arms"][0]["wall"] == list(found.arms[0].wall)
+    assert set(again["ratios"]) == set(found.ratios) and again["environment"]["digest"] == found.environment.digest
+    assert again["scenario"] == found.settings.scenario
+
+
+def test_the_ratio_is_what_was_done() -> None:
+    found = measure(
+        Spin(0.003), {"half": Spin(0.0015)}, runtime=OrtRuntime(), settings=Settings(budget_seconds=0.6, min_rounds=20)
+    )
+    assert found.ratios["half"].cpu_speedup == pytest.approx(2.0, rel=0.05)
+    assert found.ratios["half"].verdict is Verdict.DIFFERENT
+    assert found.control.cpu_speedup == pytest.approx(1.0, abs=0.03)
+
+
+def test_cpu_time_decides_on_one_thread_only() -> None:
+    """A run that waits takes wall time and no CPU time."""
+    settings = Settings(budget_seconds=0.3, min_rounds=12)
+    waiting = {"waits": Spin(0.002, waits=True, threads="2")}
+    found = measure(Spin(0.001, waits=True, threads="2"), waiting, runtime=OrtRuntime(threads=2), settings=settings)
+    assert found.ratios["waits"].decided_by == "wall" and found.ratios["waits"].speedup < 0.7
+    gpu = measure(Spin(0.001, providers=("CUDAExecutionProvider",)), {}, runtime=OrtRuntime(), settings=settings)
+    assert gpu.control.decided_by == "wall"
+
+
+def test_arms_are_interleaved_at_random_on_the_same_bytes_without_garbage_collection() -> None:
+    order: list[str] = []
+
+    class Named(Spin):
+        def _work(self) -> None:
+            order.append(self.threads)
+            super()._work()
+
+    base, other = Named(0.001, threads="1"), Named(0.001, threads="x")
+    settings = Settings(budget_seconds=5, min_rounds=24, loads=1, precision=10.0)
+    found = measure(base, {"other": other}, runtime=OrtRuntime(), settings=settings)
+    assert found.rounds == 24 and found.stopped_by == "precision" and gc.isenabled()
+    rounds = [tuple(order[-3 * 24 * found.arms[0].inner_repeats :][i : i + 3]) for i in range(0, 72, 3)]
+    assert all(sorted(names) == ["1", "1", "x"] for names in rounds) and len(set(rounds)) == 3
+    assert set(base.seen) == set(other.seen) and len(set(base.seen)) == 1
+    assert not any(base.calls[-40:])
+
+
+def test_the_budget_ends_it_and_few_rounds_say_nothing() -> None:
+    settings = Settings(budget_seconds=0.05, min_rounds=50)
+    found = measure(Spin(0.01), {"slow": Spin(0.02)}, runtime=OrtRuntime(), settings=settings)
+    assert found.stopped_by == "budget" and found.rounds < 10
+    assert found.ratios["slow"].verdict is Verdict.INCONCLUSIVE
+    assert any(flag.startswith("few rounds") for flag in found.flags)
+
+
+def test_files_are_loaded_anew(files: dict[str, Path]) -> None:
+    loads: list[Path] = []
+
+    class Counting(OrtRuntime):
+        @contextmanager
+        def load(self, path: Path) -> Iterator[object]:  # type: ignore[override]
+            loads.append(path)
+            with OrtRuntime().load(path) as session:
+                yield session
+
+    settings = Settings(budget_seconds=5, min_rounds=9, loads=3, precision=10.0)
+    found = measure(files["base"], {"slower": files["slower"]}, runtime=Counting(), settings=settings)
+    assert found.rounds == 9 and len(loads) == 3 * 3
+
+
+@pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
+def test_a_fallback_is_flagged(files: dict[str, Path]) -> None:
+    settings = Settings(budget_seconds=0.1, min_rounds=2)
+    found = measure(files["base"], {}, runtime=OrtRuntime("cuda"), settings=settings)
+    assert any(flag.startswith("fallback: cuda was asked for") for flag in found.flags)
+    assert found.arms[0].providers == ("CPUExecutionProvider",)
+
+
+def test_torch_itself_can_be_an_arm(files: dict[str, Path]) -> None:
+    settings = Settings(batch=2, budget_seconds=0.3, min_rounds=5)
+    with eager.session(chain(8), input_shape=(None, 3, 24, 24)) as session:
+        found = measure(session, {"onnx": files["base"]}, runtime=OrtRuntime(), settings=settings)
+    assert found.arm("base").providers == ("torch-cpu",) and found.settings.scenario == "offline"
+    assert found.ratios["onnx"].decided_by == "cpu"
+
+
+def test_what_cannot_be_compared(files: dict[str, Path]) -> None:
+    runtime, quick = OrtRuntime(), Settings(budget_seconds=0.1)
+    with pytest.raises(ConfigError, match="called 'base'"):
+        measure(files["base"], {"base": files["slower"]}, runtime=runtime)
+    with pytest.raises(ModelError, match="exported for a batch of 4, 1 is wanted"):
+        measure(files["base"], {"fixed": Spin(0.001, input_shape=(4, 3, 24, 24))}, runtime=runtime, settings=quick)
+    with pytest.raises(ModelError, match=r"takes images of \[3, 9, 9\]"):
+        measure(files["base"], {"other": Spin(0.001, input_shape=(None, 3, 9, 9))}, runtime=runtime, settings=quick)
+    with pytest.raises(ConfigError, match="leaves its input size open"):
+        measure(Spin(0.001, input_shape=(None, 3, None, None)), {}, runtime=runtime, settings=quick)
+    with pytest.raises(ConfigError, match="budget_seconds is -1"):
+        Settings(budget_seconds=-1)
