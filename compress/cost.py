@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +61,11 @@ def _still_read(topology: Topology, plan: Plan, key: str, dim: int, reads: tuple
     wanted[list(reads)] = True
     for group_id, member in topology.slots.get((key, dim), ()):
         cut = plan.cuts.get(group_id)
-        if cut is None:
-            continue
-        kept = set(cut.keep)
-        for channel, positions in enumerate(member.positions):
-            if channel not in kept:
-                wanted[list(positions)] = False
+        if cut is not None:
+            indices, owners = topology.flat[group_id, (key, dim)]
+            gone = np.ones(len(member.positions), dtype=bool)
+            gone[list(cut.keep)] = False
+            wanted[indices[gone[owners]]] = False
     return int(wanted.sum())
 
 
@@ -76,18 +76,10 @@ def count(topology: Topology, plan: Plan = _EMPTY) -> Cost:
         topology: the traced network.
         plan: what is removed; nothing by default.
     """
-    macs = sum(t.sites * _numel(t.shape) for t in topology.tensors.values())
-    params = sum(_numel(t.shape) for t in topology.tensors.values() if t.parameter)
+    macs, params = topology.whole
     for key, shape in sizes_after(topology, plan).items():
         info = topology.tensors[key]
-        lost = _numel(info.shape) - _numel(shape)
+        lost = math.prod(info.shape) - math.prod(shape)
         macs -= info.sites * lost
         params -= lost if info.parameter else 0
     return Cost(macs, params)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    result = 1
-    for n in shape:
-        result *= n
-    return result

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
 from compress.errors import GuardError
@@ -170,13 +171,42 @@ def _observe(model: nn.Module, names: list[LayerName], inputs: Tensor, kept: Map
 
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(keep_as(name)) for name in names]
-    with torch.no_grad():
+    with torch.no_grad(), _Depthwise():
         output = network(inputs.double())
     for hook in hooks:
         hook.remove()
     for i, tensor in enumerate(t for t in tree_flatten(output)[0] if isinstance(t, Tensor)):
         seen[f"output {i}" if i else "output"] = _thin(tensor)
     return seen
+
+
+class _Depthwise(TorchFunctionMode):
+    """Depthwise convolutions in float64 as sums of shifted products: the library runs them one channel at a time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and not kwargs and len(args) == 7:
+            x, weight, bias, stride, padding, dilation, groups = args
+            if groups > 1 and groups == x.shape[1] and weight.shape[1] == 1 and not isinstance(padding, str):
+                return _shifted(x, weight, bias, stride, padding, dilation, weight.shape[0] // groups)
+        return func(*args, **(kwargs or {}))
+
+
+def _shifted(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, multiplier: int
+) -> Tensor:
+    (sy, sx), (py, px), (dy, dx) = stride, padding, dilation
+    x = nn.functional.pad(x, (px, px, py, py))
+    if multiplier > 1:
+        x = x.repeat_interleave(multiplier, 1)
+    rows, columns = weight.shape[2:]
+    height = (x.shape[2] - dy * (rows - 1) - 1) // sy + 1
+    width = (x.shape[3] - dx * (columns - 1) - 1) // sx + 1
+    result = torch.zeros(x.shape[0], x.shape[1], height, width, dtype=x.dtype, device=x.device)
+    for r in range(rows):
+        for c in range(columns):
+            window = x[:, :, r * dy : r * dy + (height - 1) * sy + 1 : sy, c * dx : c * dx + (width - 1) * sx + 1 : sx]
+            result.addcmul_(window, weight[:, 0, r, c].view(1, -1, 1, 1))
+    return result if bias is None else result + bias.view(1, -1, 1, 1)
 
 
 def _thin(tensor: Tensor) -> Tensor:

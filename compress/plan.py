@@ -190,10 +190,10 @@ def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int6
             cut = plan.cuts.get(group_id)
             if cut is None:
                 continue
-            kept = set(cut.keep)
-            for channel, positions in enumerate(member.positions):
-                if channel not in kept and positions:
-                    stays[list(positions)] = False
+            indices, owners = topology.flat[group_id, (key, dim)]
+            gone = np.ones(len(member.positions), dtype=bool)
+            gone[list(cut.keep)] = False
+            stays[indices[gone[owners]]] = False
             if list(cut.keep) != sorted(cut.keep):
                 for place, source in _ordered(member, cut.keep).items():
                     order[place] = source

@@ -146,9 +146,9 @@ class _MaskedMoments(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.layer_norm:
+        if func in (torch.layer_norm, nn.functional.layer_norm):
             return self._layer_norm(*args, **kwargs)
-        if func is torch.group_norm:
+        if func in (torch.group_norm, nn.functional.group_norm):
             return self._group_norm(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -313,4 +313,4 @@ def select_inputs(module: nn.Module, reads: Tensor, name: LayerName | str) -> No
         module.__class__ = _selecting_class(kind)
     first, count = int(reads[0]), len(reads)
     module.reads = reads
-    module.span = (first, count) if torch.equal(reads, torch.arange(first, first + count)) else None  # type: ignore[assignment, arg-type]
+    module.span = (first, count) if torch.equal(reads, torch.arange(first, first + count)) else None  # type: ignore[assignment]

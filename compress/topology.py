@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -162,10 +163,25 @@ class Topology:
     @cached_property
     def occupancy(self) -> Mapping[GroupId, tuple[tuple[str, int, NDArray[np.int64]], ...]]:
         """Group -> (key, dim, how many indices each channel has there); what counting needs and no more."""
-        return {
-            g.id: tuple((m.key, m.dim, np.array([len(p) for p in m.positions])) for m in g.members)
-            for g in self.groups
-        }
+        return {g.id: tuple((m.key, m.dim, np.array([len(p) for p in m.positions])) for m in g.members) for g in self.groups}
+
+    @cached_property
+    def flat(self) -> Mapping[tuple[GroupId, Slot], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(group, slot) -> every index the group has there, and the channel each belongs to."""
+        table = {}
+        for group in self.groups:
+            for m in group.members:
+                indices = np.array([i for p in m.positions for i in p], dtype=np.int64)
+                owners = np.repeat(np.arange(group.size), [len(p) for p in m.positions])
+                table[group.id, (m.key, m.dim)] = (indices, owners)
+        return table
+
+    @cached_property
+    def whole(self) -> tuple[int, int]:
+        """MACs and parameters of the network as it was traced."""
+        sizes = {key: math.prod(t.shape) for key, t in self.tensors.items()}
+        macs = sum(t.sites * sizes[key] for key, t in self.tensors.items())
+        return macs, sum(sizes[key] for key, t in self.tensors.items() if t.parameter)
 
     @cached_property
     def digest(self) -> str:
@@ -188,8 +204,7 @@ class Topology:
         return {
             "digest": self.digest,
             "groups": [
-                {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]}
-                for g in self.groups
+                {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]} for g in self.groups
             ],
             "frozen": dict(self.frozen),
             "notes": list(self.notes),

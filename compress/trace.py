@@ -73,7 +73,8 @@ def _run(network: nn.Module, example: Tensor) -> Provenance:
         raise
     except Exception as error:  # whatever the user's forward raises
         raise TraceError(
-            f"{type(network).__name__} does not run on an input of shape {tuple(example.shape)}: {type(error).__name__}: {error}",
+            f"{type(network).__name__} does not run on an input of shape {tuple(example.shape)}: "
+            f"{type(error).__name__}: {error}",
             hint="give the input size the network expects with --size",
         ) from error
     if run.attention:
@@ -225,7 +226,9 @@ def _probe(network: nn.Module, topology: Topology, example: Tensor) -> Topology:
     inputs = torch.from_numpy(rng.standard_normal((3, *example.shape[1:]))).to(example.dtype)
     shaken = _shaken(network, inputs)
     suspects = [g.id for g in topology.groups]
-    failed = _failing(shaken, topology, inputs, suspects, rng)
+    failed: dict[GroupId, str] = {}
+    while more := _failing(shaken, topology, inputs, [g for g in suspects if g not in failed], rng):
+        failed.update(more)
     if not failed:
         return topology
     frozen = dict(topology.frozen)
@@ -237,7 +240,7 @@ def _probe(network: nn.Module, topology: Topology, example: Tensor) -> Topology:
 def _failing(
     network: nn.Module, topology: Topology, inputs: Tensor, suspects: list[GroupId], rng: np.random.Generator
 ) -> dict[GroupId, str]:
-    """The groups that cannot be cut, found by halving."""
+    """The groups that cannot be cut, found by halving: a trial for every node of a binary tree that holds a failure."""
     if not suspects:
         return {}
     try:
@@ -253,11 +256,9 @@ def _failing(
     half = len(suspects) // 2
     found = _failing(network, topology, inputs, suspects[:half], rng)
     found.update(_failing(network, topology, inputs, suspects[half:], rng))
-    rest = [s for s in suspects if s not in found]
-    if found and len(rest) < len(suspects):
-        found.update(_failing(network, topology, inputs, rest, rng))
-        return found
-    return dict.fromkeys(suspects, "cut together with others, a trial cut failed")
+    if not found:  # each half is fine alone, not both together
+        return dict.fromkeys(suspects, "cut together with others, a trial cut failed")
+    return found
 
 
 def _shaken(network: nn.Module, inputs: Tensor) -> nn.Module:

@@ -57,7 +57,8 @@ class Schedule:
         weight_decay: on tensors of two or more dimensions only.
         warmup_epochs: length of the warm-up; may be a fraction.
         label_smoothing: share of the target spread over all classes.
-        distill: weight of the teacher's term, 1 - distill that of the labels'; without a teacher it does nothing.
+        distill: weight of the teacher's term, 1 - distill that of the labels'; without a teacher it does nothing. At 1 the
+            labels are not looked at.
         temperature: of the teacher's and the student's distributions.
         precision: ``auto`` (bf16 where the device computes in it), ``bf16`` or ``fp32``.
         augment: whether the split may vary its images.
@@ -206,7 +207,7 @@ def accuracy(
         precision: ``fp32``, ``bf16`` or ``auto``, as in :class:`Schedule`.
 
     Raises:
-        DataError: there is no image.
+        DataError: there is no image, or no label.
     """
     device = Accelerator().device
     judge = _frozen_copy(model, device)
@@ -214,6 +215,8 @@ def accuracy(
     total, classes = 0, 0
     with torch.inference_mode(), autocast(device, precision):
         for images, labels in split.batches(batch, limit=limit):
+            if len(labels) and int(labels.min()) < 0:
+                raise DataError("the images have no labels, so accuracy cannot be measured", hint="give labelled images")
             logits = _logits(judge(_placed(images, device))).float()
             classes = logits.shape[1]
             hits = logits.topk(min(5, classes), dim=1).indices == labels.to(device).unsqueeze(1)
@@ -251,8 +254,8 @@ def fit(
         rewrite: changes the gradients before each step. It is not part of a state's identity.
 
     Raises:
-        TrainError: a loss that is no number, a teacher with other classes, labels beyond the classes, nothing to train,
-            no memory, or a state that belongs to another run.
+        TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
+            nothing to train, no memory, or a state that belongs to another run.
     """
     result = copy.deepcopy(model)
     if schedule.epochs == 0:
@@ -266,7 +269,10 @@ def fit(
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
     wrapped, optimizer = accelerator.prepare(student, sgd)
     guide = _frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
-    steps = _steps(len(train), schedule.batch, world)
+    # Batch norm cannot normalise a single image, so a process gets two of a batch, or none.
+    smallest = max(world, min(schedule.batch, 2 * world))
+    whole, rest = divmod(len(train), schedule.batch)
+    steps = whole + (rest >= smallest)
     if steps == 0:
         raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
     # Summed loss, images named right, images: on the device, so that no step waits for it.
@@ -292,10 +298,8 @@ def fit(
             order = derive(schedule.seed, "shuffle", epoch)
             batches = train.batches(schedule.batch, shuffle_seed=order, augment=schedule.augment)
             for step, (images, labels) in enumerate(batches):
-                if step < first_step:
+                if step < first_step or len(labels) < smallest:
                     continue
-                if step == steps:
-                    break
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
                 images, labels = _placed(images[rank::world], device), labels[rank::world]
@@ -304,7 +308,7 @@ def fit(
                         logits = _logits(wrapped(images))
                         with torch.no_grad():
                             target = None if guide is None else _logits(guide(images)).float()
-                    _check_outputs(logits, target, labels)
+                    _check_outputs(logits, target, labels, schedule)
                     labels = labels.to(device, non_blocking=True)
                     loss = _loss(logits.float(), target, labels, schedule)
                     accelerator.backward(loss)
@@ -340,12 +344,6 @@ def fit(
     # Into a fresh copy: it has the caller's device, memory format, precision and modes.
     result.load_state_dict(student.state_dict())
     return result
-
-
-def _steps(images: int, batch: int, processes: int) -> int:
-    """Steps an epoch: a last batch with a single image for a process is left out, batch norm cannot normalise it."""
-    whole, rest = divmod(images, batch)
-    return whole + (rest >= 2 * processes)
 
 
 def _groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
@@ -387,13 +385,17 @@ def _logits(output: Any) -> Tensor:
     return first
 
 
-def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor) -> None:
+def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> None:
     if target is not None and target.shape != logits.shape:
         raise TrainError(
             f"the teacher has {target.shape[1]} classes, the network {logits.shape[1]}",
             hint="distil from the unpruned network, or set distill to 0",
         )
-    highest = int(labels.max()) if labels.device.type == "cpu" else 0
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 and (target is None or schedule.distill < 1):
+        raise TrainError(
+            "the training images have no labels", hint="give labelled images, or a teacher and distill = 1 (imitation only)"
+        )
     if highest >= logits.shape[1]:
         raise TrainError(
             f"label {highest} occurs, but the network has {logits.shape[1]} classes",
@@ -403,12 +405,16 @@ def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor) -> Non
 
 def _loss(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> Tensor:
     """Cross-entropy, mixed with KL(teacher || student) at a temperature; T² keeps the gradients' scale."""
+    taught = torch.zeros((), device=logits.device)
+    share = 0.0
+    if target is not None:
+        share, t = schedule.distill, schedule.temperature
+        own_t, target_t = F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1)
+        taught = t * t * F.kl_div(own_t, target_t, log_target=True, reduction="batchmean")
+    if share == 1:  # the labels may be missing
+        return taught
     own = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
-    if target is None:
-        return own
-    t = schedule.temperature
-    taught = F.kl_div(F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1), log_target=True, reduction="batchmean")
-    return (1 - schedule.distill) * own + schedule.distill * t * t * taught
+    return (1 - share) * own + share * taught
 
 
 def _check_finite(losses: list[Tensor], epoch: int, done: int, schedule: Schedule, steps: int) -> None:

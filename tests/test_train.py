@@ -260,6 +260,26 @@ def test_events_tell_where_it_stands() -> None:
     assert [e.epoch for e in ends] == [1, 2] and ends[1].loss < ends[0].loss and 0 < ends[0].accuracy < ends[1].accuracy <= 1
 
 
+@dataclass(frozen=True)
+class Unlabelled(Blobs):
+    def batches(
+        self, batch_size: int, *, shuffle_seed: int | None = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in Blobs.batches(self, batch_size, shuffle_seed=shuffle_seed, augment=augment, limit=limit):
+            yield images, torch.full_like(labels, -1)
+
+
+def test_imitation_needs_no_labels() -> None:
+    schedule = replace(SHORT, distill=1.0)
+    blind, seeing = (fit(net(), split, schedule, teacher=net()) for split in (Unlabelled(), Blobs()))
+    assert same(weights(blind), weights(seeing))
+    for wrong in (lambda: fit(net(), Unlabelled(), SHORT, teacher=net()), lambda: fit(net(), Unlabelled(), schedule)):
+        with pytest.raises(TrainError, match="have no labels"):
+            wrong()
+    with pytest.raises(DataError, match="have no labels"):
+        accuracy(net(), Unlabelled())
+
+
 @pytest.mark.parametrize("count", [17, 33])
 def test_a_single_last_image_makes_no_step(count: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
