@@ -99,7 +99,12 @@ def _candidates(state: Mapping[str, Tensor], zoo: Zoo) -> Iterator[str]:
         known = [w.meta["num_params"] for w in models.get_model_weights(name)]
         return min(abs(known[0] - s) for s in sizes) if known else float("inf")
 
-    yield from (f"torchvision:{n}" for n in sorted(models.list_models(module=models), key=distance))
+    names = sorted(models.list_models(module=models), key=distance)
+    # Neither a network of a third of the size nor one of twenty times the size is it, or a nearest that helps anyone.
+    for name in names:
+        known = next((w.meta["num_params"] for w in models.get_model_weights(name)), size)
+        if min(sizes) / 3 <= known <= 20 * max(sizes):
+            yield f"torchvision:{name}"
 
 
 def optional_keys(model: nn.Module) -> frozenset[str]:

@@ -282,11 +282,9 @@ def crop_and_flip(batch: Tensor, rng: np.random.Generator, margin: int) -> Tenso
         margin: pixels.
     """
     n, _, height, width = batch.shape
-    padded = F.pad(batch, (margin,) * 4)
-    shifts = torch.from_numpy(rng.integers(0, 2 * margin + 1, (2, n)))
-    columns = torch.arange(width).expand(n, width)
-    columns = torch.where(torch.from_numpy(rng.random(n) < 0.5)[:, None], width - 1 - columns, columns) + shifts[1][:, None]
-    rows = torch.arange(height) + shifts[0][:, None]
-    which = torch.arange(n)[:, None, None]
-    # Indexing around the channel dimension puts it last: (n, h, w, c).
-    return padded.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    windows = F.pad(batch, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: (n, c, shifts, shifts, h, w)
+    down, right = torch.from_numpy(rng.integers(0, 2 * margin + 1, (2, n)))
+    cropped = windows[torch.arange(n), :, down, right]
+    mirrored = torch.from_numpy(rng.random(n) < 0.5)
+    cropped[mirrored] = cropped[mirrored].flip(3)
+    return cropped

@@ -1,0 +1,246 @@
+"""Files from strangers: whatever is wrong with them, the answer is a CompressError and nothing of theirs runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+from compress.architecture import Architecture
+from compress.checkpoint import load, save
+from compress.data import Preprocessing, open_data
+from compress.errors import CheckpointError, CompressError, DataError
+
+
+class Touch:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+@pytest.mark.parametrize("place", ["root", "wrapper", "key"])
+def test_a_malicious_pickle_does_not_run(tmp_path: Path, new_format: bool, place: str) -> None:
+    trap = tmp_path / "trapped"
+    content: Any = {
+        "root": Touch(trap),
+        "wrapper": {"state_dict": {"w": torch.ones(1)}, "callbacks": [Touch(trap)]},
+        "key": {"w": torch.ones(2), "x": Touch(trap)},
+    }[place]
+    path = tmp_path / "m.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    assert not trap.exists()
+    assert "--trust-pickle" in caught.value.hint
+
+
+def test_the_trap_would_have_sprung(tmp_path: Path) -> None:
+    trap = tmp_path / "trapped"
+    path = tmp_path / "m.pt"
+    torch.save({"w": torch.ones(2), "x": Touch(trap)}, path)
+    with pytest.raises(CheckpointError):
+        load(path, trust_pickle=True)
+    assert trap.exists()
+
+
+def test_a_malicious_torchscript_pickle_does_not_run(tmp_path: Path) -> None:
+    trap = tmp_path / "trapped"
+    path = tmp_path / "m.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/code/__torch__.py", "class A: pass")
+        archive.writestr("m/data.pkl", pickle.dumps(Touch(trap)))
+    with pytest.raises(CheckpointError, match="unexpected name"):
+        load(path)
+    assert not trap.exists()
+
+
+def test_a_malicious_array_does_not_run(tmp_path: Path) -> None:
+    trap = tmp_path / "trapped"
+    np.savez(tmp_path / "d.npz", x=np.array([Touch(trap)], dtype=object), y=np.array([0]))
+    with pytest.raises(DataError):
+        open_data(str(tmp_path / "d.npz")).validation.images(1)
+    assert not trap.exists()
+
+
+def test_a_checkpoint_never_imports_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil_module.py").write_text("from pathlib import Path\nPath('trapped').mkdir()\ndef net(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "m.safetensors", nn.Linear(2, 2), architecture=Architecture("evil_module:net"))
+    with pytest.raises(CheckpointError, match="would run its code"):
+        load(tmp_path / "m.safetensors")
+    assert not (tmp_path / "trapped").exists()
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    buffer = io.BytesIO()
+    torch.save({"w": torch.zeros(50_000_000)}, buffer)
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert path.stat().st_size < 10**6
+    with pytest.raises(CheckpointError, match="claims"):
+        load(path)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/data.pkl", b"x" * 1000)
+        first = archive.infolist()[0]
+        for i in range(50):
+            twin = zipfile.ZipInfo(f"m/data/{i}")
+            twin.header_offset, twin.CRC, twin.file_size, twin.compress_size = first.header_offset, first.CRC, 1000, 1000
+            archive.filelist.append(twin)
+            archive.NameToInfo[twin.filename] = twin
+    with pytest.raises(CheckpointError, match="claims"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["../../evil/0/a.png", "/etc/0/a.png", "train/../../a/b.png", "..\\..\\a\\b.png"])
+def test_a_path_out_of_an_archive_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(name, picture())
+    with pytest.raises(DataError, match="outside of the archive"):
+        open_data(str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["d.zip"]
+
+
+def picture(size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (10, 200, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_an_image_of_absurd_size_is_skipped_not_decoded(tmp_path: Path) -> None:
+    header = bytearray(picture())
+    header[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height of a PNG; its checksum is then wrong, too
+    path = tmp_path / "d.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(40):
+            archive.writestr(f"{i % 2}/{i}.png", bytes(header) if i == 0 else picture())
+    data = open_data(str(path), preprocessing=Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8)))
+    for split in data.splits:
+        for _ in split.batches(16):
+            pass
+    assert sum(len(s.skipped) for s in data.splits) == 1
+
+
+def tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4))
+
+
+def samples(folder: Path) -> dict[str, bytes]:
+    model = tiny()
+    result = {}
+    for name, kwargs in {"zip": {}, "old": {"_use_new_zipfile_serialization": False}}.items():
+        buffer = io.BytesIO()
+        torch.save({"state_dict": model.state_dict(), "epoch": 3}, buffer, **kwargs)
+        result[name] = buffer.getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        buffer = io.BytesIO()
+        torch.jit.save(torch.jit.script(model.eval()), buffer)
+        result["script"] = buffer.getvalue()
+    result["safetensors"] = safetensors_bytes(dict(model.state_dict()))
+    save(folder / "own", model, architecture=Architecture("tiny"))
+    result["own"] = (folder / "own").read_bytes()
+    return result
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    folder = tmp_path_factory.mktemp("hostile")
+    return folder, samples(folder)
+
+
+KINDS = ["zip", "old", "script", "safetensors", "own"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_unchanged_files_load(files: tuple[Path, dict[str, bytes]], kind: str) -> None:
+    folder, contents = files
+    (folder / "m.pt").write_bytes(contents[kind])
+    assert load(folder / "m.pt", zoo={"tiny": tiny}, arch="tiny").architecture.name == "tiny"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_loads_or_is_refused(files: tuple[Path, dict[str, bytes]], kind: str, data: st.DataObject) -> None:
+    folder, contents = files
+    damaged = bytearray(contents[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.one_of(st.just(len(damaged)), st.integers(0, len(damaged))))
+    path = folder / "damaged.pt"
+    path.write_bytes(damaged[:end])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            loaded = load(path, zoo={"tiny": tiny}, arch="tiny")
+        except CompressError as error:
+            assert str(error)
+            return
+    assert all(torch.isfinite(t).all() for t in loaded.model.state_dict().values())
+    assert {k: v.shape for k, v in loaded.model.state_dict().items()} == {k: v.shape for k, v in tiny().state_dict().items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.binary(max_size=300),
+    start=st.sampled_from([b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04", b"\x20" + bytes(7) + b"{"]),
+)
+def test_noise_is_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "noise.pt"
+    path.write_bytes(start + data)
+    with pytest.raises(CompressError):
+        load(path, zoo={"tiny": tiny}, arch="tiny")
+
+
+def image_zip() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(30):
+            archive.writestr(f"{'ab'[i % 2]}/{i}.png", picture())
+    return buffer.getvalue()
+
+
+IMAGE_ZIP = image_zip()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_archive_of_images_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    damaged = bytearray(IMAGE_ZIP)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.zip"
+    path.write_bytes(damaged[: data.draw(st.one_of(st.just(len(damaged)), st.integers(0, len(damaged))))])
+    try:
+        opened = open_data(str(path), preprocessing=Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8)))
+        for split in opened.splits:
+            for batch, _ in split.batches(8):
+                assert torch.isfinite(batch).all()
+    except CompressError as error:
+        assert str(error)
