@@ -33,6 +33,7 @@ def percent(found: Accuracy) -> str:
 def card(data: Data, schedule: Schedule, rows: list[tuple[int, Accuracy, Accuracy]], digest: str, parameters: int) -> str:
     sizes = ",\n  ".join(f"{split.name} {len(split)} (`{split.digest}`)" for split in data.splits)
     table = "\n".join(f"| {seed} | {percent(validation)} | {percent(test)} |" for seed, validation, test in rows)
+    s = schedule
     return f"""# digits-net
 
 The network of the demonstration: `{NAME}` of `compress_models`, {parameters:,} parameters, for 8-pixel grey images of
@@ -42,8 +43,8 @@ handwritten digits. It is there to be pruned in a minute on any machine, not to 
 - **Data**: scikit-learn's `load_digits` (1,797 images of the UCI set "Optical Recognition of Handwritten Digits", Alpaydin
   and Kaynak 1998, CC BY 4.0), pixels scaled to [0, 1], then mean 0.5, deviation 0.5. Divided once, images and digest:
   {sizes}.
-- **Protocol**: SGD, {schedule.epochs} epochs, Nesterov momentum {schedule.momentum}, learning rate {schedule.lr} after a warm-up of
-  {schedule.warmup_epochs:g} epochs and then a cosine to 0, batch {schedule.batch}, weight decay {schedule.weight_decay}, float32,
+- **Protocol**: SGD, {s.epochs} epochs, Nesterov momentum {s.momentum}, learning rate {s.lr} after a warm-up of
+  {s.warmup_epochs:g} epochs and then a cosine to 0, batch {s.batch}, weight decay {s.weight_decay}, float32,
   images as they are. The last epoch's weights, never the best epoch's. The file holds seed 0.
 - **Command**: `python benchmarks/train_reference.py`
 
