@@ -65,6 +65,11 @@ def recognise(variants: Sequence[Mapping[str, Tensor]], zoo: Zoo, arch: str | No
                 if isinstance(found, Architecture):
                     return Match(found, state, () if arch is not None else _doubts(name))
                 gaps.append(found)
+    if not gaps:
+        raise CheckpointError(
+            f"no known network is near these {len(variants[-1])} tensors in size",
+            hint="name the network with --arch (timm:NAME or package.module:factory)",
+        )
     nearest = max(gaps, key=lambda g: (g.equal / max(g.of, 1), g.equal))
     asked = f"the tensors are not those of {nearest.name}" if arch is not None else "no known network has these tensors"
     detail = f"the nearest is {nearest.name}, " if arch is None else ""

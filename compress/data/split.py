@@ -120,7 +120,8 @@ class Split:
         Args:
             batch_size: images in a batch; the last one, and those with damaged images, are smaller.
             shuffle_seed: an order that only depends on this, e.g. ``(seed, epoch)``; the split's own without it.
-            augment: random crops, and mirrored images where there is colour; nothing for tiny pictures.
+            augment: random crops, and mirrored images where there is colour; nothing for pictures of up to 16 pixels and
+                for large floating-point arrays.
             limit: only so many images.
 
         Raises:
@@ -133,7 +134,7 @@ class Split:
         order = np.arange(len(self)) if shuffle_seed is None else rng.permutation(len(self))
         order = order[: limit if limit is None else max(limit, 0)]
         chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        if self._fits() and (self._cache is not None or len(order) * 4 >= len(self)):
+        if self._fits() and (augment or self._cache is not None or len(order) * 4 >= len(self)):
             yield from self._cached(chunks, rng, augment)
         else:
             yield from self._streamed(chunks, rng, augment)
@@ -232,7 +233,7 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
     if not isinstance(picture, Image.Image):
         if picture.dtype != np.uint8:
             return _float_pixels(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))), to)
-        if picture.shape[:2] == to.size and picture.shape[2] == to.channels:
+        if draw is None and picture.shape[:2] == to.size and picture.shape[2] == to.channels:
             return torch.from_numpy(picture.transpose(2, 0, 1).copy())
         picture = Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture))
     if to.channels not in (1, 3):
@@ -240,7 +241,7 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
     image = picture.convert("L" if to.channels == 1 else "RGB")
     height, width = to.size
     resample = _RESAMPLE[to.interpolation]
-    if draw is not None and to.resize is not None:
+    if draw is not None:
         image = image.resize((width, height), resample, box=_random_box(image.width, image.height, draw))
         if to.channels == 3 and draw[4] < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
