@@ -1,0 +1,1 @@
+"""Search: which channels go. NumPy and pymoo only; nothing here sees a tensor."""

@@ -1,0 +1,197 @@
+"""The contract between a searcher and the world: requests for scores out, scores in, a front at the end.
+
+A searcher is a generator, so a paper's pseudo-code stays straight-line, while one driver owns evaluation, caching, budget
+and progress (``compress.search.journal.drive``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.cost import Cost, Share, count
+from compress.errors import ConfigError
+from compress.plan import Plan
+from compress.topology import GroupId, Topology
+
+Array = NDArray[np.float64]
+
+
+class Fidelity(StrEnum):
+    """How much of the network answers a request."""
+
+    STAGE = "stage"
+    """The stage's sub-network on cached inputs: relative error of its output."""
+    FULL = "full"
+    """The whole cut network, batch norms re-estimated: 1 - top-1, or the outputs' relative error without labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Scores wanted.
+
+    Attributes:
+        plans: candidates, in the coordinates of the traced network.
+        fidelity: how to score them.
+        stage: index of the stage for ``STAGE``; the other stages' cuts are the already pruned surroundings.
+        images: how many images each candidate sees; 0 leaves it to the evaluator.
+    """
+
+    plans: Sequence[Plan]
+    fidelity: Fidelity
+    stage: int = -1
+    images: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What an evaluation says; lower is better. Not-a-number means that the candidate cannot be scored."""
+
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One realisable network.
+
+    Attributes:
+        plan: what to cut.
+        error: the search's estimate, in the fidelity named.
+        cost: counted.
+        fidelity: where the error comes from.
+    """
+
+    plan: Plan
+    error: float
+    cost: Cost
+    fidelity: Fidelity
+
+
+Front = tuple[Point, ...]
+"""Non-dominated points, cheapest first."""
+
+Search = Generator[Ask, Sequence[Score], Front]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the user wants.
+
+    Attributes:
+        kind: ``macs`` or ``params`` (share of the original that is kept), or ``max_drop`` (accuracy that may be lost, a
+            fraction).
+        value: in (0, 1].
+        slack: how far below a budget the result may stay before the reason must be said.
+    """
+
+    kind: str = "macs"
+    value: float = 0.5
+    slack: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("macs", "params", "max_drop"):
+            raise ConfigError(f"target {self.kind!r} is not one of macs, params, max_drop")
+        if not 0 < self.value <= 1 or not math.isfinite(self.value):
+            raise ConfigError(
+                f"target {self.kind} is {self.value:g}, but must be above 0 and at most 1",
+                hint="--macs 0.5 keeps half of the multiply-accumulates; --max-drop 1.0 allows one point",
+            )
+
+    def share(self, share: Share) -> float:
+        """The share that the target speaks of; for ``max_drop`` the MACs."""
+        return share.params if self.kind == "params" else share.macs
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A run of groups that is searched together.
+
+    Attributes:
+        name: for people.
+        groups: its groups, in forward order.
+        fraction: share of the network's MACs that one stage evaluation runs.
+    """
+
+    name: str
+    groups: tuple[GroupId, ...]
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a searcher may know.
+
+    Attributes:
+        topology: the traced network.
+        stages: disjoint; groups outside all of them stay whole.
+        importance: criterion -> group -> importance of each channel, shape (channels,); higher stays.
+        target: what to reach.
+        budget: image-forwards that the search may spend.
+        round_to: widths are multiples of this.
+        ranking: the criterion that decides which channels a width keeps.
+        full_images: image-forwards that one score at full fidelity costs.
+        kernels: group -> its filters, flattened and concatenated, shape (channels, features).
+    """
+
+    topology: Topology
+    stages: tuple[Stage, ...]
+    importance: Mapping[str, Mapping[GroupId, Array]]
+    target: Target
+    budget: int
+    round_to: int = 8
+    ranking: str = "l1"
+    full_images: int = 64
+    kernels: Mapping[GroupId, Array] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[GroupId, ...]:
+        """Every group that may be cut."""
+        return tuple(g for s in self.stages for g in s.groups)
+
+    def share(self, plan: Plan) -> float:
+        """The share of the target's cost that a plan keeps."""
+        return self.target.share(count(self.topology, plan).share_of(count(self.topology)))
+
+    def point(self, plan: Plan, error: float, fidelity: Fidelity) -> Point:
+        """A plan with its counted cost."""
+        return Point(plan, error, count(self.topology, plan), fidelity)
+
+
+class Searcher(Protocol):
+    """Extension point 1: a frozen dataclass whose fields are its parameters."""
+
+    def search(self, space: Space, rng: np.random.Generator) -> Search:
+        """Yields requests, returns the front."""
+        ...
+
+
+def non_dominated(points: Sequence[Point], kind: str = "macs") -> Front:
+    """The points that no other beats in both error and cost, cheapest first; NaN never survives, ties keep the first."""
+    usable = [p for p in points if math.isfinite(p.error)]
+    usable.sort(key=lambda p: (getattr(p.cost, _cost_name(kind)), p.error, p.plan.digest))
+    front: list[Point] = []
+    for point in usable:
+        if not front or point.error < front[-1].error:
+            front.append(point)
+    return tuple(front)
+
+
+def _cost_name(kind: str) -> str:
+    return "params" if kind == "params" else "macs"
+
+
+def knee(front: Front, kind: str = "macs") -> int:
+    """Index of the point farthest from the line between the ends (both axes scaled to [0, 1])."""
+    if len(front) < 3:
+        return 0
+    cost = np.array([getattr(p.cost, _cost_name(kind)) for p in front], dtype=float)
+    error = np.array([p.error for p in front])
+    x = (cost - cost[0]) / max(cost[-1] - cost[0], 1e-12)
+    y = (error - error[-1]) / max(error[0] - error[-1], 1e-12)
+    return int(np.argmax(1 - x - y))

@@ -1,0 +1,146 @@
+"""Every score is written down before it is used, so that a killed run goes on where it stopped.
+
+The searcher is deterministic; replayed over the journal it asks the same questions and is sent the same answers, without
+evaluation. No optimiser is ever saved.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compress.errors import CompressError, SearchError
+from compress.plan import Plan
+from compress.search.base import Ask, Front, Score, Search
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Event: a request was answered.
+
+    Attributes:
+        fidelity: of the request.
+        stage: of the request.
+        asked: plans in it.
+        fresh: plans that were really evaluated.
+        spent: image-forwards so far, journalled ones included.
+        budget: image-forwards allowed.
+        best: lowest error in the request.
+    """
+
+    fidelity: str
+    stage: int
+    asked: int
+    fresh: int
+    spent: float
+    budget: float
+    best: float
+
+
+Evaluate = Callable[[Ask], Sequence[Score]]
+"""Scores for every plan of a request."""
+
+
+class Journal:
+    """Scores by key, appended to a file of JSON lines; a torn last line is forgotten.
+
+    Args:
+        path: the file, or None to remember within the process only.
+        context: digest of everything a score depends on besides plan and fidelity: weights, data, seed, settings.
+    """
+
+    def __init__(self, path: Path | None, context: str) -> None:
+        self.path = path
+        self.context = context
+        self.scores: dict[str, float] = {}
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            try:
+                entry = json.loads(line)
+                self.scores[str(entry["key"])] = float(entry["error"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        if len(whole) != len(data):
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
+
+    def key(self, ask: Ask, plan: Plan) -> str:
+        """Names one evaluation."""
+        text = json.dumps([self.context, plan.to_json(), ask.fidelity.value, ask.stage, ask.images], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def add(self, entries: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
+        """Appends scores and makes sure that they are on the disk."""
+        for key, error, _ in entries:
+            self.scores[key] = error
+        if self.path is None or not entries:
+            return
+        lines = "".join(json.dumps({"key": k, "error": e, **more}) + "\n" for k, e, more in entries)
+        try:
+            with self.path.open("a") as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise CompressError(
+                f"{self.path}: cannot write the journal: {error.strerror}",
+                hint="free space or choose another folder with --out; the same command goes on where this one stopped",
+            ) from error
+
+
+def drive(
+    search: Search,
+    evaluate: Evaluate,
+    journal: Journal,
+    *,
+    price: Callable[[Ask], float] = lambda ask: 0.0,
+    budget: float = float("inf"),
+    listen: Callable[[Asked], None] = lambda event: None,
+) -> Front:
+    """Runs a searcher to its end.
+
+    Args:
+        search: a searcher's generator.
+        evaluate: scores plans.
+        journal: remembers them.
+        price: image-forwards that one plan of a request costs.
+        budget: image-forwards the searcher promised to keep within; told in events, enforced by the searchers' contract.
+        listen: is told after every request.
+
+    Raises:
+        SearchError: the evaluation did not score every plan.
+    """
+    spent = 0.0
+    answer: Sequence[Score] | None = None
+    while True:
+        try:
+            ask = next(search) if answer is None else search.send(answer)
+        except StopIteration as end:
+            front: Front = end.value
+            return front
+        keys = [journal.key(ask, plan) for plan in ask.plans]
+        missing = {k: p for k, p in zip(keys, ask.plans, strict=True) if k not in journal.scores}
+        if missing:
+            scores = evaluate(Ask(tuple(missing.values()), ask.fidelity, ask.stage, ask.images))
+            if len(scores) != len(missing):
+                raise SearchError(f"the evaluation scored {len(scores)} of {len(missing)} plans")
+            more = {"fidelity": ask.fidelity.value, "stage": ask.stage}
+            journal.add([(k, s.error, {**more, "plan": p.digest}) for (k, p), s in zip(missing.items(), scores, strict=True)])
+        answer = [Score(journal.scores[k]) for k in keys]
+        spent += price(ask) * len(set(keys))
+        errors = [s.error for s in answer if s.error == s.error]
+        listen(
+            Asked(
+                ask.fidelity.value, ask.stage, len(keys), len(missing), spent, budget, min(errors) if errors else float("nan")
+            )
+        )

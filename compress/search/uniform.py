@@ -1,0 +1,46 @@
+"""Uniform pruning: every group keeps the same share of its most important channels. The honest baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.plan import Plan
+from compress.search.base import Ask, Fidelity, Search, Space, non_dominated
+from compress.search.widths import fill, meet, plan_of, scaled
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """One ratio for all groups.
+
+    Attributes:
+        criterion: which channels stay at a given width.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
+        images: images for each point's score; 0 leaves it to the evaluator.
+    """
+
+    criterion: str = "l1"
+    points: int = 18
+    images: int = 0
+
+    def search(self, space: Space, rng: np.random.Generator) -> Search:
+        """One plan per budget, all scored at full fidelity."""
+        if space.target.kind == "max_drop":
+            budgets = np.linspace(0.1, 0.95, self.points).tolist()
+        else:
+            budgets = [space.target.value]
+        plans = list(dict.fromkeys(self.plan(space, b) for b in budgets))
+        scores = yield Ask(plans, Fidelity.FULL, images=self.images)
+        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
+        return non_dominated(points, space.target.kind)
+
+    def plan(self, space: Space, budget: float) -> Plan:
+        """The largest uniform network within a budget, the last step of the staircase filled group by group."""
+
+        def share(ratio: float) -> float:
+            return space.share(plan_of(space, scaled(space, ratio), self.criterion))
+
+        widths = scaled(space, meet(share, budget))
+        return plan_of(space, fill(space, widths, budget, list(reversed(space.groups))), self.criterion)

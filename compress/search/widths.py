@@ -1,0 +1,127 @@
+"""From widths to plans: which widths are allowed, which channels a width keeps, and how a budget is met.
+
+Alignment is counted per orbit: the interchangeable channels of a group. In an option-A stream these are the parts that the
+zero-padding adds, so every layer's width is aligned, not only the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.plan import Cut, Plan
+from compress.search.base import Array, Space
+from compress.topology import ChannelGroup, GroupId
+
+NARROW = 16
+"""Groups of fewer channels are exempt from alignment."""
+
+Widths = Mapping[GroupId, tuple[int, ...]]
+"""Group -> kept channels per orbit."""
+
+
+@cache
+def allowed(size: int, round_to: int) -> tuple[int, ...]:
+    """Widths that this many channels may be cut to, ascending; never 0."""
+    if size < NARROW or round_to <= 1:
+        return tuple(range(1, size + 1))
+    multiples = list(range(round_to, size + 1, round_to)) or [size]
+    return tuple(multiples if multiples[-1] == size else [*multiples, size])
+
+
+def nearest(width: float, size: int, round_to: int) -> int:
+    """The allowed width nearest to this one; of two equally near the larger."""
+    choices = allowed(size, round_to)
+    return min(choices, key=lambda w: (abs(w - width), -w))
+
+
+@cache
+def orbits(group: ChannelGroup) -> tuple[tuple[int, ...], ...]:
+    """``group.orbits()``, remembered."""
+    return group.orbits()
+
+
+def ranked(group: ChannelGroup, importance: Array) -> tuple[NDArray[np.int64], ...]:
+    """The channels of each orbit, most important first; ties by index."""
+    return tuple(np.array(o)[np.lexsort((np.array(o), -importance[list(o)]))] for o in orbits(group))
+
+
+def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
+    """The plan that keeps the most important channels at these widths; whole groups are left out."""
+    importance = space.importance[ranking or space.ranking]
+    cuts = {}
+    for group_id, kept in widths.items():
+        group = space.topology.by_id[group_id]
+        if sum(kept) < group.size:
+            order = ranked(group, importance[group_id])
+            cuts[group_id] = Cut(tuple(sorted(int(c) for o, n in zip(order, kept, strict=True) for c in o[:n])))
+    return Plan(cuts)
+
+
+def full_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
+    """Everything kept."""
+    chosen = space.groups if groups is None else groups
+    return {g: tuple(len(o) for o in orbits(space.topology.by_id[g])) for g in chosen}
+
+
+def least_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
+    """The narrowest allowed network."""
+    whole = full_widths(space, groups)
+    return {g: tuple(allowed(n, space.round_to)[0] for n in sizes) for g, sizes in whole.items()}
+
+
+def scaled(space: Space, ratio: float, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
+    """Every orbit at this share of its channels, aligned to the nearest allowed width."""
+    whole = full_widths(space, groups)
+    return {g: tuple(nearest(ratio * n, n, space.round_to) for n in sizes) for g, sizes in whole.items()}
+
+
+def widths_of(space: Space, plan: Plan) -> dict[GroupId, tuple[int, ...]]:
+    """Kept channels per orbit of every group."""
+    result = {}
+    for group_id in space.groups:
+        cut = plan.cuts.get(group_id)
+        parts = orbits(space.topology.by_id[group_id])
+        kept = None if cut is None else set(cut.keep)
+        result[group_id] = tuple(len(o) if kept is None else sum(c in kept for c in o) for o in parts)
+    return result
+
+
+def meet(share_of: Callable[[float], float], budget: float, *, steps: int = 40) -> float:
+    """The largest ratio in [0, 1] whose share is at most the budget, by bisection of a non-decreasing function."""
+    low, high = 0.0, 1.0
+    if share_of(1.0) <= budget:
+        return 1.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if share_of(middle) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) -> dict[GroupId, tuple[int, ...]]:
+    """Widens groups by one allowed step, in this order and again, as long as the budget holds: bisection stops at a stair."""
+    current = dict(widths)
+    grown = True
+    while grown:
+        grown = False
+        for group_id in order:
+            sizes = full_widths(space, [group_id])[group_id]
+            for i, size in enumerate(sizes):
+                wider = [w for w in allowed(size, space.round_to) if w > current[group_id][i]]
+                if wider:
+                    trial = dict(current)
+                    trial[group_id] = (*current[group_id][:i], wider[0], *current[group_id][i + 1 :])
+                    if space.share(plan_of(space, trial)) <= budget:
+                        current, grown = trial, True
+    return current
+
+
+def reachable(space: Space) -> float:
+    """The least share of the target's cost that the allowed widths can reach."""
+    return space.share(plan_of(space, least_widths(space)))

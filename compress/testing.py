@@ -1,0 +1,202 @@
+"""For testing searchers, your own included: a toy network with a known front, and the contract every searcher keeps.
+
+Nothing here imports torch. Subclass :class:`SearcherContract` in a test module and give it a searcher::
+
+    class TestMine(SearcherContract):
+        def searcher(self):
+            return Mine()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from compress.cost import count
+from compress.plan import Plan, check
+from compress.search.base import Array, Ask, Fidelity, Front, Score, Search, Searcher, Space, Stage, Target
+from compress.search.journal import Asked, Journal, drive
+from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
+
+
+def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> Topology:
+    """A chain of 1x1 convolutions with a linear head, as plain data."""
+    names = [f"conv{i}" for i in range(len(widths))]
+    sizes = [3, *widths, 10]
+    tensors = {f"{n}.weight": TensorInfo((sizes[i + 1], sizes[i], 1, 1), True, sites) for i, n in enumerate(names)}
+    tensors["fc.weight"] = TensorInfo((10, sizes[-2]), True, 1)
+    layers = [Layer(LayerName(n), "conv", f"{n}.weight") for n in names]
+    layers.append(Layer(LayerName("fc"), "linear", "fc.weight"))
+    groups = []
+    for i, (name, width) in enumerate(zip(names, widths, strict=True)):
+        positions = tuple((c,) for c in range(width))
+        reader = layers[i + 1].weight
+        members = (Member(f"{name}.weight", 0, Role.WRITES, positions), Member(reader, 1, Role.READS, positions))
+        groups.append(ChannelGroup(GroupId(name), width, members))
+    return Topology(tuple(groups), tensors, tuple(layers), example=(3, 4, 4))
+
+
+@dataclass(frozen=True)
+class ToySpace:
+    """A search problem whose answer is known: errors add up over channels, so the best plan of a width is the ranked one.
+
+    Attributes:
+        space: what the searcher is given.
+        harm: group -> error that each channel's removal adds.
+        noise: standard deviation of the scores' noise.
+    """
+
+    space: Space
+    harm: dict[GroupId, Array]
+    noise: float = 0.0
+
+    @staticmethod
+    def make(seed: int = 0, target: Target | None = None, round_to: int = 8, budget: int = 20_000) -> ToySpace:
+        """A chain of four groups in two stages; importance is the harm with a little noise."""
+        rng = np.random.default_rng(seed)
+        topology = toy_topology()
+        harm = {g.id: rng.exponential(1.0, g.size) * s for g, s in zip(topology.groups, (4.0, 1.0, 2.0, 0.3), strict=True)}
+        importance = {
+            name: {g: np.abs(h + rng.normal(0, spread, len(h))) for g, h in harm.items()}
+            for name, spread in (("l1", 0.3), ("fpgm", 0.6), ("taylor", 0.1), ("random", 50.0))
+        }
+        stages = (
+            Stage("front", (GroupId("conv0"), GroupId("conv1")), 0.4),
+            Stage("back", (GroupId("conv2"), GroupId("conv3")), 0.6),
+        )
+        kernels = {g.id: rng.normal(size=(g.size, 6)) * harm[g.id][:, None] for g in topology.groups}
+        space = Space(topology, stages, importance, target or Target(), budget, round_to, kernels=kernels)
+        return ToySpace(space, harm)
+
+    def error(self, plan: Plan) -> float:
+        """What a plan costs in accuracy."""
+        lost = 0.0
+        for group, cut in plan.cuts.items():
+            gone = np.ones(len(self.harm[group]), dtype=bool)
+            gone[list(cut.keep)] = False
+            lost += float(self.harm[group][gone].sum())
+        return lost / sum(float(h.sum()) for h in self.harm.values())
+
+    def evaluate(self, ask: Ask) -> list[Score]:
+        """Scores a request."""
+        return [Score(self.error(plan)) for plan in ask.plans]
+
+    def price(self, ask: Ask) -> float:
+        """Image-forwards of one plan."""
+        fraction = self.space.stages[ask.stage].fraction if ask.fidelity is Fidelity.STAGE else 1.0
+        return fraction * (ask.images or self.space.full_images)
+
+
+def run(searcher: Searcher, toy: ToySpace, seed: int = 0, evaluate: Callable[[Ask], Sequence[Score]] | None = None) -> Front:
+    """A searcher on a toy space, to the end."""
+    search: Search = searcher.search(toy.space, np.random.default_rng(seed))
+    return drive(search, evaluate or toy.evaluate, Journal(None, "toy"))
+
+
+def hypervolume(toy: ToySpace, front: Front, reference: tuple[float, float] = (1.0, 1.0)) -> float:
+    """The area of (MACs share, error) that a front dominates, below the reference point."""
+    area, ceiling = 0.0, reference[1]
+    whole = count(toy.space.topology).macs
+    for point in front:
+        x, y = point.cost.macs / whole, toy.error(point.plan)
+        if y < ceiling:
+            area += (reference[0] - x) * (ceiling - y)
+            ceiling = y
+    return area
+
+
+def _note_spent(spent: list[float], event: Asked) -> None:
+    spent.append(event.spent)
+
+
+class SearcherContract:
+    """What every searcher promises. Subclasses give ``searcher()``; pytest runs the rest."""
+
+    beats_random = True
+
+    def searcher(self) -> Searcher:
+        """The searcher under test."""
+        raise TypeError("a subclass gives the searcher under test")
+
+    def test_plans_are_valid_and_counted(self) -> None:
+        """Every point fits the network and carries its true cost."""
+        toy = ToySpace.make()
+        for point in run(self.searcher(), toy):
+            check(toy.space.topology, point.plan)
+            assert point.cost == count(toy.space.topology, point.plan)
+
+    def test_front_is_sorted_and_non_dominated(self) -> None:
+        """Cheapest first, every further point better."""
+        front = run(self.searcher(), ToySpace.make())
+        assert front
+        macs = [p.cost.macs for p in front]
+        errors = [p.error for p in front]
+        assert macs == sorted(set(macs)) and errors == sorted(set(errors), reverse=True)
+
+    def test_target_is_met(self) -> None:
+        """MACs and params: a point within the budget and at most the slack below it."""
+        for kind in ("macs", "params"):
+            for value in (0.35, 0.5, 0.75):
+                toy = ToySpace.make(target=Target(kind, value))
+                shares = [toy.space.share(p.plan) for p in run(self.searcher(), toy)]
+                assert any(value - 0.03 <= s <= value for s in shares), (kind, value, shares)
+
+    def test_widths_are_aligned(self) -> None:
+        """Every kept width is a multiple of ``round_to`` or whole."""
+        for point in run(self.searcher(), ToySpace.make()):
+            for group, cut in point.plan.cuts.items():
+                assert len(cut.keep) % 8 == 0, group
+
+    def test_same_seed_same_front(self) -> None:
+        """Nothing but the seed decides."""
+        assert run(self.searcher(), ToySpace.make(), 3) == run(self.searcher(), ToySpace.make(), 3)
+
+    def test_replay_asks_nothing(self, tmp_path: Any) -> None:
+        """A finished journal answers everything, and the front is the same."""
+        toy = ToySpace.make()
+        path = tmp_path / "journal.jsonl"
+        first = drive(self.searcher().search(toy.space, np.random.default_rng(1)), toy.evaluate, Journal(path, "x"))
+
+        def refuse(ask: Ask) -> Sequence[Score]:
+            raise AssertionError("evaluated again")
+
+        again = drive(self.searcher().search(toy.space, np.random.default_rng(1)), refuse, Journal(path, "x"))
+        assert first == again
+
+    def test_survives_nan_and_ties(self) -> None:
+        """Scores that are not numbers lose; all-equal scores are no trouble."""
+        toy = ToySpace.make()
+
+        def sometimes(ask: Ask) -> list[Score]:
+            return [Score(float("nan") if i % 3 == 0 else toy.error(p)) for i, p in enumerate(ask.plans)]
+
+        assert all(np.isfinite(p.error) for p in run(self.searcher(), toy, evaluate=sometimes))
+        run(self.searcher(), toy, evaluate=lambda ask: [Score(0.5) for _ in ask.plans])
+
+    def test_keeps_its_budget(self) -> None:
+        """Image-forwards stay within what was given."""
+        for budget in (3_000, 20_000):
+            toy = ToySpace.make(budget=budget)
+            spent: list[float] = []
+            search = self.searcher().search(toy.space, np.random.default_rng(0))
+            drive(search, toy.evaluate, Journal(None, "b"), price=toy.price, listen=partial(_note_spent, spent))
+            assert spent[-1] <= budget * 1.02
+
+    def test_beats_random(self) -> None:
+        """At the target's cost the plan found is better than random channels at uniform widths, over five seeds."""
+        if not self.beats_random:
+            return
+        from compress.search.uniform import Uniform
+
+        wins = 0
+        for seed in range(5):
+            toy = ToySpace.make(seed)
+            mine = min(toy.error(p.plan) for p in run(self.searcher(), toy, seed) if toy.space.share(p.plan) <= 0.5)
+            blind = replace(toy, space=replace(toy.space, ranking="random"))
+            random = min(toy.error(p.plan) for p in run(Uniform(criterion="random"), blind, seed))
+            wins += mine < random
+        assert wins == 5

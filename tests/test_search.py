@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from compress.cost import Cost
+from compress.plan import Plan
+from compress.search.base import Fidelity, Point, Target, knee, non_dominated
+from compress.search.journal import Journal, drive
+from compress.search.smoea import Smoea, controller
+from compress.search.uniform import Uniform
+from compress.search.widths import allowed, nearest, reachable
+from compress.testing import SearcherContract, ToySpace, hypervolume, run
+
+
+class TestUniform(SearcherContract):
+    def searcher(self) -> Uniform:
+        return Uniform()
+
+
+class TestSmoea(SearcherContract):
+    def searcher(self) -> Smoea:
+        return Smoea(population=24, generations=12)
+
+
+def test_every_method_is_under_the_contract() -> None:
+    from compress.methods import METHODS
+
+    tested = {type(cls().searcher()) for cls in SearcherContract.__subclasses__()}
+    assert {m.searcher for m in METHODS.values()} <= tested
+
+
+def test_smoea_beats_uniform_on_the_toy() -> None:
+    better = 0
+    for seed in range(5):
+        toy = ToySpace.make(seed)
+        mine = min(toy.error(p.plan) for p in run(Smoea(population=24, generations=25), toy, seed))
+        uniform = min(toy.error(p.plan) for p in run(Uniform(), toy, seed))
+        better += mine < uniform
+    assert better == 5
+
+
+def test_controller_meets_the_target_over_the_stages() -> None:
+    toy = ToySpace.make(target=Target("macs", 0.4))
+    last = controller(toy.space, len(toy.space.stages) - 1, Plan())
+    assert last > 0.4 or last == pytest.approx(0.4, abs=0.08)  # the first stage is still whole
+    assert controller(toy.space, 0, Plan()) >= 0.4
+
+
+@pytest.mark.parametrize("size", [1, 8, 15, 16, 17, 24, 60, 64])
+def test_allowed_widths(size: int) -> None:
+    widths = allowed(size, 8)
+    assert widths[-1] == size and 0 not in widths
+    assert all(w % 8 == 0 or w == size or size < 16 for w in widths)
+    for width in np.linspace(0, size, 23):
+        got = nearest(width, size, 8)
+        assert got in widths and all(abs(got - width) <= abs(w - width) for w in widths)
+
+
+def test_reachable_is_a_lower_bound() -> None:
+    toy = ToySpace.make()
+    assert all(toy.space.share(p.plan) >= reachable(toy.space) for p in run(Smoea(population=12, generations=4), toy))
+
+
+def test_knee_and_non_dominated() -> None:
+    def point(macs: int, error: float) -> Point:
+        return Point(Plan(), error, Cost(macs, 1), Fidelity.FULL)
+
+    points = [point(10, 0.9), point(20, 0.2), point(30, 0.18), point(40, 0.17), point(35, 0.5), point(5, float("nan"))]
+    front = non_dominated(points)
+    assert [p.cost.macs for p in front] == [10, 20, 30, 40]
+    assert front[knee(front)].cost.macs == 20
+
+
+def test_a_torn_journal_line_is_forgotten(tmp_path) -> None:
+    toy = ToySpace.make()
+    path = tmp_path / "journal.jsonl"
+    whole = drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+    data = path.read_bytes()
+    for cut in (1, 7, len(data) // 2, len(data) - 3):
+        path.write_bytes(data[:cut])
+        again = drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+        assert again == whole
+        assert path.read_bytes().count(b"\n") == data.count(b"\n")
+
+
+def test_another_context_is_another_score(tmp_path) -> None:
+    toy = ToySpace.make()
+    path = tmp_path / "journal.jsonl"
+    asked = []
+
+    def evaluate(ask):
+        asked.append(len(ask.plans))
+        return toy.evaluate(ask)
+
+    for context in ("a", "b", "a"):
+        drive(Uniform().search(toy.space, np.random.default_rng(0)), evaluate, Journal(path, context))
+    assert len(asked) == 2
+
+
+def test_more_budget_is_no_worse() -> None:
+    small = hypervolume(
+        ToySpace.make(1, Target("max_drop", 0.2)), run(Smoea(generations=3), ToySpace.make(1, Target("max_drop", 0.2)))
+    )
+    large = hypervolume(
+        ToySpace.make(1, Target("max_drop", 0.2)),
+        run(Smoea(generations=40), ToySpace.make(1, Target("max_drop", 0.2), budget=400_000)),
+    )
+    assert large >= small - 0.02
+
+
+def test_same_front_in_another_process() -> None:
+    code = (
+        "from compress.testing import *; from compress.search.smoea import Smoea; import sys;"
+        "print([p.plan.digest for p in run(Smoea(population=12, generations=4), ToySpace.make(), 5)]);"
+        "assert 'torch' not in sys.modules"
+    )
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 1 and runs.pop().startswith("['")
