@@ -204,6 +204,22 @@ def test_sgd_is_the_textbook_one() -> None:
     torch.testing.assert_close(trained[1].bias, bias - step * grads[1])
 
 
+def test_distillation_is_hintons() -> None:
+    """One step of plain SGD follows the gradient of 0.3 * CE + 0.7 * T² * sum_c p (log p - log q)."""
+    model, teacher = nn.Sequential(nn.Flatten(), nn.Linear(72, CLASSES)), net().eval()
+    schedule = Schedule(
+        1, 0.01, 16, momentum=0, weight_decay=0, warmup_epochs=0, distill=0.7, temperature=3, precision="fp32", augment=False
+    )
+    images, labels = next(Blobs(count=16).batches(16, shuffle_seed=derive(0, "shuffle", 0)))
+    with torch.no_grad():
+        p = (teacher(images) / 3).softmax(1)
+    q = (model(images) / 3).softmax(1)
+    loss = 0.3 * F.cross_entropy(model(images), labels) + 0.7 * 9 * (p * (p.log() - q.log())).sum(1).mean()
+    (grad,) = torch.autograd.grad(loss, [model[1].weight])
+    trained = fit(model, Blobs(count=16), schedule, teacher=teacher.train())
+    torch.testing.assert_close(trained[1].weight, model[1].weight - 0.01 * grad)
+
+
 def test_a_student_equal_to_its_teacher_stays() -> None:
     """Pure distillation has no gradient where both agree."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, CLASSES))
