@@ -104,6 +104,14 @@ def test_one_image_repeated_says_nothing(exported: Path, images: Tensor) -> None
         compare(exported, net(), images[:0])
 
 
+def test_spread_counts_every_image_once(exported: Path, images: Tensor) -> None:
+    """Four images fill eight places: their repetitions may not pull the spread down."""
+    with torch.no_grad():
+        rows = net()(images[:4]).double()
+    apart = [float((rows[i] - rows[j]).abs().max()) for i in range(4) for j in range(i)]
+    assert compare(exported, net(), images[:4]).spread == pytest.approx(np.median(apart) / float(rows.abs().max()), rel=1e-4)
+
+
 @pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
 @pytest.mark.parametrize("kind", ["tuple", "dict"])
 def test_every_output_is_compared(kind: str, exporter: str, images: Tensor, tmp_path: Path) -> None:
