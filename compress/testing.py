@@ -138,12 +138,12 @@ class SearcherContract:
         assert macs == sorted(set(macs)) and errors == sorted(set(errors), reverse=True)
 
     def test_target_is_met(self) -> None:
-        """MACs and params: a point within the budget and at most the slack below it."""
+        """MACs and params: a point within the budget and not far below it (the toy's widths are stairs of 0.04)."""
         for kind in ("macs", "params"):
             for value in (0.35, 0.5, 0.75):
                 toy = ToySpace.make(target=Target(kind, value))
                 shares = [toy.space.share(p.plan) for p in run(self.searcher(), toy)]
-                assert any(value - 0.03 <= s <= value for s in shares), (kind, value, shares)
+                assert any(value - 0.05 <= s <= value for s in shares), (kind, value, shares)
 
     def test_widths_are_aligned(self) -> None:
         """Every kept width is a multiple of ``round_to`` or whole."""

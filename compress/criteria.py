@@ -1,0 +1,168 @@
+"""How important each channel of a group is: extension point 2.
+
+A criterion is a function ``(evidence, topology, group) -> importance``, shape (channels,), higher stays. Scores are averaged
+over the layers that make a channel, each normalised by its own mean, so that large layers do not shout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.topology import ChannelGroup, GroupId, Role, Topology
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at.
+
+    Attributes:
+        weights: state_dict key -> tensor.
+        gradients: the same keys -> gradient of the loss, where images were there.
+        seed: for ``random``.
+    """
+
+    weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+
+
+Criterion = Callable[[Evidence, Topology, ChannelGroup], Array]
+
+
+def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evidence:
+    """Weights, and gradients of the cross-entropy against the network's own answers: labels are not needed.
+
+    Args:
+        model: in eval mode for the pass; left as it is.
+        batches: normalised images; empty for weights alone.
+        seed: kept for ``random``.
+    """
+    from compress.surgery import own_tensors
+
+    network = own_tensors(model).eval()
+    total: dict[str, Tensor] = {}
+    for images in batches:
+        network.zero_grad(set_to_none=True)
+        output = network(images)
+        logits = output if isinstance(output, Tensor) else next(iter(output.values() if isinstance(output, dict) else output))
+        answers = logits.detach().argmax(dim=1)
+        F.cross_entropy(logits, answers).backward()  # type: ignore[no-untyped-call]
+        for key, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                total[key] = total.get(key, torch.zeros_like(parameter.grad)) + parameter.grad
+    return Evidence({k: v.detach() for k, v in model.state_dict().items()}, total, seed)
+
+
+def _kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
+    """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
+    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
+    return [
+        _rows(evidence.weights[m.key], m.dim, m.positions)
+        for m in group.members
+        if m.role is Role.WRITES and (m.key, m.dim) in writers
+    ]
+
+
+def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.bool_], Array]:
+    """Rows of a tensor per channel; where a channel has several indices (conv-groups) they are concatenated."""
+    present = np.array([bool(p) for p in positions])
+    flat = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).double().cpu().numpy()
+    width = max((len(p) for p in positions), default=1) * flat.shape[1]
+    rows = np.zeros((len(positions), width))
+    for channel, places in enumerate(positions):
+        if places:
+            rows[channel, : len(places) * flat.shape[1]] = flat[list(places)].reshape(-1)
+    return present, rows
+
+
+def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
+    """Mean over layers of scores normalised by each layer's mean, over the channels that the layer has."""
+    total, seen = np.zeros(size), np.zeros(size)
+    for present, score in parts:
+        mean = float(score[present].mean()) if present.any() else 0.0
+        total[present] += score[present] / (mean if mean > 0 else 1.0)
+        seen += present
+    return total / np.maximum(seen, 1)
+
+
+def l1(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Sum of absolute weights of the filters (Li et al., ICLR 2017)."""
+    return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(evidence, topology, group)], group.size)
+
+
+def l2(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Euclidean norm of the filters."""
+    return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(evidence, topology, group)], group.size)
+
+
+def fpgm(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Sum of distances to the layer's other filters: what sits near the median can be replaced (He et al., CVPR 2019)."""
+    parts = []
+    for present, rows in _kernels(evidence, topology, group):
+        squares = (rows**2).sum(1)
+        distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0))
+        parts.append((present, distances[:, present].sum(1)))
+    return _average(parts, group.size)
+
+
+def bn_scale(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Absolute batch-norm scale (Liu et al., ICCV 2017); l1 where no norm follows."""
+    kernels = {x.weight for x in topology.layers}
+    parts = []
+    for m in group.members:
+        tensor = evidence.weights[m.key]
+        if m.role is Role.WRITES and m.key.endswith("weight") and m.key not in kernels and tensor.dim() == 1:
+            present, rows = _rows(tensor, 0, m.positions)
+            parts.append((present, np.abs(rows).sum(1)))
+    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+
+
+def taylor(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """First-order change of the loss when the filter goes, |sum of weight * gradient| (Molchanov et al., CVPR 2019).
+
+    Without gradients it is l1.
+    """
+    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
+    parts = []
+    for m in group.members:
+        if m.role is Role.WRITES and (m.key, m.dim) in writers and m.key in evidence.gradients:
+            present, rows = _rows(evidence.weights[m.key] * evidence.gradients[m.key], m.dim, m.positions)
+            parts.append((present, np.abs(rows.sum(1))))
+    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+
+
+def random(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Chance, the baseline nobody should lose to; the same for the same seed and group."""
+    names = list(topology.by_id)
+    return np.random.default_rng((evidence.seed, names.index(group.id))).random(group.size)
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "fpgm": fpgm,
+    "bn-scale": bn_scale,
+    "taylor": taylor,
+    "random": random,
+}
+
+
+def importance(evidence: Evidence, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
+    """Every criterion for every group."""
+    wanted = list(groups)
+    return {name: {g: criterion(evidence, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
+
+
+def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features)."""
+    parts = [rows for _, rows in _kernels(evidence, topology, group)]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
