@@ -1,0 +1,155 @@
+"""A run's settings: defaults, then a TOML file, then ``--set a.b=c``, then flags, resolved into one frozen job."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from compress.errors import ConfigError
+from compress.methods import METHODS
+from compress.search.base import Target
+
+Recover = Literal["none", "bn", "reconstruct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides what a run does.
+
+    Attributes:
+        method: name in ``compress.methods.METHODS``.
+        target: ``macs``, ``params`` (share kept) or ``max_drop`` (fraction of accuracy).
+        value: of the target.
+        round_to: widths become multiples of this, per layer.
+        ignore: fnmatch patterns on module names that are left alone.
+        ranking: criterion that decides which channels a width keeps.
+        streams: whether coupled residual streams are cut too.
+        seed: the one seed.
+        budget: image-forwards of the search; None chooses by the network's size.
+        calibration: images for statistics, objectives and reconstruction.
+        recover: what is done without training after the cut.
+        epochs: fine-tuning epochs; None chooses by the number of training images, 0 turns it off.
+        lr: highest learning rate of the fine-tuning.
+        batch: images a training step.
+        distill: weight of the unpruned network's outputs in the fine-tuning, 0 turns it off.
+        exporter: ``auto``, ``dynamo`` or ``legacy``.
+        runtimes: which runtimes clock the result.
+        require_gpu: a GPU runtime that falls back is an error.
+        latency_seconds: measuring time per runtime; 0 measures nothing.
+        threads: intra-op threads while measuring.
+        options: parameters of the method's searcher.
+    """
+
+    method: str = "smoea"
+    target: Literal["macs", "params", "max_drop"] = "macs"
+    value: float = 0.5
+    round_to: int = 8
+    ignore: tuple[str, ...] = ()
+    ranking: str = "l1"
+    streams: bool = True
+    seed: int = 0
+    budget: int | None = None
+    calibration: int = 256
+    recover: Recover = "reconstruct"
+    epochs: int | None = None
+    lr: float = 0.02
+    batch: int = 128
+    distill: float = 0.9
+    exporter: Literal["auto", "dynamo", "legacy"] = "auto"
+    runtimes: tuple[str, ...] = ("cpu",)
+    require_gpu: bool = False
+    latency_seconds: float = 15.0
+    threads: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Target(self.target, self.value)
+        wanted = {
+            "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            "round_to": (1 <= self.round_to <= 1024, "between 1 and 1024"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
+            "calibration": (self.calibration >= 4, "at least 4 images"),
+            "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
+            "lr": (self.lr > 0, "above 0"),
+            "batch": (self.batch >= 2, "at least 2"),
+            "distill": (0 <= self.distill <= 1, "in [0, 1]"),
+            "latency_seconds": (self.latency_seconds >= 0, "0 or more"),
+            "threads": (self.threads >= 1, "at least 1"),
+        }
+        for name, (fits, rule) in wanted.items():
+            if not fits:
+                value = getattr(self, name)
+                raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
+        known = [f.name for f in fields(METHODS[self.method].searcher)]
+        for name in self.options:
+            if name not in known:
+                raise ConfigError(
+                    f"method {self.method} has no option {name!r}", hint=_similar(name, known) or f"it has {', '.join(known)}"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as written to ``job.json``."""
+        return asdict(self)
+
+
+def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:
+    """Resolves a job.
+
+    Args:
+        file: TOML with the names of :class:`Job`; searcher parameters under ``[options]``.
+        settings: ``name=value`` or ``options.name=value``, in TOML's notation.
+        flags: values given on the command line; None means not given.
+
+    Raises:
+        ConfigError: unknown names, wrong types, values out of range.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            values.update(tomllib.loads(file.read_text()))
+        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: not a readable TOML file: {error}") from error
+    for text in settings:
+        _merge(values, _parse(text))
+    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    known = [f.name for f in fields(Job)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}", hint=_similar(name, known) or f"known: {', '.join(known)}")
+    try:
+        return TypeAdapter(Job).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        cause = first.get("ctx", {}).get("error")
+        raise ConfigError(f"setting {where or 'job'}: {cause or first['msg']} (got {first['input']!r})") from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text!r} is not of the form name=value")
+    try:
+        return tomllib.loads(f"{name} = {value}")
+    except tomllib.TOMLDecodeError:
+        return tomllib.loads(f"{name} = {value!r}")
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _similar(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

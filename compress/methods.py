@@ -1,0 +1,49 @@
+"""The methods by name: a searcher with its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compress.search.base import Searcher
+from compress.search.smoea import Smoea
+from compress.search.uniform import Uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to decide which channels go.
+
+    Attributes:
+        searcher: a frozen dataclass whose fields are its parameters.
+        summary: one line.
+        citation: the paper.
+        preset: parameters that differ from the searcher's defaults.
+    """
+
+    searcher: type[Any]
+    summary: str
+    citation: str
+    preset: Mapping[str, Any]
+
+    def make(self, **parameters: Any) -> Searcher:
+        """The searcher with parameters over the preset."""
+        searcher: Searcher = self.searcher(**{**self.preset, **parameters})
+        return searcher
+
+
+METHODS: Mapping[str, Method] = {
+    "smoea": Method(
+        Smoea,
+        "stage by stage, multi-objective evolution on sub-networks",
+        "Li, Sun, Huang, Chen: SMOEA, arXiv 2211.01957",
+        {},
+    ),
+    "uniform": Method(
+        Uniform,
+        "the same share of every group, by l1 norm",
+        "Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, ICLR 2017",
+        {},
+    ),
+}

@@ -1,0 +1,1 @@
+"""One frozen report, rendered as JSON, Markdown and a terminal table."""

@@ -1,0 +1,179 @@
+"""What a run found out, as one frozen object; every rendering reads this and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = "compress-report-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Accuracy of one network on one split.
+
+    Attributes:
+        when: ``base``, ``cut``, ``batch norm``, ``reconstructed``, ``fine-tuned``.
+        split: ``validation`` or ``test``.
+        top1: fraction.
+        low: lower end of the 95 % Wilson interval.
+        high: its upper end.
+        images: how many were judged.
+    """
+
+    when: str
+    split: str
+    top1: float
+    low: float
+    high: float
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a network takes.
+
+    Attributes:
+        macs: multiply-accumulates of one image.
+        params: learned numbers.
+        onnx_bytes: size of the ONNX file, 0 where none was written.
+    """
+
+    macs: int
+    params: int
+    onnx_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Width:
+    """A layer's output channels before and after; ``note`` says why it was left alone or not aligned."""
+
+    layer: str
+    before: int
+    after: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Base against pruned, measured in turn.
+
+    Attributes:
+        runtime: e.g. ``ort-cpu``.
+        batch: images a call.
+        threads: intra-op threads.
+        base_p50: seconds per batch.
+        pruned_p50: seconds per batch.
+        base_p90: seconds per batch.
+        pruned_p90: seconds per batch.
+        speedup: base over pruned, by the clock that decides.
+        low: lower end of its 95 % interval.
+        high: upper end.
+        verdict: ``same``, ``different`` or ``inconclusive``.
+        clock: ``wall`` or ``cpu``: which one decided.
+        control: base against itself, the A/A control.
+        control_low: lower end of its interval.
+        control_high: upper end.
+        rounds: paired rounds.
+        flags: what makes the figures doubtful.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+    base_p50: float
+    pruned_p50: float
+    base_p90: float
+    pruned_p90: float
+    speedup: float
+    low: float
+    high: float
+    verdict: str
+    clock: str
+    control: float
+    control_low: float
+    control_high: float
+    rounds: int
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run.
+
+    Attributes:
+        name: of the run.
+        verdict: one sentence for somebody who decides.
+        warnings: red flags, most serious first.
+        notes: what else a reader should know.
+        method: name of the method.
+        citation: where it comes from.
+        target: what was asked for, e.g. ``macs <= 0.5``.
+        reached: the share that was reached.
+        architecture: the network.
+        data: the images, or how they were made.
+        before: size of the unpruned network.
+        after: size of the pruned one.
+        accuracy: in the order measured.
+        widths: per layer.
+        latency: per runtime.
+        parity: verdict and figures of the ONNX file against torch.
+        guard: the guard's error, place and tolerance.
+        search: image-forwards spent and allowed, requests, points on the front.
+        seconds: phase -> wall time.
+        digests: what identifies inputs and outputs.
+        environment: the machine and the versions.
+        job: the resolved job.
+        command: how to run it again.
+    """
+
+    name: str
+    verdict: str
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    method: str
+    citation: str
+    target: str
+    reached: float
+    architecture: str
+    data: str
+    before: Size
+    after: Size
+    accuracy: tuple[Measured, ...]
+    widths: tuple[Width, ...]
+    latency: tuple[Latency, ...]
+    parity: Mapping[str, Any]
+    guard: Mapping[str, Any]
+    search: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    digests: Mapping[str, str]
+    environment: Mapping[str, Any]
+    job: Mapping[str, Any]
+    command: str = ""
+    schema: str = field(default=SCHEMA)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, as validated by ``report.schema.json``."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Report:
+        """Reads what :meth:`to_json` wrote."""
+        fields = dict(data)
+        fields["before"] = Size(**fields["before"])
+        fields["after"] = Size(**fields["after"])
+        fields["accuracy"] = tuple(Measured(**a) for a in fields["accuracy"])
+        fields["widths"] = tuple(Width(**w) for w in fields["widths"])
+        fields["latency"] = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in fields["latency"])
+        fields["warnings"], fields["notes"] = tuple(fields["warnings"]), tuple(fields["notes"])
+        return Report(**fields)
+
+    @property
+    def speedup_macs(self) -> float:
+        """What the MACs promise."""
+        return self.before.macs / max(self.after.macs, 1)
+
+    def measured(self, when: str, split: str) -> Measured | None:
+        """One accuracy, if it was measured."""
+        return next((a for a in self.accuracy if a.when == when and a.split == split), None)
