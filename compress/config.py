@@ -43,6 +43,7 @@ class Job:
         require_gpu: a GPU runtime that falls back is an error.
         latency_seconds: measuring time per runtime; 0 measures nothing.
         threads: intra-op threads while measuring.
+        accept_chance: go on although the unpruned network is near chance.
         options: parameters of the method's searcher.
     """
 
@@ -66,6 +67,7 @@ class Job:
     require_gpu: bool = False
     latency_seconds: float = 15.0
     threads: int = 1
+    accept_chance: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -51,7 +51,8 @@ class Smoea:
         least_images: images a candidate sees at the least; generations are given up before images.
         most_images: images a candidate sees at the most.
         compromises: points near the controller's share that are re-ranked at full fidelity, per stage.
-        finalists: points of the global front that are scored at full fidelity.
+        finalists: points near the target that are scored at full fidelity.
+        spread: points along the whole front that are scored too, so that others can be picked later.
         full_images: images of such a score; 0 leaves it to the evaluator.
     """
 
@@ -63,6 +64,7 @@ class Smoea:
     most_images: int = 128
     compromises: int = 3
     finalists: int = 10
+    spread: int = 8
     full_images: int = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
@@ -116,7 +118,7 @@ class Smoea:
 
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
         """Generations and images per candidate that this stage's part of the budget buys."""
-        few = self.compromises * len(space.stages) + self._finalists(space)
+        few = self.compromises * len(space.stages) + sum(self._finalists(space))
         share = (space.budget - few * space.full_images) / len(space.stages)
         per_image = (self.population + 1) * max(stage.fraction, 1e-6)
         images = int(share / (per_image * self.generations))
@@ -125,10 +127,11 @@ class Smoea:
         generations = max(2, int(share / (per_image * self.least_images)))
         return generations, max(1, min(self.least_images, int(share / (per_image * generations))))
 
-    def _finalists(self, space: Space) -> int:
-        """How many full scores a third of the budget leaves after the compromises."""
-        affordable = int(space.budget / 3 / space.full_images) - self.compromises * len(space.stages)
-        return max(1, min(self.finalists, affordable))
+    def _finalists(self, space: Space) -> tuple[int, int]:
+        """How many full scores near the target, and along the front, a third of the budget leaves after the compromises."""
+        affordable = max(2, int(space.budget / 3 / space.full_images) - self.compromises * len(space.stages))
+        near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
+        return near, max(1, min(self.spread, affordable - near))
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""
@@ -144,18 +147,17 @@ class Smoea:
         return few[int(np.argmin([_finite(s.error) for s in scores]))]
 
     def _finals(self, space: Space, points: Sequence[Point]) -> Search:
-        """Real scores for the points that matter: around the target, or along the whole front."""
+        """Real scores for the points that matter: around the target, and along the whole front."""
         front = non_dominated(points, space.target.kind)
+        near, along = self._finalists(space)
         if space.target.kind == "max_drop":
-            chosen = [
-                front[i] for i in sorted(set(np.linspace(0, len(front) - 1, self._finalists(space)).astype(int).tolist()))
-            ]
-        else:
+            near, along = 0, near + along
+        chosen = [front[i] for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]
+        if near:
             value = space.target.value
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
-            close.sort(key=lambda p: (p.error, p.plan.digest))
-            chosen = close[: self._finalists(space)]
+            chosen += sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]
         plans = list(dict.fromkeys(p.plan for p in chosen))
         scores = yield Ask(plans, Fidelity.FULL, images=self.full_images)
         return non_dominated(

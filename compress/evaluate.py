@@ -1,0 +1,146 @@
+"""From requests to scores: stages on cached inputs, finalists as whole cut networks with batch norms re-estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.plan import Plan
+from compress.recover import reestimate
+from compress.search.base import Ask, Fidelity, Score, Stage
+from compress.subnetwork import NotTraceable, StageRunner, symbolic
+from compress.surgery import cut
+from compress.topology import Topology
+
+Metric = Literal["accuracy", "agreement", "output"]
+"""1 - top-1 against labels; 1 - agreement with the unpruned network's answers; relative squared error of the outputs."""
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Material:
+    """The images an evaluation may see; none of them is from the test split.
+
+    Attributes:
+        calibration: normalised images, (n, c, h, w): batch norms, stages' inputs.
+        judged: images that full scores are taken on.
+        labels: their labels, where there are any.
+        metric: what a full score is.
+    """
+
+    calibration: Tensor
+    judged: Tensor
+    labels: Tensor | None
+    metric: Metric
+
+
+class Evaluator:
+    """Scores plans.
+
+    Args:
+        model: the unpruned network, eval mode.
+        topology: its topology.
+        stages: what ``STAGE`` requests count in.
+        material: images.
+        statistics_images: calibration images that batch norms are re-estimated on for a full score.
+    """
+
+    def __init__(
+        self, model: nn.Module, topology: Topology, stages: Sequence[Stage], material: Material, statistics_images: int = 128
+    ) -> None:
+        self.model = model
+        self.topology = topology
+        self.stages = stages
+        self.material = material
+        self.statistics_images = min(statistics_images, len(material.calibration))
+        self.wanted = logits(model, material.judged)
+        self.fallback = ""
+        self.graph: fx.Graph | None = None
+        try:
+            self.graph = symbolic(model)
+        except NotTraceable as error:
+            self.fallback = error.message
+        self._runner: tuple[int, str, int, StageRunner] | None = None
+
+    def __call__(self, ask: Ask) -> list[Score]:
+        """Scores every plan of a request."""
+        if ask.fidelity is Fidelity.STAGE and self.graph is not None:
+            runner = self._stage(ask)
+            if runner is not None:
+                return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
+        if ask.fidelity is Fidelity.STAGE:
+            return [Score(self.whole_error(plan, ask.images)) for plan in ask.plans]
+        return [Score(self.full(plan)) for plan in ask.plans]
+
+    def price(self, ask: Ask) -> float:
+        """Image-forwards that one plan of a request costs, at the most."""
+        if ask.fidelity is Fidelity.STAGE:
+            return ask.images * (self.stages[ask.stage].fraction if self.graph is not None else 1.0)
+        return float(len(self.material.judged) + self.statistics_images)
+
+    def _stage(self, ask: Ask) -> StageRunner | None:
+        """The runner for this stage in these surroundings; the last one is kept."""
+        own = set(self.stages[ask.stage].groups)
+        before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
+        images = min(ask.images, len(self.material.calibration))
+        known = self._runner
+        if known is not None and known[:3] == (ask.stage, before.digest, images):
+            return known[3]
+        assert self.graph is not None
+        self._runner = None  # frees the caches before the next ones are filled
+        try:
+            runner = StageRunner(
+                self.model, self.graph, self.topology, self.stages[ask.stage].groups, before, self.material.calibration[:images]
+            )
+        except NotTraceable as error:
+            self.fallback = error.message
+            return None
+        self._runner = (ask.stage, before.digest, images, runner)
+        return runner
+
+    def whole_error(self, plan: Plan, images: int) -> float:
+        """What a stage request falls back to: the outputs' relative error of the whole cut network."""
+        few = self.material.judged[:images]
+        small = reestimate(cut(self.model, self.topology, plan), self._statistics())
+        return relative(self.wanted[: len(few)], logits(small, few))
+
+    def full(self, plan: Plan) -> float:
+        """The real thing: cut, re-estimate, run."""
+        small = reestimate(cut(self.model, self.topology, plan), self._statistics())
+        got = logits(small, self.material.judged)
+        if not bool(torch.isfinite(got).all()):
+            return float("nan")
+        if self.material.metric == "output":
+            return relative(self.wanted, got)
+        wanted = self.material.labels if self.material.metric == "accuracy" else self.wanted.argmax(dim=1)
+        assert wanted is not None
+        return 1.0 - float((got.argmax(dim=1) == wanted).float().mean())
+
+    def _statistics(self) -> list[Tensor]:
+        return list(torch.split(self.material.calibration[: self.statistics_images], _BATCH))
+
+
+def logits(model: nn.Module, images: Tensor) -> Tensor:
+    """The network's first output for these images, (n, classes), in evaluation mode."""
+    parts = []
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        for batch in torch.split(images, _BATCH):
+            output = model(batch)
+            while not isinstance(output, Tensor):
+                output = next(iter(output.values() if isinstance(output, dict) else output))
+            parts.append(output.flatten(1))
+    model.train(was)
+    return torch.cat(parts)
+
+
+def relative(wanted: Tensor, got: Tensor) -> float:
+    """||wanted - got||^2 / ||wanted - mean||^2."""
+    spread = float((wanted - wanted.mean(dim=0, keepdim=True)).pow(2).sum())
+    return float((wanted - got).pow(2).sum()) / max(spread, 1e-12)

@@ -1,0 +1,456 @@
+"""One run, as a story: trace, score channels, search, pick, cut, prove, recover, export, clock, report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from compress import checkpoint, criteria, rundir
+from compress.architecture import UNNAMED, Architecture
+from compress.checkpoint import Loaded
+from compress.config import Job
+from compress.cost import Cost, count
+from compress.data import Data, Preprocessing, near_chance, preset_for
+from compress.errors import ConfigError, DataError, SearchError
+from compress.evaluate import Evaluator, Material
+from compress.events import Clock, Listen, Table, Warned, ignore
+from compress.inspection import inspect, reach, traced
+from compress.methods import METHODS
+from compress.plan import Plan
+from compress.randomness import derive
+from compress.realise import Network, Realised, measured, realise
+from compress.report import store
+from compress.report.build import build
+from compress.report.model import Measured, Report
+from compress.report.plots import front_svg
+from compress.search.base import Fidelity, Front, Point, Space, Target, knee
+from compress.search.journal import Asked, Journal, drive
+from compress.stages import make_stages, prunable
+from compress.surgery import fit
+from compress.synthetic import matched_inputs
+from compress.topology import Topology
+
+__all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune"]
+
+_AFFORDABLE_MACS = 1.2e13
+"""Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
+_MOST_FORWARDS = 300_000
+_SYNTHETIC_IMAGES = 16
+_GRADIENT_IMAGES = 128
+_LABELS_THAT_TELL = 200
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves.
+
+    Attributes:
+        model: the pruned network.
+        plan: what was cut.
+        report: everything measured.
+        folder: where the files are.
+        onnx: the exported file.
+        exit_code: 0 done, 5 parity inconclusive, 6 not faster.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: Report
+    folder: Path
+    onnx: Path
+    exit_code: int
+
+
+def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, name: str = "") -> Network:
+    """A loaded file as a network; preprocessing as given, else as the file says, else the architecture's preset."""
+    chosen = preprocessing or loaded.preprocessing or preset_for(loaded.architecture.name)
+    return Network(
+        loaded.model,
+        name or loaded.architecture.name,
+        loaded.architecture,
+        chosen,
+        loaded.digest,
+        loaded.plan,
+        loaded.warnings,
+    )
+
+
+def network_of(model: nn.Module, preprocessing: Preprocessing, name: str = "") -> Network:
+    """A module that is already in memory; its files are reloaded with ``--arch package.module:factory``."""
+    kind = type(model)
+    architecture = Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}", {})
+    return Network(model, name or kind.__name__, architecture, preprocessing, checkpoint.digest(model.state_dict()))
+
+
+def prune(
+    network: Network,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    command: str = "",
+    listen: Listen = ignore,
+) -> Result:
+    """Searches which channels can go, removes them, recovers, exports, proves and clocks.
+
+    Args:
+        network: from :func:`network_from` or :func:`network_of`.
+        data: images; None uses synthetic ones and measures no accuracy.
+        job: what to do.
+        folder: the run's; the same call goes on where a killed one stopped.
+        fresh: forget an earlier run.
+        command: how the user started this, for the report.
+        listen: receives events.
+
+    Raises:
+        CompressError: with what, where, and what to do next.
+    """
+    with rundir.claim(folder, job, _identity(network, data), fresh):
+        if (folder / "report.json").exists() and (folder / "plan.json").exists():
+            return _finished(network, folder)
+        clock = Clock(listen)
+        topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
+        front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
+        chosen, why = choose(front, space.target, space.share, _base_error(evaluator))
+        rundir.write_json(folder / "plan.json", chosen.plan.to_json())
+        _save_front(folder, front, chosen, topology, space)
+        done = realise(network, topology, chosen.plan, evaluator.material, data, job, folder, clock=clock, listen=listen)
+        search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback}
+        return _conclude(network, data, job, folder, topology, space, base, done, search, clock, command)
+
+
+def pick(
+    network: Network,
+    data: Data | None,
+    folder: Path,
+    *,
+    index: int | None = None,
+    by: str | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    out: Path | None = None,
+    listen: Listen = ignore,
+) -> Result:
+    """Makes another point of a run's front real, without a new search.
+
+    Args:
+        network: the run's unpruned network.
+        data: the run's images.
+        folder: the run's folder.
+        index: of the point in ``front.json``.
+        by: ``knee``.
+        macs: the most accurate point that keeps at most this share of the MACs.
+        params: the same for parameters.
+        out: the new folder; ``<folder>/picks/<index>`` by default.
+        listen: receives events.
+
+    Raises:
+        ConfigError: the folder is no finished search, or no such point is there.
+    """
+    from compress.config import make_job
+
+    try:
+        held = json.loads((folder / "job.json").read_text())
+        front = _read_front(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{folder} holds no finished search ({error})", hint="run `compress prune ... --out` there first"
+        ) from error
+    job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
+    clock = Clock(listen)
+    topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
+    number = _which(front, topology, index, by, macs, params)
+    chosen = front[number]
+    out = out or folder / "picks" / str(number)
+    with rundir.claim(out, job, {**_identity(network, data), "point": str(number)}, fresh=False):
+        if (out / "report.json").exists():
+            return _finished(network, out)
+        rundir.write_json(out / "plan.json", chosen.plan.to_json())
+        done = realise(network, topology, chosen.plan, evaluator.material, data, job, out, clock=clock, listen=listen)
+        search = {"points": len(front), "chosen": f"point {number} of {folder.name}", "fallback": evaluator.fallback}
+        return _conclude(network, data, job, out, topology, space, base, done, search, clock, f"compress pick {folder}")
+
+
+# ---- the chapters ----------------------------------------------------------------------------------------------------
+
+
+def _identity(network: Network, data: Data | None) -> dict[str, str]:
+    return {"network": network.digest, **({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})}
+
+
+def _prepare(
+    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen
+) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
+    """Everything a search needs: groups, stages, importance, images."""
+    with clock.phase("trace", network.name):
+        topology = traced(network)
+    groups, _ = prunable(topology, job.ignore)
+    stages = make_stages(topology, groups, streams=job.streams)
+    if not stages:
+        raise SearchError(
+            f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
+        )
+    _check_target(topology, job, listen)
+    budget = job.budget or int(min(_MOST_FORWARDS, max(1000, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
+    with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
+        material, judged = _material(network, data, job, budget, listen)
+    base = _base_accuracy(network, data, job, clock)
+    with clock.phase("importance", ", ".join(criteria.CRITERIA)):
+        images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
+        evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        wanted = [g for s in stages for g in s.groups]
+        importance = criteria.importance(evidence, topology, wanted)
+        kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
+    evaluator = Evaluator(network.model, topology, stages, material)
+    full = len(judged) + evaluator.statistics_images
+    target = Target(job.target, job.value)
+    space = Space(topology, stages, importance, target, budget, job.round_to, job.ranking, full, kernels)
+    return topology, space, evaluator, base
+
+
+def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
+    """Shows what can be reached before any work, and refuses what cannot.
+
+    Raises:
+        SearchError: the target is below the least; the nearest reachable one is named.
+    """
+    least = {kind: reach(topology, job, kind) for kind in ("macs", "params")}
+    rows = []
+    for kind, low in least.items():
+        wanted = f"{job.value:.3f}" if job.target == kind else ""
+        rows.append((kind, f"{low:.3f}", "1.000", wanted, "" if not wanted else ("yes" if job.value >= low else "no")))
+    listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
+    if job.target in least and job.value < least[job.target]:
+        low = least[job.target]
+        raise SearchError(
+            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
+            f"{job.target} are left",
+            hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
+            "a smaller --round-to reaches lower",
+        )
+
+
+def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> tuple[Material, Tensor]:
+    """The images of the search; a full score costs at most 1/150 of the budget."""
+    most = max(32, min(1024, budget // 150))
+    if data is None:
+        made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
+        listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
+        return Material(made.images, made.images, None, "output"), made.images
+    calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
+    images, labels = _first(data.validation, most)
+    if data.labelled and len(images) >= _LABELS_THAT_TELL:
+        return Material(calibration, images, labels, "accuracy"), images
+    metric: Any = "agreement" if job.target == "max_drop" else "output"
+    return Material(calibration, images, None, metric), images
+
+
+def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
+    images, labels = [], []
+    for x, y in split.batches(64, limit=count):
+        images.append(x)
+        labels.append(y)
+    return torch.cat(images), torch.cat(labels)
+
+
+def _base_accuracy(network: Network, data: Data | None, job: Job, clock: Clock) -> Sequence[Measured]:
+    """The unpruned network's accuracy; near chance means that something is fed wrongly.
+
+    Raises:
+        DataError: it is near chance.
+    """
+    if data is None or not data.labelled:
+        return ()
+    with clock.phase("base accuracy", f"{len(data.validation)} validation images"):
+        found = measured(network.model, "base", "validation", data.validation)
+    if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
+        raise DataError(
+            f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "
+            f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
+            hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
+        )
+    return (found,)
+
+
+def _search(
+    space: Space,
+    evaluator: Evaluator,
+    network: Network,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    clock: Clock,
+    listen: Listen,
+) -> tuple[Front, dict[str, Any]]:
+    """Drives the searcher over the journal."""
+    context = json.dumps(
+        {
+            **_identity(network, data),
+            "job": {k: v for k, v in job.to_json().items() if k in ("seed", "calibration", "ignore", "streams")},
+            "images": [len(evaluator.material.calibration), len(evaluator.material.judged), evaluator.material.metric],
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+        },
+        sort_keys=True,
+    )
+    searcher = METHODS[job.method].make(**job.options)
+    rng = np.random.default_rng(derive(job.seed, "search"))
+    requests: dict[str, dict[str, float]] = {}
+
+    def note(event: Asked) -> None:
+        row = requests.setdefault(event.fidelity, {"requests": 0, "plans": 0, "evaluated": 0})
+        row["requests"] += 1
+        row["plans"] += event.asked
+        row["evaluated"] += event.fresh
+        row["spent"] = event.spent
+        listen(event)
+
+    with clock.phase("search", f"{job.method}, {space.budget} image-forwards"):
+        front = drive(
+            searcher.search(space, rng),
+            evaluator,
+            Journal(folder / "journal.jsonl", context),
+            price=evaluator.price,
+            budget=space.budget,
+            listen=note,
+        )
+    if not front:
+        raise SearchError("no candidate could be scored", hint="give more or other images with --data")
+    spent = max((row.pop("spent") for row in requests.values()), default=0.0)
+    return front, {"budget": space.budget, "image_forwards": spent, "requests": requests}
+
+
+def _base_error(evaluator: Evaluator) -> float:
+    """The unpruned network's own score, in the metric of the search."""
+    if evaluator.material.metric != "accuracy":
+        return 0.0
+    assert evaluator.material.labels is not None
+    return 1.0 - float((evaluator.wanted.argmax(dim=1) == evaluator.material.labels).float().mean())
+
+
+def choose(front: Front, target: Target, share: Any, base_error: float) -> tuple[Point, str]:
+    """The point of a front that a target asks for, and why it was taken.
+
+    A budget takes the most accurate point within it; an accuracy takes the cheapest point within the allowed drop.
+    """
+    if target.kind == "max_drop":
+        allowed = [p for p in front if p.error <= base_error + target.value]
+        if allowed:
+            return allowed[0], f"the cheapest of {len(allowed)} points within the allowed drop before fine-tuning"
+        best = min(front, key=lambda p: p.error)
+        return best, f"no point is within the allowed drop before fine-tuning; the most accurate of {len(front)} was taken"
+    within = [p for p in front if share(p.plan) <= target.value + 1e-9]
+    if not within:
+        return front[0], f"the search found nothing within the budget; the cheapest of {len(front)} points was taken"
+    best = min(within, key=lambda p: (p.error, share(p.plan)))
+    reason = f"the most accurate of {len(within)} points within the budget"
+    if share(best.plan) < target.value - target.slack:
+        reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
+        reason += "since no point in between scored better: widths come in steps"
+    return best, reason
+
+
+def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:
+    whole = count(topology)
+    points = []
+    for i, p in enumerate(front):
+        share = p.cost.share_of(whole)
+        entry = {
+            "index": i,
+            "macs": p.cost.macs,
+            "params": p.cost.params,
+            "macs_share": share.macs,
+            "params_share": share.params,
+        }
+        points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
+    picked = front.index(chosen)
+    rundir.write_json(
+        folder / "front.json", {"points": points, "chosen": picked, "knee": knee(front), "target": space.target.kind}
+    )
+    rundir.write(folder / "front.svg", front_svg(points, picked))
+
+
+def _read_front(folder: Path) -> Front:
+    data = json.loads((folder / "front.json").read_text())
+    return tuple(
+        Point(Plan.from_json(p["plan"]), float(p["error"]), Cost(int(p["macs"]), int(p["params"])), Fidelity(p["fidelity"]))
+        for p in data["points"]
+    )
+
+
+def _which(
+    front: Front, topology: Topology, index: int | None, by: str | None, macs: float | None, params: float | None
+) -> int:
+    given = [x for x in (index, by, macs, params) if x is not None]
+    if len(given) != 1:
+        raise ConfigError("give exactly one of --index, --by, --macs, --params")
+    if index is not None:
+        if not 0 <= index < len(front):
+            raise ConfigError(f"there is no point {index}; the front has 0 to {len(front) - 1}", hint="see front.json")
+        return index
+    if by is not None:
+        if by != "knee":
+            raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
+        return knee(front)
+    kind, value = ("macs", macs) if macs is not None else ("params", params)
+    assert value is not None
+    whole = count(topology)
+    shares = [getattr(p.cost.share_of(whole), kind) for p in front]
+    within = [i for i, s in enumerate(shares) if s <= value]
+    if not within:
+        raise ConfigError(
+            f"no point of the front keeps at most {value:g} of the {kind}; the least is {min(shares):.3f}",
+            hint=f"--{kind} {min(shares) + 5e-4:.3f}, or a new search",
+        )
+    return min(within, key=lambda i: front[i].error)
+
+
+def _conclude(
+    network: Network,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    topology: Topology,
+    space: Space,
+    base: Sequence[Measured],
+    done: Realised,
+    search: dict[str, Any],
+    clock: Clock,
+    command: str,
+) -> Result:
+    """The test split, once; then the report."""
+    test: list[Measured] = []
+    if data is not None and data.labelled:
+        with clock.phase("test", f"{len(data.test)} images, read for the first time"):
+            test.append(measured(network.model, "base", "test", data.test))
+            test.append(measured(done.model, "final", "test", data.test))
+    if done.latency:
+        raw = [r.to_json() for r in done.latency]
+        rundir.write_json(folder / "latency.json", raw)
+    report = build(network, data, job, folder, topology, space, [*base, *done.accuracy, *test], done, search, clock, command)
+    store.write(report, folder)
+    return Result(done.model, done.plan, report, folder, done.onnx, exit_code(report))
+
+
+def exit_code(report: Report) -> int:
+    """What the run ends with: parity inconclusive before not faster before done."""
+    if report.parity.get("verdict") == "inconclusive":
+        return 5
+    return 6 if any(x.verdict != "inconclusive" and x.high <= 1.0 for x in report.latency) else 0
+
+
+def _finished(network: Network, folder: Path) -> Result:
+    """A run that had ended: its files are read again."""
+    report = store.read(folder / "report.json")
+    plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    model = fit(network.model, load_file(folder / "model.safetensors")).eval()
+    return Result(model, plan, report, folder, folder / "model.onnx", exit_code(report))

@@ -1,0 +1,307 @@
+"""From a plan to a network that can be deployed: cut, prove, recover, export, clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from compress import checkpoint, train
+from compress.checkpoint import Architecture
+from compress.config import Job
+from compress.cost import count
+from compress.data import Data, Preprocessing
+from compress.environment import capture
+from compress.errors import GuardError
+from compress.evaluate import Material
+from compress.events import Clock, Listen, Warned, ignore
+from compress.export.parity import Parity, Verdict, export_verified
+from compress.guard import Verified, verify
+from compress.latency.protocol import LatencyResult, Settings, measure
+from compress.plan import Plan
+from compress.recover import reestimate
+from compress.report.model import Measured
+from compress.runtime.ort import OrtRuntime
+from compress.surgery import cut, own_tensors
+from compress.topology import Topology
+
+_LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
+_GUARD_INPUTS = 3
+_PARITY_INPUTS = 10
+_BATCH = 64
+_NO_PLAN = Plan()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network and what is known about it.
+
+    Attributes:
+        model: unpruned (or pruned before), evaluation mode.
+        name: for people and for the run's folder.
+        architecture: how to build it.
+        preprocessing: how its images are prepared.
+        digest: of its tensors.
+        plan: what had been cut before it came here.
+        warnings: what loading it had to guess.
+    """
+
+    model: nn.Module
+    name: str
+    architecture: Architecture
+    preprocessing: Preprocessing
+    digest: str
+    plan: Plan = _NO_PLAN
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Realised:
+    """A plan made real.
+
+    Attributes:
+        model: cut and recovered.
+        plan: what was cut.
+        guard: what the guard saw.
+        accuracy: after each step.
+        onnx: the exported file.
+        parity: its comparison with the model.
+        base_parity: that of the unpruned network's file.
+        latency: per runtime.
+        warnings: red flags.
+        notes: the rest.
+        digest: of the model's tensors.
+    """
+
+    model: nn.Module
+    plan: Plan
+    guard: Verified
+    accuracy: tuple[Measured, ...]
+    onnx: Path
+    parity: Parity
+    base_parity: Parity
+    latency: tuple[LatencyResult, ...]
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+
+
+def measured(model: nn.Module, when: str, name: str, split: train.Split) -> Measured:
+    """Accuracy on a split with its Wilson interval."""
+    found = train.accuracy(model, split)
+    return Measured(when, name, found.top1, *found.interval, found.total)
+
+
+def epochs_for(job: Job, images: int) -> int:
+    """The fine-tuning epochs: as asked, or enough for 500 steps, between 3 and 30."""
+    if job.epochs is not None:
+        return job.epochs
+    steps = max(1, math.ceil(images / job.batch))
+    return min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
+
+
+def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
+    """Cuts, and lets the guard compare; counted cost must be real cost.
+
+    Raises:
+        GuardError: the cut network computes something else, or has another size than counted.
+    """
+    small = cut(model, topology, plan)
+    seen = verify(model, topology, plan, small, images[:_GUARD_INPUTS])
+    real = sum(p.numel() for p in {id(p): p for p in small.parameters()}.values())
+    counted = count(topology, plan).params
+    if real != counted:
+        raise GuardError(f"the cut network has {real} parameters, {counted} were counted")
+    return own_tensors(small), seen
+
+
+@dataclass
+class _Log:
+    accuracy: list[Measured] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def realise(
+    network: Network,
+    topology: Topology,
+    plan: Plan,
+    material: Material,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    base_folder: Path | None = None,
+    listen: Listen = ignore,
+) -> Realised:
+    """Makes a plan real, step by step; nothing lands under a final name before it is proven.
+
+    Args:
+        network: the unpruned network.
+        topology: its topology.
+        plan: what to cut.
+        material: calibration images.
+        data: for accuracy and fine-tuning; None without.
+        job: how to recover, export and clock.
+        folder: where ``model.safetensors``, ``model.onnx`` and the training's state go.
+        clock: collects wall times.
+        base_folder: where ``base.onnx`` is or goes; the folder itself by default.
+        listen: receives events.
+
+    Raises:
+        GuardError: wrong surgery.
+        ParityError: the ONNX file computes something else.
+    """
+    clock = clock or Clock(listen)
+    log = _Log()
+    judge = _judge(data)
+    with clock.phase("cut", "and prove that nothing else changed"):
+        small, guard = guarded_cut(network.model, topology, plan, material.calibration)
+        log.accuracy += judge(small, "cut")
+    small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
+    small = _finetune(network.model, small, data, job, folder, judge, clock, log, listen)
+    metadata = _provenance(network, plan, job, data, log.accuracy)
+    digest = checkpoint.save(
+        folder / "model.safetensors",
+        small,
+        architecture=network.architecture,
+        plan=plan,
+        preprocessing=network.preprocessing,
+        metadata=metadata,
+    )
+    base_folder = base_folder or folder
+    images = material.calibration[:_PARITY_INPUTS]
+    with clock.phase("export", "ONNX, and prove that it computes the same"):
+        kind = job.exporter
+        exported, parity = export_verified(small, images, folder / "model.onnx", metadata=metadata, exporter=kind)
+        _, base_parity = export_verified(network.model, images, base_folder / "base.onnx", metadata={}, exporter=kind)
+        log.notes += exported.warnings
+    if parity.verdict is Verdict.INCONCLUSIVE:
+        log.warnings.append(f"ONNX parity is inconclusive: {parity.message}")
+    elif parity.verdict is Verdict.WARN:
+        log.notes.append(f"ONNX parity: {parity.message}")
+    latency = _clock_files(base_folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
+    return Realised(
+        small,
+        plan,
+        guard,
+        tuple(log.accuracy),
+        exported.path,
+        parity,
+        base_parity,
+        latency,
+        tuple(log.warnings),
+        tuple(log.notes),
+        digest,
+    )
+
+
+Judge = Callable[[nn.Module, str], Sequence[Measured]]
+
+
+def _judge(data: Data | None) -> Judge:
+    """Accuracy on the validation split, or nothing where there are no labels."""
+
+    def judge(model: nn.Module, when: str) -> Sequence[Measured]:
+        return [measured(model, when, "validation", data.validation)] if data is not None and data.labelled else []
+
+    return judge
+
+
+def _recover(
+    original: nn.Module,
+    small: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    material: Material,
+    job: Job,
+    judge: Judge,
+    clock: Clock,
+    log: _Log,
+) -> nn.Module:
+    """Without training: batch norms re-estimated, then readers re-solved by least squares."""
+    if job.recover == "none" or not plan:
+        return small
+    batches = list(torch.split(material.calibration, _BATCH))
+    with clock.phase("batch norm", f"statistics of {len(material.calibration)} images"):
+        restored = reestimate(small, batches)
+        log.accuracy += judge(restored, "batch norm")
+    if job.recover == "bn":
+        return restored
+    from compress.reconstruct import reconstruct
+
+    with clock.phase("reconstruct", "least squares on the readers, no labels"):
+        solved = reconstruct(original, small, topology, plan, batches)
+        log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]
+        log.accuracy += judge(solved.model, "reconstructed")
+    return solved.model
+
+
+def _finetune(
+    teacher: nn.Module,
+    small: nn.Module,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    judge: Judge,
+    clock: Clock,
+    log: _Log,
+    listen: Listen,
+) -> nn.Module:
+    if data is None or data.train is None:
+        log.notes.append("no training images: recovery is without training")
+        return small
+    epochs = epochs_for(job, len(data.train))
+    if epochs == 0:
+        return small
+    if not data.labelled and job.distill < 1:
+        log.notes.append("no labels: the fine-tuning imitates the unpruned network")
+    distill = job.distill if data.labelled else 1.0
+    schedule = train.Schedule(epochs=epochs, lr=job.lr, batch=min(job.batch, len(data.train)), distill=distill, seed=job.seed)
+    with clock.phase("fine-tune", f"{epochs} epochs"):
+        state = folder / "finetune"
+        trained = train.fit(
+            small, data.train, schedule, teacher=teacher if distill else None, state_dir=state, listen=listen
+        ).eval()
+        log.accuracy += judge(trained, "fine-tuned")
+    return trained
+
+
+def _clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: _Log, listen: Listen) -> tuple[LatencyResult, ...]:
+    if job.latency_seconds == 0:
+        log.notes.append("latency was not measured (--latency-seconds 0)")
+        return ()
+    results = []
+    for name in job.runtimes:
+        runtime = OrtRuntime(name, threads=job.threads if name == "cpu" else None, require_gpu=job.require_gpu)  # type: ignore[arg-type]
+        if not runtime.available() and not job.require_gpu:
+            log.warnings.append(f"runtime {name} is not available here; it was not measured")
+            listen(Warned(log.warnings[-1]))
+            continue
+        with clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
+            settings = Settings(budget_seconds=job.latency_seconds, seed=job.seed)
+            results.append(measure(base, {"pruned": pruned}, runtime=runtime, settings=settings, listen=listen))
+    return tuple(results)
+
+
+def _provenance(network: Network, plan: Plan, job: Job, data: Data | None, accuracy: Sequence[Measured]) -> Mapping[str, str]:
+    """What the ONNX file says about itself."""
+    facts = {
+        "tool": "smaller-convnets",
+        "method": job.method,
+        "parent": network.digest,
+        "plan": plan.digest,
+        "network": network.name,
+        "seed": str(job.seed),
+        "round_to": str(job.round_to),
+        "torch": str(capture().to_json().get("torch", torch.__version__)),
+        "data": data.name if data is not None else "none",
+    }
+    for found in accuracy:
+        facts[f"accuracy {found.when} ({found.split})"] = f"{found.top1:.4f}"
+    return facts

@@ -1,0 +1,179 @@
+"""From a finished run to its report: the verdict, the red flags, the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress import environment
+from compress.config import Job
+from compress.cost import count
+from compress.data import Data
+from compress.events import Clock
+from compress.latency.protocol import LatencyResult
+from compress.methods import METHODS
+from compress.plan import widths
+from compress.realise import Network, Realised
+from compress.report.model import Latency, Measured, Report, Size, Width
+from compress.search.base import Space
+from compress.search.widths import NARROW
+from compress.stages import prunable
+from compress.topology import Topology
+
+
+def build(
+    network: Network,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    topology: Topology,
+    space: Space,
+    accuracy: Sequence[Measured],
+    done: Realised,
+    search: Mapping[str, Any],
+    clock: Clock,
+    command: str,
+) -> Report:
+    """One frozen report of everything that was measured."""
+    before, after = count(topology), count(topology, done.plan)
+    latency = tuple(_latency(r) for r in done.latency)
+    share = space.target.share(after.share_of(before))
+    warnings = [*_flags(data, accuracy, latency), *done.warnings]
+    notes = [*network.warnings, *(data.warnings if data is not None else ()), *topology.notes, *done.notes]
+    if "stairs" not in search and job.target != "max_drop":
+        notes.append(f"{job.target}: {search['chosen']}")
+    narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
+    if narrow and job.round_to > 1:
+        notes.append(
+            f"{len(narrow)} groups have fewer than {NARROW} channels and are exempt from alignment: {', '.join(narrow[:4])}"
+        )
+    return Report(
+        name=folder.name,
+        verdict=_verdict(latency, accuracy, before.macs / max(after.macs, 1)),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+        method=job.method,
+        citation=METHODS[job.method].citation,
+        target=f"max drop <= {100 * job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
+        reached=share,
+        architecture=network.architecture.name,
+        data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",
+        before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
+        after=Size(after.macs, after.params, _bytes(done.onnx)),
+        accuracy=tuple(accuracy),
+        widths=_widths(topology, space, done, job),
+        latency=latency,
+        parity=_plain(done.parity.to_json()),
+        guard={
+            "error": done.guard.error,
+            "where": done.guard.where,
+            "observed": done.guard.observed,
+            "tolerance": done.guard.tolerance,
+        },
+        search=_plain(dict(search)),
+        seconds={k: round(v, 2) for k, v in clock.seconds.items()},
+        digests={
+            "network": network.digest,
+            "model": done.digest,
+            "plan": done.plan.digest,
+            "topology": topology.digest,
+            **(data.digests if data is not None else {}),
+        },
+        environment=_plain(environment.capture(threads=job.threads).to_json()),
+        job=_plain(job.to_json()),
+        command=command,
+    )
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON without infinities: they become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _latency(result: LatencyResult) -> Latency:
+    ratio, interval, control = result.ratios["pruned"], result.ratios["pruned"].decisive, result.control.decisive
+    base, pruned = result.arm("base").latency, result.arm("pruned").latency
+    return Latency(
+        runtime=result.runtime,
+        batch=result.settings.batch,
+        threads=result.environment.threads or 0,
+        base_p50=base.p50,
+        pruned_p50=pruned.p50,
+        base_p90=base.p90,
+        pruned_p90=pruned.p90,
+        speedup=interval.ratio,
+        low=interval.low,
+        high=interval.high,
+        verdict=ratio.verdict.value,
+        clock=ratio.decided_by,
+        control=control.ratio,
+        control_low=control.low,
+        control_high=control.high,
+        rounds=result.rounds,
+        flags=result.flags,
+    )
+
+
+def _flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[Latency]) -> list[str]:
+    flags = []
+    if not accuracy:
+        why = "no data was given" if data is None else "the images have no labels"
+        flags.append(f"accuracy was not measured: {why}; the outputs were only compared with the unpruned network's")
+    for found in latency:
+        if found.high <= 1.0:
+            flags.append(
+                f"{found.runtime}: slower than the unpruned network ({found.speedup:.2f}x); "
+                "try --round-to 16, or a lower --macs"
+            )
+        elif found.verdict != "different" or found.low <= 1.0:
+            flags.append(f"{found.runtime}: not measurably faster ({found.speedup:.2f}x, {found.verdict})")
+        flags += [f"{found.runtime}: {flag}" for flag in found.flags]
+    return flags
+
+
+def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float) -> str:
+    """One sentence for somebody who decides."""
+    if not latency:
+        speed = f"{promised:.2f}x fewer MACs (latency not measured)"
+    else:
+        first = latency[0]
+        word = (
+            "faster"
+            if first.low > 1 and first.verdict == "different"
+            else "slower"
+            if first.high <= 1
+            else "not measurably faster"
+        )
+        speed = f"{first.speedup:.2f}x the speed on {first.runtime} (95 % interval {first.low:.2f} to {first.high:.2f}): {word}"
+        speed += f", for {promised:.2f}x fewer MACs"
+    test = {a.when: a for a in accuracy if a.split == "test"}
+    if "base" in test and "final" in test:
+        drop = 100 * (test["final"].top1 - test["base"].top1)
+        return (
+            f"{speed}; test accuracy {100 * test['base'].top1:.2f} % -> {100 * test['final'].top1:.2f} % ({drop:+.2f} points)"
+        )
+    return f"{speed}; accuracy not measured"
+
+
+def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:
+    _, frozen = prunable(topology, job.ignore)
+    searched = {x.name for g in space.groups for x in topology.writers(g)}
+    rows = []
+    for name, (before, after) in widths(topology, done.plan).items():
+        note = "" if name in searched or topology.by_layer[name].depthwise else frozen.get(name, "")
+        if before != after and after % job.round_to:
+            note = f"not a multiple of {job.round_to}"
+        rows.append(Width(name, before, after, note))
+    return tuple(rows)
