@@ -1,0 +1,25 @@
+"""The commands, one family a file; only Typer and Rich are imported before a command runs."""
+
+from __future__ import annotations
+
+import typer
+
+from compress_cli import deploy, finetune, look, run
+
+app = typer.Typer(
+    name="compress",
+    help="Prune a trained convolutional network, prove that nothing broke, and deploy a faster ONNX file.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for family in (run, finetune, deploy, look):
+    app.add_typer(family.app)
+
+
+@app.callback(
+    epilog="Exit codes: 0 done, 2 usage, 3 error, 4 parity failed, 5 parity inconclusive, 6 not faster, 130 interrupted."
+)
+def _root() -> None:
+    pass

@@ -1,0 +1,105 @@
+"""What to cite: BibTeX entries and which of them a method stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def _entry(kind: str, key: str, **fields: str) -> str:
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return f"@{kind}{{{key},\n{body}\n}}"
+
+
+_ALL = (
+    (
+        "smoea",
+        _entry(
+            "article",
+            "smoea",
+            author="Li, Xuhua and Sun, Weize and Huang, Lei and Chen, Shaowu",
+            title="Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning",
+            journal="arXiv preprint arXiv:2211.01957",
+            year="2022",
+        ),
+    ),
+    (
+        "l1",
+        _entry(
+            "inproceedings",
+            "l1",
+            author="Li, Hao and Kadav, Asim and Durdanovic, Igor and Samet, Hanan and Graf, Hans Peter",
+            title="Pruning Filters for Efficient {ConvNets}",
+            booktitle="International Conference on Learning Representations",
+            year="2017",
+        ),
+    ),
+    (
+        "nsga2",
+        _entry(
+            "article",
+            "nsga2",
+            author="Deb, Kalyanmoy and Pratap, Amrit and Agarwal, Sameer and Meyarivan, T.",
+            title="A Fast and Elitist Multiobjective Genetic Algorithm: {NSGA-II}",
+            journal="IEEE Transactions on Evolutionary Computation",
+            volume="6",
+            number="2",
+            pages="182--197",
+            year="2002",
+        ),
+    ),
+    (
+        "pymoo",
+        _entry(
+            "article",
+            "pymoo",
+            author="Blank, Julian and Deb, Kalyanmoy",
+            title="pymoo: Multi-Objective Optimization in {Python}",
+            journal="IEEE Access",
+            volume="8",
+            pages="89497--89509",
+            year="2020",
+        ),
+    ),
+    (
+        "depgraph",
+        _entry(
+            "inproceedings",
+            "depgraph",
+            author="Fang, Gongfan and Ma, Xinyin and Song, Mingli and Mi, Michael Bi and Wang, Xinchao",
+            title="{DepGraph}: Towards Any Structural Pruning",
+            booktitle="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+            year="2023",
+        ),
+    ),
+    (
+        "distillation",
+        _entry(
+            "article",
+            "distillation",
+            author="Hinton, Geoffrey and Vinyals, Oriol and Dean, Jeff",
+            title="Distilling the Knowledge in a Neural Network",
+            journal="arXiv preprint arXiv:1503.02531",
+            year="2015",
+        ),
+    ),
+    (
+        "deepinversion",
+        _entry(
+            "inproceedings",
+            "deepinversion",
+            author="Yin, Hongxu and Molchanov, Pavlo and Alvarez, Jose M. and Li, Zhizhong and Mallya, Arun and Hoiem, Derek "
+            "and Jha, Niraj K. and Kautz, Jan",
+            title="Dreaming to Distill: Data-Free Knowledge Transfer via {DeepInversion}",
+            booktitle="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+            year="2020",
+        ),
+    ),
+)
+CITATIONS: Mapping[str, str] = dict(_ALL)
+"""Key -> BibTeX."""
+
+OF_METHOD: Mapping[str, tuple[str, ...]] = {"smoea": ("smoea", "nsga2", "pymoo"), "uniform": ("l1",)}
+"""Method -> what its search stands on; a test holds this equal to the methods there are."""
+
+OF_EVERY_RUN = ("depgraph", "distillation")
+"""Coupling and recovery; without data, ``deepinversion`` as well."""

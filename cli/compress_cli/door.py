@@ -1,0 +1,104 @@
+"""The one door out of every command: errors become a line, a hint and an exit code."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from compress.errors import CompressError, ConfigError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_WIDE = 120
+"""Columns where there is no terminal to ask."""
+
+
+class UsageError(ConfigError):
+    """Options that contradict each other."""
+
+    exit_code = 2
+
+
+def out() -> Console:
+    """Results, on standard output."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Progress, warnings and errors: standard error, so that results can be piped."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    plain = Console(stderr=stderr, highlight=False)
+    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
+def print_json(data: Any) -> None:
+    """One JSON object on standard output, uncoloured and unwrapped."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def warn(text: str) -> None:
+    """A red line that does not stop the command."""
+    err().print(f"[red]warning: {escape(text)}[/]", soft_wrap=True)
+
+
+def command_line() -> str:
+    """How to run this again."""
+    return shlex.join(["compress", *sys.argv[1:]])
+
+
+def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
+    """Turns what a command raises into words; ``debug`` and ``as_json`` are read from the command's own options.
+
+    Args:
+        resumes: the same command goes on where an interrupted one stopped.
+    """
+
+    def around(command: Command) -> Command:
+        @wraps(command)
+        def inside(**options: Any) -> Any:
+            debug, as_json = bool(options.get("debug")), bool(options.get("as_json"))
+            try:
+                return command(**options)
+            except (typer.Exit, BrokenPipeError):
+                raise  # whoever read a pipe has had enough: the framework leaves quietly
+            except KeyboardInterrupt:
+                hint = f"what was done is kept; go on with: {command_line()}" if resumes else ""
+                raise _leave("interrupted", hint, 130, as_json) from None
+            except Exception as error:
+                if debug:
+                    raise
+                raise _leave(*_words(error), as_json) from None
+
+        return cast(Command, inside)
+
+    return around
+
+
+def _words(error: Exception) -> tuple[str, str, int]:
+    """What happened, what to do next, and the exit code."""
+    if isinstance(error, CompressError):
+        return error.message, error.hint, error.exit_code
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, OSError):
+        return text, "check that the place exists, is writable and has space left", CompressError.exit_code
+    return f"internal error: {type(error).__name__}: {text}", "run again with --debug and report what it prints", 1
+
+
+def _leave(message: str, hint: str, code: int, as_json: bool) -> typer.Exit:
+    console = err()
+    console.print(f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True)
+    if hint:
+        console.print(f"[dim]hint: {escape(hint)}[/]", soft_wrap=True)
+    if as_json:
+        print_json({"error": message, "hint": hint, "exit_code": code})
+    return typer.Exit(code)

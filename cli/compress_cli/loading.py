@@ -1,0 +1,152 @@
+"""From what was typed to a network and its images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress.errors import ConfigError, ModelError
+from compress_cli.door import UsageError, warn
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.checkpoint import Loaded
+    from compress.data import Data, Preprocessing
+
+
+def load_network(
+    model: str, *, arch: str | None, trust_pickle: bool, size: str | None, mean: str | None, std: str | None
+) -> tuple[Loaded, Preprocessing]:
+    """The network of a file and how its images are prepared: flags over the file's own record over the architecture's preset.
+
+    Raises:
+        CompressError: the file, the architecture or a flag cannot be used.
+    """
+    from compress_models import MODELS
+
+    from compress.checkpoint import load
+
+    sides, means, stds = numbers("size", size), numbers("mean", mean), numbers("std", std)
+    loaded = load(model, zoo=MODELS, arch=arch, trust_pickle=trust_pickle)
+    for warning in loaded.warnings:
+        warn(warning)
+    return loaded, resolve(loaded, sides, means, stds)
+
+
+def resolve(
+    loaded: Loaded,
+    size: tuple[float, ...] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> Preprocessing:
+    """How the network's images are prepared; the number of channels is that of its first convolution."""
+    from dataclasses import replace
+
+    from compress.data import preset_for
+
+    if size is not None and (len(size) > 2 or any(side != int(side) for side in size)):
+        raise UsageError(f"--size {','.join(f'{s:g}' for s in size)}: one or two whole numbers are wanted", hint="--size 224")
+    name, channels = loaded.architecture.name, channels_of(loaded.model)
+    found = loaded.preprocessing or preset_for(name)
+    if channels != found.channels:
+        found = preset_for(name, (channels, *found.size))
+    if size is not None:
+        height, width = int(size[0]), int(size[-1])
+        if loaded.preprocessing is None:
+            found = preset_for(name, (channels, height, width))
+        elif (height, width) != found.size:
+            scale = None if found.resize is None else round(max(height, width) * found.resize / max(found.size))
+            found = replace(found, size=(height, width), resize=scale)
+    if mean is not None or std is not None:
+        found = replace(found, mean=_spread(mean, channels, found.mean), std=_spread(std, channels, found.std))
+    return found
+
+
+def _spread(given: tuple[float, ...] | None, channels: int, otherwise: tuple[float, ...]) -> tuple[float, ...]:
+    """One number serves every channel."""
+    return otherwise if given is None else given * channels if len(given) == 1 else given
+
+
+def channels_of(model: nn.Module) -> int:
+    """Channels of the images: inputs of the first convolution.
+
+    Raises:
+        ModelError: the network has none.
+    """
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise ModelError(
+        "the network has no two-dimensional convolution, nothing could be pruned", hint="give a convolutional network"
+    )
+
+
+def classes_of(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
+    """How many outputs the network has, by asking it; None where it does not return one row of logits an image.
+
+    Raises:
+        ModelError: it does not take images of this shape.
+    """
+    import torch
+
+    from compress.runtime.eager import tensors
+
+    try:
+        with torch.inference_mode():
+            answer = model(torch.zeros(2, *shape))
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(
+            f"the network does not take images of {list(shape)}: {' '.join(str(error).split())[:200]}",
+            hint="give the size it was trained on with --size",
+        ) from error
+    first = next(iter(tensors(answer).values()), None)
+    return int(first.shape[1]) if first is not None and first.dim() == 2 else None
+
+
+def load_data(
+    source: str | None, preprocessing: Preprocessing, classes: int | None, *, labels: str, seed: int, download: bool
+) -> Data | None:
+    """The images, if any were named."""
+    from compress.data import open_data
+
+    if source is None:
+        if labels != "sorted" or download:
+            raise UsageError("--labels and --download speak of images, but there is no --data", hint="add --data FOLDER")
+        return None
+    data = open_data(source, preprocessing=preprocessing, num_classes=classes, labels=labels, seed=seed, download=download)
+    for warning in data.warnings:
+        warn(warning)
+    return data
+
+
+def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """``0.5,0.5`` as numbers; ``32x32`` works too."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.replace("x", ",").split(","))
+    except ValueError as error:
+        raise UsageError(f"--{option} {text!r} is not a list of numbers", hint=f"write --{option} as in 224,224") from error
+    return found
+
+
+def writable(path: Path, *, folder: bool) -> Path:
+    """A place for a result, asked before any work: its nearest existing parent must be a folder that can be written to.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    import os
+
+    if path.exists() and path.is_dir() != folder:
+        kind = "a file" if folder else "a folder"
+        raise ConfigError(f"--out {path} is {kind}, a {'folder' if folder else 'file'} was wanted", hint="choose another --out")
+    parent = path if path.exists() and folder else path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"--out {path} cannot be written: {parent} is no writable folder", hint="choose another --out")
+    return path

@@ -1,0 +1,72 @@
+"""Options that several commands share, declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_NETWORK, IMAGES, _OUTPUT = "Network", "Images", "Output"
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="The network's file: .pt, .pth, .safetensors, TorchScript or our own.")
+]
+Arch = Annotated[
+    str | None,
+    typer.Option(
+        help="Architecture, where it cannot be recognised: a name of `compress models`, torchvision:NAME, timm:NAME or "
+        "package.module:factory.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="The file may execute code while it is read.", rich_help_panel=_NETWORK)
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="H[,W]", help="Input size in pixels. Default: what the file or the architecture says.", rich_help_panel=_NETWORK
+    ),
+]
+Mean = Annotated[
+    str | None, typer.Option(metavar="M,M,M", help="Mean per channel of pixels in [0, 1].", rich_help_panel=_NETWORK)
+]
+Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Deviation per channel.", rich_help_panel=_NETWORK)]
+DataSource = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help="Folder of images by class, a .zip of one, .npz, `digits`, cifar10, or package.module:function. "
+        "Without it accuracy is not measured.",
+        rich_help_panel=IMAGES,
+    ),
+]
+Labels = Annotated[
+    str,
+    typer.Option(
+        metavar="sorted|index-prefix|FILE", help="How class folders become outputs of the network.", rich_help_panel=IMAGES
+    ),
+]
+Download = Annotated[bool, typer.Option("--download", help="Torchvision's data sets may be fetched.", rich_help_panel=IMAGES)]
+Runtimes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="cpu|cuda|tensorrt",
+        help="Where to measure; repeatable. Default: cpu.",
+        rich_help_panel="Measuring",
+    ),
+]
+RequireGpu = Annotated[
+    bool, typer.Option("--require-gpu", help="Falling back to the CPU is an error.", rich_help_panel="Measuring")
+]
+Exporter = Annotated[
+    str | None, typer.Option(metavar="auto|dynamo|legacy", help="Which of torch's exporters.", rich_help_panel=_OUTPUT)
+]
+OutFolder = Annotated[
+    Path | None, typer.Option("--out", help="Run folder. Default: runs/MODEL-METHOD.", rich_help_panel=_OUTPUT)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", rich_help_panel=_OUTPUT)]

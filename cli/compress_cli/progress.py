@@ -1,0 +1,192 @@
+"""The library's events as bars on a terminal and as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from compress.report.figures import duration, percent
+
+Listener = Callable[[Any], None]
+EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a phase is.
+
+    Attributes:
+        done: in the phase's own unit.
+        total: of the same unit; None where it is unknown.
+        note: what goes beside it.
+    """
+
+    done: float
+    total: float | None
+    note: str = ""
+
+
+def position(event: Any) -> Position | None:
+    """Where an event of the library says that its phase is; None for events that say nothing about it."""
+    from compress import train
+    from compress.latency import result as latency
+    from compress.search.journal import Asked
+
+    match event:
+        case Asked(spent=spent, budget=budget, best=best):
+            return Position(spent, budget, f"error {best:.4f}" if best == best else "")
+        case train.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
+            return Position((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch} of {epochs}, loss {loss:.3f}")
+        case latency.Progress(elapsed=elapsed, budget=budget, half_width=width):
+            return Position(elapsed, budget, "" if width is None else f"± {percent(width, 1)}")
+    return None
+
+
+def remark(event: Any) -> str:
+    """What an event says in words; empty where it only moves the bar."""
+    from compress import train
+
+    match event:
+        case train.EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
+            seen = f"training accuracy {percent(accuracy, 1)}"
+            return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}"
+        case train.Resumed(epoch=epoch, epochs=epochs, step=step):
+            return f"goes on at epoch {epoch} of {epochs}, step {step}"
+    return ""
+
+
+@contextmanager
+def listening(console: Console, *, quiet: bool) -> Iterator[Listener]:
+    """A listener for one command.
+
+    Args:
+        console: where to write.
+        quiet: write nothing.
+    """
+    if quiet:
+        yield lambda event: None
+    elif console.is_terminal:
+        with _Bars(console) as bars:
+            yield bars.hear
+    else:
+        yield _Lines(console).hear
+
+
+class _Bars:
+    """One bar: that of the phase under way."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task: TaskID | None = None
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("[dim]left"),
+            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def hear(self, event: Any) -> None:
+        """One event."""
+        started, ended, said = _phases(event)
+        if started:
+            self._clear()
+            self._task = self._progress.add_task(escape(started), total=None, note="")
+        where = position(event)
+        if where is not None:
+            if self._task is None:
+                self._task = self._progress.add_task("", total=None, note="")
+            total = where.total if where.total is None else max(where.total, where.done)
+            self._progress.update(self._task, completed=where.done, total=total, note=escape(where.note))
+        if ended:
+            self._clear()
+            self._console.print(f"[green]✓[/] {escape(ended)}", soft_wrap=True)
+        for line in said:
+            self._console.print(line, soft_wrap=True)
+
+    def _clear(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+class _Lines:
+    """A line when a phase begins and ends, and now and then in between."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
+        self._began = self._spoke = clock()
+        self._first: float | None = None
+
+    def hear(self, event: Any) -> None:
+        """One event."""
+        started, ended, said = _phases(event)
+        now = self._clock()
+        if started:
+            self._began = self._spoke = now
+            self._first = None
+            self._console.print(f"{escape(started)} ...", soft_wrap=True)
+        where = position(event)
+        if where is not None and self._first is None:
+            self._first = where.done  # what a resumed phase had done before is no measure of its speed
+        if where is not None and now - self._spoke >= EVERY:
+            self._spoke = now
+            self._console.print(f"  {escape(self._line(where, now - self._began))}", soft_wrap=True)
+        if ended:
+            self._console.print(f"  {escape(ended)}", soft_wrap=True)
+        for line in said:
+            self._console.print(line, soft_wrap=True)
+
+    def _line(self, where: Position, elapsed: float) -> str:
+        if where.total is None or where.total <= 0:
+            return where.note
+        progressed = where.done - (self._first or 0.0)
+        left = f", about {duration(elapsed * (where.total - where.done) / progressed)} left" if progressed > 0 else ""
+        return ", ".join(part for part in (f"{percent(min(1.0, where.done / where.total), 0)}{left}", where.note) if part)
+
+
+def _phases(event: Any) -> tuple[str, str, list[Any]]:
+    """(phase that begins, phase that ended, what is printed)."""
+    from compress import events
+
+    match event:
+        case events.Phase(name=name, detail=detail):
+            return f"{name}: {detail}" if detail else name, "", []
+        case events.PhaseDone(name=name, seconds=seconds):
+            return "", f"{name}, {duration(seconds)}", []
+        case events.Warned(text=text):
+            return "", "", [f"[red]warning: {escape(text)}[/]"]
+        case events.Table(title=title, columns=columns, rows=rows):
+            return "", "", [plain_table(title, columns, rows)]
+    said = remark(event)
+    return "", "", [f"  [dim]{escape(said)}[/]"] if said else []
+
+
+def plain_table(title: str, columns: Any, rows: Any) -> Table:
+    """A table as the library describes one."""
+    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        table.add_column(escape(str(column)), justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    return table

@@ -1,0 +1,318 @@
+"""``prune``, ``pick`` and ``report``: a run, another point of its front, and its report again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from compress.errors import ConfigError
+from compress_cli import options as o
+from compress_cli.door import UsageError, command_line, err, guarded, out, print_json, warn
+
+if TYPE_CHECKING:
+    from compress.data import Data
+    from compress.pipeline import Network, Result
+
+app = typer.Typer()
+INPUTS = "inputs.json"
+"""Beside a run's files: what the command line was given, so that ``pick`` needs not be told again."""
+
+_SEARCH, _TARGET, _RECOVERY, _MEASURING, _OUTPUT = "Search", "Target (one of them)", "Recovery", "Measuring", "Output"
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Where a network and its images come from, as typed."""
+
+    model: str
+    arch: str | None = None
+    trust_pickle: bool = False
+    size: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    data: str | None = None
+    labels: str = "sorted"
+    download: bool = False
+
+    def open(self, seed: int) -> tuple[Network, Data | None]:
+        """Reads the network and lists the images."""
+        from compress.pipeline import network_from
+        from compress_cli.loading import classes_of, load_data, load_network
+
+        loaded, prepared = load_network(
+            self.model, arch=self.arch, trust_pickle=self.trust_pickle, size=self.size, mean=self.mean, std=self.std
+        )
+        classes = classes_of(loaded.model, prepared.shape)
+        data = load_data(self.data, prepared, classes, labels=self.labels, seed=seed, download=self.download)
+        return network_from(loaded, preprocessing=prepared, name=stem(self.model)), data
+
+    def remember(self, folder: Path) -> None:
+        """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
+        from compress.rundir import write_json
+
+        kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
+        write_json(folder / INPUTS, kept)
+
+    @staticmethod
+    def of(folder: Path) -> Inputs:
+        """Those of a run.
+
+        Raises:
+            ConfigError: the folder has none.
+        """
+        try:
+            kept: dict[str, Any] = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
+            return Inputs(**{**kept, **{k: _absolute(kept[k], folder) for k in _PATHS}})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{folder} does not say which network it is of", hint="give the folder of a finished run, or add --model FILE"
+            ) from error
+
+
+_PATHS = ("model", "data", "labels")
+
+
+def _relative(text: str | None, folder: Path) -> str | None:
+    return f"./{os.path.relpath(text, folder)}" if text is not None and Path(text).exists() else text
+
+
+def _absolute(text: str | None, folder: Path) -> str | None:
+    return os.path.normpath(folder / text) if text is not None and text.startswith("./") else text
+
+
+def stem(model: str) -> str:
+    """A run's name from a file's."""
+    return Path(model).name.removesuffix("".join(Path(model).suffixes[-1:])) or "model"
+
+
+@app.command()
+@guarded(resumes=True)
+def prune(
+    model: o.Model,
+    method: Annotated[
+        str | None, typer.Option(help="One of `compress methods`. Default: smoea.", rich_help_panel=_SEARCH)
+    ] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.", rich_help_panel=_TARGET)
+    ] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.", rich_help_panel=_TARGET)] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(metavar="POINTS", help="Accuracy that may be lost, in points.", rich_help_panel=_TARGET)
+    ] = None,
+    data: o.DataSource = None,
+    labels: o.Labels = "sorted",
+    download: o.Download = False,
+    arch: o.Arch = None,
+    trust_pickle: o.TrustPickle = False,
+    size: o.Size = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    round_to: Annotated[
+        int | None, typer.Option(help="Widths become multiples of this. Default: 8.", rich_help_panel=_SEARCH)
+    ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help='Layers to leave alone, as in "layer4.*"; repeatable.', rich_help_panel=_SEARCH),
+    ] = None,
+    no_streams: Annotated[
+        bool, typer.Option("--no-streams", help="Leave coupled residual streams alone.", rich_help_panel=_SEARCH)
+    ] = False,
+    budget: Annotated[int | None, typer.Option(help="Image-forwards the search may spend.", rich_help_panel=_SEARCH)] = None,
+    seed: Annotated[int | None, typer.Option(help="The one seed. Default: 0.", rich_help_panel=_SEARCH)] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.", rich_help_panel=_RECOVERY),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Fine-tuning; 0 turns it off. Default: by the number of images.", rich_help_panel=_RECOVERY),
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=_RECOVERY)] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a training step.", rich_help_panel=_RECOVERY)] = None,
+    no_distill: Annotated[
+        bool, typer.Option("--no-distill", help="Do not imitate the unpruned network.", rich_help_panel=_RECOVERY)
+    ] = False,
+    accept_chance: Annotated[
+        bool, typer.Option("--accept-chance", help="Go on though the network is near chance.", rich_help_panel=o.IMAGES)
+    ] = False,
+    runtime: o.Runtimes = None,
+    require_gpu: o.RequireGpu = False,
+    latency_seconds: Annotated[
+        float | None, typer.Option(help="Measuring time a runtime; 0 measures nothing.", rich_help_panel=_MEASURING)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads while measuring. Default: 1.", rich_help_panel=_MEASURING)
+    ] = None,
+    exporter: o.Exporter = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="JOB.toml", help="Settings from a file.", rich_help_panel=_SEARCH)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any setting, as in options.population=20; repeatable.", rich_help_panel=_SEARCH
+        ),
+    ] = None,
+    folder: o.OutFolder = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget an earlier run in the folder.", rich_help_panel=_OUTPUT)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show the groups and what can be reached.", rich_help_panel=_OUTPUT)
+    ] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Prune a network: search, cut, prove, recover, export, measure. The same command goes on where it was stopped."""
+    targets = {"macs": macs, "params": params, "max_drop": None if max_drop is None else max_drop / 100}
+    given = {kind: value for kind, value in targets.items() if value is not None}
+    if len(given) > 1:
+        names = " and ".join(f"--{kind.replace('_', '-')}" for kind in given)
+        raise UsageError(f"{names} are given, one target is wanted", hint="leave out all but one of them")
+    flags: dict[str, Any] = {
+        "method": method,
+        "round_to": round_to,
+        "ignore": tuple(ignore) if ignore else None,
+        "streams": False if no_streams else None,
+        "seed": seed,
+        "budget": budget,
+        "recover": recover,
+        "epochs": epochs,
+        "lr": lr,
+        "batch": batch,
+        "distill": 0.0 if no_distill else None,
+        "exporter": exporter,
+        "runtimes": tuple(runtime) if runtime else None,
+        "require_gpu": True if require_gpu else None,
+        "latency_seconds": latency_seconds,
+        "threads": threads,
+        "accept_chance": True if accept_chance else None,
+    }
+    for kind, value in given.items():
+        flags |= {"target": kind, "value": value}
+    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download)
+    _prune(inputs, flags, config, settings or [], folder, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet)
+
+
+def _prune(
+    inputs: Inputs,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    settings: list[str],
+    folder: Path | None,
+    *,
+    fresh: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from compress import pipeline
+    from compress.config import make_job
+    from compress_cli.loading import writable
+    from compress_cli.look import as_data, show_inspection
+    from compress_cli.progress import listening
+
+    job = make_job(config, settings, flags)
+    folder = writable(folder or Path("runs") / f"{stem(inputs.model)}-{job.method}", folder=True)
+    network, images = inputs.open(job.seed)
+    if dry_run:
+        seen = pipeline.inspect(network, job)
+        print_json(as_data(seen)) if as_json else show_inspection(out(), network.name, seen)
+        return
+    if images is None and not quiet:
+        warn("no data: accuracy will not be measured; --data FOLDER measures it")
+    with listening(err(), quiet=quiet or as_json) as listen:
+        result = pipeline.prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
+    inputs.remember(folder)
+    _end(result, as_json)
+
+
+def _end(result: Result, as_json: bool) -> None:
+    from compress.report.store import to_text
+    from compress_cli.render import show
+
+    if as_json:
+        typer.echo(to_text(result.report), nl=False)
+    else:
+        show(out(), result.report, result.folder)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+@app.command()
+@guarded(resumes=True)
+def pick(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
+    index: Annotated[int | None, typer.Option(help="Number of the point in front.json.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="knee", help="Where accuracy begins to cost more than it saves.")] = None,
+    macs: Annotated[
+        float | None, typer.Option(help="The most accurate point that keeps at most this share of the MACs.")
+    ] = None,
+    params: Annotated[float | None, typer.Option(help="The same for parameters.")] = None,
+    model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
+    data: o.DataSource = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Make another point of a run's front real, without a new search."""
+    from dataclasses import replace
+
+    from compress import pipeline
+    from compress_cli.loading import writable
+    from compress_cli.progress import listening
+
+    if sum(value is not None for value in (index, by, macs, params)) != 1:
+        raise UsageError(
+            "which point? give exactly one of --index, --by, --macs, --params", hint=f"compress pick {run} --by knee"
+        )
+    if not run.is_dir():
+        raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
+    if folder is not None:
+        writable(folder, folder=True)
+    inputs = Inputs.of(run) if model is None else Inputs(model)
+    if data is not None:
+        inputs = replace(inputs, data=data)
+    network, images = inputs.open(_seed(run))
+    with listening(err(), quiet=quiet or as_json) as listen:
+        result = pipeline.pick(network, images, run, index=index, by=by, macs=macs, params=params, out=folder, listen=listen)
+    inputs.remember(result.folder)
+    _end(result, as_json)
+
+
+def _seed(run: Path) -> int:
+    """The run's seed divided its images, too."""
+    try:
+        return int(json.loads((run / "job.json").read_text(encoding="utf-8"))["job"]["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run") from error
+
+
+@app.command()
+@guarded()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or its report.json.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
+    as_json: o.AsJson = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show a run's report again."""
+    from compress.report import store
+    from compress.report.markdown import markdown as as_markdown
+    from compress_cli.render import show
+
+    found = store.read(run)
+    if as_json:
+        typer.echo(store.to_text(found), nl=False)
+    elif markdown:
+        typer.echo(as_markdown(found), nl=False)
+    else:
+        show(out(), found, run if run.is_dir() else run.parent)

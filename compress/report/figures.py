@@ -1,0 +1,123 @@
+"""Figures as people read them, and the rows that the terminal and the Markdown file have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from compress.report.model import Latency, Measured, Report, Width
+
+NONE = "–"
+STATES = ("base", "cut", "batch norm", "reconstructed", "fine-tuned")
+"""The states of a network in the order in which a run passes through them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of sizes.
+
+    Attributes:
+        name: what is compared.
+        before: of the unpruned network.
+        after: of the pruned one.
+        ratio: what became of it.
+    """
+
+    name: str
+    before: str
+    after: str
+    ratio: str
+
+
+def number(value: float) -> str:
+    """Three digits with a decimal prefix: ``2.93 M``."""
+    if not math.isfinite(value):
+        return NONE
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size * 0.9995:
+            return f"{_digits(value / size)} {unit}"
+    return f"{value:,.0f}"
+
+
+def byte_size(value: float) -> str:
+    """``472 kB``: decimal prefixes, as file managers have them."""
+    return NONE if value <= 0 else f"{number(value)}B" if value >= 1000 else f"{value:.0f} B"
+
+
+def percent(fraction: float, places: int = 2) -> str:
+    """``98.89 %``."""
+    return f"{100 * fraction:.{places}f} %" if math.isfinite(fraction) else NONE
+
+
+def duration(seconds: float) -> str:
+    """``3.1 ms``, ``12 s``, ``4 min 05 s``."""
+    if not math.isfinite(seconds):
+        return NONE
+    if seconds < 1e-3:
+        return f"{_digits(seconds * 1e6)} µs"
+    if seconds < 1:
+        return f"{_digits(seconds * 1e3)} ms"
+    if seconds < 60:
+        return f"{_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def ratio(before: float, after: float) -> str:
+    """``÷ 2.04 (49.0 %)``: how many times smaller, and the share that is left."""
+    return f"÷ {before / after:.2f} ({after / before:.1%})".replace("%", " %") if before > 0 and after > 0 else NONE
+
+
+def times(low: float, middle: float, high: float) -> str:
+    """``1.42 × (1.40 to 1.44)``: a ratio with its interval."""
+    return f"{middle:.2f} × ({low:.2f} to {high:.2f})"
+
+
+def sizes(report: Report) -> tuple[Row, ...]:
+    """What got smaller."""
+    before, after = report.before, report.after
+    return (
+        Row("parameters", number(before.params), number(after.params), ratio(before.params, after.params)),
+        Row("MACs (one image)", number(before.macs), number(after.macs), ratio(before.macs, after.macs)),
+        Row("ONNX file", byte_size(before.onnx_bytes), byte_size(after.onnx_bytes), ratio(before.onnx_bytes, after.onnx_bytes)),
+    )
+
+
+def accuracy(measured: Measured) -> str:
+    """``91.40 % (90.1 to 92.5, 2000 images)``."""
+    return f"{percent(measured.top1)} ({100 * measured.low:.1f} to {100 * measured.high:.1f}, {measured.images} images)"
+
+
+def accuracies(report: Report) -> tuple[tuple[str, str, str], ...]:
+    """(state, validation, test) for every state that was measured; a dash where a split was not."""
+    states = [s for s in STATES if any(a.when == s for a in report.accuracy)]
+    states += [a.when for a in report.accuracy if a.when not in STATES]
+    found = {(a.when, a.split): accuracy(a) for a in report.accuracy}
+    return tuple((s, found.get((s, "validation"), NONE), found.get((s, "test"), NONE)) for s in dict.fromkeys(states))
+
+
+def clocked(latency: Latency) -> str:
+    """The verdict of one runtime in words."""
+    speed = times(latency.low, latency.speedup, latency.high)
+    said = {"different": "faster" if latency.speedup > 1 else "slower", "same": "the same"}
+    return f"{said.get(latency.verdict, latency.verdict)}: {speed}"
+
+
+def expected(report: Report) -> str:
+    """What the MACs promise beside what was measured."""
+    promise = f"MACs promise {report.speedup_macs:.2f} ×"
+    if not report.latency:
+        return f"{promise}; latency was not measured"
+    return "; ".join(
+        [promise, *(f"{x.runtime} measured {times(x.low, x.speedup, x.high)} (batch {x.batch})" for x in report.latency)]
+    )
+
+
+def changed(report: Report) -> tuple[Width, ...]:
+    """The layers that lost channels."""
+    return tuple(w for w in report.widths if w.after != w.before)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"

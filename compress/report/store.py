@@ -1,0 +1,67 @@
+"""A report in a folder: JSON with its schema, Markdown beside it; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compress.errors import ConfigError
+from compress.report.jsonschema import schema, validate
+from compress.report.markdown import markdown
+from compress.report.model import Report
+from compress.rundir import write as place
+
+JSON, MARKDOWN, JSON_SCHEMA = "report.json", "report.md", "report.schema.json"
+
+
+def write(report: Report, folder: Path) -> None:
+    """Writes ``report.json``, ``report.schema.json`` and ``report.md`` into a folder that exists.
+
+    Raises:
+        CompressError: a file cannot be written; what was there before is still whole.
+    """
+    place(folder / JSON_SCHEMA, json.dumps(schema(), indent=2) + "\n")
+    place(folder / MARKDOWN, markdown(report))
+    # Last: who finds it finds the others too.
+    place(folder / JSON, to_text(report))
+
+
+def to_text(report: Report) -> str:
+    """The JSON text; numbers that JSON does not have become null."""
+    return json.dumps(_finite(report.to_json()), indent=2, allow_nan=False) + "\n"
+
+
+def read(path: Path) -> Report:
+    """The report of a run.
+
+    Args:
+        path: the run's folder, or its ``report.json``.
+
+    Raises:
+        ConfigError: there is none, or it is damaged.
+    """
+    file = path / JSON if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} has no {JSON}" if path.is_dir() else f"{path} does not exist",
+            hint="give the folder of a finished run; an unfinished one goes on with the command that started it",
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read as JSON: {error}", hint="run the same command with --fresh") from error
+    try:
+        return validate(data)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error.message}", hint="give a folder that this version wrote") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
