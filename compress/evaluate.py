@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -53,16 +54,17 @@ class Evaluator:
     def __init__(
         self, model: nn.Module, topology: Topology, stages: Sequence[Stage], material: Material, statistics_images: int = 128
     ) -> None:
-        self.model = model
+        # Channels last is several times faster on narrow layers; the copy is private.
+        self.model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
         self.topology = topology
         self.stages = stages
         self.material = material
         self.statistics_images = min(statistics_images, len(material.calibration))
-        self.wanted = logits(model, material.judged)
+        self.wanted = logits(self.model, material.judged)
         self.fallback = ""
         self.graph: fx.Graph | None = None
         try:
-            self.graph = symbolic(model)
+            self.graph = symbolic(self.model)
         except NotTraceable as error:
             self.fallback = error.message
         self._runner: tuple[int, str, int, StageRunner] | None = None
@@ -95,7 +97,7 @@ class Evaluator:
         self._runner = None  # frees the caches before the next ones are filled
         try:
             runner = StageRunner(
-                self.model, self.graph, self.topology, self.stages[ask.stage].groups, before, self.material.calibration[:images]
+                self.model, self.graph, self.topology, self.stages[ask.stage].groups, before, self._calibration(images)
             )
         except NotTraceable as error:
             self.fallback = error.message
@@ -122,7 +124,11 @@ class Evaluator:
         return 1.0 - float((got.argmax(dim=1) == wanted).float().mean())
 
     def _statistics(self) -> list[Tensor]:
-        return list(torch.split(self.material.calibration[: self.statistics_images], _BATCH))
+        return list(torch.split(self._calibration(self.statistics_images), _BATCH))
+
+    def _calibration(self, count: int) -> Tensor:
+        images = self.material.calibration[:count]
+        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 
 def logits(model: nn.Module, images: Tensor) -> Tensor:
@@ -132,7 +138,7 @@ def logits(model: nn.Module, images: Tensor) -> Tensor:
     model.eval()
     with torch.no_grad():
         for batch in torch.split(images, _BATCH):
-            output = model(batch)
+            output = model(batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch)
             while not isinstance(output, Tensor):
                 output = next(iter(output.values() if isinstance(output, dict) else output))
             parts.append(output.flatten(1))

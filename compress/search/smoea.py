@@ -61,7 +61,7 @@ class Smoea:
     crossover: float = 0.9
     seeds: tuple[str, ...] = ("l1", "fpgm", "taylor")
     least_images: int = 8
-    most_images: int = 128
+    most_images: int = 48
     compromises: int = 3
     finalists: int = 10
     spread: int = 8

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compress.config import Job, make_job
+from compress.errors import CompressError, ConfigError
+from compress.rundir import claim, write, write_json
+
+
+def test_precedence_is_defaults_file_settings_flags(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_text("value = 0.3\nseed = 1\nround_to = 4\n[options]\npopulation = 10\n")
+    job = make_job(file, ["seed=2", "options.generations=7"], {"round_to": 16, "value": None})
+    assert (job.value, job.seed, job.round_to) == (0.3, 2, 16)
+    assert job.options == {"population": 10, "generations": 7}
+    assert make_job() == Job()
+
+
+def test_a_job_survives_json() -> None:
+    job = make_job(settings=["options.population=20", 'ignore=["fc", "layer4.*"]'], flags={"epochs": 0})
+    again = make_job(
+        flags={k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(json.dumps(job.to_json())).items()}
+    )
+    assert again == job
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["metod='x'"], "did you mean 'method'"),
+        (["method='smoae'"], "did you mean 'smoea'"),
+        (["options.populatin=3"], "population"),
+        (["value=0"], "above 0"),
+        (["value=1.5"], "at most 1"),
+        (["value='half'"], "number"),
+        (["round_to=0"], "round_to is 0"),
+        (["budget=1"], "at least 100"),
+        (["recover='magic'"], "recover"),
+        (["seed"], "name=value"),
+    ],
+)
+def test_wrong_settings_say_what_is_wrong(settings: list[str], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_job(settings=settings)
+    assert words in str(caught.value)
+
+
+def test_no_toml(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    file.write_bytes(b"\xff\xfe not toml")
+    with pytest.raises(ConfigError, match="TOML"):
+        make_job(file)
+
+
+def test_a_folder_holds_one_job(tmp_path: Path) -> None:
+    with claim(tmp_path / "run", Job(), {"network": "a"}, False):
+        pass
+    with claim(tmp_path / "run", Job(), {"network": "a"}, False):
+        pass
+    with pytest.raises(ConfigError, match="seed"), claim(tmp_path / "run", Job(seed=1), {"network": "a"}, False):
+        pass
+    with pytest.raises(ConfigError, match="network"), claim(tmp_path / "run", Job(), {"network": "b"}, False):
+        pass
+    (tmp_path / "run" / "journal.jsonl").write_text("old")
+    with claim(tmp_path / "run", Job(seed=1), {"network": "b"}, True):
+        assert not (tmp_path / "run" / "journal.jsonl").exists()
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
+    code = f"""
+from pathlib import Path
+from compress.config import Job
+from compress.rundir import claim
+with claim(Path({str(tmp_path / "run")!r}), Job(), {{}}, False):
+    print("in", flush=True); input()
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline() == "in\n"
+        with pytest.raises(ConfigError, match="another process"), claim(tmp_path / "run", Job(), {}, False):
+            pass
+    finally:
+        other.communicate("\n")
+    with claim(tmp_path / "run", Job(), {}, False):
+        pass
+
+
+def test_files_are_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "x.json"
+    write_json(target, {"a": 1})
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CompressError, match="No space left"):
+        write(target, "half")
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CompressError, match="cannot be written"), claim(tmp_path / "file" / "run", Job(), {}, False):
+        pass

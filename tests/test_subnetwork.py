@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from compress_models import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compress.evaluate import Evaluator, Material, relative
+from compress.guard import random_plan
+from compress.plan import Plan
+from compress.search.base import Ask, Fidelity
+from compress.stages import is_stream, make_stages, prunable
+from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic, values_at
+from compress.surgery import cut
+from compress.trace import trace
+
+NAMES = ("digits_net", "resnet20", "vgg14", "mobilenetv2_cifar", "lenet")
+
+
+def network(name: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    shape = {"digits_net": (1, 8, 8), "lenet": (1, 28, 28)}.get(name, (3, 32, 32))
+    images = torch.randn(6, *shape)
+    for module in model.modules():  # statistics that mean something
+        if isinstance(module, _BatchNorm):
+            module.momentum = None
+    model.train()(images)
+    return model.eval(), images
+
+
+def in_place(model: nn.Module, graph_nodes: list[str], modules: list[str], names: list[str], images: Tensor) -> list[Tensor]:
+    """The observed layers' outputs in the whole network, the stage's batch norms in training mode: another way there."""
+    whole = copy.deepcopy(model)
+    for name in modules:
+        module = whole.get_submodule(name)
+        if isinstance(module, _BatchNorm):
+            module.train()
+    seen: dict[str, Tensor] = {}
+    for name in names:
+        whole.get_submodule(name).register_forward_hook(lambda m, a, out, name=name: seen.update({name: out}))
+    with torch.no_grad():
+        whole(images)
+    return [seen[n] for n in names]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str) -> None:
+    model, images = network(name)
+    topology = trace(model, images[:1], probe=False)
+    groups, _ = prunable(topology, [])
+    graph = symbolic(model)
+    rng = np.random.default_rng(0)
+    before = Plan()
+    for stage in make_stages(topology, groups):
+        runner = StageRunner(model, graph, topology, stage.groups, before, images)
+        plan = random_plan(topology, 0.4, rng, list(stage.groups))
+        both = Plan({**before.cuts, **plan.cuts})
+        small = cut(model, topology, both)
+        nodes = {n.name: n for n in graph.nodes}
+        inside = [str(nodes[n].target) for n in runner.part.nodes if nodes[n].op == "call_module"]
+        observed = [x.name for x in runner.part.observed]
+        got = in_place(small, list(runner.part.nodes), inside, observed, images)
+        wanted = in_place(model, [], [], observed, images)
+        expected = 0.0
+        for g, w, kept in zip(got, wanted, runner.kept_outputs, strict=True):
+            w = w if kept is None else w[:, torch.from_numpy(kept)]
+            dims = tuple(d for d in range(w.dim()) if d != 1)
+            expected += float((g - w).pow(2).sum() / (w - w.mean(dim=dims, keepdim=True)).pow(2).sum()) / len(got)
+        assert runner.error(both, len(images)) == pytest.approx(expected, rel=2e-3), stage.name
+        before = both
+
+
+def test_an_untouched_stage_without_batch_norm_has_no_error() -> None:
+    model, images = network("lenet")
+    topology = trace(model, images[:1], probe=False)
+    groups, _ = prunable(topology, [])
+    for stage in make_stages(topology, groups):
+        runner = StageRunner(model, symbolic(model), topology, stage.groups, Plan(), images)
+        assert runner.error(Plan(), len(images)) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_values_at_are_the_networks_own() -> None:
+    model, images = network("resnet20")
+    graph = symbolic(model)
+    nodes = [n for n in graph.nodes if n.op == "call_module" and str(n.target).endswith("conv2")]
+    found = values_at(model, graph, images, [n.name for n in nodes])
+    wanted = in_place(model, [], [], [str(n.target) for n in nodes], images)
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_stage_ends_at_the_first_layers_after_it() -> None:
+    model, images = network("resnet20")
+    topology = trace(model, images[:1], probe=False)
+    groups, _ = prunable(topology, [])
+    stages = make_stages(topology, groups)
+    assert [s.name for s in stages][-1] == "residual streams" and all(is_stream(topology, g) for g in stages[-1].groups)
+    assert [x.name for x in cutout(symbolic(model), topology, stages[0].groups).observed] == ["layer2.0.conv1"]
+    resnet = torchvision.models.resnet18(weights=None).eval()
+    topology = trace(resnet, torch.zeros(1, 3, 64, 64), probe=False)
+    inner = [g.id for g in topology.groups if g.id.startswith("layer1")]
+    part = cutout(symbolic(resnet), topology, inner)
+    assert {x.name for x in part.observed} == {"layer2.0.conv1", "layer2.0.downsample.0"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_are_disjoint_and_complete(name: str) -> None:
+    model, images = network(name)
+    topology = trace(model, images[:1], probe=False)
+    groups, _ = prunable(topology, [])
+    stages = make_stages(topology, groups)
+    named = [g for s in stages for g in s.groups]
+    assert sorted(named) == sorted(groups) and len(named) == len(set(named))
+    assert all(0 < s.fraction <= 1 for s in stages)
+
+
+def test_ignored_layers_stay() -> None:
+    model, images = network("resnet20")
+    topology = trace(model, images[:1], probe=False)
+    groups, left = prunable(topology, ["layer2.*"])
+    assert not [g for g in groups if g.startswith("layer2")]
+    assert "conv1" not in groups  # the stream runs through layer2 too
+    assert "ignored" in left["layer2.0.conv1"]  # type: ignore[index]
+
+
+class _Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        if y.mean() > 1e9:
+            y = y * 2
+        return self.b(y).mean((2, 3))
+
+
+def test_code_that_branches_on_values_falls_back_to_whole_forwards() -> None:
+    model = _Branching().eval()
+    images = torch.randn(8, 3, 12, 12)
+    with pytest.raises(NotTraceable):
+        symbolic(model)
+    topology = trace(model, images[:1])
+    stages = make_stages(topology, prunable(topology, [])[0])
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    assert "_Branching" in evaluator.fallback
+    plan = random_plan(topology, 0.5, np.random.default_rng(0))
+    (score,) = evaluator(Ask([plan], Fidelity.STAGE, 0, 8))
+    with torch.no_grad():
+        assert score.error == pytest.approx(relative(model(images), cut(model, topology, plan)(images)), rel=1e-4)
+    assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 8)) == 8
+
+
+def test_full_scores_follow_the_labels() -> None:
+    model, images = network("digits_net")
+    topology = trace(model, images[:1], probe=False)
+    stages = make_stages(topology, prunable(topology, [])[0])
+    with torch.no_grad():
+        answers = model(images).argmax(1)
+    evaluator = Evaluator(model, topology, stages, Material(images, images, answers, "accuracy"))
+    assert evaluator.full(Plan()) <= 0.35  # batch statistics of six images stand in for the trained ones
+    agreement = Evaluator(model, topology, stages, Material(images, images, None, "agreement"))
+    plan = random_plan(topology, 0.5, np.random.default_rng(1))
+    assert agreement.full(plan) == evaluator.full(plan)
