@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compress.pipeline import Result as Result
     from compress.pipeline import inspect as inspect
     from compress.pipeline import network_from as network_from
+    from compress.pipeline import network_of as network_of
     from compress.pipeline import pick as pick
     from compress.pipeline import prune as prune
     from compress.plan import Plan as Plan
@@ -52,6 +53,7 @@ _HOMES = {
     "load": "compress.checkpoint",
     "make_job": "compress.config",
     "network_from": "compress.pipeline",
+    "network_of": "compress.pipeline",
     "open_data": "compress.data",
     "pick": "compress.pipeline",
     "prune": "compress.pipeline",
@@ -75,6 +77,7 @@ __all__ = [
     "load",
     "make_job",
     "network_from",
+    "network_of",
     "open_data",
     "pick",
     "prune",

@@ -45,8 +45,10 @@ def resolve(
 
     from compress.data import preset_for
 
-    if size is not None and (len(size) > 2 or any(side != int(side) for side in size)):
-        raise UsageError(f"--size {','.join(f'{s:g}' for s in size)}: one or two whole numbers are wanted", hint="--size 224")
+    if size is not None and (len(size) > 2 or any(side != int(side) or side < 1 for side in size)):
+        raise UsageError(
+            f"--size {','.join(f'{s:g}' for s in size)}: one or two whole numbers of pixels are wanted", hint="--size 224"
+        )
     name, channels = loaded.architecture.name, channels_of(loaded.model)
     found = loaded.preprocessing or preset_for(name)
     if channels != found.channels:

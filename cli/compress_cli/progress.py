@@ -10,8 +10,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
 from compress.report.figures import duration, percent
 
@@ -88,15 +88,14 @@ class _Bars:
         self._console = console
         self._task: TaskID | None = None
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TaskProgressColumn(),
-            TextColumn("[dim]left"),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=16, table_column=Column(width=16)),
+            TaskProgressColumn(table_column=Column(width=4, no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(width=7, no_wrap=True)),
+            TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
+            expand=True,
         )
 
     def __enter__(self) -> _Bars:

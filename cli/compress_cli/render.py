@@ -5,6 +5,7 @@ Reads the report and nothing else.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich import box
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from compress.report.figures import NONE, accuracies, changed, clocked, duration, expected, number, percent, sizes, times
+from compress.report.figures import accuracies, changed, clocked, duration, expected, judged, sizes, times
 from compress.report.model import Latency, Report
 
 _MOST_WIDTHS = 24
@@ -31,11 +32,13 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
     console.print(Panel(f"[bold]{escape(report.verdict)}[/]", title=escape(report.name), border_style=style, expand=False))
     for warning in report.warnings:
         console.print(f"[bold red]! {escape(warning)}[/]", soft_wrap=True)
-    console.print(_summary(report))
+    console.print(_sizes(report))
+    console.print(_accuracies(report) if report.accuracy else "[red]top-1 accuracy: not measured[/]\n")
     console.print(f"[bold]{escape(expected(report))}[/]", soft_wrap=True)
     for latency in report.latency:
-        for line in _latency(latency):
-            console.print(line, soft_wrap=True)
+        control = times(latency.control_low, latency.control, latency.control_high)
+        how = f"{latency.runtime}: {latency.rounds} paired rounds, {latency.clock} time; same file twice {control}"
+        console.print(f"[dim]{escape(how)}[/]", soft_wrap=True)
     console.print(f"[dim]widths[/] {escape(widths(report))}", soft_wrap=True)
     for note in report.notes:
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
@@ -43,23 +46,31 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
         _next(console, report, folder)
 
 
-def _summary(report: Report) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(("", "before", "after", "")):
-        table.add_column(column, justify="left" if index in (0, 3) else "right")
+def _sizes(report: Report) -> Table:
+    table = _table("", "before", "after", "")
     for row in sizes(report):
         table.add_row(row.name, row.before, row.after, row.ratio)
     for latency in report.latency:
-        name = f"{latency.runtime}, batch {latency.batch}, {latency.threads} thread{'s' * (latency.threads != 1)}"
+        name = f"{latency.runtime}, batch {latency.batch}" + _threads(latency.threads)
         table.add_row(escape(name), duration(latency.base_p50), duration(latency.pruned_p50), _coloured(latency))
-    shown = accuracies(report)
-    if shown:
-        table.add_section()
-        table.add_row("[dim]top-1 accuracy[/]", "[dim]validation[/]", "[dim]test[/]", "")
-    for state, validation, test in shown:
-        table.add_row(f"  {escape(state)}", validation, test, "")
-    if not shown:
-        table.add_row("top-1 accuracy", NONE, NONE, "[red]not measured[/]")
+    return table
+
+
+def _threads(threads: int) -> str:
+    return "" if threads < 1 else f", {threads} thread{'s' * (threads != 1)}"
+
+
+def _accuracies(report: Report) -> Table:
+    table = _table("top-1 (95 %)", judged(report, "validation"), judged(report, "test"))
+    for row in accuracies(report):
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if column and index else "left")
     return table
 
 
@@ -67,14 +78,6 @@ def _coloured(latency: Latency) -> str:
     faster = latency.verdict == "different" and latency.speedup > 1
     colour = "green" if faster else "yellow" if latency.verdict != "different" else "red"
     return f"[{colour}]{escape(clocked(latency))}[/]"
-
-
-def _latency(latency: Latency) -> list[str]:
-    control = times(latency.control_low, latency.control, latency.control_high)
-    lines = [
-        f"[dim]{escape(latency.runtime)}: {latency.rounds} paired rounds, {latency.clock} time; same file twice {control}[/]"
-    ]
-    return [*lines, *(f"[red]! {escape(latency.runtime)}: {escape(flag)}[/]" for flag in latency.flags)]
 
 
 def widths(report: Report) -> str:
@@ -89,17 +92,14 @@ def widths(report: Report) -> str:
 
 
 def _next(console: Console, report: Report, folder: Path) -> None:
-    points = report.search.get("front")
+    points = report.search.get("points")
     front = f" ({points} points)" if isinstance(points, int) else ""
-    console.print(
-        f"\n[dim]files in[/] {escape(str(folder))}[dim]: model.onnx, model.safetensors, report.md, front.json{front}[/]",
-        soft_wrap=True,
-    )
-    place = escape(str(folder))
-    console.print(f"[dim]next:[/]  compress pick {place} --by knee", soft_wrap=True)
+    place = shlex.quote(str(folder))
+    files = f"{folder}: model.onnx, model.safetensors, report.md, front.json{front}"
+    console.print(f"\n[dim]files in[/] {escape(files)}", soft_wrap=True)
+    commands = [f"compress pick {place} --by knee"] if (folder / "front.json").exists() else []
     if (folder / "base.onnx").exists():
-        console.print(f"       compress bench {place}/base.onnx {place}/model.onnx", soft_wrap=True)
-    console.print("       compress cite " + escape(report.method), soft_wrap=True)
-
-
-__all__ = ["number", "percent", "show", "widths"]
+        commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
+    commands.append(f"compress cite {report.method}")
+    for number, command in enumerate(commands):
+        console.print(f"[dim]{'next:' if number == 0 else '     '}[/] {escape(command)}", soft_wrap=True)

@@ -85,15 +85,26 @@ def sizes(report: Report) -> tuple[Row, ...]:
 
 
 def accuracy(measured: Measured) -> str:
-    """``91.40 % (90.1 to 92.5, 2000 images)``."""
-    return f"{percent(measured.top1)} ({100 * measured.low:.1f} to {100 * measured.high:.1f}, {measured.images} images)"
+    """``91.40 % (90.1 to 92.5)``."""
+    return f"{percent(measured.top1)} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
+
+
+def judged(report: Report, split: str) -> str:
+    """``validation, 270 images``: what a column of accuracies was measured on."""
+    counts = dict.fromkeys(a.images for a in report.accuracy if a.split == split)
+    return f"{split}, {' or '.join(map(str, counts))} images" if counts else split
 
 
 def accuracies(report: Report) -> tuple[tuple[str, str, str], ...]:
-    """(state, validation, test) for every state that was measured; a dash where a split was not."""
-    states = [s for s in STATES if any(a.when == s for a in report.accuracy)]
-    states += [a.when for a in report.accuracy if a.when not in STATES]
+    """(state, validation, test) for every state that was measured; a dash where a split was not.
+
+    The test split is read once, for the base and the final network: the final one is the last state there was.
+    """
     found = {(a.when, a.split): accuracy(a) for a in report.accuracy}
+    states = [s for s in STATES if any(when == s for when, _ in found)]
+    if ("final", "test") in found and len(states) > 1 and (states[-1], "test") not in found:
+        found[states[-1], "test"] = found.pop(("final", "test"))
+    states += [when for when, _ in found if when not in STATES]
     return tuple((s, found.get((s, "validation"), NONE), found.get((s, "test"), NONE)) for s in dict.fromkeys(states))
 
 

@@ -11,6 +11,7 @@ from compress.report.figures import (
     clocked,
     duration,
     expected,
+    judged,
     percent,
     sizes,
     times,
@@ -44,7 +45,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table(("", "before", "after", ""), [(r.name, r.before, r.after, r.ratio) for r in sizes(report)])
     yield from _section("Accuracy")
     if report.accuracy:
-        yield from _table(("network", "validation (95 % interval)", "test (95 % interval)"), accuracies(report))
+        yield from _table(("top-1 (95 % interval)", judged(report, "validation"), judged(report, "test")), accuracies(report))
     else:
         yield "Not measured."
         yield ""

@@ -1,0 +1,95 @@
+"""A report to render, and a strategy that makes any."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from compress.report.model import Latency, Measured, Report, Size, Width
+
+SAMPLE = Report(
+    name="digits-net-smoea",
+    verdict="1.42x the speed on ort-cpu, test accuracy 99.44 % -> 98.89 %",
+    warnings=("ort-cpu: noisy: the base against itself may be off by 2.7%",),
+    notes=("1 group has fewer than 16 channels",),
+    method="smoea",
+    citation="Li, Sun, Huang, Chen: SMOEA, arXiv 2211.01957",
+    target="macs <= 0.5",
+    reached=0.4985,
+    architecture="digits_net",
+    data="digits (10 classes)",
+    before=Size(2_960_000, 116_602, 469_000),
+    after=Size(1_480_000, 51_300, 209_000),
+    accuracy=(
+        Measured("base", "validation", 0.9889, 0.968, 0.996, 270),
+        Measured("cut", "validation", 0.2593, 0.211, 0.315, 270),
+        Measured("fine-tuned", "validation", 0.9556, 0.924, 0.974, 270),
+        Measured("base", "test", 0.9944, 0.98, 0.998, 359),
+        Measured("final", "test", 0.9721, 0.949, 0.985, 359),
+    ),
+    widths=(Width("stem.0", 16, 16, "narrow"), Width("stage1.0", 32, 24), Width("stage2.0", 64, 56)),
+    latency=(
+        Latency(
+            "ort-cpu", 1, 1, 49.0e-6, 42.9e-6, 60e-6, 50e-6, 1.13, 1.12, 1.14, "different", "cpu", 1.0, 0.99, 1.01, 345,
+            ("noisy: the base against itself may be off by 2.7%",),
+        ),
+    ),
+    parity={"verdict": "pass", "error": 1.7e-7},
+    guard={"error": 2.5e-16, "where": "classifier"},
+    search={"points": 12, "budget": 3000},
+    seconds={"search": 1.01, "export": 65.2},
+    digests={"network": "4da6c6cfa67e1ade"},
+    environment={"cpu": "some | processor", "versions": {"torch": "2.14.1"}},
+    job={"method": "smoea", "value": 0.5, "ignore": []},
+    command="compress prune digits-net.safetensors --data digits",
+)  # fmt: skip
+
+_TEXT = st.text(max_size=12)
+_NUMBER = st.floats(0, 1e9)
+_COUNT = st.integers(0, 10**12)
+_PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
+    max_leaves=5,
+)
+_FREE = st.dictionaries(_TEXT, _PLAIN, max_size=3)
+_TEXTS = st.lists(_TEXT, max_size=2).map(tuple)
+
+reports = st.builds(
+    Report,
+    **dict.fromkeys(["name", "verdict", "method", "citation", "target", "architecture", "data", "command"], _TEXT),
+    warnings=_TEXTS,
+    notes=_TEXTS,
+    reached=st.floats(0, 1),
+    before=st.builds(Size, _COUNT, _COUNT, _COUNT),
+    after=st.builds(Size, _COUNT, _COUNT, _COUNT),
+    accuracy=st.lists(
+        st.builds(
+            Measured,
+            st.sampled_from(["base", "cut", "fine-tuned", "final", "odd"]),
+            st.sampled_from(["validation", "test"]),
+            *[st.floats(0, 1)] * 3,
+            _COUNT,
+        ),
+        max_size=3,
+    ).map(tuple),
+    widths=st.lists(st.builds(Width, _TEXT, _COUNT, _COUNT, _TEXT), max_size=3).map(tuple),
+    latency=st.lists(
+        st.builds(
+            Latency,
+            _TEXT,
+            _COUNT,
+            _COUNT,
+            *[_NUMBER] * 7,
+            st.sampled_from(["same", "different", "inconclusive"]),
+            st.sampled_from(["wall", "cpu"]),
+            *[_NUMBER] * 3,
+            _COUNT,
+            _TEXTS,
+        ),
+        max_size=2,
+    ).map(tuple),
+    **dict.fromkeys(["parity", "guard", "search", "environment", "job"], _FREE),
+    seconds=st.dictionaries(_TEXT, _NUMBER, max_size=3),
+    digests=st.dictionaries(_TEXT, _TEXT, max_size=3),
+    schema=st.just(SAMPLE.schema),
+)
