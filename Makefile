@@ -1,0 +1,38 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Everything runs in .venv, which they create.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: all venv demo test slow lint format clean
+
+all: lint test
+
+venv: .venv/.installed
+
+# Only again when the dependencies may have changed.
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is wanted: make PYTHON=python3.11"'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,timm]'
+	touch $@
+
+demo: venv
+	$(BIN)/compress prune models/checkpoints/digits-net.safetensors --data digits --method smoea --macs 0.5 --out runs/demo
+
+test: venv
+	$(BIN)/pytest -q
+
+slow: venv
+	$(BIN)/pytest -q -m 'not gpu and not paper'
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf dist build .mypy_cache .ruff_cache .import_linter_cache .hypothesis
