@@ -20,10 +20,8 @@ from torch.overrides import TorchFunctionMode
 
 from compress.errors import PlanError, UnsupportedLayer
 from compress.plan import Plan, check, folds, kept_positions
+from compress.topology import READS as READS
 from compress.topology import Layer, LayerName, Role, Topology
-
-READS = "reads"
-"""Buffer of a convolution or linear layer that reads selected inputs only: their indices in the incoming activation."""
 
 
 def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
@@ -38,7 +36,9 @@ def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
         PlanError: the plan does not fit.
     """
     check(topology, plan)
-    return fit(model, cut_state(model.state_dict(), topology, plan))
+    whole = model.state_dict()
+    small = cut_state(whole, topology, plan)
+    return fit(model, {key: tensor.clone() if tensor is whole.get(key) else tensor for key, tensor in small.items()})
 
 
 def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> dict[str, Tensor]:
@@ -58,13 +58,17 @@ def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> di
             result[key] = _cut_map(state[key], table.get((key, 0)), table.get((key, 1)))
     for name in plan.inputs:
         layer = topology.by_layer[name]
-        result[_buffer_key(layer, READS)] = _reads(topology, plan, layer)
+        if layer.selection not in topology.tensors:  # else it is a channel map already, cut above
+            result[layer.selection] = _reads(topology, plan, layer)
+    for key, info in topology.tensors.items():
+        if info.same_as:
+            result[key] = result[info.same_as]
     return result
 
 
 def is_channel_map(key: str, topology: Topology) -> bool:
     """Whether an entry is a table of channel indices: virtually an (out, in) matrix, stored as one index per output."""
-    return key.endswith("sources") and len(topology.tensors[key].shape) == 2
+    return key.endswith(("sources", READS)) and len(topology.tensors[key].shape) == 2
 
 
 def _cut_map(sources: Tensor, kept_out: Any, kept_in: Any) -> Tensor:
@@ -87,8 +91,7 @@ def _reads(topology: Topology, plan: Plan, layer: Layer) -> Tensor:
 
 
 def _fold(tensor: Tensor, dim: int, pairs: list[tuple[int, int]]) -> Tensor:
-    removed = torch.tensor([a for a, _ in pairs], device=tensor.device)
-    heirs = torch.tensor([b for _, b in pairs], device=tensor.device)
+    removed, heirs = (torch.tensor(x, dtype=torch.int64, device=tensor.device) for x in ([a for a, _ in pairs], [b for _, b in pairs]))
     return tensor.index_add(dim, heirs, tensor.index_select(dim, removed))
 
 
@@ -96,11 +99,6 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
     if tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
-
-
-def _buffer_key(layer: Layer, name: str) -> str:
-    stem, _, _ = layer.weight.rpartition(".")
-    return f"{stem}.{name}" if stem else name
 
 
 def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
@@ -233,7 +231,7 @@ def _replace(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
             if id(old) not in memo:  # tied tensors stay tied
                 memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         else:
-            memo[id(old)] = old
+            memo.setdefault(id(old), old)
     return copy.deepcopy(model, memo)
 
 

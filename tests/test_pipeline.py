@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from compress_models import MODELS
+from torch import nn
+
+from compress import checkpoint
+from compress.config import Job, make_job
+from compress.cost import Cost, count
+from compress.data import Data, Preprocessing, open_data
+from compress.errors import ConfigError, DataError, GuardError, SearchError
+from compress.pipeline import Network, Result, choose, inspect, network_from, network_of, pick, prune
+from compress.plan import Cut, Plan
+from compress.realise import epochs_for, guarded_cut
+from compress.search.base import Fidelity, Point, Target
+from compress.topology import GroupId
+from compress.trace import trace
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
+QUICK: dict[str, Any] = {
+    "options": {"population": 8, "generations": 3},
+    "epochs": 1,
+    "latency_seconds": 0.0,
+    "budget": 20_000,
+    "exporter": "legacy",
+}
+UNIFORM: dict[str, Any] = {**QUICK, "method": "uniform", "epochs": 0, "options": {"points": 6}}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Network, Data]:
+    network = network_from(checkpoint.load(REFERENCE, zoo=MODELS))
+    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def finished(digits: tuple[Network, Data], tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, list[Any]]:
+    events: list[Any] = []
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    return prune(*digits, make_job(flags=QUICK), folder, listen=events.append), events
+
+
+def test_a_run_leaves_what_it_promises(digits: tuple[Network, Data], finished: tuple[Result, list[Any]]) -> None:
+    result, events = finished
+    network, data = digits
+    topology = trace(network.model, torch.zeros(1, 1, 8, 8))
+    report = result.report
+    assert 0.3 < report.reached <= 0.5
+    real = sum(p.numel() for p in result.model.parameters())
+    assert report.after.params == real == count(topology, result.plan).params
+    names = {p.name for p in result.folder.iterdir()}
+    assert {"plan.json", "front.json", "front.svg", "journal.jsonl", "model.safetensors", "model.onnx", "base.onnx"} <= names
+    assert {"report.json", "report.md", "job.json"} <= names and not [n for n in names if n.endswith(".tmp")]
+    whens = [a.when for a in report.accuracy]
+    assert whens == ["base", "cut", "batch norm", "reconstructed", "fine-tuned", "base", "final"]
+    assert report.guard["error"] <= 1e-5 and report.parity["verdict"] == "pass"
+    assert {"Phase", "PhaseDone", "Table", "Asked", "EpochDone"} <= {type(e).__name__ for e in events}
+    session = onnxruntime.InferenceSession(result.onnx, providers=["CPUExecutionProvider"])
+    images = data.calibration.images(5)
+    with torch.no_grad():
+        wanted = result.model(images).numpy()
+    assert np.abs(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0] - wanted).max() < 1e-4
+    said = session.get_modelmeta().custom_metadata_map
+    assert said["parent"] == network.digest and said["plan"] == result.plan.digest
+
+
+def test_the_pruned_file_reloads_without_the_original(finished: tuple[Result, list[Any]]) -> None:
+    result, _ = finished
+    again = checkpoint.load(result.folder / "model.safetensors", zoo=MODELS)
+    images = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(again.model(images), result.model.eval()(images))
+    assert again.plan == result.plan
+
+
+def test_the_test_split_is_read_once_at_the_end(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    network, data = digits
+    seen: list[str] = []
+
+    class Spy:
+        def __init__(self, split: Any) -> None:
+            self.split = split
+
+        def __len__(self) -> int:
+            return len(self.split)
+
+        def __getattr__(self, name: str) -> Any:
+            seen.append(name)
+            return getattr(self.split, name)
+
+    watched = replace(data, test=Spy(data.test))  # type: ignore[arg-type]
+    phases: list[tuple[str, int]] = []
+
+    def listen(event: Any) -> None:
+        if type(event).__name__ == "Phase":
+            phases.append((event.name, sum(n in ("batches", "images") for n in seen)))
+
+    prune(network, watched, make_job(flags=UNIFORM), tmp_path / "r", listen=listen)
+    before = dict(phases)
+    assert before["test"] == 0 and sum(n == "batches" for n in seen) == 2  # base and final
+
+
+def test_the_same_call_again_only_reads(digits: tuple[Network, Data], finished: tuple[Result, list[Any]]) -> None:
+    result, _ = finished
+    events: list[Any] = []
+    again = prune(*digits, make_job(flags=QUICK), result.folder, listen=events.append)
+    assert not events and again.report == result.report and again.plan == result.plan
+    with pytest.raises(ConfigError, match="seed"):
+        prune(*digits, make_job(flags={**QUICK, "seed": 1}), result.folder)
+
+
+def test_another_point_is_picked_without_a_search(
+    digits: tuple[Network, Data], finished: tuple[Result, list[Any]], tmp_path: Path
+) -> None:
+    result, _ = finished
+    front = json.loads((result.folder / "front.json").read_text())["points"]
+    assert [p["macs"] for p in front] == sorted(p["macs"] for p in front)
+    events: list[Any] = []
+    picked = pick(*digits, result.folder, index=0, out=tmp_path / "first", listen=events.append)
+    assert picked.report.after.macs == front[0]["macs"]
+    assert "Asked" not in {type(e).__name__ for e in events}
+    for wrong in ({"index": 99}, {"macs": 0.001}, {}, {"by": "magic"}, {"index": 0, "macs": 0.5}):
+        with pytest.raises(ConfigError):
+            pick(*digits, result.folder, **wrong)
+
+
+def test_without_data_nothing_is_claimed(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    result = prune(digits[0], None, make_job(flags=QUICK), tmp_path / "blind")
+    assert result.report.accuracy == ()
+    assert any("accuracy was not measured" in w for w in result.report.warnings)
+    assert result.onnx.exists()
+
+
+def test_targets(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    by_params = prune(*digits, make_job(flags={**QUICK, "target": "params", "value": 0.4}), tmp_path / "params")
+    assert by_params.report.after.params / by_params.report.before.params <= 0.4
+    by_drop = prune(*digits, make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.05}), tmp_path / "drop")
+    assert "allowed drop" in by_drop.report.search["chosen"]
+
+
+def test_an_unreachable_target_names_the_nearest(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="at least") as caught:
+        prune(*digits, make_job(flags={**QUICK, "value": 0.001}), tmp_path / "r")
+    nearest = float(caught.value.hint.split("--macs ")[1].split(";")[0])
+    assert nearest < 0.2
+    assert not (tmp_path / "r" / "plan.json").exists()
+
+
+def test_an_untrained_network_stops(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    untrained = network_of(MODELS["digits_net"]().eval(), digits[0].preprocessing)
+    with pytest.raises(DataError, match="normalisation or labels"):
+        prune(untrained, digits[1], make_job(flags=QUICK), tmp_path / "r")
+
+
+def test_everything_ignored_is_an_error(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match="no group"):
+        prune(*digits, make_job(flags={**QUICK, "ignore": ("*",)}), tmp_path / "r")
+
+
+def test_wrong_surgery_leaves_no_model(digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compress import realise
+
+    def wrong(model: nn.Module, topology: Any, plan: Plan) -> nn.Module:
+        small = right(model, topology, plan)
+        with torch.no_grad():
+            next(p for p in small.parameters() if p.dim() == 4).mul_(1.01)
+        return small
+
+    right = realise.cut
+    monkeypatch.setattr(realise, "cut", wrong)
+    with pytest.raises(GuardError, match="computes something else"):
+        prune(*digits, make_job(flags=QUICK), tmp_path / "r")
+    assert not {p.name for p in (tmp_path / "r").iterdir()} & {"model.safetensors", "model.onnx", "report.json"}
+
+
+def test_counted_parameters_must_be_real(digits: tuple[Network, Data]) -> None:
+    network, _ = digits
+    topology = trace(network.model, torch.zeros(1, 1, 8, 8))
+    small, seen = guarded_cut(network.model, topology, Plan(), torch.randn(3, 1, 8, 8))
+    assert seen.error == 0.0 and all(p.requires_grad for p in small.parameters())
+
+
+def test_inspection_says_what_and_why(digits: tuple[Network, Data]) -> None:
+    found = inspect(digits[0], Job(ignore=("layer1.*",)))
+    assert sum(r.macs for r in found.layers) == found.cost.macs
+    reasons = {r.name: r.why_not for r in found.layers if not r.group}
+    assert "output" in reasons["classifier"]  # type: ignore[index]
+    assert 0 < found.least["macs"] < 1 and found.least_unaligned["macs"] <= found.least["macs"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "index"), [("macs", 0.5, 2), ("macs", 0.25, 1), ("max_drop", 0.05, 2), ("macs", 0.05, 0)]
+)
+def test_choice(kind: str, value: float, index: int) -> None:
+    figures = ((0.1, 0.4), (0.2, 0.3), (0.45, 0.12), (0.8, 0.1))
+    points = [
+        Point(Plan({GroupId("g"): Cut((i,))}), error, Cost(int(1000 * share), 1), Fidelity.FULL)
+        for i, (share, error) in enumerate(figures)
+    ]
+    shares = {p.plan: p.cost.macs / 1000 for p in points}
+    chosen, why = choose(tuple(points), Target(kind, value), lambda plan: shares[plan], 0.1)
+    assert points.index(chosen) == index and why
+
+
+def test_epochs_by_the_number_of_images() -> None:
+    assert epochs_for(Job(), 43_000) == 3 and epochs_for(Job(), 990) == 30 and epochs_for(Job(epochs=7), 10) == 7
+
+
+def test_a_module_in_memory_is_pruned_in_three_lines(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = MODELS["lenet"](size=28, in_channels=1)
+    network = network_of(model.eval(), Preprocessing((0.5,), (0.5,), (28, 28), None))
+    result = prune(network, None, make_job(flags=UNIFORM), tmp_path / "r")
+    assert result.report.after.macs < result.report.before.macs
+
+
+def _run_quickly(folder: Path, seconds: float | None) -> int | None:
+    """The same command in a process of its own; killed after so many seconds, unless it ended before."""
+    code = f"""
+import sys, warnings
+warnings.simplefilter("ignore")
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from pathlib import Path
+from compress_models import MODELS
+from compress import checkpoint
+from compress.config import make_job
+from compress.data import open_data
+from compress.pipeline import network_from, prune
+network = network_from(checkpoint.load({str(REFERENCE)!r}, zoo=MODELS))
+data = open_data("digits", preprocessing=network.preprocessing, num_classes=10)
+print("ready", flush=True)
+prune(network, data, make_job(flags={QUICK!r}), Path({str(folder)!r}))
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        return _killed(process, seconds)
+
+
+def _killed(process: subprocess.Popen[str], seconds: float | None) -> int:
+    assert process.stdout is not None
+    process.stdout.readline()
+    if seconds is not None:
+        time.sleep(seconds)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+    return process.wait()
+
+
+def _resumes(finished: Result, folder: Path, delays: list[float]) -> None:
+    for delay in delays:
+        _run_quickly(folder, delay)
+        for path in folder.glob("*.json") if folder.exists() else []:
+            json.loads(path.read_text())  # whole, or not there
+    assert _run_quickly(folder, None) == 0
+    assert (folder / "plan.json").read_bytes() == (finished.folder / "plan.json").read_bytes()
+    assert (folder / "front.json").read_bytes() == (finished.folder / "front.json").read_bytes()
+
+
+def test_killed_and_called_again_it_ends_with_the_same_plan(finished: tuple[Result, list[Any]], tmp_path: Path) -> None:
+    _resumes(finished[0], tmp_path / "r", [1.5])
+
+
+@pytest.mark.slow
+def test_killed_at_many_moments(finished: tuple[Result, list[Any]], tmp_path: Path) -> None:
+    draw = random.Random(0)
+    for i in range(5):
+        _resumes(finished[0], tmp_path / str(i), [draw.uniform(0.05, 6.0) for _ in range(2)])
