@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from PIL import Image
 from reports import SAMPLE, reports
 from rich.console import Console
 from torch import nn
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from compress import events, train
@@ -461,7 +464,9 @@ STORY = (
     events.Warned("no [bold]data[/]"),
     events.Table("reach", ("", "least"), (("macs", "0.048"),)),
     train.Progress(1, 2, 5, 10, 0.7, 0.1, 1.0),
-    train.EpochDone(1, 2, 0.7, 0.9, 3.0),
+    train.EpochDone(1, 2, 0.8, 0.9, 0.3),
+    train.EpochDone(1, 2, 0.7, 0.9, 30.0),
+    train.EpochDone(2, 2, 0.6, 0.9, 0.3),
     train.Resumed(2, 2, 0, 10),
     latency.WarmedUp("base", 3, 0.1),
     latency.Progress(10, 1.0, 2.0, None),
@@ -477,8 +482,10 @@ def test_progress_tells_the_story(terminal: bool) -> None:
     with progress.listening(console, quiet=False) as listen:
         for event in STORY:
             listen(event)
-    for wanted in ("search, 12.0 s", "no [bold]data[/]", "0.048", "epoch 1 of 2: loss 0.700", "goes on at epoch 2 of 2"):
+    for wanted in ("search, 12.0 s", "no [bold]data[/]", "0.048", "epoch 1 of 2: loss 0.700", "epoch 2 of 2: loss 0.600"):
         assert wanted in page.getvalue()
+    assert "goes on at epoch 2 of 2" in page.getvalue()
+    assert "loss 0.800" not in page.getvalue(), "a line for every short epoch is noise"
 
 
 def test_quiet_is_quiet() -> None:
@@ -552,6 +559,19 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_the_readme_speaks_of_commands_and_options_that_are_there() -> None:
+    root = get_command(app)
+    assert isinstance(root, TyperGroup)
+    pages = [DIGITS.parents[2] / "README.md", DIGITS.parents[2] / "CONTRIBUTING.md"]
+    lines = [line for page in pages for block in page.read_text().split("```")[1::2] for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("compress ")]
+    assert len(commands) >= 8
+    for name, *arguments in commands:
+        known = {option for parameter in root.commands[name].params for option in parameter.opts}
+        unknown = {a for a in arguments if a.startswith("--")} - known - {"--help"}
+        assert not unknown, f"compress {name} has no {unknown}"
 
 
 def test_python_m_works() -> None:

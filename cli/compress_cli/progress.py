@@ -52,13 +52,14 @@ def position(event: Any) -> Position | None:
 
 
 def remark(event: Any) -> str:
-    """What an event says in words; empty where it only moves the bar."""
+    """What an event says in words; empty where it only moves the bar, as short epochs do but for the last."""
     from compress import train
 
     match event:
         case train.EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
             seen = f"training accuracy {percent(accuracy, 1)}"
-            return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}"
+            told = seconds >= EVERY or epoch == epochs
+            return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}" if told else ""
         case train.Resumed(epoch=epoch, epochs=epochs, step=step):
             return f"goes on at epoch {epoch} of {epochs}, step {step}"
     return ""
