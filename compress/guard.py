@@ -71,16 +71,13 @@ def verify(
     attributes(small)
     masked = simulate(model, topology, plan)
     readers = sorted({layer.name for g in plan.cuts for layer in topology.readers(g)} | set(plan.inputs))
-    readers = [name for name in readers if _is_layer(model, name)]
     table = kept_positions(topology, plan)
-    kept = {}
-    for name in readers:
-        layer = topology.by_layer[name]
-        slot = (layer.weight, layer.write_dim)
-        if slot in table and not (layer.kind == "conv_transpose" and layer.cardinality > 1):
-            kept[name] = torch.from_numpy(table[slot])
-        elif slot in table:
-            readers.remove(name)
+    slots = {name: (topology.by_layer[name].weight, topology.by_layer[name].write_dim) for name in readers}
+    opaque = {
+        name for name in readers if topology.by_layer[name].kind == "conv_transpose" and topology.by_layer[name].cardinality > 1
+    }
+    readers = [name for name in readers if _is_layer(model, name) and not (name in opaque and slots[name] in table)]
+    kept = {name: torch.from_numpy(table[slots[name]]) for name in readers if slots[name] in table}
     wanted = _observe(masked, readers, inputs, kept)
     try:
         got = _observe(small, readers, inputs, {})

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.errors import PlanError
-from compress.topology import ChannelGroup, GroupId, LayerName, Member, Slot, TensorInfo, Topology
+from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, Slot, TensorInfo, Topology
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
@@ -133,10 +133,12 @@ def check(topology: Topology, plan: Plan) -> None:
         found = topology.by_layer.get(layer)
         if found is None:
             raise PlanError(f"the plan selects inputs of {layer!r}, which is no convolution or linear layer here")
-        if found.cardinality > 1:
-            raise PlanError(f"{layer}: a grouped convolution cannot select inputs")
+        if not selectable(topology, found):
+            raise PlanError(
+                f"{layer}: a grouped convolution, a bare parameter, a tied or a standardised weight cannot select inputs"
+            )
         width = topology.tensors[found.weight].shape[found.read_dim]
-        if not reads or len(set(reads)) != len(reads) or max(reads) >= width or sorted(reads) != list(reads):
+        if not reads or len(set(reads)) != len(reads) or min(reads) < 0 or max(reads) >= width or sorted(reads) != list(reads):
             raise PlanError(f"{layer}: selected inputs must be ascending, unique and below {width}, and at least one")
     for (key, dim), kept in kept_positions(topology, plan).items():
         if len(kept) == 0:
@@ -144,6 +146,12 @@ def check(topology: Topology, plan: Plan) -> None:
                 f"{key}: dimension {dim} would lose all {topology.tensors[key].shape[dim]} entries",
                 hint="keep at least one channel of it",
             )
+
+
+def selectable(topology: Topology, layer: Layer) -> bool:
+    """Whether a layer may read selected inputs: a module of its own, not grouped, its weight used as it is."""
+    tied = any(t.same_as == layer.weight for t in topology.tensors.values())
+    return layer.cardinality == 1 and layer.name != layer.weight and not tied and not layer.standardised
 
 
 def _check_cut(group: ChannelGroup, cut: Cut) -> None:
@@ -155,9 +163,9 @@ def _check_cut(group: ChannelGroup, cut: Cut) -> None:
     ascending = sorted(keep)
     if not cut.fold and list(keep) == ascending:
         return
+    if any(_counts(m, keep) != _counts(m, ascending) for m in group.members):
+        raise PlanError(f"group {group.id}: channels can only change places with channels that take as many")
     orbit_of = {c: i for i, orbit in enumerate(group.orbits()) for c in orbit}
-    if any(orbit_of[a] != orbit_of[b] for a, b in zip(keep, ascending, strict=True)):
-        raise PlanError(f"group {group.id}: channels can only change places with channels of the same layers")
     kept = set(keep)
     for removed, heir in cut.fold.items():
         if not 0 <= removed < group.size or removed in kept or heir not in kept:
@@ -166,13 +174,17 @@ def _check_cut(group: ChannelGroup, cut: Cut) -> None:
             raise PlanError(f"group {group.id}: channels {removed} and {heir} belong to different layers, no fold possible")
 
 
+def _counts(member: Member, channels: Sequence[int]) -> list[int]:
+    return [len(member.positions[c]) for c in channels if member.positions[c]]
+
+
 def _ordered(member: Member, keep: Sequence[int]) -> dict[int, int]:
-    """Position that stays in ascending order -> position that stands there after the reordering."""
-    return {
-        a: b
-        for slow, fast in zip(sorted(keep), keep, strict=True)
-        for a, b in zip(member.positions[slow], member.positions[fast], strict=True)
-    }
+    """Position that stays in ascending order -> position that stands there after the reordering.
+
+    Channels that a tensor lacks (a zero-padded shortcut adds them later) take no place in it.
+    """
+    slow, fast = ([p for c in order for p in member.positions[c]] for order in (sorted(keep), keep))
+    return dict(zip(slow, fast, strict=True))
 
 
 def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int64]]:
@@ -201,9 +213,10 @@ def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int6
             table[key, dim] = order[stays]
     for name, reads in plan.inputs.items():
         layer = topology.by_layer[name]
-        slot = (layer.weight, layer.read_dim)
-        whole = table.get(slot, np.arange(topology.tensors[layer.weight].shape[layer.read_dim]))
-        table[slot] = whole[np.isin(whole, reads)]
+        for slot in ((layer.weight, layer.read_dim), (layer.selection, 0)):
+            if slot[0] in topology.tensors:
+                whole = table.get(slot, np.arange(topology.tensors[slot[0]].shape[slot[1]]))
+                table[slot] = whole[np.isin(whole, reads)]
     return table
 
 
@@ -214,7 +227,7 @@ def folds(topology: Topology, plan: Plan) -> dict[Slot, list[tuple[int, int]]]:
         if not cut.fold:
             continue
         for member in topology.by_id[group_id].members:
-            if member.role.value != "reads":
+            if member.role is not Role.READS:
                 continue
             pairs = table.setdefault((member.key, member.dim), [])
             for removed, heir in cut.fold.items():
@@ -227,26 +240,28 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
 
     Nothing is traced again. ``cut(cut(m, T, p), restrict(T, p), q)`` equals ``cut(m, T, compose(T, p, q))``.
     """
-    table = kept_positions(topology, plan)
-    new_index = {slot: {int(old): new for new, old in enumerate(kept)} for slot, kept in table.items()}
+    table, arriving = kept_positions(topology, plan), kept_positions(topology, Plan(plan.cuts))
+    selecting = {(x.weight, x.read_dim): x.selection for x in topology.layers if x.name in plan.inputs}
+    selecting = {slot: key for slot, key in selecting.items() if key not in topology.tensors}
     groups = []
     for group in topology.groups:
         keep = plan.cuts[group.id].keep if group.id in plan.cuts else keep_all(group)
         members = []
         for member in group.members:
-            places = new_index.get((member.key, member.dim))
-            positions = tuple(
-                tuple(sorted(i if places is None else places[i] for i in member.positions[c] if places is None or i in places))
-                for c in keep
-            )
-            members.append(replace(member, positions=positions))
-        groups.append(ChannelGroup(group.id, len(keep), tuple(members)))
-    tensors = {
-        key: TensorInfo(
-            tuple(len(table[key, d]) if (key, d) in table else n for d, n in enumerate(info.shape)), info.parameter, info.sites
-        )
-        for key, info in topology.tensors.items()
-    }
+            slot = (member.key, member.dim)
+            members.append(replace(member, positions=_renumbered(member, keep, table.get(slot))))
+            if slot in selecting:  # the new table of selected inputs: rows are what is read, columns what arrives
+                rows, columns = members[-1].positions, _renumbered(member, keep, arriving.get(slot))
+                members.append(Member(selecting[slot], 0, Role.WRITES, rows))
+                members.append(Member(selecting[slot], 1, Role.WRITES, columns))
+        groups.append(ChannelGroup(group.id, len(keep), tuple(members), _kinds(topology, plan, group, keep)))
+    tensors: dict[str, TensorInfo] = {}
+    for key, info in topology.tensors.items():
+        shape = tuple(len(table[key, d]) if (key, d) in table else n for d, n in enumerate(info.shape))
+        tensors[key] = replace(info, shape=tensors[info.same_as].shape if info.same_as else shape)
+    for (key, dim), selection in selecting.items():
+        width = topology.tensors[key].shape[dim]
+        tensors[selection] = TensorInfo((len(table[key, dim]), len(arriving.get((key, dim), range(width)))), False)
     layers = []
     for layer in topology.layers:
         before, after = topology.tensors[layer.weight].shape, tensors[layer.weight].shape
@@ -255,6 +270,25 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
             ratio = (after[0], before[0])
         layers.append(replace(layer, cardinality=layer.cardinality * ratio[0] // ratio[1]))
     return replace(topology, groups=tuple(groups), tensors=tensors, layers=tuple(layers))
+
+
+def _kinds(topology: Topology, plan: Plan, group: ChannelGroup, keep: Sequence[int]) -> tuple[int, ...]:
+    """Channels of which a layer reads other positions now (some pixels after a flatten) change places no more."""
+    reads = {(x.weight, x.read_dim): set(plan.inputs[x.name]) for x in topology.layers if x.name in plan.inputs}
+    members = [(m, reads[m.key, m.dim]) for m in group.members if (m.key, m.dim) in reads]
+    if not members:
+        return tuple(group.kinds[c] for c in keep) if group.kinds else ()
+    seen: dict[Any, int] = {}
+    patterns = [(group.kinds[c : c + 1], [[i in read for i in m.positions[c]] for m, read in members]) for c in keep]
+    return tuple(seen.setdefault(str(pattern), len(seen)) for pattern in patterns)
+
+
+def _renumbered(member: Member, keep: Sequence[int], kept: NDArray[np.int64] | None) -> tuple[tuple[int, ...], ...]:
+    """The positions of the kept channels in a dimension of which only these indices are left."""
+    if kept is None:
+        return tuple(member.positions[c] for c in keep)
+    new = {int(old): i for i, old in enumerate(kept)}
+    return tuple(tuple(sorted(new[i] for i in member.positions[c] if i in new)) for c in keep)
 
 
 def compose(topology: Topology, first: Plan, second: Plan) -> Plan:
@@ -288,12 +322,10 @@ def compose(topology: Topology, first: Plan, second: Plan) -> Plan:
 
 def widths(topology: Topology, plan: Plan) -> dict[LayerName, tuple[int, int]]:
     """Layer -> output channels before and after."""
-    table = kept_positions(topology, plan)
-    result = {}
-    for layer in topology.layers:
-        before = topology.tensors[layer.weight].shape[layer.write_dim]
-        if layer.kind == "conv_transpose":
-            before *= layer.cardinality if not layer.depthwise else 1
-        after = len(table[layer.weight, layer.write_dim]) if (layer.weight, layer.write_dim) in table else before
-        result[layer.name] = (before, after)
-    return result
+    after = restrict(topology, plan)
+    return {a.name: (_width(topology, a), _width(after, b)) for a, b in zip(topology.layers, after.layers, strict=True)}
+
+
+def _width(topology: Topology, layer: Layer) -> int:
+    made = topology.tensors[layer.weight].shape[layer.write_dim]
+    return made * layer.cardinality if layer.kind == "conv_transpose" else made

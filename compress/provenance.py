@@ -11,7 +11,7 @@ Label 0 is "no channel": constants and spatial padding.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Provenance:
         frozen: channel class -> why it cannot be cut.
         moment_norms: modules that take moments over channels.
         attention: whether the run contained attention.
+        fixed_macs: of layers whose weight is computed.
     """
 
     labels: dict[Slot, NDArray[np.int64]] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Provenance:
     frozen: dict[int, str] = field(default_factory=dict)
     moment_norms: list[LayerName] = field(default_factory=list)
     attention: bool = False
+    fixed_macs: int = 0
 
 
 def follow(model: nn.Module, example: Tensor, keys: Mapping[int, str]) -> Provenance:
@@ -151,11 +153,13 @@ class _Weight:
         key: state_dict key.
         index: flat index into the parameter, in the shape of the view.
         rows_only: a row depends on everything it reads (weight standardisation), so nothing it reads may go.
+        per_row: keys of the parameters that scale or shift its rows.
     """
 
     key: str
     index: Tensor
     rows_only: bool = False
+    per_row: tuple[str, ...] = ()
 
 
 class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -295,11 +299,12 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             index = func(*tree_map_only(Tensor, lambda t: weight.index if t is parameters[0] else t, args), **_plain(kwargs))
             pairs = zip(tree_flatten(out)[0], tree_flatten(index)[0], strict=True)
             for tensor, entries in pairs:
-                self.weights[tensor] = _Weight(weight.key, entries, weight.rows_only)
+                self.weights[tensor] = replace(weight, index=entries)
         elif torch.Tag.pointwise in func.tags and len(big) == 1 and isinstance(out, Tensor) and out.shape == big[0].shape:
             self.weights[out] = known[0]
         elif name in _BATCH_NORMS and isinstance(args[0], Tensor) and args[0] in self.weights:
-            self.weights[out[0]] = _Weight(self.weights[args[0]].key, self.weights[args[0]].index, rows_only=True)
+            gains = [self.weights[t].key for t in args[1:3] if isinstance(t, Tensor) and t in self.weights]
+            self.weights[out[0]] = replace(self.weights[args[0]], rows_only=True, per_row=tuple(gains))
         else:
             reason = f"it is computed from parameters by {name}"
             self._each(out, lambda t: self.track(t, self.opaque(t.shape, reason)) if t.numel() > 1 else None)
@@ -330,16 +335,19 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         whole = index.shape == self.shapes[weight.key] and bool((index.flatten() == torch.arange(index.numel())).all())
         return weight if whole else None
 
-    def _layer(self, key: str, kind: str, cardinality: int, depthwise: bool, sites: int) -> None:
+    def _layer(self, key: str, kind: str, cardinality: int, depthwise: bool, sites: int, weight: _Weight) -> None:
         stem, _, last = key.rpartition(".")
         name = LayerName(stem if last == "weight" and stem else key)
-        self.result.layers.setdefault(key, Layer(name, kind, key, cardinality, depthwise))
+        self.result.layers.setdefault(key, Layer(name, kind, key, cardinality, depthwise, weight.rows_only))
+        for scale in weight.per_row:
+            self.slot(scale, 0, torch.from_numpy(self.result.labels[key, 0]))
         self.result.sites[key] = self.result.sites.get(key, 0) + sites
 
     def _convolution(self, args: Any, out: Tensor) -> None:
         x, weight, bias, transposed, cardinality = args[0], args[1], args[2], args[6], args[8]
         known = self._whole_weight(weight)
         if known is None or x not in self.activations:
+            self.result.fixed_macs += (x if transposed else out).shape[2:].numel() * weight.numel()
             return self._unknown("convolution with a computed weight", [t for t in (x, weight) if t in self.activations], out)
         key, arriving = known.key, self._per_channel(self.label_of(x))
         spatial = (x if transposed else out).shape[2:].numel()
@@ -353,7 +361,7 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.slot(key, 0, arriving if transposed else leaving)
         else:
             leaving = self._dense(key, arriving, cardinality, out.shape[1], transposed=transposed)
-        self._layer(key, kind, cardinality, depthwise, spatial)
+        self._layer(key, kind, cardinality, depthwise, spatial, known)
         self._bias(bias, leaving)
         self._spread(leaving, out)
 
@@ -382,12 +390,13 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         bias, x, weight = args[:3]
         known = self._whole_weight(weight, transposed=True)
         if known is None or x not in self.activations:
+            self.result.fixed_macs += len(x) * weight.numel()
             return self._unknown("matrix product of activations", [t for t in (x, weight) if t in self.activations], out)
         arriving = self._per_channel(self.label_of(x))
         if known.rows_only:
             self.freeze(arriving, "a standardised weight reads it")
         leaving = self._dense(known.key, arriving, 1, out.shape[1], transposed=False)
-        self._layer(known.key, "linear", 1, False, x.shape[0])
+        self._layer(known.key, "linear", 1, False, x.shape[0], known)
         self._bias(bias, leaving)
         self._spread(leaving, out)
 
@@ -553,11 +562,14 @@ def _plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def tensor_table(
     state: Mapping[str, Tensor], parameters: set[str], sites: Mapping[str, int], run: Provenance
 ) -> dict[str, TensorInfo]:
-    """Shapes of every state_dict entry; a channel map is virtually an (out, in) matrix."""
-    table = {}
+    """Shapes of every state_dict entry (``keep_vars``, to see ties); a channel map is virtually an (out, in) matrix."""
+    table: dict[str, TensorInfo] = {}
+    first: dict[int, str] = {}
     for key, tensor in state.items():
         shape = tuple(tensor.shape)
         if (key, 1) in run.labels and len(shape) == 1:
             shape = (shape[0], len(run.labels[key, 1]))
-        table[key] = TensorInfo(shape, key in parameters, sites.get(key, 0))
+        same_as = first.setdefault(id(tensor), key)
+        own = same_as == key
+        table[key] = TensorInfo(shape, own and key in parameters, sites.get(key, 0), "" if own else same_as)
     return table

@@ -8,7 +8,7 @@ survive.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
@@ -38,7 +38,8 @@ def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     check(topology, plan)
     whole = model.state_dict()
     small = cut_state(whole, topology, plan)
-    return fit(model, {key: tensor.clone() if tensor is whole.get(key) else tensor for key, tensor in small.items()})
+    own = {key: tensor.clone() if tensor is whole.get(key) else tensor for key, tensor in small.items()}
+    return fit(model, own, depthwise={layer.name for layer in topology.layers if layer.depthwise})
 
 
 def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> dict[str, Tensor]:
@@ -91,7 +92,9 @@ def _reads(topology: Topology, plan: Plan, layer: Layer) -> Tensor:
 
 
 def _fold(tensor: Tensor, dim: int, pairs: list[tuple[int, int]]) -> Tensor:
-    removed, heirs = (torch.tensor(x, dtype=torch.int64, device=tensor.device) for x in ([a for a, _ in pairs], [b for _, b in pairs]))
+    removed, heirs = (
+        torch.tensor(x, dtype=torch.int64, device=tensor.device) for x in ([a for a, _ in pairs], [b for _, b in pairs])
+    )
     return tensor.index_add(dim, heirs, tensor.index_select(dim, removed))
 
 
@@ -190,7 +193,7 @@ def _mask_norm(module: nn.Module, kept: Tensor) -> None:
     module.kept = kept
 
 
-def fit(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+def fit(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[str] | None = None) -> nn.Module:
     """A copy of a network that holds exactly these tensors, with module attributes taken from their shapes.
 
     This is how a cut network is made and how a pruned file is reloaded: nothing is traced.
@@ -198,6 +201,8 @@ def fit(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     Args:
         model: the architecture at its original size; left as it is.
         state: the tensors by state_dict key; ``<layer>.reads`` buffers turn the layer into one that selects its inputs.
+        depthwise: names of the convolutions whose conv-groups follow their channels; by default those with one input channel
+            per conv-group, which is right for every network that was not cut yet.
 
     Raises:
         PlanError: tensors are missing or too many, or a shape makes no sense for its module.
@@ -215,7 +220,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     result = _replace(model, {k: v for k, v in state.items() if k in own})
     originals = dict(model.named_modules())
     for name, module in result.named_modules():
-        refresh_attributes(module, originals[name], name)
+        refresh_attributes(module, originals[name], name, depthwise=None if depthwise is None else name in depthwise)
     for key in sorted(selecting):
         name = key.rpartition(".")[0]
         select_inputs(result.get_submodule(name), state[key].clone(), name)
@@ -240,18 +245,18 @@ def own_tensors(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model)
 
 
-def refresh_attributes(module: nn.Module, original: nn.Module, name: str) -> None:
+def refresh_attributes(module: nn.Module, original: nn.Module, name: str, *, depthwise: bool | None = None) -> None:
     """Sets in_channels, num_features and their like from the tensors' shapes.
 
-    A convolution whose original weight reads one channel per conv-group follows its channels (depthwise); any other
-    keeps its number of conv-groups.
+    The conv-groups of a depthwise convolution (by default: one with as many as input channels) follow its channels; any
+    other keeps their number.
 
     Raises:
         PlanError: the shapes do not divide.
     """
     if isinstance(module, _ConvNd) and isinstance(original, _ConvNd):
         new, old = module.weight.shape, original.weight.shape
-        if original.groups > 1 and old[1] == 1:
+        if original.groups > 1 and (original.in_channels == original.groups if depthwise is None else depthwise):
             module.groups, rest = divmod(original.groups * new[0], old[0])
             if rest or module.groups < 1:
                 raise PlanError(

@@ -24,6 +24,9 @@ GroupId = NewType("GroupId", str)
 LayerName = NewType("LayerName", str)
 """A module's name as in ``model.named_modules()``; for a bare parameter, the parameter's own name."""
 
+READS = "reads"
+"""Buffer of a convolution or linear layer that reads selected inputs only: their indices in the incoming activation."""
+
 Slot = tuple[str, int]
 """One dimension of one tensor: ``(state_dict key, dim)``."""
 
@@ -57,11 +60,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """Channels whose keep-or-go is decided together with the layers that share them."""
+    """Channels whose keep-or-go is decided together with the layers that share them.
+
+    Attributes:
+        id: its first layer.
+        size: how many channels.
+        members: every dimension it runs through.
+        kinds: per channel, what else sets channels apart: which of its positions a layer with selected inputs still
+            reads. Empty where nothing does.
+    """
 
     id: GroupId
     size: int
     members: tuple[Member, ...]
+    kinds: tuple[int, ...] = ()
 
     def orbits(self) -> tuple[tuple[int, ...], ...]:
         """Channels that occur in exactly the same tensors, the same number of times: they are interchangeable.
@@ -70,7 +82,8 @@ class ChannelGroup:
         """
         seen: dict[tuple[int, ...], list[int]] = {}
         for channel in range(self.size):
-            seen.setdefault(tuple(len(m.positions[channel]) for m in self.members), []).append(channel)
+            signature = (*(len(m.positions[channel]) for m in self.members), *self.kinds[channel : channel + 1])
+            seen.setdefault(signature, []).append(channel)
         return tuple(tuple(orbit) for orbit in seen.values())
 
 
@@ -83,11 +96,13 @@ class TensorInfo:
         parameter: learned, hence counted; buffers are not.
         sites: at how many positions of one image a convolution or linear layer applies this weight, summed over its
             calls; 0 for every other tensor. MACs = sites * number of elements.
+        same_as: key of the entry whose tensor this one is (tied weights): cut with it, counted there.
     """
 
     shape: tuple[int, ...]
     parameter: bool
     sites: int = 0
+    same_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,7 @@ class Layer:
         weight: state_dict key of the weight.
         cardinality: number of conv-groups.
         depthwise: its conv-groups follow the channels (each goes with its channel).
+        standardised: each row of its weight is normalised over all it reads, so nothing it reads may go.
     """
 
     name: LayerName
@@ -107,6 +123,7 @@ class Layer:
     weight: str
     cardinality: int = 1
     depthwise: bool = False
+    standardised: bool = False
 
     @property
     def write_dim(self) -> int:
@@ -117,6 +134,11 @@ class Layer:
     def read_dim(self) -> int:
         """The dimension of the weight that consumes channels."""
         return 0 if self.kind == "conv_transpose" else 1
+
+    @property
+    def selection(self) -> str:
+        """State_dict key of the table of inputs that the layer reads, once it reads selected ones only."""
+        return f"{self.weight.rpartition('.')[0]}.{READS}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +153,7 @@ class Topology:
         notes: what the dependency graph and the channel identities disagreed on, one sentence each.
         example: shape of the example input, without the batch dimension.
         moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
+        fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -140,6 +163,7 @@ class Topology:
     notes: tuple[str, ...] = ()
     example: tuple[int, ...] = ()
     moment_norms: tuple[LayerName, ...] = ()
+    fixed_macs: int = 0
 
     @cached_property
     def by_id(self) -> Mapping[GroupId, ChannelGroup]:
@@ -180,7 +204,7 @@ class Topology:
     def whole(self) -> tuple[int, int]:
         """MACs and parameters of the network as it was traced."""
         sizes = {key: math.prod(t.shape) for key, t in self.tensors.items()}
-        macs = sum(t.sites * sizes[key] for key, t in self.tensors.items())
+        macs = self.fixed_macs + sum(t.sites * sizes[key] for key, t in self.tensors.items())
         return macs, sum(sizes[key] for key, t in self.tensors.items() if t.parameter)
 
     @cached_property

@@ -92,7 +92,7 @@ def _run(network: nn.Module, example: Tensor) -> Provenance:
             return run
         finally:
             network.eval()
-        trained.sites = run.sites
+        trained.sites, trained.fixed_macs = run.sites, run.fixed_macs
         return trained
     return run
 
@@ -110,17 +110,17 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
         return i
 
     producers: list[tuple[Slot, LayerName]] = [((x.weight, x.write_dim), x.name) for x in layers if not x.depthwise]
-    made: dict[int, tuple[int, int]] = {}  # class -> (producer number, first index): the order of channels
+    made: dict[int, tuple[int, int, int]] = {}  # class -> its place in the widest layer that makes it: the order of channels
     for number, (slot, name) in enumerate(producers):
         values = run.labels[slot]
         merged.append(number)
         reasons = {run.frozen[int(v)] for v in values if int(v) in run.frozen}
         if reasons:
             frozen[name] = sorted(reasons)[0]
-        for index, value in enumerate(values.tolist()):
-            if value == 0 or value in run.frozen:
-                continue
-            made.setdefault(value, (number, index))
+        free = [(index, value) for index, value in enumerate(values.tolist()) if value and value not in run.frozen]
+        for index, value in free:
+            place = (-len(free), number, index)
+            made[value] = min(made.get(value, place), place)
             if value in home:
                 low, high = sorted((find(home[value]), find(number)))
                 merged[high] = low
@@ -137,8 +137,8 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
         else:
             frozen[LayerName(group.id)] = "its channels are one" if group.size == 1 else "no layer reads it"
     norms = tuple(run.moment_norms)
-    tensors = tensor_table(network.state_dict(), parameters, run.sites, run)
-    return Topology(tuple(groups), tensors, layers, frozen, (), tuple(example.shape[1:]), norms)
+    tensors = tensor_table(network.state_dict(keep_vars=True), parameters, run.sites, run)
+    return Topology(tuple(groups), tensors, layers, frozen, (), tuple(example.shape[1:]), norms, run.fixed_macs)
 
 
 def _places(run: Provenance) -> dict[int, dict[Slot, list[int]]]:
