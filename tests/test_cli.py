@@ -29,7 +29,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from compress import events, train
+from compress import events, pipeline, train
 from compress.checkpoint import Architecture, Loaded, load
 from compress.data import Preprocessing
 from compress.errors import CompressError, ParityError
@@ -114,6 +114,16 @@ def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
     assert "stage2.3.body.0" in result.stdout
     assert "what can be reached" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [0, 5, 6])
+def test_the_run_decides_the_exit_code(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run").mkdir()
+    result = pipeline.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
+    monkeypatch.setattr(pipeline, "prune", lambda *a, **k: result)
+    ended = compress("prune", DIGITS, "--out", tmp_path / "run", "--json")
+    assert ended.exit_code == code
+    assert json.loads(ended.stdout)["verdict"] == SAMPLE.verdict
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
@@ -358,6 +368,15 @@ def test_export_then_bench(tmp_path: Path) -> None:
     assert clocked.exit_code == 0, text(clocked)
     (measured,) = json.loads(clocked.stdout)
     assert list(measured["ratios"]) == [str(out)]
+
+
+def test_export_that_proves_nothing_ends_with_5(tmp_path: Path) -> None:
+    model = MODELS["lenet"]()
+    nn.init.zeros_([m for m in model.modules() if isinstance(m, nn.Linear)][-1].weight)
+    torch.save(model.state_dict(), tmp_path / "dull.pt")
+    ended = compress("export", tmp_path / "dull.pt", "--arch", "lenet", "--out", tmp_path / "o.onnx", "--exporter", "legacy")
+    assert ended.exit_code == 5, text(ended)
+    assert "inconclusive" in ended.stdout
 
 
 @pytest.mark.slow
