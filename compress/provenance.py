@@ -31,6 +31,7 @@ _SHAPE_OPS = frozenset(
     "native_channel_shuffle narrow unfold movedim stack cat tile swapaxes expand_copy view_copy slice_scatter select_scatter "
     "_reshape_alias unsafe_split unsafe_chunk to flatten".split()
 )
+_INDEXING = frozenset("index index_select".split())
 _POOLS = frozenset(
     "max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices avg_pool1d avg_pool2d avg_pool3d "
     "_adaptive_avg_pool2d "
@@ -194,7 +195,7 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Labels of something that may not change."""
         label = self.channels.fresh(1)
         self.channels.freeze(label, reason)
-        return label.expand(shape).clone()
+        return label[0].expand(shape).clone()
 
     def slot(self, key: str, dim: int, labels: Tensor, *, reads: bool = False) -> None:
         """These indices of this dimension belong to these channels."""
@@ -307,7 +308,7 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.weights[out[0]] = replace(self.weights[args[0]], rows_only=True, per_row=tuple(gains))
         else:
             reason = f"it is computed from parameters by {name}"
-            self._each(out, lambda t: self.track(t, self.opaque(t.shape, reason)) if t.numel() > 1 else None)
+            self._each(out, lambda t: self.track(t, self.opaque(t.shape, reason)) if t.numel() > 1 or big else None)
 
     # ---- operations --------------------------------------------------------------------------------------------------
 
@@ -482,9 +483,17 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._unknown(
                 f"{func._schema.name} of parameters and activations", [t for t in tensors if t in self.activations], out
             )
-        floating = {id(t) for t in tensors if t.dtype.is_floating_point}
-        swapped = tree_map_only(Tensor, lambda t: self.label_of(t) if id(t) in floating or t in self.activations else t, args)
-        labels = func(*swapped, **_plain(kwargs))
+        places = tensors[1:] if func._schema.name.removeprefix("aten::") in _INDEXING else []
+        if any(bool(self.label_of(t).any()) for t in places):
+            return self._unknown("indexing by what was computed", [t for t in tensors if t in self.activations], out)
+        constant = {id(t) for t in places}
+        swapped = tree_map_only(Tensor, lambda t: t if id(t) in constant else self.label_of(t), args)
+        try:
+            labels = func(*swapped, **_plain(kwargs))
+        except RuntimeError:  # labels lie in memory in another order than a channels-last activation, and cannot be viewed so
+            if "view" not in func._schema.name:
+                raise
+            labels = swapped[0].reshape(out.shape)
         for tensor, label in zip(tree_flatten(out)[0], tree_flatten(labels)[0], strict=True):
             fresh = label.clone() if func._schema.name.endswith(("clone", "_to_copy")) else label
             self.track(tensor, fresh)
