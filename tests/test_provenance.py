@@ -50,7 +50,8 @@ EIGHT: list[int | None] = list(range(8))
     "between",
     [
         lambda x: x, F.relu, lambda x: F.max_pool2d(x, 2), lambda x: F.avg_pool2d(x, 2), lambda x: F.interpolate(x, 8),
-        lambda x: x * 2 + 1, lambda x: F.pad(x, (1, 1, 1, 1)), lambda x: F.adaptive_avg_pool2d(x, 2), lambda x: x[:, :, ::2, 1:],
+        lambda x: x * 2 + 1, lambda x: F.pad(x, (1, 1, 1, 1)), lambda x: F.adaptive_avg_pool2d(x, 2),
+        lambda x: x[:, :, ::2, 1:],
         lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2), lambda x: x.clone().mul_(2), lambda x: x.contiguous(),
         lambda x: torch.where(x > 0, x, 0.1 * x), lambda x: x / (1 + x.abs()), lambda x: x.flip(2), lambda x: F.softmax(x, 3),
         lambda x: torch.cat([x, x], 2), lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), lambda x: x.roll(1, 3),
