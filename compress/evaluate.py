@@ -77,13 +77,14 @@ class Evaluator:
                 return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
         if ask.fidelity is Fidelity.STAGE:
             return [Score(self.whole_error(plan, ask.images)) for plan in ask.plans]
-        return [Score(self.full(plan)) for plan in ask.plans]
+        return [Score(self.full(plan, ask.images)) for plan in ask.plans]
 
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
         if ask.fidelity is Fidelity.STAGE:
             return ask.images * (self.stages[ask.stage].fraction if self.graph is not None else 1.0)
-        return float(len(self.material.judged) + self.statistics_images)
+        judged = min(ask.images or len(self.material.judged), len(self.material.judged))
+        return float(judged + min(self.statistics_images, judged))
 
     def _stage(self, ask: Ask) -> StageRunner | None:
         """The runner for this stage in these surroundings; the last one is kept."""
@@ -108,23 +109,24 @@ class Evaluator:
     def whole_error(self, plan: Plan, images: int) -> float:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""
         few = self.material.judged[:images]
-        small = reestimate(cut(self.model, self.topology, plan), self._statistics())
+        small = reestimate(cut(self.model, self.topology, plan), self._statistics(len(few)))
         return relative(self.wanted[: len(few)], logits(small, few))
 
-    def full(self, plan: Plan) -> float:
-        """The real thing: cut, re-estimate, run."""
-        small = reestimate(cut(self.model, self.topology, plan), self._statistics())
-        got = logits(small, self.material.judged)
+    def full(self, plan: Plan, images: int = 0) -> float:
+        """The real thing: cut, re-estimate, run; on so many images, or on all."""
+        judged = self.material.judged[: images or None]
+        small = reestimate(cut(self.model, self.topology, plan), self._statistics(len(judged)))
+        got = logits(small, judged)
         if not bool(torch.isfinite(got).all()):
             return float("nan")
         if self.material.metric == "output":
-            return relative(self.wanted, got)
+            return relative(self.wanted[: len(judged)], got)
         wanted = self.material.labels if self.material.metric == "accuracy" else self.wanted.argmax(dim=1)
         assert wanted is not None
-        return 1.0 - float((got.argmax(dim=1) == wanted).float().mean())
+        return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
 
-    def _statistics(self) -> list[Tensor]:
-        return list(torch.split(self._calibration(self.statistics_images), _BATCH))
+    def _statistics(self, most: int) -> list[Tensor]:
+        return list(torch.split(self._calibration(min(self.statistics_images, most)), _BATCH))
 
     def _calibration(self, count: int) -> Tensor:
         images = self.material.calibration[:count]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.search.base import Searcher
+from compress.search.cluster import Cluster
 from compress.search.smoea import Smoea
 from compress.search.uniform import Uniform
 
@@ -37,7 +38,13 @@ METHODS: Mapping[str, Method] = {
     "smoea": Method(
         Smoea,
         "stage by stage, multi-objective evolution on sub-networks",
-        "Li, Sun, Huang, Chen: SMOEA, arXiv 2211.01957",
+        "Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, arXiv 2211.01957",
+        {},
+    ),
+    "cluster": Method(
+        Cluster,
+        "channels clustered by three features, cluster counts by differential evolution",
+        "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         {},
     ),
     "uniform": Method(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, Table, Warned, ignore
 from compress.inspection import inspect, reach, traced
 from compress.methods import METHODS
+from compress.moments import collect
 from compress.plan import Plan
 from compress.randomness import derive
 from compress.realise import Network, Realised, measured, realise
@@ -199,6 +200,8 @@ def _prepare(
         raise SearchError(
             f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
         )
+    if job.ranking not in criteria.CRITERIA:
+        raise ConfigError(f"ranking {job.ranking!r} is not one of {', '.join(criteria.CRITERIA)}")
     _check_target(topology, job, listen)
     budget = job.budget or int(min(_MOST_FORWARDS, max(1000, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
@@ -207,6 +210,9 @@ def _prepare(
     with clock.phase("importance", ", ".join(criteria.CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
         evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        if job.ranking == "obs":
+            moments = collect(network.model, topology, torch.split(material.calibration, 32))
+            evidence = replace(evidence, moments=moments)
         wanted = [g for s in stages for g in s.groups]
         importance = criteria.importance(evidence, topology, wanted)
         kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}

@@ -82,9 +82,19 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
             _same(held, wanted, folder)
         else:
             write_json(held, wanted)
-        yield folder
+        try:
+            yield folder
+        except CompressError:
+            _release(folder)
+            raise
     finally:
         lock.close()
+
+
+def _release(folder: Path) -> None:
+    """A run that failed before any work leaves no claim: the corrected command may have the folder."""
+    if {p.name for p in folder.iterdir()} <= {"job.json", ".lock"}:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:

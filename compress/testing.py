@@ -87,8 +87,9 @@ class ToySpace:
 
     def price(self, ask: Ask) -> float:
         """Image-forwards of one plan."""
-        fraction = self.space.stages[ask.stage].fraction if ask.fidelity is Fidelity.STAGE else 1.0
-        return fraction * (ask.images or self.space.full_images)
+        if ask.fidelity is Fidelity.STAGE:
+            return self.space.stages[ask.stage].fraction * ask.images
+        return min(2.0 * ask.images or self.space.full_images, self.space.full_images)
 
 
 def run(searcher: Searcher, toy: ToySpace, seed: int = 0, evaluate: Callable[[Ask], Sequence[Score]] | None = None) -> Front:

@@ -9,6 +9,7 @@ import pytest
 from compress.cost import Cost
 from compress.plan import Plan
 from compress.search.base import Fidelity, Point, Target, knee, non_dominated
+from compress.search.cluster import Cluster, crowding_distance, features
 from compress.search.journal import Journal, drive
 from compress.search.smoea import Smoea, controller
 from compress.search.uniform import Uniform
@@ -24,6 +25,45 @@ class TestUniform(SearcherContract):
 class TestSmoea(SearcherContract):
     def searcher(self) -> Smoea:
         return Smoea(population=24, generations=12)
+
+
+class TestCluster(SearcherContract):
+    def searcher(self) -> Cluster:
+        return Cluster(population=10, generations=8, restarts=1)
+
+
+def test_crowding_is_infinite_at_the_ends_only() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
+    distance = crowding_distance(points)
+    assert np.isinf(distance[[0, 3]]).all()
+    assert distance[1] == pytest.approx(2 * 2 / 4) and distance[2] == pytest.approx(2 * 3 / 4)
+
+
+def test_the_third_feature_follows_from_the_first_two() -> None:
+    kernels = np.random.default_rng(0).normal(0.3, 1.0, (20, 30))
+    mean, variance = kernels.mean(1), kernels.var(1)
+    cosine = mean / np.sqrt(mean**2 + variance)
+    assert features(kernels)[:, 2] == pytest.approx((cosine - cosine.mean()) / cosine.std())
+
+
+@pytest.mark.parametrize("keep", ["crowding", "random", "l1"])
+@pytest.mark.parametrize("rule", ["one_per_cluster", "ratio_per_cluster"])
+def test_the_table_keeps_what_a_width_says(keep: str, rule: str) -> None:
+    toy = ToySpace.make()
+    method = Cluster(keep=keep, rule=rule, restarts=1)  # type: ignore[arg-type]
+    table = method.tabulate(toy.space, np.random.default_rng(0))
+    for rows in table.values():
+        for width, kept in rows.items():
+            assert len(kept) == len(set(kept.tolist())) == width
+
+
+def test_one_survivor_stands_for_each_cluster() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, 12)) * 10
+    kernels = np.repeat(centres, 4, axis=0) + rng.normal(size=(32, 12)) * 1e-3
+    method = Cluster(restarts=5)
+    kept = method._kept(kernels, 8, rng)
+    assert len({int(k) // 4 for k in kept}) == 8
 
 
 def test_every_method_is_under_the_contract() -> None:

@@ -34,6 +34,29 @@ _ALL = (
         ),
     ),
     (
+        "cluster",
+        _entry(
+            "article",
+            "cluster",
+            author="Sun, Chuanmeng and Chen, Jiaxin and Wu, Zhibo and Li, Yong and Ma, Tiehua",
+            title="A Clustering Pruning Method Based on Multidimensional Channel Information",
+            journal="Neural Processing Letters",
+            year="2024",
+            doi="10.1007/s11063-024-11684-z",
+        ),
+    ),
+    (
+        "shade",
+        _entry(
+            "inproceedings",
+            "shade",
+            author="Tanabe, Ryoji and Fukunaga, Alex",
+            title="Success-History Based Parameter Adaptation for Differential Evolution",
+            booktitle="IEEE Congress on Evolutionary Computation",
+            year="2013",
+        ),
+    ),
+    (
         "nsga2",
         _entry(
             "article",
@@ -98,7 +121,11 @@ _ALL = (
 CITATIONS: Mapping[str, str] = dict(_ALL)
 """Key -> BibTeX."""
 
-OF_METHOD: Mapping[str, tuple[str, ...]] = {"smoea": ("smoea", "nsga2", "pymoo"), "uniform": ("l1",)}
+OF_METHOD: Mapping[str, tuple[str, ...]] = {
+    "smoea": ("smoea", "nsga2", "pymoo"),
+    "cluster": ("cluster", "shade"),
+    "uniform": ("l1",),
+}
 """Method -> what its search stands on; a test holds this equal to the methods there are."""
 
 OF_EVERY_RUN = ("depgraph", "distillation")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compress.errors import CompressError, ConfigError
+from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.door import UsageError, command_line, err, guarded, out, print_json, warn
 
@@ -229,24 +228,10 @@ def _prune(
         return
     if images is None and not quiet:
         warn("no data: accuracy will not be measured; --data FOLDER measures it")
-    with _unclaimed_on_error(folder), listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet or as_json) as listen:
         result = pipeline.prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
     inputs.remember(folder)
     _end(result, as_json)
-
-
-@contextmanager
-def _unclaimed_on_error(folder: Path) -> Iterator[None]:
-    """A run that fails before any work must not leave a claim that refuses the corrected command."""
-    try:
-        yield
-    except CompressError:
-        with suppress(OSError):
-            if {p.name for p in folder.iterdir()} <= {"job.json", ".lock"}:
-                for name in ("job.json", ".lock"):
-                    (folder / name).unlink(missing_ok=True)
-                folder.rmdir()
-        raise
 
 
 def _end(result: Result, as_json: bool) -> None:

@@ -1,0 +1,278 @@
+"""Clustering on multidimensional channel information with an enhanced differential evolution.
+
+Sun, Chen, Wu, Li, Ma: Neural Processing Letters 2024.
+
+The paper's: a channel is quantified by three features of its kernel, expectation, variance and cosine distance to the unit
+vector; K-means++ clusters each layer's channels; an enhanced differential evolution optimises the number of cluster centres of
+all layers; inside a cluster the crowding distance of the samples decides which channels survive; SGD fine-tuning.
+
+Ours, each an option: the features are taken on the group's concatenated kernels and standardised per group; the evolution is
+SHADE's current-to-pbest/1 with an archive (Tanabe and Fukunaga, CEC 2013; Zhang and Sanderson's JADE, 2009); the cost is met by
+repair, not by penalty; the kept channels for every number of clusters are tabulated before the evolution starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from compress.plan import Cut, Plan
+from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
+from compress.search.widths import allowed, fill, full_widths, meet, nearest, orbits
+from compress.topology import GroupId
+
+Widths = dict[GroupId, tuple[int, ...]]
+_DROP_BUDGETS = (0.25, 0.4, 0.55, 0.7, 0.85)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Parameters.
+
+    Attributes:
+        population: NP of the evolution.
+        generations: G.
+        keep: ``crowding``: the largest finite crowding distance inside a cluster survives (the paper's); ``random`` and ``l1``
+            are ablations.
+        rule: ``one_per_cluster``: as many clusters as kept channels; ``ratio_per_cluster``: ``clusters`` clusters per group,
+            each keeps the same share.
+        clusters: for ``ratio_per_cluster``.
+        cosine: the direction of the third feature: ``ones`` (then it is mu / sqrt(mu^2 + sigma^2)) or ``mean-filter``.
+        least: r_min, the smallest share of clusters per group.
+        grid: numbers of clusters per group that are tabulated at the most.
+        restarts: of K-means.
+        least_images: images of a candidate's score at the least.
+        finalists: best candidates that are scored again on all images.
+    """
+
+    population: int = 20
+    generations: int = 30
+    keep: Literal["crowding", "random", "l1"] = "crowding"
+    rule: Literal["one_per_cluster", "ratio_per_cluster"] = "one_per_cluster"
+    clusters: int = 8
+    cosine: Literal["ones", "mean-filter"] = "ones"
+    least: float = 0.1
+    grid: int = 16
+    restarts: int = 5
+    least_images: int = 16
+    finalists: int = 5
+
+    def search(self, space: Space, rng: np.random.Generator) -> Search:
+        """One evolution per budget; every evolution's best candidates are scored again on all images."""
+        table = self.tabulate(space, rng)
+        budgets = _DROP_BUDGETS if space.target.kind == "max_drop" else (space.target.value,)
+        points: list[Point] = []
+        for budget in budgets:
+            points += yield from self._evolve(space, table, budget, 1 / len(budgets), rng)
+        front: Front = non_dominated(points, space.target.kind)
+        return front
+
+    # ---- which channels a number of clusters keeps -----------------------------------------------------------------------
+
+    def tabulate(self, space: Space, rng: np.random.Generator) -> Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]]:
+        """(group, orbit) -> width -> kept channels."""
+        table: dict[tuple[GroupId, int], dict[int, NDArray[np.int64]]] = {}
+        for group_id in space.groups:
+            for number, orbit in enumerate(orbits(space.topology.by_id[group_id])):
+                members = np.array(orbit)
+                kernels = space.kernels[group_id][members]
+                widths = self.widths(len(orbit), space.round_to)
+                table[group_id, number] = {w: members[self._kept(kernels, w, rng)] for w in widths}
+        return table
+
+    def widths(self, size: int, round_to: int) -> tuple[int, ...]:
+        """The tabulated widths: allowed ones, thinned evenly to the grid."""
+        every = allowed(size, round_to)
+        chosen = np.linspace(0, len(every) - 1, min(self.grid, len(every))).round().astype(int)
+        return tuple(every[i] for i in sorted(set(chosen.tolist())))
+
+    def _kept(self, kernels: Array, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        if width >= len(kernels):
+            return np.arange(len(kernels))
+        points = features(kernels, self.cosine)
+        count = width if self.rule == "one_per_cluster" else min(self.clusters, width)
+        labels = clustered(points, count, self.restarts)
+        kept: list[int] = []
+        for label, quota in _quotas(labels, width).items():
+            inside = np.flatnonzero(labels == label)
+            kept += self._survivors(points[inside], kernels[inside], inside, quota, rng)
+        return np.sort(np.array(kept))
+
+    def _survivors(
+        self, points: Array, kernels: Array, inside: NDArray[np.int64], quota: int, rng: np.random.Generator
+    ) -> list[int]:
+        if self.keep == "random":
+            return [int(c) for c in rng.permutation(inside)[:quota]]
+        norms = np.abs(kernels).sum(1)
+        crowding = crowding_distance(points) if self.keep == "crowding" else norms
+        finite = np.isfinite(crowding)
+        order = np.lexsort((inside, -norms, -np.where(finite, crowding, -1.0)))  # those without a finite distance come last
+        return [int(c) for c in inside[order][:quota]]
+
+    # ---- how many clusters: the evolution --------------------------------------------------------------------------------
+
+    def _evolve(
+        self,
+        space: Space,
+        table: Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]],
+        budget: float,
+        part: float,
+        rng: np.random.Generator,
+    ) -> Generator[Ask, Sequence[Score], list[Point]]:
+        """SHADE over x in [r_min, 1]^groups, k = round(x C)."""
+        generations, images = self._effort(space, part)
+        decode = _Decoder(self, space, table, budget)
+        x = rng.uniform(self.least, 1.0, (self.population, len(space.groups)))
+        x[0] = 1.0  # the repair makes it uniform
+        plans = [decode(row) for row in x]
+        scores = yield Ask(plans, Fidelity.FULL, images=images)
+        fitness = np.array([_finite(s.error) for s in scores])
+        seen = dict(zip(plans, fitness.tolist(), strict=True))
+        memory_f, memory_cr, place = np.full(5, 0.5), np.full(5, 0.9), 0
+        archive: list[Array] = []
+        for _ in range(generations):
+            trials, f, cr = self._trials(x, fitness, archive, memory_f, memory_cr, rng)
+            plans = [decode(row) for row in trials]
+            scores = yield Ask(plans, Fidelity.FULL, images=images)
+            errors = np.array([_finite(s.error) for s in scores])
+            seen.update(zip(plans, errors.tolist(), strict=True))
+            better = errors <= fitness
+            gain = np.maximum(fitness - errors, 0.0)[better]
+            archive += list(x[better])
+            archive = [archive[i] for i in rng.permutation(len(archive))[: self.population]]
+            x[better], fitness[better] = trials[better], errors[better]
+            if gain.sum() > 0:
+                weight = gain / gain.sum()
+                memory_f[place] = (weight * f[better] ** 2).sum() / (weight * f[better]).sum()  # Lehmer mean
+                memory_cr[place] = (weight * cr[better]).sum()
+                place = (place + 1) % len(memory_f)
+        best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part)]
+        scores = yield Ask(best, Fidelity.FULL)
+        return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
+
+    def _finalists(self, space: Space, part: float) -> int:
+        return max(1, min(self.finalists, int(part * space.budget / 4 / space.full_images)))
+
+    def _effort(self, space: Space, part: float) -> tuple[int, int]:
+        """Generations and images per candidate that the budget buys; statistics take as many images again."""
+        share = part * space.budget - self._finalists(space, part) * space.full_images
+        images = int(share / (2 * self.population * (self.generations + 1)))
+        if images >= self.least_images:
+            return self.generations, min(images, space.full_images)
+        return max(1, int(share / (2 * self.population * self.least_images)) - 1), self.least_images
+
+    def _trials(
+        self, x: Array, fitness: Array, archive: Sequence[Array], memory_f: Array, memory_cr: Array, rng: np.random.Generator
+    ) -> tuple[Array, Array, Array]:
+        """v = x + F (x_pbest - x) + F (x_r1 - x_r2), binomial crossover; what leaves the box is put half-way back."""
+        count, length = x.shape
+        slot = rng.integers(len(memory_f), size=count)
+        f = np.clip(memory_f[slot] + 0.1 * rng.standard_cauchy(count), 0.05, 1.0)
+        cr = np.clip(rng.normal(memory_cr[slot], 0.1), 0.0, 1.0)
+        ranked = np.argsort(fitness, kind="stable")
+        pbest = ranked[rng.integers(max(2, count // 10), size=count)]
+        pool = np.vstack([x, *archive]) if archive else x
+        first, second = rng.integers(count, size=count), rng.integers(len(pool), size=count)
+        v = x + f[:, None] * (x[pbest] - x) + f[:, None] * (x[first] - pool[second])
+        v = np.where(v < self.least, (x + self.least) / 2, np.where(v > 1.0, (x + 1.0) / 2, v))
+        cross = rng.random((count, length)) < cr[:, None]
+        cross[np.arange(count), rng.integers(length, size=count)] = True
+        return np.where(cross, v, x), f, cr
+
+
+class _Decoder:
+    """From x to a plan within the budget: x is scaled onto it, and what the stairs leave is filled up."""
+
+    def __init__(
+        self,
+        method: Cluster,
+        space: Space,
+        table: Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]],
+        budget: float,
+    ) -> None:
+        self.method, self.space, self.table, self.budget = method, space, table, budget
+        self.whole = full_widths(space)
+
+    def __call__(self, x: Array) -> Plan:
+        scale = meet(lambda s: self.space.share(self.plan(self.widths(x * s))), self.budget)
+        order = [self.space.groups[i] for i in np.argsort(-x, kind="stable")]
+        filled = fill(self.space, self.widths(x * scale), self.budget, order)
+        plan = self.plan(filled)
+        return plan if self.space.share(plan) <= self.budget else self.plan(self.widths(x * scale))
+
+    def widths(self, x: Array) -> Widths:
+        return {
+            g: tuple(nearest(float(share) * n, n, self.space.round_to) for n in self.whole[g])
+            for g, share in zip(self.space.groups, x, strict=True)
+        }
+
+    def plan(self, widths: Mapping[GroupId, tuple[int, ...]]) -> Plan:
+        cuts = {}
+        for group, kept in widths.items():
+            if kept != self.whole[group]:
+                channels = [self._channels(group, i, n) for i, n in enumerate(kept)]
+                keep = tuple(sorted(int(c) for part in channels for c in part))
+                if len(keep) < self.space.topology.by_id[group].size:
+                    cuts[group] = Cut(keep)
+        return Plan(cuts)
+
+    def _channels(self, group: GroupId, orbit: int, width: int) -> NDArray[np.int64]:
+        """The tabulated width nearest below, or the narrowest."""
+        rows = self.table[group, orbit]
+        fitting = [w for w in rows if w <= width]
+        return rows[max(fitting) if fitting else min(rows)]
+
+
+def features(kernels: Array, cosine: str = "ones") -> Array:
+    """Expectation, variance and cosine of every channel's kernel, standardised, shape (channels, 3)."""
+    mean, variance = kernels.mean(1), kernels.var(1)
+    direction = np.ones(kernels.shape[1]) if cosine == "ones" else kernels.mean(0)
+    norms = np.linalg.norm(kernels, axis=1) * np.linalg.norm(direction)
+    angle = kernels @ direction / np.maximum(norms, 1e-12)
+    table = np.stack([mean, variance, angle], axis=1)
+    standard: Array = (table - table.mean(0)) / np.maximum(table.std(0), 1e-12)
+    return standard
+
+
+def clustered(points: Array, count: int, restarts: int) -> NDArray[np.int64]:
+    """K-means++ labels; where points coincide there may be fewer clusters than asked for."""
+    distinct = len(np.unique(points, axis=0))
+    fitted = KMeans(min(count, distinct), init="k-means++", n_init=restarts, random_state=0).fit(points)
+    labels: NDArray[np.int64] = fitted.labels_.astype(np.int64)
+    return labels
+
+
+def crowding_distance(points: Array) -> Array:
+    """NSGA-II's crowding distance (Deb et al. 2002): the normalised gap to both neighbours, summed; infinite at the ends."""
+    count = len(points)
+    distance = np.zeros(count)
+    for column in points.T:
+        order = np.argsort(column, kind="stable")
+        spread = column[order[-1]] - column[order[0]]
+        distance[order[[0, -1]]] = np.inf
+        if spread > 0 and count > 2:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / spread
+    return distance
+
+
+def _quotas(labels: NDArray[np.int64], width: int) -> dict[int, int]:
+    """How many channels each cluster keeps: its share of the width, at least one, summing to the width."""
+    names, sizes = np.unique(labels, return_counts=True)
+    quota = np.minimum(sizes, np.maximum(1, np.floor(width * sizes / sizes.sum()).astype(int)))
+    while quota.sum() != width:
+        if quota.sum() < width:
+            room = np.where(quota < sizes, width * sizes / sizes.sum() - quota, -np.inf)
+            quota[int(np.argmax(room))] += 1
+        else:
+            excess = np.where(quota > 1, quota - width * sizes / sizes.sum(), -np.inf)
+            quota[int(np.argmax(excess))] -= 1
+    return dict(zip(names.tolist(), quota.tolist(), strict=True))
+
+
+def _finite(error: float) -> float:
+    return error if np.isfinite(error) else 1e9
