@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from compress.plan import Plan
 from compress.recover import reestimate
 from compress.search.base import Ask, Fidelity, Score, Stage
-from compress.subnetwork import NotTraceable, StageRunner, symbolic
+from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic
 from compress.surgery import cut
 from compress.topology import Topology
 
@@ -64,29 +64,32 @@ class Evaluator:
         self.fallback = ""
         self.graph: fx.Graph | None = None
         try:
-            self.graph = symbolic(self.model)
-        except NotTraceable as error:
+            graph = symbolic(self.model)
+            for stage in stages:
+                cutout(graph, topology, stage.groups)
+            self.graph = graph
+        except NotTraceable as error:  # whole forwards, and as many again for the statistics
             self.fallback = error.message
+            self.stages = tuple(replace(stage, fraction=2.0) for stage in stages)
         self._runner: tuple[int, str, int, StageRunner] | None = None
 
     def __call__(self, ask: Ask) -> list[Score]:
         """Scores every plan of a request."""
-        if ask.fidelity is Fidelity.STAGE and self.graph is not None:
-            runner = self._stage(ask)
-            if runner is not None:
-                return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
-        if ask.fidelity is Fidelity.STAGE:
+        if ask.fidelity is Fidelity.STAGE and self.graph is None:
             return [Score(self.whole_error(plan, ask.images)) for plan in ask.plans]
+        if ask.fidelity is Fidelity.STAGE:
+            runner = self._stage(ask)
+            return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
         return [Score(self.full(plan, ask.images)) for plan in ask.plans]
 
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
         if ask.fidelity is Fidelity.STAGE:
-            return ask.images * (self.stages[ask.stage].fraction if self.graph is not None else 1.0)
+            return ask.images * self.stages[ask.stage].fraction
         judged = min(ask.images or len(self.material.judged), len(self.material.judged))
         return float(judged + min(self.statistics_images, judged))
 
-    def _stage(self, ask: Ask) -> StageRunner | None:
+    def _stage(self, ask: Ask) -> StageRunner:
         """The runner for this stage in these surroundings; the last one is kept."""
         own = set(self.stages[ask.stage].groups)
         before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
@@ -96,13 +99,8 @@ class Evaluator:
             return known[3]
         assert self.graph is not None
         self._runner = None  # frees the caches before the next ones are filled
-        try:
-            runner = StageRunner(
-                self.model, self.graph, self.topology, self.stages[ask.stage].groups, before, self._calibration(images)
-            )
-        except NotTraceable as error:
-            self.fallback = error.message
-            return None
+        groups = self.stages[ask.stage].groups
+        runner = StageRunner(self.model, self.graph, self.topology, groups, before, self._calibration(images))
         self._runner = (ask.stage, before.digest, images, runner)
         return runner
 

@@ -219,7 +219,7 @@ def _prepare(
     evaluator = Evaluator(network.model, topology, stages, material)
     full = len(judged) + evaluator.statistics_images
     target = Target(job.target, job.value)
-    space = Space(topology, stages, importance, target, budget, job.round_to, job.ranking, full, kernels)
+    space = Space(topology, evaluator.stages, importance, target, budget, job.round_to, job.ranking, full, kernels)
     return topology, space, evaluator, base
 
 

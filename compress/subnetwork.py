@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
 from compress.errors import CompressError
@@ -40,10 +41,11 @@ def symbolic(model: nn.Module) -> fx.Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Channel maps stay modules: what they compute depends on their table, which a cut rewrites."""
+    """Layers stay modules, whoever wrote their class; so do channel maps, whose table a cut rewrites."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return bool(getattr(m, "is_channel_map", False)) or super().is_leaf_module(m, module_qualified_name)
+        layer = isinstance(m, _ConvNd | nn.Linear | _NormBase | nn.LayerNorm | nn.GroupNorm)
+        return layer or bool(getattr(m, "is_channel_map", False)) or super().is_leaf_module(m, module_qualified_name)
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,22 @@ def test_code_that_branches_on_values_falls_back_to_whole_forwards() -> None:
     (score,) = evaluator(Ask([plan], Fidelity.STAGE, 0, 8))
     with torch.no_grad():
         assert score.error == pytest.approx(relative(model(images), cut(model, topology, plan)(images)), rel=1e-4)
-    assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 8)) == 8
+    assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 8)) == 16  # and as many for the statistics
+
+
+class _OwnConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+def test_layers_of_the_users_own_class_are_layers() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(_OwnConv(3, 16, 3), nn.ReLU(), _OwnConv(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 5, 3)).eval()
+    images = torch.randn(8, 3, 12, 12)
+    topology = trace(model, images[:1])
+    stages = make_stages(topology, prunable(topology, [])[0])
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    assert not evaluator.fallback and evaluator(Ask([Plan()], Fidelity.STAGE, 0, 8))[0].error < 1e-10
 
 
 def test_full_scores_follow_the_labels() -> None:
