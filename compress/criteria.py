@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.topology import ChannelGroup, GroupId, Role, Topology
+from compress.elimination import Reader, eliminate
+from compress.moments import Gram, Moments
+from compress.topology import ChannelGroup, GroupId, Layer, Member, Role, Topology
 
 Array = NDArray[np.float64]
+DAMPING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Evidence:
         weights: state_dict key -> tensor.
         gradients: the same keys -> gradient of the loss, where images were there.
         seed: for ``random``.
+        moments: second moments of what each reader reads, for ``obs``.
     """
 
     weights: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
+    moments: Moments | None = None
 
 
 Criterion = Callable[[Evidence, Topology, ChannelGroup], Array]
@@ -146,6 +151,66 @@ def random(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array
     return np.random.default_rng((evidence.seed, names.index(group.id))).random(group.size)
 
 
+def obs_curve(
+    evidence: Evidence, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
+) -> tuple[NDArray[np.int64], Array]:
+    """The order in which compensated elimination takes a group's channels, and what each further removal costs.
+
+    Every reader of the group that has moments counts equally: its squared error over its pre-activations' variance.
+    Depthwise layers pass the channels on to their dense reader; each conv-group is a reader of its own.
+
+    Args:
+        evidence: with moments.
+        topology: of the network that the moments are of.
+        group: the group.
+        damping: added to the inputs' second moments, relative to their mean: what re-solving is pulled back by.
+
+    Returns:
+        Channels, first removed first, and the errors after 0, 1, ... ``size`` removals; all zero where no reader of the
+        group has moments, the order then being that of ``l1``.
+    """
+    readers: list[Reader] = []
+    slots = {(m.key, m.dim): m for m in group.members if m.role is Role.READS}
+    for layer in topology.readers(group.id):
+        gram = evidence.moments.layers.get(layer.name) if evidence.moments else None
+        if gram is not None:
+            readers += _readers(evidence.weights[layer.weight], layer, gram, slots[layer.weight, layer.read_dim], damping)
+    if not readers:
+        return np.argsort(l1(evidence, topology, group), kind="stable"), np.zeros(group.size + 1)
+    return eliminate(readers)
+
+
+def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: float) -> list[Reader]:
+    """The layer's conv-groups, each with the columns that it has of every channel."""
+    taps = weight[0, 0].numel()
+    flat = weight.detach().cpu().double().flatten(1)
+    flat = flat.reshape(layer.cardinality, -1, flat.shape[1])[:, :, gram.columns]  # (cardinality, outputs, columns)
+    column_of = {int(c): i for i, c in enumerate(gram.columns)}
+    wanted = [[i * taps + t for i in places for t in range(taps)] for places in member.positions]
+    places = [[column_of[c] for c in columns if c in column_of] for columns in wanted]
+    blocks = gram.covariance.double()
+    spread = sum(float(((w @ c) * w).sum()) for w, c in zip(flat, blocks, strict=True))
+    readers = []
+    for rows, block in zip(flat, blocks, strict=True):
+        level = max(damping * float(block.diagonal().mean()), 1e-12)
+        damped = block + level * torch.eye(len(block), dtype=torch.float64)
+        readers.append(Reader(damped, rows.T, places, max(spread, 1e-30)))
+    return readers
+
+
+def obs(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """How late compensated elimination takes a channel, in (0, 1] (optimal brain surgeon on what the readers compute).
+
+    Without moments it is l1.
+    """
+    if evidence.moments is None:
+        return l1(evidence, topology, group)
+    order, _ = obs_curve(evidence, topology, group)
+    importance = np.empty(group.size)
+    importance[order] = np.arange(1, group.size + 1) / group.size
+    return importance
+
+
 CRITERIA: Mapping[str, Criterion] = {
     "l1": l1,
     "l2": l2,
@@ -153,6 +218,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "bn-scale": bn_scale,
     "taylor": taylor,
     "random": random,
+    "obs": obs,
 }
 
 

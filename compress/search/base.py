@@ -137,6 +137,8 @@ class Space:
         ranking: the criterion that decides which channels a width keeps.
         full_images: image-forwards that one score at full fidelity costs.
         kernels: group -> its filters, flattened and concatenated, shape (channels, features).
+        curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
+            ``obs`` criterion, shape (channels,).
     """
 
     topology: Topology
@@ -148,6 +150,7 @@ class Space:
     ranking: str = "l1"
     full_images: int = 64
     kernels: Mapping[GroupId, Array] = field(default_factory=dict)
+    curves: Mapping[GroupId, Array] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[GroupId, ...]:

@@ -1,0 +1,106 @@
+"""Widths by marginal error per cost: where the readers can be re-solved cheaply, channels go first.
+
+Compensated elimination (``compress.criteria.obs_curve``) orders each group's channels and says what every further removal
+adds to its readers' relative error, so a width's error is known without running anything. From the whole network, the step
+with the least error per MAC saved is taken until the budget is met: the greedy answer to a knapsack. Only the plans of the
+wanted budgets are scored. The combination is ours.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+
+from compress.plan import Plan
+from compress.search.base import Array, Ask, Fidelity, Search, Space, non_dominated
+from compress.search.widths import allowed, fill, full_widths, plan_of, ranked
+from compress.topology import GroupId
+
+Widths = dict[GroupId, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Allocated:
+    """Greedy widths.
+
+    Attributes:
+        criterion: which channels a width keeps; where it was not computed, the run's own ranking.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
+        images: images for each plan's score; 0 leaves it to the evaluator.
+    """
+
+    criterion: str = "obs"
+    points: int = 18
+    images: int = 0
+
+    def search(self, space: Space, rng: np.random.Generator) -> Search:
+        """One plan per budget, all scored at full fidelity."""
+        if space.target.kind == "max_drop":
+            budgets = np.linspace(0.1, 0.95, self.points).tolist()
+        else:
+            budgets = [space.target.value]
+        criterion = self.criterion if self.criterion in space.importance else space.ranking
+        plans = list(dict.fromkeys(plan_of(space, allocate(space, b, criterion), criterion) for b in budgets))
+        affordable = max(1, space.budget // max(self.images or space.full_images, 1))
+        plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
+        scores = yield Ask(plans, Fidelity.FULL, images=self.images)
+        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
+        return non_dominated(points, space.target.kind)
+
+
+def allocate(space: Space, budget: float, criterion: str) -> Widths:
+    """Kept channels per orbit of every group, within the budget where that can be reached.
+
+    A step narrows one orbit to any smaller allowed width; its price is the error it adds over the cost it saves. Savings
+    only shrink while neighbours are narrowed, so a price that was computed earlier is a lower bound, and the cheapest step
+    that is still cheapest when recomputed is the cheapest of all.
+    """
+    current: Widths = dict(full_widths(space))
+    losses = {(g, i): loss for g in space.groups for i, loss in enumerate(_losses(space, g, criterion))}
+    share = space.share(plan_of(space, current, criterion))
+
+    def step(group: GroupId, orbit: int) -> tuple[float, int]:
+        """The best price from here, and the width it leads to."""
+        now, loss = current[group][orbit], losses[group, orbit]
+        best = (np.inf, now)
+        for width in allowed(len(loss) - 1, space.round_to):
+            if width < now:
+                saved = share - space.share(plan_of(space, _at(current, group, orbit, width), criterion))
+                best = min(best, (float(loss[width] - loss[now]) / max(saved, 1e-12), width))
+        return best
+
+    queue = [(step(g, i)[0], g, i) for g, i in losses]
+    heapq.heapify(queue)
+    while queue and share > budget:
+        _, group, orbit = heapq.heappop(queue)
+        price, width = step(group, orbit)
+        if not np.isfinite(price):
+            continue
+        if queue and price > queue[0][0] * (1 + 1e-9):
+            heapq.heappush(queue, (price, group, orbit))
+            continue
+        current = _at(current, group, orbit, width)
+        share = space.share(plan_of(space, current, criterion))
+        heapq.heappush(queue, (step(group, orbit)[0], group, orbit))
+    return fill(space, current, budget, list(reversed(space.groups)))
+
+
+def _at(widths: Widths, group: GroupId, orbit: int, width: int) -> Widths:
+    return {**widths, group: (*widths[group][:orbit], width, *widths[group][orbit + 1 :])}
+
+
+def _losses(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
+    """Per orbit: the error at each width, index 0 to all.
+
+    Without curves, importances count as errors that add up, each group's to 1.
+    """
+    group, importance = space.topology.by_id[group_id], space.importance[criterion][group_id]
+    harm = np.asarray(space.curves.get(group_id, importance / max(float(importance.sum()), 1e-30)))
+    return [np.append(np.cumsum(harm[o][::-1])[::-1], 0.0) for o in ranked(group, importance)]
+
+
+def plan_for(space: Space, budget: float, criterion: str = "obs") -> Plan:
+    """The allocated plan of one budget."""
+    return plan_of(space, allocate(space, budget, criterion), criterion)

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+
+from compress.search.base import Target
+from compress.search.obs import Allocated, allocate, plan_for
+from compress.search.uniform import Uniform
+from compress.search.widths import allowed, plan_of
+from compress.testing import SearcherContract, ToySpace, run
+
+
+class TestAllocated(SearcherContract):
+    def searcher(self) -> Allocated:
+        return Allocated()
+
+
+def informed(seed: int = 0, budget: float = 0.5) -> ToySpace:
+    """A toy whose curves and order are the truth."""
+    toy = ToySpace.make(seed, target=Target("macs", budget))
+    total = sum(float(h.sum()) for h in toy.harm.values())
+    curves = {g: h / total for g, h in toy.harm.items()}
+    return replace(toy, space=replace(toy.space, curves=curves, importance={**toy.space.importance, "obs": toy.harm}))
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.5, 0.7])
+def test_near_the_best_of_all_widths(budget: float) -> None:
+    """With true curves the greedy answer is close to the best of every combination of widths, and beats uniform ones."""
+    toy = informed(budget=budget)
+    space = toy.space
+    choices = [[(w,) for w in allowed(space.topology.by_id[g].size, space.round_to)] for g in space.groups]
+    best = np.inf
+    for widths in product(*choices):
+        plan = plan_of(space, dict(zip(space.groups, widths, strict=True)), "obs")
+        if space.share(plan) <= budget:
+            best = min(best, toy.error(plan))
+    mine = plan_for(space, budget)
+    assert space.share(mine) <= budget
+    assert toy.error(mine) <= best * 1.15
+    uniform = min(toy.error(p.plan) for p in run(Uniform(criterion="obs"), toy))
+    assert toy.error(mine) < uniform
+
+
+def test_harmless_channels_go_first() -> None:
+    toy = informed()
+    group = toy.space.groups[1]
+    curves = {g: np.ones_like(c) for g, c in toy.space.curves.items()}
+    curves[group] = curves[group] * 1e-6
+    widths = allocate(replace(toy.space, curves=curves), 0.75, "obs")
+    assert widths[group][0] < 64 and all(sum(w) == toy.space.topology.by_id[g].size for g, w in widths.items() if g != group)
+
+
+def test_tighter_budgets_cost_more() -> None:
+    toy = informed()
+    errors = [toy.error(plan_for(toy.space, b)) for b in (0.9, 0.7, 0.5, 0.3, 0.15)]
+    assert errors == sorted(errors)
+    assert not plan_for(toy.space, 1.0).cuts
