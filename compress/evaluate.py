@@ -57,7 +57,7 @@ class Evaluator:
         # Channels last is several times faster on narrow layers; the copy is private.
         self.model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
         self.topology = topology
-        self.stages = stages
+        self.stages = tuple(stages)
         self.material = material
         self.statistics_images = min(statistics_images, len(material.calibration))
         self.wanted = logits(self.model, material.judged)
