@@ -205,10 +205,34 @@ def obs(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
     """
     if evidence.moments is None:
         return l1(evidence, topology, group)
-    order, _ = obs_curve(evidence, topology, group)
-    importance = np.empty(group.size)
-    importance[order] = np.arange(1, group.size + 1) / group.size
+    return _lateness(obs_curve(evidence, topology, group)[0])
+
+
+def _lateness(order: NDArray[np.int64]) -> Array:
+    importance = np.empty(len(order))
+    importance[order] = np.arange(1, len(order) + 1) / len(order)
     return importance
+
+
+def obs_and_curves(
+    evidence: Evidence, topology: Topology, groups: Iterable[GroupId]
+) -> tuple[dict[GroupId, Array], dict[GroupId, Array]]:
+    """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
+    importance, curves = {}, {}
+    for group_id in groups:
+        order, errors = obs_curve(evidence, topology, topology.by_id[group_id])
+        importance[group_id] = _lateness(order)
+        curves[group_id] = np.empty(len(order))
+        curves[group_id][order] = np.diff(errors)
+    return importance, curves
+
+
+def added_error(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """What each channel's removal adds to its readers' compensated relative error, in the order of ``obs``, (channels,)."""
+    order, errors = obs_curve(evidence, topology, group)
+    added = np.empty(group.size)
+    added[order] = np.diff(errors)
+    return added
 
 
 CRITERIA: Mapping[str, Criterion] = {

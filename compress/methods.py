@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.search.base import Searcher
 from compress.search.cluster import Cluster
+from compress.search.obs import Allocated
 from compress.search.smoea import Smoea
 from compress.search.uniform import Uniform
 
@@ -27,6 +28,8 @@ class Method:
     summary: str
     citation: str
     preset: Mapping[str, Any]
+    moments: bool = False
+    """Whether the search stands on second moments of what the layers read."""
 
     def make(self, **parameters: Any) -> Searcher:
         """The searcher with parameters over the preset."""
@@ -46,6 +49,13 @@ METHODS: Mapping[str, Method] = {
         "channels clustered by three features, cluster counts by differential evolution",
         "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         {},
+    ),
+    "obs": Method(
+        Allocated,
+        "compensated elimination, widths by marginal error per cost; best before any training",
+        "this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
+        {},
+        moments=True,
     ),
     "uniform": Method(
         Uniform,

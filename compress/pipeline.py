@@ -210,16 +210,17 @@ def _prepare(
     with clock.phase("importance", ", ".join(criteria.CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
         evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
-        if job.ranking == "obs":
+        if job.ranking == "obs" or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
             evidence = replace(evidence, moments=moments)
         wanted = [g for s in stages for g in s.groups]
         importance = criteria.importance(evidence, topology, wanted)
+        curves = {g: criteria.added_error(evidence, topology, topology.by_id[g]) for g in wanted if evidence.moments}
         kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
     evaluator = Evaluator(network.model, topology, stages, material)
     full = len(judged) + evaluator.statistics_images
     target = Target(job.target, job.value)
-    space = Space(topology, evaluator.stages, importance, target, budget, job.round_to, job.ranking, full, kernels)
+    space = Space(topology, evaluator.stages, importance, target, budget, job.round_to, job.ranking, full, kernels, curves)
     return topology, space, evaluator, base
 
 

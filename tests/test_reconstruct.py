@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nets import NETS, any_plan, build, inputs, traced
 from torch import Tensor, nn
 
-from compress.criteria import CRITERIA, Evidence, gather, l1, obs, obs_curve
+from compress.criteria import CRITERIA, Evidence, gather, l1, obs, obs_and_curves, obs_curve
 from compress.elimination import Reader, eliminate
 from compress.errors import DataError
 from compress.moments import Sums, collect
@@ -313,3 +313,13 @@ def test_without_moments_obs_is_l1() -> None:
         np.testing.assert_array_equal(CRITERIA["obs"](evidence, topology, group), l1(evidence, topology, group))
         order, errors = obs_curve(evidence, topology, group)
         assert sorted(order) == list(range(group.size)) and not errors.any()
+
+
+def test_curves_in_the_channels_order() -> None:
+    model, topology = traced("residual")
+    evidence = replace(gather(model, []), moments=collect(model, topology, batches("residual")))
+    importance, curves = obs_and_curves(evidence, topology, list(topology.by_id))
+    for group in topology.groups:
+        order, errors = obs_curve(evidence, topology, group)
+        np.testing.assert_array_equal(importance[group.id], obs(evidence, topology, group))
+        np.testing.assert_allclose(np.cumsum(curves[group.id][order]), errors[1:])

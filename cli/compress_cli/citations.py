@@ -46,6 +46,17 @@ _ALL = (
         ),
     ),
     (
+        "obs",
+        _entry(
+            "inproceedings",
+            "obs",
+            author="Hassibi, Babak and Stork, David G.",
+            title="Second order derivatives for network pruning: Optimal Brain Surgeon",
+            booktitle="Advances in Neural Information Processing Systems",
+            year="1992",
+        ),
+    ),
+    (
         "shade",
         _entry(
             "inproceedings",
@@ -124,6 +135,7 @@ CITATIONS: Mapping[str, str] = dict(_ALL)
 OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "smoea": ("smoea", "nsga2", "pymoo"),
     "cluster": ("cluster", "shade"),
+    "obs": ("obs",),
     "uniform": ("l1",),
 }
 """Method -> what its search stands on; a test holds this equal to the methods there are."""
