@@ -48,13 +48,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--budget", type=int, help="image-forwards of a search; the default depends on the network")
+    parser.add_argument("--validation", type=int, default=2000, help="validation images")
     given = parser.parse_args()
     network = network_from(checkpoint.load(given.model, zoo=MODELS))
-    data = open_data(given.data, preprocessing=network.preprocessing, num_classes=10)
+    data = open_data(given.data, preprocessing=network.preprocessing, num_classes=10, validation=given.validation)
     results: dict[str, dict[str, Any]] = {m: {} for m in given.methods}
     for seed in given.seeds:
         for method in given.methods:
-            job = make_job(flags={"method": method, "value": given.macs, "seed": seed, "epochs": given.epochs})
+            flags = {"method": method, "value": given.macs, "seed": seed, "epochs": given.epochs, "budget": given.budget}
+            job = make_job(flags={**flags, "latency_seconds": 8.0})
             done = prune(network, data, job, given.work / f"{given.name}-{method}-{seed}")
             results[method][str(seed)] = row(done.report)
             print(method, seed, json.dumps(results[method][str(seed)]), flush=True)
@@ -63,6 +66,7 @@ def main() -> None:
                 "data": data.digests,
                 "macs": given.macs,
                 "epochs": given.epochs,
+                "budget": given.budget,
                 "runs": results,
                 "mean": {m: _mean(list(r.values())) for m, r in results.items() if r},
             }
