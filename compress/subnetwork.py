@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map
 from compress.errors import CompressError
 from compress.plan import Plan, kept_positions, restrict
 from compress.surgery import cut, cut_state, refresh_attributes
-from compress.topology import GroupId, Layer, Topology
+from compress.topology import GroupId, Layer, LayerName, Topology
 
 
 class NotTraceable(CompressError):
@@ -270,7 +270,8 @@ class StageRunner:
                     if f"{stem}.{key}" in state:
                         setattr(inner, key, state[f"{stem}.{key}"])
                 original = self.originals[name].get_submodule(path) if path else self.originals[name]
-                refresh_attributes(inner, original, stem)
+                layer = self.view.by_layer.get(LayerName(stem))
+                refresh_attributes(inner, original, stem, depthwise=None if layer is None else layer.depthwise)
 
     def _run(self, images: int) -> list[Tensor]:
         environment: dict[fx.Node, Any] = {
