@@ -89,6 +89,11 @@ class Job:
             if not fits:
                 value = getattr(self, name)
                 raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
+        if self.ranking != "l1" and not METHODS[self.method].ranks:
+            raise ConfigError(
+                f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",
+                hint="see `compress methods` for its options" if self.method != "uniform" else "--set options.criterion=...",
+            )
         known = [f.name for f in fields(METHODS[self.method].searcher)]
         for name in self.options:
             if name not in known:

@@ -53,7 +53,7 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evi
     """
     from compress.surgery import own_tensors
 
-    network = own_tensors(model).eval()
+    network = own_tensors(model).eval().requires_grad_(True)
     total: dict[str, Tensor] = {}
     for images in batches:
         network.zero_grad(set_to_none=True)
@@ -225,14 +225,6 @@ def obs_and_curves(
         curves[group_id] = np.empty(len(order))
         curves[group_id][order] = np.diff(errors)
     return importance, curves
-
-
-def added_error(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
-    """What each channel's removal adds to its readers' compensated relative error, in the order of ``obs``, (channels,)."""
-    order, errors = obs_curve(evidence, topology, group)
-    added = np.empty(group.size)
-    added[order] = np.diff(errors)
-    return added
 
 
 CRITERIA: Mapping[str, Criterion] = {

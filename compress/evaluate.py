@@ -67,6 +67,7 @@ class Evaluator:
             graph = symbolic(self.model)
             for stage in stages:
                 cutout(graph, topology, stage.groups)
+            _same(self.model, graph, material.judged[:2], self.wanted[:2])
             self.graph = graph
         except NotTraceable as error:  # whole forwards, and as many again for the statistics
             self.fallback = error.message
@@ -85,7 +86,7 @@ class Evaluator:
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
         if ask.fidelity is Fidelity.STAGE:
-            return ask.images * self.stages[ask.stage].fraction
+            return min(ask.images, len(self.material.calibration)) * self.stages[ask.stage].fraction
         judged = min(ask.images or len(self.material.judged), len(self.material.judged))
         return float(judged + min(self.statistics_images, judged))
 
@@ -124,11 +125,30 @@ class Evaluator:
         return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
 
     def _statistics(self, most: int) -> list[Tensor]:
-        return list(torch.split(self._calibration(min(self.statistics_images, most)), _BATCH))
+        return batches(self._calibration(min(self.statistics_images, most)))
 
     def _calibration(self, count: int) -> Tensor:
         images = self.material.calibration[:count]
         return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def batches(images: Tensor) -> list[Tensor]:
+    """Images in batches; a lone last one joins its neighbour, because a batch of one has no statistics."""
+    parts = list(torch.split(images, _BATCH))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _same(model: nn.Module, graph: fx.Graph, images: Tensor, wanted: Tensor) -> None:
+    """Code that looks at None, or at attributes, may have been traced down another branch.
+
+    Raises:
+        NotTraceable: the graph computes something else than the network.
+    """
+    got = logits(fx.GraphModule(model, graph), images)
+    if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())):
+        raise NotTraceable(f"no stage-wise search on {type(model).__name__}: its graph computes something else")
 
 
 def logits(model: nn.Module, images: Tensor) -> Tensor:

@@ -30,6 +30,10 @@ class Method:
     preset: Mapping[str, Any]
     moments: bool = False
     """Whether the search stands on second moments of what the layers read."""
+    kernels: bool = False
+    """Whether it stands on the filters themselves."""
+    ranks: bool = False
+    """Whether the run's ``ranking`` decides which channels a width keeps; otherwise the method does."""
 
     def make(self, **parameters: Any) -> Searcher:
         """The searcher with parameters over the preset."""
@@ -43,12 +47,14 @@ METHODS: Mapping[str, Method] = {
         "stage by stage, multi-objective evolution on sub-networks",
         "Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, arXiv 2211.01957",
         {},
+        ranks=True,
     ),
     "cluster": Method(
         Cluster,
         "channels clustered by three features, cluster counts by differential evolution",
         "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         {},
+        kernels=True,
     ),
     "obs": Method(
         Allocated,

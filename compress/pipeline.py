@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -32,19 +33,21 @@ from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
-from compress.search.base import Fidelity, Front, Point, Space, Target, knee
+from compress.search.base import Ask, Fidelity, Front, Point, Space, Target, knee
 from compress.search.journal import Asked, Journal, drive
 from compress.stages import make_stages, prunable
 from compress.surgery import fit
 from compress.synthetic import matched_inputs
-from compress.topology import Topology
+from compress.topology import GroupId, Topology
 
 __all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune"]
 
 _AFFORDABLE_MACS = 1.2e13
 """Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
+_FEWEST_FORWARDS = 5_000
 _MOST_FORWARDS = 300_000
 _SYNTHETIC_IMAGES = 16
+_FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 _GRADIENT_IMAGES = 128
 _LABELS_THAT_TELL = 200
 
@@ -116,7 +119,7 @@ def prune(
         CompressError: with what, where, and what to do next.
     """
     with rundir.claim(folder, job, _identity(network, data), fresh):
-        if (folder / "report.json").exists() and (folder / "plan.json").exists():
+        if all((folder / name).exists() for name in _FINISHED):
             return _finished(network, folder)
         clock = Clock(listen)
         topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
@@ -167,13 +170,18 @@ def pick(
             f"{folder} holds no finished search ({error})", hint="run `compress prune ... --out` there first"
         ) from error
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
+    if held.get("identity") != _identity(network, data):
+        raise ConfigError(
+            f"{folder} was searched with another network, other images or another preprocessing",
+            hint="give the files of that run, or search again",
+        )
     clock = Clock(listen)
-    topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
-    number = _which(front, topology, index, by, macs, params)
+    number = _which(front, count(traced(network)), job.target, index, by, macs, params)
     chosen = front[number]
+    topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
     out = out or folder / "picks" / str(number)
-    with rundir.claim(out, job, {**_identity(network, data), "point": str(number)}, fresh=False):
-        if (out / "report.json").exists():
+    with rundir.claim(out, job, {**_identity(network, data), "point": chosen.plan.digest}, fresh=False):
+        if all((out / name).exists() for name in _FINISHED):
             return _finished(network, out)
         rundir.write_json(out / "plan.json", chosen.plan.to_json())
         done = realise(network, topology, chosen.plan, evaluator.material, data, job, out, clock=clock, listen=listen)
@@ -185,7 +193,13 @@ def pick(
 
 
 def _identity(network: Network, data: Data | None) -> dict[str, str]:
-    return {"network": network.digest, **({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})}
+    """What a run's scores and files stand on; another one of these is another run."""
+    told = {
+        "network": network.digest,
+        "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
+        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
+    }
+    return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})
 
 
 def _prepare(
@@ -203,24 +217,38 @@ def _prepare(
     if job.ranking not in criteria.CRITERIA:
         raise ConfigError(f"ranking {job.ranking!r} is not one of {', '.join(criteria.CRITERIA)}")
     _check_target(topology, job, listen)
-    budget = job.budget or int(min(_MOST_FORWARDS, max(1000, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
+    budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
-        material, judged = _material(network, data, job, budget, listen)
+        material = _material(network, data, job, budget, listen)
     base = _base_accuracy(network, data, job, clock)
     with clock.phase("importance", ", ".join(criteria.CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
         evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        wanted = [g for s in stages for g in s.groups]
+        importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
+        curves: dict[GroupId, Any] = {}
+        kernels: dict[GroupId, Any] = {}
         if job.ranking == "obs" or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
-            evidence = replace(evidence, moments=moments)
-        wanted = [g for s in stages for g in s.groups]
-        importance = criteria.importance(evidence, topology, wanted)
-        curves = {g: criteria.added_error(evidence, topology, topology.by_id[g]) for g in wanted if evidence.moments}
-        kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
+            importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
+        if METHODS[job.method].kernels:
+            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
     evaluator = Evaluator(network.model, topology, stages, material)
-    full = len(judged) + evaluator.statistics_images
+    full = int(evaluator.price(Ask((), Fidelity.FULL)))
     target = Target(job.target, job.value)
-    space = Space(topology, evaluator.stages, importance, target, budget, job.round_to, job.ranking, full, kernels, curves)
+    space = Space(
+        topology,
+        evaluator.stages,
+        importance,
+        target,
+        budget,
+        job.round_to,
+        job.ranking,
+        full,
+        len(material.calibration),
+        kernels,
+        curves,
+    )
     return topology, space, evaluator, base
 
 
@@ -246,19 +274,25 @@ def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
         )
 
 
-def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> tuple[Material, Tensor]:
-    """The images of the search; a full score costs at most 1/150 of the budget."""
-    most = max(32, min(1024, budget // 150))
+def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
+    """The images of the search: for a full score 1/150 of the budget, but as many as labels need to tell anything.
+
+    Raises:
+        ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
+    """
+    if data is None and job.target == "max_drop":
+        raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
         made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
         listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
-        return Material(made.images, made.images, None, "output"), made.images
+        return Material(made.images, made.images, None, "output")
+    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(1024, budget // 150))
     calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
     images, labels = _first(data.validation, most)
     if data.labelled and len(images) >= _LABELS_THAT_TELL:
-        return Material(calibration, images, labels, "accuracy"), images
+        return Material(calibration, images, labels, "accuracy")
     metric: Any = "agreement" if job.target == "max_drop" else "output"
-    return Material(calibration, images, None, metric), images
+    return Material(calibration, images, None, metric)
 
 
 def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
@@ -333,7 +367,8 @@ def _search(
     if not front:
         raise SearchError("no candidate could be scored", hint="give more or other images with --data")
     spent = max((row.pop("spent") for row in requests.values()), default=0.0)
-    return front, {"budget": space.budget, "image_forwards": spent, "requests": requests}
+    judged = {"metric": evaluator.material.metric, "judged_images": len(evaluator.material.judged)}
+    return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged}
 
 
 def _base_error(evaluator: Evaluator) -> float:
@@ -357,12 +392,16 @@ def choose(front: Front, target: Target, share: Any, base_error: float) -> tuple
         return best, f"no point is within the allowed drop before fine-tuning; the most accurate of {len(front)} was taken"
     within = [p for p in front if share(p.plan) <= target.value + 1e-9]
     if not within:
-        return front[0], f"the search found nothing within the budget; the cheapest of {len(front)} points was taken"
+        raise SearchError(
+            f"the search found nothing within {target.kind} {target.value:g}; "
+            f"its cheapest point keeps {share(front[0].plan):.3f}",
+            hint="a larger --budget, a smaller --round-to, or --method uniform, which meets every reachable target",
+        )
     best = min(within, key=lambda p: (p.error, share(p.plan)))
     reason = f"the most accurate of {len(within)} points within the budget"
     if share(best.plan) < target.value - target.slack:
         reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
-        reason += "since no point in between scored better: widths come in steps"
+        reason += "since nothing nearer to it that was tried scored better"
     return best, reason
 
 
@@ -381,7 +420,8 @@ def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, s
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
     picked = front.index(chosen)
     rundir.write_json(
-        folder / "front.json", {"points": points, "chosen": picked, "knee": knee(front), "target": space.target.kind}
+        folder / "front.json",
+        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind},
     )
     rundir.write(folder / "front.svg", front_svg(points, picked))
 
@@ -395,7 +435,7 @@ def _read_front(folder: Path) -> Front:
 
 
 def _which(
-    front: Front, topology: Topology, index: int | None, by: str | None, macs: float | None, params: float | None
+    front: Front, whole: Cost, target: str, index: int | None, by: str | None, macs: float | None, params: float | None
 ) -> int:
     given = [x for x in (index, by, macs, params) if x is not None]
     if len(given) != 1:
@@ -407,10 +447,9 @@ def _which(
     if by is not None:
         if by != "knee":
             raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
-        return knee(front)
+        return knee(front, target)
     kind, value = ("macs", macs) if macs is not None else ("params", params)
     assert value is not None
-    whole = count(topology)
     shares = [getattr(p.cost.share_of(whole), kind) for p in front]
     within = [i for i, s in enumerate(shares) if s <= value]
     if not within:
@@ -459,5 +498,8 @@ def _finished(network: Network, folder: Path) -> Result:
     """A run that had ended: its files are read again."""
     report = store.read(folder / "report.json")
     plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
-    model = fit(network.model, load_file(folder / "model.safetensors")).eval()
+    try:
+        model = fit(network.model, load_file(folder / "model.safetensors")).eval()
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{folder / 'model.safetensors'} is damaged: {error}", hint="start over with --fresh") from error
     return Result(model, plan, report, folder, folder / "model.onnx", exit_code(report))

@@ -18,11 +18,13 @@ from compress.data import Data, Preprocessing
 from compress.environment import capture
 from compress.errors import GuardError
 from compress.evaluate import Material
+from compress.evaluate import batches as in_batches
 from compress.events import Clock, Listen, Warned, ignore
 from compress.export.parity import Parity, Verdict, export_verified
 from compress.guard import Verified, verify
 from compress.latency.protocol import LatencyResult, Settings, measure
 from compress.plan import Plan
+from compress.reconstruct import reconstruct
 from compress.recover import reestimate
 from compress.report.model import Measured
 from compress.runtime.ort import OrtRuntime
@@ -32,7 +34,6 @@ from compress.topology import Topology
 _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
 _GUARD_INPUTS = 3
 _PARITY_INPUTS = 10
-_BATCH = 64
 _NO_PLAN = Plan()
 
 
@@ -227,14 +228,12 @@ def _recover(
     """Without training: batch norms re-estimated, then readers re-solved by least squares."""
     if job.recover == "none" or not plan:
         return small
-    batches = list(torch.split(material.calibration, _BATCH))
+    batches = in_batches(material.calibration)
     with clock.phase("batch norm", f"statistics of {len(material.calibration)} images"):
         restored = reestimate(small, batches)
         log.accuracy += judge(restored, "batch norm")
     if job.recover == "bn":
         return restored
-    from compress.reconstruct import reconstruct
-
     with clock.phase("reconstruct", "least squares on the readers, no labels"):
         solved = reconstruct(original, small, topology, plan, batches)
         log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]

@@ -14,9 +14,9 @@ from typing import Any
 from compress.config import Job
 from compress.errors import CompressError, ConfigError
 
-_FILES = (
-    "job.json journal.jsonl front.json front.svg plan.json model.safetensors base.onnx model.onnx report.json report.md "
-    "report.schema.json report.html latency.json".split()
+_FILES = (  # the report first: without it nothing passes for finished
+    "report.json report.md report.schema.json latency.json model.onnx base.onnx model.safetensors plan.json front.json "
+    "front.svg journal.jsonl inputs.json job.json".split()
 )
 
 
@@ -73,7 +73,8 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         if fresh:
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / "finetune", ignore_errors=True)
+            for name in ("finetune", "picks"):
+                shutil.rmtree(folder / name, ignore_errors=True)
         for left in folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)
         wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}

@@ -35,9 +35,12 @@ def symbolic(model: nn.Module) -> fx.Graph:
         NotTraceable: its forward depends on values.
     """
     try:
-        return _Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception as error:  # fx raises whatever the user's code makes of a proxy
         raise NotTraceable(f"no stage-wise search on {type(model).__name__}: {type(error).__name__}: {error}") from error
+    if sum(node.op == "placeholder" for node in graph.nodes) != 1:
+        raise NotTraceable(f"no stage-wise search on {type(model).__name__}: its forward takes more than images")
+    return graph
 
 
 class _Tracer(fx.Tracer):
@@ -210,13 +213,17 @@ class StageRunner:
         table = kept_positions(topology, before)
         self.kept_outputs = [table.get((x.weight, x.write_dim)) for x in self.part.observed]
         self.targets = [
-            t if k is None else t.index_select(_channel_dim(t), torch.from_numpy(k))
-            for t, k in zip(targets, self.kept_outputs, strict=True)
+            t if k is None else t.index_select(_channel_dim(x, t), torch.from_numpy(k))
+            for x, t, k in zip(self.part.observed, targets, self.kept_outputs, strict=True)
         ]
-        self.spread = [float((t - t.mean(dim=_all_but_channel(t), keepdim=True)).pow(2).sum()) for t in self.targets]
+        self.spread = [_spread(x, t) for x, t in zip(self.part.observed, self.targets, strict=True)]
         self.modules, self.originals = self._own_modules(surrounded)
         self.root = surrounded
         self.state = {f"{n}.{k}": t for n, m in self.originals.items() for k, t in m.state_dict().items()}
+        self.bare = {n: str(self.nodes[n].target) for n in self.part.inputs if self.nodes[n].op == "get_attr"}
+        own = surrounded.state_dict()  # parameters that stand in no layer, a layer scale say, are sliced like weights
+        self.state |= {key: own[key] for key in self.bare.values() if key in own}
+        self.sliced = self.state
         self.view = self._view(set(groups))
 
     def _own_modules(self, model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
@@ -247,19 +254,20 @@ class StageRunner:
 
     def error(self, plan: Plan, images: int) -> float:
         """f1 = ||Y_k - S_k(X_k; plan)||^2 / ||Y_k - mean||^2 over the observed layers, averaged; NaN where it breaks."""
+        images = min(images, len(self.targets[0]))
         own = Plan({g: c for g, c in plan.cuts.items() if g in self.view.by_id})
         self._install(own)
         outputs = self._run(images)
         total = 0.0
-        for got, wanted, spread, _ in zip(outputs, self.targets, self.spread, self.kept_outputs, strict=True):
+        for got, wanted, spread in zip(outputs, self.targets, self.spread, strict=True):
             wanted = wanted[:images]
             if got.shape != wanted.shape:
                 return float("nan")
-            total += float((got - wanted).pow(2).sum()) / max(spread * images / max(len(self.targets[0]), 1), 1e-12)
+            total += float((got - wanted).pow(2).sum()) / max(spread * images / len(self.targets[0]), 1e-12)
         return total / len(outputs)
 
     def _install(self, plan: Plan) -> None:
-        state = cut_state(self.state, self.view, plan) if plan else self.state
+        state = self.sliced = cut_state(self.state, self.view, plan) if plan else self.state
         for name, module in self.modules.items():
             for path, inner in module.named_modules():
                 stem = f"{name}.{path}" if path else name
@@ -274,10 +282,12 @@ class StageRunner:
                 refresh_attributes(inner, original, stem, depthwise=None if layer is None else layer.depthwise)
 
     def _run(self, images: int) -> list[Tensor]:
-        environment: dict[fx.Node, Any] = {
-            self.nodes[n]: v[:images] if isinstance(v, Tensor) else v
-            for n, v in zip(self.part.inputs, self.inputs, strict=True)
-        }
+        environment: dict[fx.Node, Any] = {}
+        for name, value in zip(self.part.inputs, self.inputs, strict=True):
+            if name in self.bare:
+                environment[self.nodes[name]] = self.sliced.get(self.bare[name], value)
+            else:
+                environment[self.nodes[name]] = value[:images] if isinstance(value, Tensor) else value
         with torch.no_grad():
             for name in self.part.nodes:
                 node = self.nodes[name]
@@ -285,9 +295,11 @@ class StageRunner:
         return [environment[self.nodes[n]] for n in self.part.outputs]
 
 
-def _channel_dim(tensor: Tensor) -> int:
-    return 1 if tensor.dim() != 3 else 2
+def _channel_dim(layer: Layer, output: Tensor) -> int:
+    return output.dim() - 1 if layer.kind == "linear" else 1
 
 
-def _all_but_channel(tensor: Tensor) -> tuple[int, ...]:
-    return tuple(d for d in range(tensor.dim()) if d != _channel_dim(tensor))
+def _spread(layer: Layer, output: Tensor) -> float:
+    """||Y - mean||^2, the mean taken per channel."""
+    others = tuple(d for d in range(output.dim()) if d != _channel_dim(layer, output))
+    return float((output - output.mean(dim=others, keepdim=True)).pow(2).sum())

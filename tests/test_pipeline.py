@@ -203,9 +203,7 @@ def test_inspection_says_what_and_why(digits: tuple[Network, Data]) -> None:
     assert 0 < found.least["macs"] < 1 and found.least_unaligned["macs"] <= found.least["macs"]
 
 
-@pytest.mark.parametrize(
-    ("kind", "value", "index"), [("macs", 0.5, 2), ("macs", 0.25, 1), ("max_drop", 0.05, 2), ("macs", 0.05, 0)]
-)
+@pytest.mark.parametrize(("kind", "value", "index"), [("macs", 0.5, 2), ("macs", 0.25, 1), ("max_drop", 0.05, 2)])
 def test_choice(kind: str, value: float, index: int) -> None:
     figures = ((0.1, 0.4), (0.2, 0.3), (0.45, 0.12), (0.8, 0.1))
     points = [
@@ -215,6 +213,44 @@ def test_choice(kind: str, value: float, index: int) -> None:
     shares = {p.plan: p.cost.macs / 1000 for p in points}
     chosen, why = choose(tuple(points), Target(kind, value), lambda plan: shares[plan], 0.1)
     assert points.index(chosen) == index and why
+
+
+def test_nothing_within_the_budget_is_an_error() -> None:
+    point = Point(Plan(), 0.1, Cost(500, 1), Fidelity.FULL)
+    with pytest.raises(SearchError, match=r"keeps 0\.500"):
+        choose((point,), Target("macs", 0.05), lambda plan: 0.5, 0.1)
+
+
+def test_a_drop_needs_images(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="images"):
+        prune(digits[0], None, make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.01}), tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_another_preprocessing_is_another_run(
+    digits: tuple[Network, Data], finished: tuple[Result, list[Any]], tmp_path: Path
+) -> None:
+    other = replace(digits[0], preprocessing=replace(digits[0].preprocessing, mean=(0.1,)))
+    with pytest.raises(ConfigError, match="preprocessing"):
+        prune(other, digits[1], make_job(flags=QUICK), finished[0].folder)
+    with pytest.raises(ConfigError, match="preprocessing"):
+        pick(other, digits[1], finished[0].folder, index=0, out=tmp_path / "p")
+
+
+def test_a_damaged_result_is_named(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    folder = tmp_path / "r"
+    prune(digits[0], None, make_job(flags=UNIFORM), folder)
+    (folder / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ConfigError, match="damaged"):
+        prune(digits[0], None, make_job(flags=UNIFORM), folder)
+
+
+@pytest.mark.parametrize("method", ["smoea", "cluster", "obs"])
+def test_low_targets_and_coarse_widths(digits: tuple[Network, Data], tmp_path: Path, method: str) -> None:
+    options = {"obs": {}, "cluster": {"population": 4, "generations": 2}}.get(method, QUICK["options"])
+    coarse = {**UNIFORM, "method": method, "options": options, "round_to": 32, "value": 0.3, "recover": "bn"}
+    result = prune(*digits, make_job(flags=coarse), tmp_path / "r")
+    assert result.report.reached <= 0.3
 
 
 def test_epochs_by_the_number_of_images() -> None:

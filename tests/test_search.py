@@ -32,6 +32,17 @@ class TestCluster(SearcherContract):
         return Cluster(population=10, generations=8, restarts=1)
 
 
+@pytest.mark.parametrize("searcher", [Smoea(population=12, generations=6), Cluster(population=6, generations=3, restarts=1)])
+def test_widths_so_coarse_that_little_is_left_to_choose(searcher: Smoea | Cluster) -> None:
+    toy = ToySpace.make(round_to=64, target=Target("macs", 0.8))
+    assert run(searcher, toy)
+
+
+def test_a_low_target_is_met() -> None:
+    toy = ToySpace.make(round_to=1, target=Target("macs", 0.02))
+    assert any(0.0 < toy.space.share(p.plan) <= 0.02 for p in run(Smoea(population=12, generations=4), toy))
+
+
 def test_crowding_is_infinite_at_the_ends_only() -> None:
     points = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
     distance = crowding_distance(points)

@@ -158,6 +158,61 @@ def test_code_that_branches_on_values_falls_back_to_whole_forwards() -> None:
     assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 8)) == 16  # and as many for the statistics
 
 
+class _Tempered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 5, 3)
+
+    def forward(self, x: Tensor, temperature: float = 2.0) -> Tensor:
+        return self.b(self.a(x)).mean((2, 3)) / temperature
+
+
+class _Stateful(_Tempered):
+    scale = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.b(self.a(x)).mean((2, 3)) * (3.0 if isinstance(x, torch.fx.Proxy) else 1.0)
+
+
+@pytest.mark.parametrize("kind", [_Tempered, _Stateful])
+def test_graphs_that_are_not_the_network_are_not_used(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    images = torch.randn(8, 3, 12, 12)
+    topology = trace(model, images[:1])
+    stages = make_stages(topology, prunable(topology, [])[0])
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    assert evaluator.fallback and np.isfinite(evaluator(Ask([Plan()], Fidelity.STAGE, 0, 8))[0].error)
+
+
+def test_asking_for_more_images_than_there_are_changes_nothing() -> None:
+    model, images = network("digits_net")
+    topology = trace(model, images[:1], probe=False)
+    stages = make_stages(topology, prunable(topology, [])[0])
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
+    asked = [evaluator(Ask([plan], Fidelity.STAGE, 0, n))[0].error for n in (6, 48)]
+    assert asked[0] == asked[1]
+    assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 48)) == evaluator.price(Ask([plan], Fidelity.STAGE, 0, 6))
+
+
+def test_stages_of_a_channels_last_network() -> None:
+    torch.manual_seed(0)
+    block = torchvision.models.convnext.CNBlockConfig
+    model = torchvision.models.ConvNeXt([block(16, 24, 1), block(24, None, 1)], num_classes=5, layer_scale=1.0).eval()
+    images = torch.randn(6, 3, 32, 32)
+    topology = trace(model, images[:1])
+    evaluator = Evaluator(
+        model, topology, make_stages(topology, prunable(topology, [])[0]), Material(images, images, None, "output")
+    )
+    assert not evaluator.fallback
+    rng = np.random.default_rng(0)
+    for number, stage in enumerate(evaluator.stages):
+        plan = random_plan(topology, 0.4, rng, list(stage.groups))
+        small, whole = (evaluator(Ask([p], Fidelity.STAGE, number, 6))[0].error for p in (plan, Plan()))
+        assert whole == pytest.approx(0.0, abs=1e-8) and small > 1e-3
+
+
 class _OwnConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))

@@ -40,10 +40,9 @@ def build(
     before, after = count(topology), count(topology, done.plan)
     latency = tuple(_latency(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
-    warnings = [*_flags(data, accuracy, latency), *done.warnings]
+    warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy), *done.warnings]
     notes = [*network.warnings, *(data.warnings if data is not None else ()), *topology.notes, *done.notes]
-    if "stairs" not in search and job.target != "max_drop":
-        notes.append(f"{job.target}: {search['chosen']}")
+    notes.append(f"{job.target}: {search['chosen']}")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
         notes.append(
@@ -141,6 +140,17 @@ def _flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[La
             flags.append(f"{found.runtime}: not measurably faster ({found.speedup:.2f}x, {found.verdict})")
         flags += [f"{found.runtime}: {flag}" for flag in found.flags]
     return flags
+
+
+def _missed(job: Job, accuracy: Sequence[Measured]) -> list[str]:
+    """A drop beyond what was allowed, in the final figures."""
+    test = {a.when: a.top1 for a in accuracy if a.split == "test"}
+    if job.target != "max_drop" or not {"base", "final"} <= set(test):
+        return []
+    drop = test["base"] - test["final"]
+    return (
+        [f"the test accuracy dropped by {100 * drop:.2f} points, {100 * job.value:g} were allowed"] if drop > job.value else []
+    )
 
 
 def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float) -> str:

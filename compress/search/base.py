@@ -136,6 +136,7 @@ class Space:
         round_to: widths are multiples of this.
         ranking: the criterion that decides which channels a width keeps.
         full_images: image-forwards that one score at full fidelity costs.
+        stage_images: images that there are for a stage's score.
         kernels: group -> its filters, flattened and concatenated, shape (channels, features).
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
             ``obs`` criterion, shape (channels,).
@@ -149,6 +150,7 @@ class Space:
     round_to: int = 8
     ranking: str = "l1"
     full_images: int = 64
+    stage_images: int = 256
     kernels: Mapping[GroupId, Array] = field(default_factory=dict)
     curves: Mapping[GroupId, Array] = field(default_factory=dict)
 

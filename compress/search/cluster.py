@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
@@ -242,7 +243,8 @@ def features(kernels: Array, cosine: str = "ones") -> Array:
 def clustered(points: Array, count: int, restarts: int) -> NDArray[np.int64]:
     """K-means++ labels; where points coincide there may be fewer clusters than asked for."""
     distinct = len(np.unique(points, axis=0))
-    fitted = KMeans(min(count, distinct), init="k-means++", n_init=restarts, random_state=0).fit(points)
+    with threadpool_limits(1):  # partial sums of several threads are added in the order in which they end
+        fitted = KMeans(min(count, distinct), init="k-means++", n_init=restarts, random_state=0).fit(points)
     labels: NDArray[np.int64] = fitted.labels_.astype(np.int64)
     return labels
 

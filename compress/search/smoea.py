@@ -30,7 +30,7 @@ from pymoo.problems.static import StaticProblem
 
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, Stage, knee, non_dominated
-from compress.search.widths import allowed, meet, nearest, orbits, plan_of, ranked, reachable, scaled
+from compress.search.widths import allowed, fill, meet, nearest, orbits, plan_of, ranked, reachable, scaled
 
 Bits = NDArray[np.bool_]
 """Keep-bits of a stage, its groups' channels one after another: 1 = keep."""
@@ -102,6 +102,8 @@ class Smoea:
         whole = space.share(before)
         for generation in range(generations):
             asked = algorithm.ask()
+            if asked is None or len(asked) == 0:  # no mask is left that was not seen
+                break
             rows = asked.get("X").astype(bool)
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
@@ -118,18 +120,25 @@ class Smoea:
 
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
         """Generations and images per candidate that this stage's part of the budget buys."""
-        few = self.compromises * len(space.stages) + sum(self._finalists(space))
+        few = self._compromises(space) * len(space.stages) + sum(self._finalists(space))
         share = (space.budget - few * space.full_images) / len(space.stages)
         per_image = (self.population + 1) * max(stage.fraction, 1e-6)
         images = int(share / (per_image * self.generations))
-        if images >= self.least_images:
-            return self.generations, min(images, self.most_images)
-        generations = max(2, int(share / (per_image * self.least_images)))
-        return generations, max(1, min(self.least_images, int(share / (per_image * generations))))
+        most = min(self.most_images, space.stage_images)
+        if images >= min(self.least_images, most):
+            return self.generations, min(images, most)
+        least = min(self.least_images, most)
+        generations = max(2, int(share / (per_image * least)))
+        return generations, max(2, min(least, int(share / (per_image * generations))))
+
+    def _compromises(self, space: Space) -> int:
+        """How many points per stage a sixth of the budget re-ranks; a single one needs no score."""
+        affordable = int(space.budget / 6 / space.full_images) // len(space.stages)
+        return min(self.compromises, affordable) if affordable > 1 else 0
 
     def _finalists(self, space: Space) -> tuple[int, int]:
         """How many full scores near the target, and along the front, a third of the budget leaves after the compromises."""
-        affordable = max(2, int(space.budget / 3 / space.full_images) - self.compromises * len(space.stages))
+        affordable = max(2, int(space.budget / 3 / space.full_images) - self._compromises(space) * len(space.stages))
         near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
         return near, max(1, min(self.spread, affordable - near))
 
@@ -140,7 +149,7 @@ class Smoea:
         else:
             share = controller(space, number, before)
             near = sorted(range(len(front)), key=lambda i: abs(space.share(front[i].plan) - share))
-        few = [front[i].plan for i in near[: self.compromises]]
+        few = [front[i].plan for i in near[: max(1, self._compromises(space))]]
         if len(few) == 1:
             return few[0]
         scores = yield Ask(few, Fidelity.FULL, images=self.full_images)
@@ -158,11 +167,20 @@ class Smoea:
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
             chosen += sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]
+            if not any(value - space.target.slack <= space.share(p.plan) <= value for p in chosen):
+                chosen.append(space.point(_evenly(space), float("nan"), Fidelity.STAGE))
         plans = list(dict.fromkeys(p.plan for p in chosen))
         scores = yield Ask(plans, Fidelity.FULL, images=self.full_images)
         return non_dominated(
             [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)], space.target.kind
         )
+
+
+def _evenly(space: Space) -> Plan:
+    """The largest network within the budget whose groups all keep the same share: close below the target for certain."""
+    value = space.target.value
+    ratio = meet(lambda r: space.share(plan_of(space, scaled(space, r))), value)
+    return plan_of(space, fill(space, scaled(space, ratio), value, space.groups))
 
 
 def _finite(error: float) -> float:
