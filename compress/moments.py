@@ -22,9 +22,11 @@ from compress.errors import DataError
 from compress.surgery import READS, own_tensors
 from compress.topology import Layer, LayerName, Topology
 
+ROWS = 1 << 14
+"""Rows that a layer's moments are taken from, at most so many ``POSITIONS`` of an image."""
 POSITIONS = 64
-"""Positions of an image that a layer is sampled at, at least; more where its columns outnumber the rows otherwise."""
 ROWS_PER_COLUMN = 4
+"""More of both where the columns would outnumber the rows."""
 WIDEST = 4608
 """Columns (512 channels of 3x3) beyond which a layer is thinned: its matrix would need gigabytes."""
 ODD = "it computes something else than its weight says"
@@ -213,9 +215,9 @@ def map_size(module: nn.Module, output: Tensor) -> int:
     return output[0, ..., 0].numel() if isinstance(module, nn.Linear) else output[0, 0].numel()
 
 
-def positions_per_image(columns: int, images: int, available: int) -> int:
+def positions_per_image(columns: int, images: int, available: int, rows: int = ROWS) -> int:
     """Enough positions for the rows to outnumber the columns, where the map has them."""
-    return min(available, max(POSITIONS, -(-ROWS_PER_COLUMN * columns // images)))
+    return min(available, max(min(POSITIONS, -(-rows // images)), -(-ROWS_PER_COLUMN * columns // images)))
 
 
 def sample(name: str, call: int, count: int, available: int, seed: int) -> Tensor:

@@ -39,6 +39,8 @@ from compress.topology import LayerName, Topology
 
 MEMORY = 6 << 30
 """Bytes of activations that may be held; a network that needs more is run anew for every layer instead."""
+ROWS = 1 << 16
+"""Rows that a layer is solved from where there are so many: an answer needs more of them than an order of channels."""
 ROUNDING = 1e-10
 """Squared relative error below which a layer that lost nothing is as it was."""
 
@@ -225,7 +227,7 @@ class _Work:
             if call == 0 and not plain(module, batch.input[:2], module(batch.input[:2])):
                 return self._skip(name, ODD)
             available = map_size(module, batch.whole_output)
-            count = positions_per_image(columns, self.images, available)
+            count = positions_per_image(columns, self.images, available, ROWS)
             if dual:
                 count = min(available, max(1, self.widest // self.images))
             at = sample(name, call, count, available, self.seed)
