@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +12,35 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from compress import checkpoint, criteria, rundir
+from compress import checkpoint, rundir
 from compress.architecture import UNNAMED, Architecture
 from compress.checkpoint import Loaded
 from compress.config import Job
 from compress.cost import Cost, count
-from compress.data import Data, Preprocessing, near_chance, preset_for
-from compress.errors import ConfigError, DataError, SearchError
-from compress.evaluate import Evaluator, Material
-from compress.events import Clock, Listen, Table, Warned, ignore
-from compress.inspection import inspect, reach, traced
+from compress.data import Data, Preprocessing, preset_for
+from compress.errors import ConfigError, SearchError
+from compress.evaluate import Evaluator
+from compress.events import Clock, Listen, ignore
+from compress.inspection import inspect, traced
 from compress.methods import METHODS
-from compress.moments import collect
 from compress.plan import Plan
+from compress.prepare import identity, prepare
 from compress.randomness import derive
 from compress.realise import Network, Realised, measured, realise
 from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
-from compress.search.base import Ask, Fidelity, Front, Point, Space, Target, knee
+from compress.search.base import Fidelity, Front, Point, Space, Target, knee
 from compress.search.journal import Asked, Journal, drive
-from compress.stages import make_stages, prunable
 from compress.surgery import fit
-from compress.synthetic import matched_inputs
-from compress.topology import GroupId, Topology
+from compress.topology import Topology
 
 __all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune"]
 
-_AFFORDABLE_MACS = 1.2e13
-"""Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
-_FEWEST_FORWARDS = 5_000
-_MOST_FORWARDS = 300_000
-_SYNTHETIC_IMAGES = 16
 _FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
-_GRADIENT_IMAGES = 128
-_LABELS_THAT_TELL = 200
 
 
 @dataclass(frozen=True)
@@ -118,11 +109,11 @@ def prune(
     Raises:
         CompressError: with what, where, and what to do next.
     """
-    with rundir.claim(folder, job, _identity(network, data), fresh):
+    with rundir.claim(folder, job, identity(network, data), fresh):
         if all((folder / name).exists() for name in _FINISHED):
             return _finished(network, folder)
         clock = Clock(listen)
-        topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
+        topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
         chosen, why = choose(front, space.target, space.share, _base_error(evaluator))
         rundir.write_json(folder / "plan.json", chosen.plan.to_json())
@@ -170,7 +161,7 @@ def pick(
             f"{folder} holds no finished search ({error})", hint="run `compress prune ... --out` there first"
         ) from error
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
-    if held.get("identity") != _identity(network, data):
+    if held.get("identity") != identity(network, data):
         raise ConfigError(
             f"{folder} was searched with another network, other images or another preprocessing",
             hint="give the files of that run, or search again",
@@ -178,9 +169,9 @@ def pick(
     clock = Clock(listen)
     number = _which(front, count(traced(network)), job.target, index, by, macs, params)
     chosen = front[number]
-    topology, space, evaluator, base = _prepare(network, data, job, clock, listen)
+    topology, space, evaluator, base = prepare(network, data, job, clock, listen)
     out = out or folder / "picks" / str(number)
-    with rundir.claim(out, job, {**_identity(network, data), "point": chosen.plan.digest}, fresh=False):
+    with rundir.claim(out, job, {**identity(network, data), "point": chosen.plan.digest}, fresh=False):
         if all((out / name).exists() for name in _FINISHED):
             return _finished(network, out)
         rundir.write_json(out / "plan.json", chosen.plan.to_json())
@@ -190,136 +181,6 @@ def pick(
 
 
 # ---- the chapters ----------------------------------------------------------------------------------------------------
-
-
-def _identity(network: Network, data: Data | None) -> dict[str, str]:
-    """What a run's scores and files stand on; another one of these is another run."""
-    told = {
-        "network": network.digest,
-        "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
-        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
-    }
-    return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})
-
-
-def _prepare(
-    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen
-) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
-    """Everything a search needs: groups, stages, importance, images."""
-    with clock.phase("trace", network.name):
-        topology = traced(network)
-    groups, _ = prunable(topology, job.ignore)
-    stages = make_stages(topology, groups, streams=job.streams)
-    if not stages:
-        raise SearchError(
-            f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
-        )
-    if job.ranking not in criteria.CRITERIA:
-        raise ConfigError(f"ranking {job.ranking!r} is not one of {', '.join(criteria.CRITERIA)}")
-    _check_target(topology, job, listen)
-    budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
-    with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
-        material = _material(network, data, job, budget, listen)
-    base = _base_accuracy(network, data, job, clock)
-    with clock.phase("importance", ", ".join(criteria.CRITERIA)):
-        images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
-        evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
-        wanted = [g for s in stages for g in s.groups]
-        importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
-        curves: dict[GroupId, Any] = {}
-        kernels: dict[GroupId, Any] = {}
-        if job.ranking == "obs" or METHODS[job.method].moments:
-            moments = collect(network.model, topology, torch.split(material.calibration, 32))
-            importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
-        if METHODS[job.method].kernels:
-            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
-    evaluator = Evaluator(network.model, topology, stages, material)
-    full = int(evaluator.price(Ask((), Fidelity.FULL)))
-    target = Target(job.target, job.value)
-    space = Space(
-        topology,
-        evaluator.stages,
-        importance,
-        target,
-        budget,
-        job.round_to,
-        job.ranking,
-        full,
-        len(material.calibration),
-        kernels,
-        curves,
-    )
-    return topology, space, evaluator, base
-
-
-def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
-    """Shows what can be reached before any work, and refuses what cannot.
-
-    Raises:
-        SearchError: the target is below the least; the nearest reachable one is named.
-    """
-    least = {kind: reach(topology, job, kind) for kind in ("macs", "params")}
-    rows = []
-    for kind, low in least.items():
-        wanted = f"{job.value:.3f}" if job.target == kind else ""
-        rows.append((kind, f"{low:.3f}", "1.000", wanted, "" if not wanted else ("yes" if job.value >= low else "no")))
-    listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
-    if job.target in least and job.value < least[job.target]:
-        low = least[job.target]
-        raise SearchError(
-            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
-            f"{job.target} are left",
-            hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
-            "a smaller --round-to reaches lower",
-        )
-
-
-def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
-    """The images of the search: for a full score 1/150 of the budget, but as many as labels need to tell anything.
-
-    Raises:
-        ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
-    """
-    if data is None and job.target == "max_drop":
-        raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
-    if data is None:
-        made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
-        listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
-        return Material(made.images, made.images, None, "output")
-    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(1024, budget // 150))
-    calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
-    images, labels = _first(data.validation, most)
-    if data.labelled and len(images) >= _LABELS_THAT_TELL:
-        return Material(calibration, images, labels, "accuracy")
-    metric: Any = "agreement" if job.target == "max_drop" else "output"
-    return Material(calibration, images, None, metric)
-
-
-def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
-    images, labels = [], []
-    for x, y in split.batches(64, limit=count):
-        images.append(x)
-        labels.append(y)
-    return torch.cat(images), torch.cat(labels)
-
-
-def _base_accuracy(network: Network, data: Data | None, job: Job, clock: Clock) -> Sequence[Measured]:
-    """The unpruned network's accuracy; near chance means that something is fed wrongly.
-
-    Raises:
-        DataError: it is near chance.
-    """
-    if data is None or not data.labelled:
-        return ()
-    with clock.phase("base accuracy", f"{len(data.validation)} validation images"):
-        found = measured(network.model, "base", "validation", data.validation)
-    if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
-        raise DataError(
-            f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "
-            f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
-            hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
-        )
-    return (found,)
 
 
 def _search(
@@ -335,7 +196,7 @@ def _search(
     """Drives the searcher over the journal."""
     context = json.dumps(
         {
-            **_identity(network, data),
+            **identity(network, data),
             "job": {k: v for k, v in job.to_json().items() if k in ("seed", "calibration", "ignore", "streams")},
             "images": [len(evaluator.material.calibration), len(evaluator.material.judged), evaluator.material.metric],
             "torch": torch.__version__,

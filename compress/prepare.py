@@ -1,0 +1,168 @@
+"""Everything that a search needs before it starts: groups, stages, images, importance, and whether the target can be met."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress import criteria
+from compress.config import Job
+from compress.cost import count
+from compress.data import Data, near_chance
+from compress.errors import ConfigError, DataError, SearchError
+from compress.evaluate import Evaluator, Material
+from compress.events import Clock, Listen, Table, Warned
+from compress.inspection import reach, traced
+from compress.methods import METHODS
+from compress.moments import collect
+from compress.randomness import derive
+from compress.realise import Network, measured
+from compress.report.model import Measured
+from compress.search.base import Ask, Fidelity, Space, Target
+from compress.stages import make_stages, prunable
+from compress.synthetic import matched_inputs
+from compress.topology import GroupId, Topology
+
+_AFFORDABLE_MACS = 1.2e13
+"""Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
+_FEWEST_FORWARDS = 5_000
+_MOST_FORWARDS = 300_000
+_SYNTHETIC_IMAGES = 16
+_GRADIENT_IMAGES = 128
+_LABELS_THAT_TELL = 200
+
+
+def identity(network: Network, data: Data | None) -> dict[str, str]:
+    """What a run's scores and files stand on; another one of these is another run."""
+    told = {
+        "network": network.digest,
+        "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
+        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
+    }
+    return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})
+
+
+def prepare(
+    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen
+) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
+    """Everything a search needs: groups, stages, importance, images."""
+    with clock.phase("trace", network.name):
+        topology = traced(network)
+    groups, _ = prunable(topology, job.ignore)
+    stages = make_stages(topology, groups, streams=job.streams)
+    if not stages:
+        raise SearchError(
+            f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
+        )
+    if job.ranking not in criteria.CRITERIA:
+        raise ConfigError(f"ranking {job.ranking!r} is not one of {', '.join(criteria.CRITERIA)}")
+    _check_target(topology, job, listen)
+    budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
+    with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
+        material = _material(network, data, job, budget, listen)
+    base = _base_accuracy(network, data, job, clock)
+    with clock.phase("importance", ", ".join(criteria.CRITERIA)):
+        images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
+        evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        wanted = [g for s in stages for g in s.groups]
+        importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
+        curves: dict[GroupId, Any] = {}
+        kernels: dict[GroupId, Any] = {}
+        if job.ranking == "obs" or METHODS[job.method].moments:
+            moments = collect(network.model, topology, torch.split(material.calibration, 32))
+            importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
+        if METHODS[job.method].kernels:
+            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
+    evaluator = Evaluator(network.model, topology, stages, material)
+    full = int(evaluator.price(Ask((), Fidelity.FULL)))
+    target = Target(job.target, job.value)
+    space = Space(
+        topology,
+        evaluator.stages,
+        importance,
+        target,
+        budget,
+        job.round_to,
+        job.ranking,
+        full,
+        len(material.calibration),
+        kernels,
+        curves,
+    )
+    return topology, space, evaluator, base
+
+
+def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
+    """Shows what can be reached before any work, and refuses what cannot.
+
+    Raises:
+        SearchError: the target is below the least; the nearest reachable one is named.
+    """
+    least = {kind: reach(topology, job, kind) for kind in ("macs", "params")}
+    rows = []
+    for kind, low in least.items():
+        wanted = f"{job.value:.3f}" if job.target == kind else ""
+        rows.append((kind, f"{low:.3f}", "1.000", wanted, "" if not wanted else ("yes" if job.value >= low else "no")))
+    listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
+    if job.target in least and job.value < least[job.target]:
+        low = least[job.target]
+        raise SearchError(
+            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
+            f"{job.target} are left",
+            hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
+            "a smaller --round-to reaches lower",
+        )
+
+
+def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
+    """The images of the search: for a full score 1/150 of the budget, but as many as labels need to tell anything.
+
+    Raises:
+        ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
+    """
+    if data is None and job.target == "max_drop":
+        raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
+    if data is None:
+        made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
+        listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
+        return Material(made.images, made.images, None, "output")
+    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(1024, budget // 150))
+    calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
+    images, labels = _first(data.validation, most)
+    if data.labelled and len(images) >= _LABELS_THAT_TELL:
+        return Material(calibration, images, labels, "accuracy")
+    metric: Any = "agreement" if job.target == "max_drop" else "output"
+    return Material(calibration, images, None, metric)
+
+
+def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
+    images, labels = [], []
+    for x, y in split.batches(64, limit=count):
+        images.append(x)
+        labels.append(y)
+    return torch.cat(images), torch.cat(labels)
+
+
+def _base_accuracy(network: Network, data: Data | None, job: Job, clock: Clock) -> Sequence[Measured]:
+    """The unpruned network's accuracy; near chance means that something is fed wrongly.
+
+    Raises:
+        DataError: it is near chance.
+    """
+    if data is None or not data.labelled:
+        return ()
+    with clock.phase("base accuracy", f"{len(data.validation)} validation images"):
+        found = measured(network.model, "base", "validation", data.validation)
+    if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
+        raise DataError(
+            f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "
+            f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
+            hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
+        )
+    return (found,)
