@@ -8,13 +8,17 @@ channel that raises it least goes first, again and again: every width is then a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+SMALL = 2048
+"""Columns up to which one thread works: thousands of small steps spend more on waiting for each other than on work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,21 @@ def eliminate(readers: Sequence[Reader]) -> tuple[NDArray[np.int64], NDArray[np.
         The channels, first removed first, and the compensated errors after 0, 1, ... removals, summed over the readers
         and divided by their totals: one more than there are channels.
     """
-    states = [_State(r) for r in readers]
-    count = len(readers[0].places)
+    with _threads(1 if max(len(r.moments) for r in readers) <= SMALL else torch.get_num_threads()):
+        return _eliminate([_State(r) for r in readers], len(readers[0].places))
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _eliminate(states: Sequence[_State], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     alive = torch.ones(count, dtype=torch.bool)
     names = torch.arange(count)
     order, errors = [], [0.0]
@@ -87,6 +104,9 @@ class _State:
         here = torch.arange(channels)
         blocks = self.inverse.view(channels, self.taps, channels, self.taps)[here, :, here, :]
         rows = self.weights.view(channels, self.taps, -1)
+        if self.taps == 1:  # no tiny systems to solve
+            single: Tensor = rows[:, 0].square().sum(1) / (blocks[:, 0, 0] * self.total)
+            return single
         solved: Tensor = torch.linalg.solve(blocks, rows @ rows.transpose(1, 2))
         return solved.diagonal(dim1=1, dim2=2).sum(1) / self.total
 

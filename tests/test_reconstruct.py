@@ -171,6 +171,43 @@ def test_outputs_come_nearer(name: str) -> None:
     assert restored < min(raw, plain) + 1e-9, gained
 
 
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_batch_norms_move_as_their_inputs_do(memory: int) -> None:
+    """Mean: by the same difference; variance: by the same factor; both between what the two networks really compute."""
+    for name in ("residual", "depthwise", "dense"):
+        model, topology = traced(name)
+        plan = any_plan(topology, 2, 0.4)
+        found = solved(name, plan, memory=memory)[2].model
+        table = kept_positions(topology, plan)
+        norms = [n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)]
+        before, after = (statistics(m, norms, torch.cat(batches(name))) for m in (model, found))
+        moved = 0.0
+        for norm in norms:
+            old, new = model.get_submodule(norm), found.get_submodule(norm)
+            kept = table.get((f"{norm}.running_mean", 0), np.arange(old.num_features))
+            shift = new.running_mean - old.running_mean[kept]
+            torch.testing.assert_close(shift, after[norm][0] - before[norm][0][kept], atol=2e-4, rtol=1e-3)
+            factor = new.running_var / old.running_var[kept]
+            torch.testing.assert_close(factor, after[norm][1] / before[norm][1][kept], atol=1e-3, rtol=5e-3)
+            moved = max(moved, float(shift.abs().max()))
+        assert moved > 1e-2, name
+
+
+def statistics(model: nn.Module, norms: list[str], x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and variance of what enters each batch norm."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    hooked = copy.deepcopy(model).eval()
+    for name in norms:
+
+        def note(module: nn.Module, args: tuple[Tensor], name: str = name) -> None:
+            found[name] = (args[0].mean((0, 2, 3)), args[0].var((0, 2, 3), correction=0))
+
+        hooked.get_submodule(name).register_forward_pre_hook(note)
+    with torch.no_grad():
+        hooked(x)
+    return found
+
+
 def test_both_ways_of_getting_activations_agree() -> None:
     for name in ("residual", "dense", "option-a", "grouped"):
         plan = any_plan(traced(name)[1], 1)

@@ -9,7 +9,7 @@ import pytest
 from compress.search.base import Target
 from compress.search.obs import Allocated, allocate, plan_for
 from compress.search.uniform import Uniform
-from compress.search.widths import allowed, plan_of
+from compress.search.widths import allowed, fill, plan_of
 from compress.testing import SearcherContract, ToySpace, run
 
 
@@ -42,6 +42,33 @@ def test_near_the_best_of_all_widths(budget: float) -> None:
     assert toy.error(mine) <= best * 1.15
     uniform = min(toy.error(p.plan) for p in run(Uniform(criterion="obs"), toy))
     assert toy.error(mine) < uniform
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_lazy_prices_are_the_prices(seed: int) -> None:
+    """The queue of old prices takes the very steps that recomputing every price takes."""
+    toy = informed(seed)
+    space = toy.space
+    loss = {g: np.append(np.cumsum(np.sort(space.curves[g])), 0.0)[:-1] for g in space.groups}
+
+    def share(widths: dict) -> float:
+        return space.share(plan_of(space, widths, "obs"))
+
+    def lost(group: str, width: int) -> float:
+        gone = space.topology.by_id[group].size - width
+        return float(loss[group][gone - 1]) if gone else 0.0
+
+    widths = {g: (space.topology.by_id[g].size,) for g in space.groups}
+    while share(widths) > 0.4:
+        steps = []
+        for g in space.groups:
+            for w in allowed(space.topology.by_id[g].size, space.round_to):
+                if w < widths[g][0]:
+                    saved = share(widths) - share({**widths, g: (w,)})
+                    steps.append(((lost(g, w) - lost(g, widths[g][0])) / saved, g, w))
+        _, g, w = min(steps)
+        widths[g] = (w,)
+    assert allocate(space, 0.4, "obs") == fill(space, widths, 0.4, list(reversed(space.groups)))
 
 
 def test_harmless_channels_go_first() -> None:
