@@ -64,12 +64,16 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
     def step(group: GroupId, orbit: int) -> tuple[float, int]:
         """The best price from here, and the width it leads to."""
         now, loss = current[group][orbit], losses[group, orbit]
-        best = (np.inf, now)
-        for width in allowed(len(loss) - 1, space.round_to):
-            if width < now:
-                saved = share - space.share(plan_of(space, _at(current, group, orbit, width), criterion))
-                best = min(best, (float(loss[width] - loss[now]) / max(saved, 1e-12), width))
-        return best
+        narrower = np.array([w for w in allowed(len(loss) - 1, space.round_to) if w < now])
+        if len(narrower) == 0:
+            return np.inf, now
+        # A channel count is a factor of a tensor's size at most twice: the cost is a quadratic of it, and three points tell.
+        known = sorted({int(narrower[0]), int(narrower[len(narrower) // 2]), now})
+        shares = [space.share(plan_of(space, _at(current, group, orbit, w), criterion)) for w in known]
+        saved = share - np.polyval(np.polyfit(np.array(known) / now, shares, len(known) - 1), narrower / now)
+        prices = (loss[narrower] - loss[now]) / np.maximum(saved, 1e-12)
+        best = int(np.argmin(prices))
+        return float(prices[best]), int(narrower[best])
 
     queue = [(step(g, i)[0], g, i) for g, i in losses]
     heapq.heapify(queue)
