@@ -92,7 +92,9 @@ class Job:
         if self.ranking != "l1" and not METHODS[self.method].ranks:
             raise ConfigError(
                 f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",
-                hint="see `compress methods` for its options" if self.method != "uniform" else "--set options.criterion=...",
+                hint="--set options.criterion=..."
+                if self.method in ("uniform", "global")
+                else "see `compress methods` for its options",
             )
         known = [f.name for f in fields(METHODS[self.method].searcher)]
         for name in self.options:

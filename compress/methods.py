@@ -9,6 +9,7 @@ from typing import Any
 from compress.search.base import Searcher
 from compress.search.cluster import Cluster
 from compress.search.obs import Allocated
+from compress.search.ranked import Ranked
 from compress.search.smoea import Smoea
 from compress.search.uniform import Uniform
 
@@ -62,6 +63,12 @@ METHODS: Mapping[str, Method] = {
         "this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
         {},
         moments=True,
+    ),
+    "global": Method(
+        Ranked,
+        "one ranking of all channels of all layers, by l1 norm or another criterion",
+        "Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017",
+        {},
     ),
     "uniform": Method(
         Uniform,
