@@ -57,6 +57,17 @@ _ALL = (
         ),
     ),
     (
+        "slimming",
+        _entry(
+            "inproceedings",
+            "slimming",
+            author="Liu, Zhuang and Li, Jianguo and Shen, Zhiqiang and Huang, Gao and Yan, Shoumeng and Zhang, Changshui",
+            title="Learning Efficient Convolutional Networks through Network Slimming",
+            booktitle="IEEE International Conference on Computer Vision",
+            year="2017",
+        ),
+    ),
+    (
         "shade",
         _entry(
             "inproceedings",
@@ -136,6 +147,7 @@ OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "smoea": ("smoea", "nsga2", "pymoo"),
     "cluster": ("cluster", "shade"),
     "obs": ("obs",),
+    "global": ("slimming",),
     "uniform": ("l1",),
 }
 """Method -> what its search stands on; a test holds this equal to the methods there are."""

@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.errors import ConfigError
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Space
 from compress.topology import ChannelGroup, GroupId
@@ -50,8 +51,15 @@ def ranked(group: ChannelGroup, importance: Array) -> tuple[NDArray[np.int64], .
 
 
 def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
-    """The plan that keeps the most important channels at these widths; whole groups are left out."""
-    importance = space.importance[ranking or space.ranking]
+    """The plan that keeps the most important channels at these widths; whole groups are left out.
+
+    Raises:
+        ConfigError: nothing was scored by this ranking.
+    """
+    name = ranking or space.ranking
+    if name not in space.importance:
+        raise ConfigError(f"criterion {name!r} is not one of {', '.join(space.importance)}")
+    importance = space.importance[name]
     cuts = {}
     for group_id, kept in widths.items():
         group = space.topology.by_id[group_id]
