@@ -28,7 +28,7 @@ class Job:
         value: of the target.
         round_to: widths become multiples of this, per layer.
         ignore: fnmatch patterns on module names that are left alone.
-        ranking: criterion that decides which channels a width keeps.
+        ranking: criterion that decides which channels a width keeps; ``auto`` is the method's own.
         streams: whether coupled residual streams are cut too.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
@@ -52,7 +52,7 @@ class Job:
     value: float = 0.5
     round_to: int = 8
     ignore: tuple[str, ...] = ()
-    ranking: str = "l1"
+    ranking: str = "auto"
     streams: bool = True
     seed: int = 0
     budget: int | None = None
@@ -89,7 +89,7 @@ class Job:
             if not fits:
                 value = getattr(self, name)
                 raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
-        if self.ranking != "l1" and not METHODS[self.method].ranks:
+        if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
             raise ConfigError(
                 f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",
                 hint="--set options.criterion=..."

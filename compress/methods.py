@@ -35,6 +35,8 @@ class Method:
     """Whether it stands on the filters themselves."""
     ranks: bool = False
     """Whether the run's ``ranking`` decides which channels a width keeps; otherwise the method does."""
+    ranking: str = "l1"
+    """What ``ranking = auto`` means."""
 
     def make(self, **parameters: Any) -> Searcher:
         """The searcher with parameters over the preset."""
@@ -48,7 +50,9 @@ METHODS: Mapping[str, Method] = {
         "stage by stage, multi-objective evolution on sub-networks",
         "Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, arXiv 2211.01957",
         {},
+        moments=True,
         ranks=True,
+        ranking="obs",
     ),
     "cluster": Method(
         Cluster,

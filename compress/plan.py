@@ -193,24 +193,14 @@ def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int6
     Only dimensions that change are listed. Input selections (``plan.inputs``) narrow the reading dimension further.
     """
     table: dict[Slot, NDArray[np.int64]] = {}
-    touched = {(m.key, m.dim) for g in plan.cuts for m in topology.by_id[g].members}
-    for key, dim in touched:
-        size = topology.tensors[key].shape[dim]
-        order = np.arange(size)
-        stays = np.ones(size, dtype=bool)
-        for group_id, member in topology.slots[key, dim]:
-            cut = plan.cuts.get(group_id)
-            if cut is None:
-                continue
-            indices, owners = topology.flat[group_id, (key, dim)]
-            gone = np.ones(len(member.positions), dtype=bool)
-            gone[list(cut.keep)] = False
-            stays[indices[gone[owners]]] = False
-            if list(cut.keep) != sorted(cut.keep):
-                for place, source in _ordered(member, cut.keep).items():
-                    order[place] = source
-        if not stays.all() or (order != np.arange(size)).any():
-            table[key, dim] = order[stays]
+    known: dict[Slot, NDArray[np.int64] | None] = {}
+    for slot in {(m.key, m.dim) for g in plan.cuts for m in topology.by_id[g].members}:
+        first = topology.alike[slot]
+        if first not in known:
+            known[first] = _kept(topology, plan, first)
+        found = known[first]
+        if found is not None:
+            table[slot] = found
     for name, reads in plan.inputs.items():
         layer = topology.by_layer[name]
         for slot in ((layer.weight, layer.read_dim), (layer.selection, 0)):
@@ -218,6 +208,25 @@ def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int6
                 whole = table.get(slot, np.arange(topology.tensors[slot[0]].shape[slot[1]]))
                 table[slot] = whole[np.isin(whole, reads)]
     return table
+
+
+def _kept(topology: Topology, plan: Plan, slot: Slot) -> NDArray[np.int64] | None:
+    """The indices that stay in one touched dimension, in their new order; None where nothing changes."""
+    size = topology.tensors[slot[0]].shape[slot[1]]
+    order = np.arange(size)
+    stays = np.ones(size, dtype=bool)
+    for group_id, member in topology.slots[slot]:
+        cut = plan.cuts.get(group_id)
+        if cut is None:
+            continue
+        indices, owners = topology.flat[group_id, slot]
+        gone = np.ones(len(member.positions), dtype=bool)
+        gone[list(cut.keep)] = False
+        stays[indices[gone[owners]]] = False
+        if list(cut.keep) != sorted(cut.keep):
+            for place, source in _ordered(member, cut.keep).items():
+                order[place] = source
+    return None if stays.all() and (order == np.arange(size)).all() else order[stays]
 
 
 def folds(topology: Topology, plan: Plan) -> dict[Slot, list[tuple[int, int]]]:

@@ -60,8 +60,9 @@ def prepare(
         raise SearchError(
             f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
         )
-    if job.ranking not in criteria.CRITERIA:
-        raise ConfigError(f"ranking {job.ranking!r} is not one of {', '.join(criteria.CRITERIA)}")
+    ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
+    if ranking not in criteria.CRITERIA:
+        raise ConfigError(f"ranking {ranking!r} is not one of auto, {', '.join(criteria.CRITERIA)}")
     _check_target(topology, job, listen)
     budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
@@ -74,12 +75,13 @@ def prepare(
         importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
         curves: dict[GroupId, Any] = {}
         kernels: dict[GroupId, Any] = {}
-        if job.ranking == "obs" or METHODS[job.method].moments:
+        moments = None
+        if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
             importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
         if METHODS[job.method].kernels:
             kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
-    evaluator = Evaluator(network.model, topology, stages, material)
+    evaluator = Evaluator(network.model, topology, stages, material, moments=moments if job.recover == "reconstruct" else None)
     full = int(evaluator.price(Ask((), Fidelity.FULL)))
     target = Target(job.target, job.value)
     space = Space(
@@ -89,7 +91,7 @@ def prepare(
         target,
         budget,
         job.round_to,
-        job.ranking,
+        ranking,
         full,
         len(material.calibration),
         kernels,

@@ -8,9 +8,9 @@ batch norms inside S_k use the batch's own statistics, since stale ones would mo
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
@@ -189,6 +189,14 @@ def _compute(node: fx.Node, environment: dict[fx.Node, Any], modules: dict[str, 
     return node.target(*args, **kwargs)
 
 
+class Compensate(Protocol):
+    """Re-solves readers (``compress.compensate``)."""
+
+    def __call__(self, plan: Plan, keys: Collection[str], /) -> Mapping[str, Tensor]:
+        """The tensors among these keys that change, at their full size."""
+        ...
+
+
 class StageRunner:
     """Scores candidates of one stage in one already pruned surrounding.
 
@@ -199,18 +207,30 @@ class StageRunner:
         groups: the stage's groups.
         before: what the other stages already cut.
         images: (n, c, h, w).
+        surrounded: the network after ``before``; by default simply cut.
+        compensation: re-solves the readers that a plan takes inputs from; None leaves them as they are.
     """
 
     def __init__(
-        self, model: nn.Module, graph: fx.Graph, topology: Topology, groups: Sequence[GroupId], before: Plan, images: Tensor
+        self,
+        model: nn.Module,
+        graph: fx.Graph,
+        topology: Topology,
+        groups: Sequence[GroupId],
+        before: Plan,
+        images: Tensor,
+        surrounded: nn.Module | None = None,
+        compensation: Compensate | None = None,
     ) -> None:
         self.part = cutout(graph, topology, groups)
+        self.before, self.compensation = before, compensation
         self.nodes = {n.name: n for n in graph.nodes}
-        surrounded = cut(model, topology, before).eval() if before else model
+        if surrounded is None:
+            surrounded = cut(model, topology, before).eval() if before else model
         self.topology = restrict(topology, before)
         self.inputs = values_at(surrounded, graph, images, self.part.inputs)
         targets = values_at(model, graph, images, self.part.outputs)
-        table = kept_positions(topology, before)
+        table = self.table = kept_positions(topology, before)
         self.kept_outputs = [table.get((x.weight, x.write_dim)) for x in self.part.observed]
         self.targets = [
             t if k is None else t.index_select(_channel_dim(x, t), torch.from_numpy(k))
@@ -267,7 +287,7 @@ class StageRunner:
         return total / len(outputs)
 
     def _install(self, plan: Plan) -> None:
-        state = self.sliced = cut_state(self.state, self.view, plan) if plan else self.state
+        state = self.sliced = cut_state(self._adapted(plan), self.view, plan) if plan else self.state
         for name, module in self.modules.items():
             for path, inner in module.named_modules():
                 stem = f"{name}.{path}" if path else name
@@ -280,6 +300,19 @@ class StageRunner:
                 original = self.originals[name].get_submodule(path) if path else self.originals[name]
                 layer = self.view.by_layer.get(LayerName(stem))
                 refresh_attributes(inner, original, stem, depthwise=None if layer is None else layer.depthwise)
+
+    def _adapted(self, plan: Plan) -> Mapping[str, Tensor]:
+        """The stage's tensors, those of the readers re-solved for what the plan and the surroundings take from them."""
+        if self.compensation is None:
+            return self.state
+        everything = Plan({**self.before.cuts, **plan.cuts})
+        return {**self.state, **{k: self._surrounded(k, t) for k, t in self.compensation(everything, self.state).items()}}
+
+    def _surrounded(self, key: str, tensor: Tensor) -> Tensor:
+        for dim in range(tensor.dim()):
+            if (key, dim) in self.table:
+                tensor = tensor.index_select(dim, torch.from_numpy(self.table[key, dim]))
+        return tensor
 
     def _run(self, images: int) -> list[Tensor]:
         environment: dict[fx.Node, Any] = {}

@@ -130,7 +130,7 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
         shape = [1] * tensor.dim()
         shape[dim] = -1
         changed[key] = tensor * keep.view(shape)
-    masked = _replace(model, changed)
+    masked = replaced(model, changed)
     for name in topology.moment_norms:
         key = f"{name}.weight"
         if (key, 0) in table:
@@ -217,7 +217,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[
             f"{len(extra)} unknown (first {extra[:1]})",
             hint="load them with the architecture they were saved from",
         )
-    result = _replace(model, {k: v for k, v in state.items() if k in own})
+    result = replaced(model, {k: v for k, v in state.items() if k in own})
     originals = dict(model.named_modules())
     for name, module in result.named_modules():
         refresh_attributes(module, originals[name], name, depthwise=None if depthwise is None else name in depthwise)
@@ -227,7 +227,7 @@ def fit(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[
     return result
 
 
-def _replace(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def replaced(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy with some tensors replaced; all others are shared with the original."""
     memo: dict[int, Any] = {}
     for key, old in model.state_dict(keep_vars=True).items():

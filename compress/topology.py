@@ -201,6 +201,15 @@ class Topology:
         return table
 
     @cached_property
+    def alike(self) -> Mapping[Slot, Slot]:
+        """Slot -> the first one that the same channels run through at the same indices: what one keeps, the other keeps."""
+        first: dict[Any, Slot] = {}
+        return {
+            slot: first.setdefault((self.tensors[slot[0]].shape[slot[1]], tuple((g, m.positions) for g, m in found)), slot)
+            for slot, found in self.slots.items()
+        }
+
+    @cached_property
     def whole(self) -> tuple[int, int]:
         """MACs and parameters of the network as it was traced."""
         sizes = {key: math.prod(t.shape) for key, t in self.tensors.items()}

@@ -41,12 +41,14 @@ class Ask:
         fidelity: how to score them.
         stage: index of the stage for ``STAGE``; the other stages' cuts are the already pruned surroundings.
         images: how many images each candidate sees; 0 leaves it to the evaluator.
+        compensate: whether the readers are re-solved from the moments first, where there are any.
     """
 
     plans: Sequence[Plan]
     fidelity: Fidelity
     stage: int = -1
     images: int = 0
+    compensate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

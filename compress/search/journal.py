@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ class Journal:
 
     def key(self, ask: Ask, plan: Plan) -> str:
         """Names one evaluation."""
-        text = json.dumps([self.context, plan.to_json(), ask.fidelity.value, ask.stage, ask.images], sort_keys=True)
+        settings = [ask.fidelity.value, ask.stage, ask.images, ask.compensate]
+        text = json.dumps([self.context, plan.to_json(), *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def add(self, entries: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
@@ -131,7 +132,7 @@ def drive(
         keys = [journal.key(ask, plan) for plan in ask.plans]
         missing = {k: p for k, p in zip(keys, ask.plans, strict=True) if k not in journal.scores}
         if missing:
-            scores = evaluate(Ask(tuple(missing.values()), ask.fidelity, ask.stage, ask.images))
+            scores = evaluate(replace(ask, plans=tuple(missing.values())))
             if len(scores) != len(missing):
                 raise SearchError(f"the evaluation scored {len(scores)} of {len(missing)} plans")
             more = {"fidelity": ask.fidelity.value, "stage": ask.stage}

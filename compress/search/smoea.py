@@ -6,8 +6,9 @@ of the front is taken.
 
 Ours, because the paper leaves it open, each an option: the stages (runs of channel groups on block borders), the error of
 the sub-network as first objective (relative squared error of the pre-activations after the stage, against the unpruned
-network), NSGA-II with seeded starts and two mutations, the controller that hands every stage its share of the global
-budget, and the global front that combines the stages' fronts (additive error, knapsack over the budget).
+network, with the readers re-solved in closed form first), NSGA-II with seeded starts and two mutations, the controller that
+hands every stage its share of the global budget, and the global front that combines the stages' fronts (additive error,
+knapsack over the budget).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from pymoo.problems.static import StaticProblem
 
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, Stage, knee, non_dominated
+from compress.search.obs import plan_for
 from compress.search.widths import allowed, fill, meet, nearest, orbits, plan_of, ranked, reachable, scaled
 
 Bits = NDArray[np.bool_]
@@ -47,6 +50,8 @@ class Smoea:
         population: individuals of NSGA-II.
         generations: generations per stage; fewer where the budget of image-forwards buys fewer.
         crossover: probability that a pair is recombined, layer by layer.
+        objective: ``compensated`` scores a candidate with its readers re-solved from second moments, as the recovery after
+            the cut will do; ``plain`` takes them as they are. The first needs the recovery ``reconstruct``.
         seeds: criteria whose ranks give the starting masks, at eight ratios each.
         least_images: images a candidate sees at the least; generations are given up before images.
         most_images: images a candidate sees at the most.
@@ -59,7 +64,8 @@ class Smoea:
     population: int = 40
     generations: int = 60
     crossover: float = 0.9
-    seeds: tuple[str, ...] = ("l1", "fpgm", "taylor")
+    objective: Literal["compensated", "plain"] = "compensated"
+    seeds: tuple[str, ...] = ("l1", "fpgm", "taylor", "obs")
     least_images: int = 8
     most_images: int = 48
     compromises: int = 3
@@ -108,7 +114,7 @@ class Smoea:
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
             plans = [genes.plan(row, before) for row in rows]
-            scores = yield Ask(plans, Fidelity.STAGE, number, images)
+            scores = yield Ask(plans, Fidelity.STAGE, number, images, self.objective == "compensated")
             for row, plan, score in zip(rows, plans, scores, strict=True):
                 seen.setdefault(row.tobytes(), space.point(plan, score.error, Fidelity.STAGE))
             if generation == 0:
@@ -139,6 +145,7 @@ class Smoea:
     def _finalists(self, space: Space) -> tuple[int, int]:
         """How many full scores near the target, and along the front, a third of the budget leaves after the compromises."""
         affordable = max(2, int(space.budget / 3 / space.full_images) - self._compromises(space) * len(space.stages))
+        affordable = max(2, affordable - 2)  # two more are always scored
         near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
         return near, max(1, min(self.spread, affordable - near))
 
@@ -152,7 +159,7 @@ class Smoea:
         few = [front[i].plan for i in near[: max(1, self._compromises(space))]]
         if len(few) == 1:
             return few[0]
-        scores = yield Ask(few, Fidelity.FULL, images=self.full_images)
+        scores = yield self._fully(few)
         return few[int(np.argmin([_finite(s.error) for s in scores]))]
 
     def _finals(self, space: Space, points: Sequence[Point]) -> Search:
@@ -167,13 +174,19 @@ class Smoea:
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
             chosen += sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]
-            if not any(value - space.target.slack <= space.share(p.plan) <= value for p in chosen):
-                chosen.append(space.point(_evenly(space), float("nan"), Fidelity.STAGE))
+            # Close below the target for certain, and hard to beat: the same share of every group, and widths by marginal error.
+            chosen += [
+                space.point(p, float("nan"), Fidelity.STAGE) for p in (_evenly(space), plan_for(space, value, space.ranking))
+            ]
         plans = list(dict.fromkeys(p.plan for p in chosen))
-        scores = yield Ask(plans, Fidelity.FULL, images=self.full_images)
+        scores = yield self._fully(plans)
         return non_dominated(
             [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)], space.target.kind
         )
+
+    def _fully(self, plans: Sequence[Plan]) -> Ask:
+        """Real scores, of networks recovered as the search assumes."""
+        return Ask(plans, Fidelity.FULL, images=self.full_images, compensate=self.objective == "compensated")
 
 
 def _evenly(space: Space) -> Plan:
