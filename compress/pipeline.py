@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,36 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compress import checkpoint, rundir
+from compress.answers import Answers, answers, certify, unseen
 from compress.architecture import UNNAMED, Architecture
+from compress.certificate import images_needed, upper
 from compress.checkpoint import Loaded
 from compress.config import Job
 from compress.cost import Cost, count
 from compress.data import Data, Preprocessing, preset_for
-from compress.errors import ConfigError, SearchError
-from compress.evaluate import Evaluator
+from compress.errors import ConfigError, DataError, SearchError
+from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
 from compress.inspection import inspect, traced
 from compress.methods import METHODS
 from compress.plan import Plan
 from compress.prepare import identity, prepare
 from compress.randomness import derive
-from compress.realise import Network, Realised, measured, realise
+from compress.realise import Network, Realised, realise
 from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
-from compress.search.base import Fidelity, Front, Point, Space, Target, knee
+from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, knee
 from compress.search.journal import Asked, Journal, drive
 from compress.surgery import fit
 from compress.topology import Topology
+from compress.train import wilson
 
 __all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune"]
 
+_NEAR = 0.005
+"""How far below a wanted share a front's point is taken for it, where another plan costs no search."""
 _FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 
 
@@ -115,12 +120,14 @@ def prune(
         clock = Clock(listen)
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
-        chosen, why = choose(front, space.target, space.share, _base_error(evaluator))
+        material = evaluator.material
+        judged = len(material.judged) if material.metric == "agreement" else 0
+        chosen, why = choose(front, space.target, space.share, _base_error(evaluator), judged)
         rundir.write_json(folder / "plan.json", chosen.plan.to_json())
         _save_front(folder, front, chosen, topology, space)
-        done = realise(network, topology, chosen.plan, evaluator.material, data, job, folder, clock=clock, listen=listen)
+        done = realise(network, topology, chosen.plan, material, data, job, folder, clock=clock, listen=listen)
         search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback}
-        return _conclude(network, data, job, folder, topology, space, base, done, search, clock, command)
+        return _conclude(network, data, job, folder, topology, space, base, done, material, search, clock, command)
 
 
 def pick(
@@ -132,10 +139,14 @@ def pick(
     by: str | None = None,
     macs: float | None = None,
     params: float | None = None,
+    epochs: int | None = None,
     out: Path | None = None,
     listen: Listen = ignore,
 ) -> Result:
     """Makes another point of a run's front real, without a new search.
+
+    Methods that have a plan for every budget (``obs``, whose elimination is nested, ``uniform``, ``global``) make one for the
+    very share that is wanted where the front has none near it.
 
     Args:
         network: the run's unpruned network.
@@ -145,7 +156,8 @@ def pick(
         by: ``knee``.
         macs: the most accurate point that keeps at most this share of the MACs.
         params: the same for parameters.
-        out: the new folder; ``<folder>/picks/<index>`` by default.
+        epochs: fine-tuning, where it is to differ from the run's: 0 leaves the network as it is recovered without training.
+        out: the new folder; by default ``<folder>/picks/`` and the point's index or the share.
         listen: receives events.
 
     Raises:
@@ -167,17 +179,28 @@ def pick(
             hint="give the files of that run, or search again",
         )
     clock = Clock(listen)
-    number = _which(front, count(traced(network)), job.target, index, by, macs, params)
-    chosen = front[number]
-    topology, space, evaluator, base = prepare(network, data, job, clock, listen)
-    out = out or folder / "picks" / str(number)
-    with rundir.claim(out, job, {**identity(network, data), "point": chosen.plan.digest}, fresh=False):
+    job = job if epochs is None else replace(job, epochs=epochs)
+    whole, searcher = count(traced(network)), METHODS[job.method].make(**job.options)
+    wanted = _wanted(index, by, macs, params)
+    if wanted is not None and isinstance(searcher, Planner) and not _near(front, whole, wanted):
+        job = replace(job, target="macs" if macs is not None else "params", value=wanted.value)
+        topology, space, evaluator, base = prepare(network, data, job, clock, listen)
+        plan, name = searcher.plan(space, wanted.value), f"{wanted.kind}-{wanted.value:g}"
+        why = f"made for {wanted.kind} {wanted.value:g} from the run's ranking, without a search"
+    else:
+        number = _which(front, whole, job.target, index, by, wanted)
+        topology, space, evaluator, base = prepare(network, data, job, clock, listen)
+        plan, name = front[number].plan, str(number)
+        why = f"point {number} of {folder.name}"
+    out = out or folder / "picks" / (name if epochs is None else f"{name}-epochs-{epochs}")
+    with rundir.claim(out, job, {**identity(network, data), "point": plan.digest}, fresh=False):
         if all((out / name).exists() for name in _FINISHED):
             return _finished(network, out)
-        rundir.write_json(out / "plan.json", chosen.plan.to_json())
-        done = realise(network, topology, chosen.plan, evaluator.material, data, job, out, clock=clock, listen=listen)
-        search = {"points": len(front), "chosen": f"point {number} of {folder.name}", "fallback": evaluator.fallback}
-        return _conclude(network, data, job, out, topology, space, base, done, search, clock, f"compress pick {folder}")
+        rundir.write_json(out / "plan.json", plan.to_json())
+        done = realise(network, topology, plan, evaluator.material, data, job, out, clock=clock, listen=listen)
+        search = {"points": len(front), "chosen": why, "fallback": evaluator.fallback}
+        told = f"compress pick {folder}"
+        return _conclude(network, data, job, out, topology, space, base, done, evaluator.material, search, clock, told)
 
 
 # ---- the chapters ----------------------------------------------------------------------------------------------------
@@ -240,11 +263,22 @@ def _base_error(evaluator: Evaluator) -> float:
     return 1.0 - float((evaluator.wanted.argmax(dim=1) == evaluator.material.labels).float().mean())
 
 
-def choose(front: Front, target: Target, share: Any, base_error: float) -> tuple[Point, str]:
+def choose(front: Front, target: Target, share: Any, base_error: float, judged: int = 0) -> tuple[Point, str]:
     """The point of a front that a target asks for, and why it was taken.
 
-    A budget takes the most accurate point within it; an accuracy takes the cheapest point within the allowed drop.
+    A budget takes the most accurate point within it; an accuracy takes the cheapest point within the allowed drop. Without
+    labels the errors are disagreements with the unpruned network on ``judged`` images, and it is the upper end of their
+    interval that has to be within the drop (``compress.certificate``).
     """
+    if target.kind == "max_drop" and judged:
+        bounds = [upper(round(p.error * judged), judged) for p in front]
+        certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
+        if certified:
+            agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
+            return front[certified[0]], f"the cheapest of {len(certified)} points; before recovery it {agreed}"
+        best = min(front, key=lambda p: p.error)
+        few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
+        return best, f"no point can be certified before recovery{few}; the one that disagrees least was taken"
     if target.kind == "max_drop":
         allowed = [p for p in front if p.error <= base_error + target.value]
         if allowed:
@@ -295,12 +329,20 @@ def _read_front(folder: Path) -> Front:
     )
 
 
-def _which(
-    front: Front, whole: Cost, target: str, index: int | None, by: str | None, macs: float | None, params: float | None
-) -> int:
-    given = [x for x in (index, by, macs, params) if x is not None]
-    if len(given) != 1:
+def _wanted(index: int | None, by: str | None, macs: float | None, params: float | None) -> Target | None:
+    """The share that is asked for, if it is a share."""
+    if sum(x is not None for x in (index, by, macs, params)) != 1:
         raise ConfigError("give exactly one of --index, --by, --macs, --params")
+    return Target("macs", macs) if macs is not None else Target("params", params) if params is not None else None
+
+
+def _near(front: Front, whole: Cost, wanted: Target) -> bool:
+    """Whether the front has a point just within the share."""
+    shares = (wanted.share(p.cost.share_of(whole)) for p in front)
+    return any(wanted.value - _NEAR <= share <= wanted.value for share in shares)
+
+
+def _which(front: Front, whole: Cost, target: str, index: int | None, by: str | None, wanted: Target | None) -> int:
     if index is not None:
         if not 0 <= index < len(front):
             raise ConfigError(f"there is no point {index}; the front has 0 to {len(front) - 1}", hint="see front.json")
@@ -309,14 +351,13 @@ def _which(
         if by != "knee":
             raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
         return knee(front, target)
-    kind, value = ("macs", macs) if macs is not None else ("params", params)
-    assert value is not None
-    shares = [getattr(p.cost.share_of(whole), kind) for p in front]
-    within = [i for i, s in enumerate(shares) if s <= value]
+    assert wanted is not None
+    shares = [wanted.share(p.cost.share_of(whole)) for p in front]
+    within = [i for i, s in enumerate(shares) if s <= wanted.value]
     if not within:
         raise ConfigError(
-            f"no point of the front keeps at most {value:g} of the {kind}; the least is {min(shares):.3f}",
-            hint=f"--{kind} {min(shares) + 5e-4:.3f}, or a new search",
+            f"no point of the front keeps at most {wanted.value:g} of the {wanted.kind}; the least is {min(shares):.3f}",
+            hint=f"--{wanted.kind} {min(shares) + 5e-4:.3f}, or a new search",
         )
     return min(within, key=lambda i: front[i].error)
 
@@ -330,22 +371,38 @@ def _conclude(
     space: Space,
     base: Sequence[Measured],
     done: Realised,
+    material: Material,
     search: dict[str, Any],
     clock: Clock,
     command: str,
 ) -> Result:
-    """The test split, once; then the report."""
+    """What can be said without labels; the test split, once; then the report."""
     test: list[Measured] = []
+    bound = None
+    if data is not None:
+        with clock.phase("certificate", "agreement with the unpruned network, no labels"):
+            bound = certify(network.model, done.model, unseen(data, material))
     if data is not None and data.labelled:
         with clock.phase("test", f"{len(data.test)} images, read for the first time"):
-            test.append(measured(network.model, "base", "test", data.test))
-            test.append(measured(done.model, "final", "test", data.test))
+            said = {"base": answers(network.model, data.test), "final": answers(done.model, data.test)}
+            test = [_judged(when, found) for when, found in said.items()]
+        right = {when: "".join("01"[int(r)] for r in found.right) for when, found in said.items()}
+        rundir.write_json(folder / "answers.json", {"split": data.test.digest, "right": right})
     if done.latency:
         raw = [r.to_json() for r in done.latency]
         rundir.write_json(folder / "latency.json", raw)
-    report = build(network, data, job, folder, topology, space, [*base, *done.accuracy, *test], done, search, clock, command)
+    seen = [*base, *done.accuracy, *test]
+    report = build(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
     store.write(report, folder)
     return Result(done.model, done.plan, report, folder, done.onnx, exit_code(report))
+
+
+def _judged(when: str, said: Answers) -> Measured:
+    """Answers about the test split as an accuracy."""
+    if not len(said.labels) or int(said.labels.min()) < 0:
+        raise DataError("the test images cannot be read or have no labels", hint="give labelled images in test/ (or val/)")
+    right, total = int(said.right.sum()), len(said.labels)
+    return Measured(when, "test", right / total, *wilson(right, total), total)
 
 
 def exit_code(report: Report) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from compress.certificate import Certificate
 from compress.report.model import Latency, Measured, Report, Size, Width
 
 SAMPLE = Report(
@@ -41,6 +42,7 @@ SAMPLE = Report(
     environment={"cpu": "some | processor", "versions": {"torch": "2.14.1"}},
     job={"method": "smoea", "value": 0.5, "ignore": []},
     command="compress prune digits-net.safetensors --data digits",
+    certificate=Certificate(1976, 41, 0.0272, 0.95, "1976 validation images that the run had not used"),
 )  # fmt: skip
 
 _TEXT = st.text(max_size=12)
@@ -91,5 +93,6 @@ reports = st.builds(
     **dict.fromkeys(["parity", "guard", "search", "environment", "job"], _FREE),
     seconds=st.dictionaries(_TEXT, _NUMBER, max_size=3),
     digests=st.dictionaries(_TEXT, _TEXT, max_size=3),
+    certificate=st.none() | st.builds(Certificate, _COUNT, _COUNT, st.floats(0, 1), st.floats(0, 1), _TEXT),
     schema=st.just(SAMPLE.schema),
 )

@@ -139,6 +139,36 @@ def test_another_point_is_picked_without_a_search(
             pick(*digits, result.folder, **wrong)
 
 
+def test_one_run_every_budget(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    """A nested order has a plan for any share; it is made without a search and exactly as a run for that share makes it."""
+    quick = {**UNIFORM, "method": "obs", "options": {}}
+    run = prune(*digits, make_job(flags=quick), tmp_path / "half")
+    events: list[Any] = []
+    picked = pick(*digits, run.folder, macs=0.37, listen=events.append)
+    assert "Asked" not in {type(e).__name__ for e in events}
+    assert picked.folder == run.folder / "picks" / "macs-0.37" and picked.report.target == "macs <= 0.37"
+    assert 0.25 < picked.report.reached <= 0.37 and "without a search" in picked.report.search["chosen"]
+    fresh = prune(*digits, make_job(flags={**quick, "value": 0.37}), tmp_path / "fresh")
+    assert fresh.plan == picked.plan
+    assert fresh.report.measured("final", "test") == picked.report.measured("final", "test")
+    share = run.report.reached  # a point that the front has is taken from it
+    assert pick(*digits, run.folder, macs=share + 1e-6).plan == run.plan
+    by_params = pick(*digits, run.folder, params=0.3, epochs=1, out=tmp_path / "params")
+    assert by_params.report.after.params / by_params.report.before.params <= 0.3
+    assert by_params.report.measured("fine-tuned", "validation")
+    with pytest.raises(SearchError, match="at least"):
+        pick(*digits, run.folder, macs=0.001)
+
+
+def test_answers_are_kept_image_by_image(finished: tuple[Result, list[Any]]) -> None:
+    result, _ = finished
+    kept = json.loads((result.folder / "answers.json").read_text())
+    for when in ("base", "final"):
+        seen = result.report.measured(when, "test")
+        assert seen is not None and len(kept["right"][when]) == seen.images
+        assert kept["right"][when].count("1") / seen.images == seen.top1
+
+
 def test_without_data_nothing_is_claimed(digits: tuple[Network, Data], tmp_path: Path) -> None:
     result = prune(digits[0], None, make_job(flags=QUICK), tmp_path / "blind")
     assert result.report.accuracy == ()

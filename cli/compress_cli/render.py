@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from compress.report.figures import accuracies, changed, clocked, duration, expected, judged, sizes, times
+from compress.report.figures import accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
 from compress.report.model import Latency, Report
 
 _MOST_WIDTHS = 24
@@ -34,6 +34,8 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
         console.print(f"[bold red]! {escape(warning)}[/]", soft_wrap=True)
     console.print(_sizes(report))
     console.print(_accuracies(report) if report.accuracy else "[red]top-1 accuracy: not measured[/]\n")
+    if report.certificate is not None:
+        console.print(f"certificate: {escape(certified(report.certificate))}", soft_wrap=True)
     console.print(f"[bold]{escape(expected(report))}[/]", soft_wrap=True)
     for latency in report.latency:
         control = times(latency.control_low, latency.control, latency.control_high)

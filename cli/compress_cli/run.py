@@ -253,9 +253,12 @@ def pick(
     index: Annotated[int | None, typer.Option(help="Number of the point in front.json.")] = None,
     by: Annotated[str | None, typer.Option(metavar="knee", help="Where accuracy begins to cost more than it saves.")] = None,
     macs: Annotated[
-        float | None, typer.Option(help="The most accurate point that keeps at most this share of the MACs.")
+        float | None, typer.Option(help="The most accurate point that keeps at most this share of the MACs. Any: obs, uniform.")
     ] = None,
     params: Annotated[float | None, typer.Option(help="The same for parameters.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Fine-tuning; 0 takes the network as recovered without training. Default: the run's.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
     data: o.DataSource = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
@@ -283,7 +286,8 @@ def pick(
         inputs = replace(inputs, data=data)
     network, images = inputs.open(_seed(run))
     with listening(err(), quiet=quiet or as_json) as listen:
-        result = pipeline.pick(network, images, run, index=index, by=by, macs=macs, params=params, out=folder, listen=listen)
+        point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params}
+        result = pipeline.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import environment
+from compress.certificate import Certificate, images_needed
 from compress.config import Job
 from compress.cost import count
 from compress.data import Data
@@ -35,12 +36,13 @@ def build(
     search: Mapping[str, Any],
     clock: Clock,
     command: str,
+    certificate: Certificate | None = None,
 ) -> Report:
     """One frozen report of everything that was measured."""
     before, after = count(topology), count(topology, done.plan)
     latency = tuple(_latency(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
-    warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy), *done.warnings]
+    warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy, certificate), *done.warnings]
     notes = [*network.warnings, *(data.warnings if data is not None else ()), *topology.notes, *done.notes]
     notes.append(f"{job.target}: {search['chosen']}")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
@@ -50,7 +52,7 @@ def build(
         )
     return Report(
         name=folder.name,
-        verdict=_verdict(latency, accuracy, before.macs / max(after.macs, 1)),
+        verdict=_verdict(latency, accuracy, before.macs / max(after.macs, 1), certificate),
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
@@ -83,6 +85,7 @@ def build(
         environment=_plain(environment.capture(threads=job.threads).to_json()),
         job=_plain(job.to_json()),
         command=command,
+        certificate=certificate,
     )
 
 
@@ -142,18 +145,30 @@ def _flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[La
     return flags
 
 
-def _missed(job: Job, accuracy: Sequence[Measured]) -> list[str]:
-    """A drop beyond what was allowed, in the final figures."""
+def _missed(job: Job, accuracy: Sequence[Measured], certificate: Certificate | None) -> list[str]:
+    """A drop beyond what was allowed, in the final figures; without labels, one that cannot be excluded."""
     test = {a.when: a.top1 for a in accuracy if a.split == "test"}
-    if job.target != "max_drop" or not {"base", "final"} <= set(test):
+    if job.target != "max_drop":
         return []
+    if not {"base", "final"} <= set(test):
+        if certificate is None:
+            allowed = f"{100 * job.value:g} points"
+            return [f"nothing certifies that the accuracy dropped by at most {allowed}: no image was left to ask"]
+        if certificate.bound <= job.value:
+            return []
+        few = images_needed(job.value, certificate.confidence)
+        why = f"; so few images cannot say less, at least {few} are needed" if certificate.images < few else ""
+        return [
+            f"without labels a drop of up to {100 * certificate.bound:.2f} points cannot be excluded, "
+            f"{100 * job.value:g} were allowed{why}"
+        ]
     drop = test["base"] - test["final"]
     return (
         [f"the test accuracy dropped by {100 * drop:.2f} points, {100 * job.value:g} were allowed"] if drop > job.value else []
     )
 
 
-def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float) -> str:
+def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float, certificate: Certificate | None) -> str:
     """One sentence for somebody who decides."""
     if not latency:
         speed = f"{promised:.2f}x fewer MACs (latency not measured)"
@@ -174,6 +189,9 @@ def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised:
         return (
             f"{speed}; test accuracy {100 * test['base'].top1:.2f} % -> {100 * test['final'].top1:.2f} % ({drop:+.2f} points)"
         )
+    if certificate is not None:
+        most = f"{100 * certificate.bound:.2f} points at most with {100 * certificate.confidence:.0f} % confidence"
+        return f"{speed}; accuracy not measured, certified to have dropped by {most}"
     return f"{speed}; accuracy not measured"
 
 

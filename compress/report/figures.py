@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from compress.certificate import Certificate
 from compress.report.model import Latency, Measured, Report, Width
 
 NONE = "–"
@@ -122,6 +123,15 @@ def expected(report: Report) -> str:
         return f"{promise}; latency was not measured"
     return "; ".join(
         [promise, *(f"{x.runtime} measured {times(x.low, x.speedup, x.high)} (batch {x.batch})" for x in report.latency)]
+    )
+
+
+def certified(found: Certificate) -> str:
+    """The certificate as a sentence."""
+    seen = f"the pruned network disagrees with the unpruned one on {found.disagree} of {found.images}"
+    return (
+        f"top-1 accuracy dropped by at most {100 * found.bound:.2f} points ({percent(found.confidence, 0)} confidence, "
+        f"no labels used): {seen} ({found.source})"
     )
 
 

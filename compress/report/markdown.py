@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from compress.report.figures import (
     NONE,
     accuracies,
+    certified,
     changed,
     clocked,
     duration,
@@ -48,6 +49,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _table(("top-1 (95 % interval)", judged(report, "validation"), judged(report, "test")), accuracies(report))
     else:
         yield "Not measured."
+        yield ""
+    if report.certificate is not None:
+        yield f"Certificate: {_text(certified(report.certificate))}."
         yield ""
     yield from _section("Latency")
     if report.latency:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from compress.certificate import Certificate
+
 SCHEMA = "compress-report-1"
 
 
@@ -126,6 +128,7 @@ class Report:
         environment: the machine and the versions.
         job: the resolved job.
         command: how to run it again.
+        certificate: how much accuracy can have been lost, shown without labels; None where no image was left to ask.
     """
 
     name: str
@@ -151,6 +154,7 @@ class Report:
     environment: Mapping[str, Any]
     job: Mapping[str, Any]
     command: str = ""
+    certificate: Certificate | None = None
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -166,6 +170,8 @@ class Report:
         fields["accuracy"] = tuple(Measured(**a) for a in fields["accuracy"])
         fields["widths"] = tuple(Width(**w) for w in fields["widths"])
         fields["latency"] = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in fields["latency"])
+        held = fields.get("certificate")
+        fields["certificate"] = None if held is None else Certificate(**held)
         fields["warnings"], fields["notes"] = tuple(fields["warnings"]), tuple(fields["notes"])
         return Report(**fields)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -175,6 +175,15 @@ class Searcher(Protocol):
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Yields requests, returns the front."""
+        ...
+
+
+@runtime_checkable
+class Planner(Protocol):
+    """A searcher that has a plan for every budget at once: a run of it serves them all."""
+
+    def plan(self, space: Space, budget: float) -> Plan:
+        """Its plan that keeps at most this share of the target's cost."""
         ...
 
 

@@ -41,13 +41,16 @@ class Allocated:
             budgets = np.linspace(0.1, 0.95, self.points).tolist()
         else:
             budgets = [space.target.value]
-        criterion = self.criterion if self.criterion in space.importance else space.ranking
-        plans = list(dict.fromkeys(plan_of(space, allocate(space, b, criterion), criterion) for b in budgets))
+        plans = list(dict.fromkeys(self.plan(space, b) for b in budgets))
         affordable = max(1, space.budget // max(self.images or space.full_images, 1))
         plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
         scores = yield Ask(plans, Fidelity.FULL, images=self.images)
         points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         return non_dominated(points, space.target.kind)
+
+    def plan(self, space: Space, budget: float) -> Plan:
+        """The allocated plan of one budget."""
+        return plan_for(space, budget, self.criterion if self.criterion in space.importance else space.ranking)
 
 
 def allocate(space: Space, budget: float, criterion: str) -> Widths:
