@@ -121,7 +121,9 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
 
 
 @dataclass
-class _Log:
+class Log:
+    """What is found out on the way."""
+
     accuracy: list[Measured] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -159,13 +161,13 @@ def realise(
         ParityError: the ONNX file computes something else.
     """
     clock = clock or Clock(listen)
-    log = _Log()
-    judge = _judge(data)
+    log = Log()
+    judge = judging(data)
     with clock.phase("cut", "and prove that nothing else changed"):
         small, guard = guarded_cut(network.model, topology, plan, material.calibration)
         log.accuracy += judge(small, "cut")
     small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
-    small = _finetune(network.model, small, data, job, folder, judge, clock, log, listen)
+    small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
     metadata = _provenance(network, plan, job, data, log.accuracy)
     digest = checkpoint.save(
         folder / "model.safetensors",
@@ -186,7 +188,7 @@ def realise(
         log.warnings.append(f"ONNX parity is inconclusive: {parity.message}")
     elif parity.verdict is Verdict.WARN:
         log.notes.append(f"ONNX parity: {parity.message}")
-    latency = _clock_files(base_folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
+    latency = clock_files(base_folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
     return Realised(
         small,
         plan,
@@ -205,7 +207,7 @@ def realise(
 Judge = Callable[[nn.Module, str], Sequence[Measured]]
 
 
-def _judge(data: Data | None) -> Judge:
+def judging(data: Data | None) -> Judge:
     """Accuracy on the validation split, or nothing where there are no labels."""
 
     def judge(model: nn.Module, when: str) -> Sequence[Measured]:
@@ -223,7 +225,7 @@ def _recover(
     job: Job,
     judge: Judge,
     clock: Clock,
-    log: _Log,
+    log: Log,
 ) -> nn.Module:
     """Without training: batch norms re-estimated, then readers re-solved by least squares."""
     if job.recover == "none" or not plan:
@@ -241,7 +243,7 @@ def _recover(
     return solved.model
 
 
-def _finetune(
+def finetune(
     teacher: nn.Module,
     small: nn.Module,
     data: Data | None,
@@ -249,9 +251,10 @@ def _finetune(
     folder: Path,
     judge: Judge,
     clock: Clock,
-    log: _Log,
+    log: Log,
     listen: Listen,
 ) -> nn.Module:
+    """Training after the cut, as the job wants it; the same for every method that is compared."""
     if data is None or data.train is None:
         log.notes.append("no training images: recovery is without training")
         return small
@@ -271,7 +274,8 @@ def _finetune(
     return trained
 
 
-def _clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: _Log, listen: Listen) -> tuple[LatencyResult, ...]:
+def clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: Log, listen: Listen) -> tuple[LatencyResult, ...]:
+    """Base and pruned in turn, on every runtime that the job names and the machine has."""
     if job.latency_seconds == 0:
         log.notes.append("latency was not measured (--latency-seconds 0)")
         return ()
