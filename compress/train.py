@@ -237,6 +237,7 @@ def fit(
     save_every: int = 200,
     listen: Callable[[Event], object] = lambda event: None,
     rewrite: Rewrite | None = None,
+    rewrite_identity: str = "",
 ) -> nn.Module:
     """A copy of the network, trained; its weights are those of the last epoch, never of the best.
 
@@ -251,7 +252,8 @@ def fit(
         state_dir: where the state is kept; a run that finds its own state there goes on from it. None: nothing is kept.
         save_every: steps between savings; the end of an epoch is always saved.
         listen: hears of progress.
-        rewrite: changes the gradients before each step. It is not part of a state's identity.
+        rewrite: changes the gradients before each step.
+        rewrite_identity: names what the rewrite does; a state goes on under the same one only.
 
     Raises:
         TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
@@ -269,10 +271,8 @@ def fit(
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
     wrapped, optimizer = accelerator.prepare(student, sgd)
     guide = _frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
-    # Batch norm cannot normalise a single image, so a process gets two of a batch, or none.
-    smallest = max(world, min(schedule.batch, 2 * world))
-    whole, rest = divmod(len(train), schedule.batch)
-    steps = whole + (rest >= smallest)
+    smallest = _smallest_batch(schedule, world)
+    steps = steps_per_epoch(len(train), schedule, world)
     if steps == 0:
         raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
     # Summed loss, images named right, images: on the device, so that no step waits for it.
@@ -280,7 +280,8 @@ def fit(
     first_epoch = first_step = 0
     identity = ""
     if state_dir is not None:
-        identity = fit_state.identity(model, teacher, asdict(schedule), train.digest)
+        how = asdict(schedule) | ({"rewrite": rewrite_identity} if rewrite_identity else {})
+        identity = fit_state.identity(model, teacher, how, train.digest)
         found = fit_state.load(state_dir, identity, student, sgd, seen)
         if found is not None:
             first_epoch, first_step = found
@@ -344,6 +345,17 @@ def fit(
     # Into a fresh copy: it has the caller's device, memory format, precision and modes.
     result.load_state_dict(student.state_dict())
     return result
+
+
+def steps_per_epoch(images: int, schedule: Schedule, world: int = 1) -> int:
+    """Optimiser steps in one pass over so many images; ``world`` processes share each batch."""
+    whole, rest = divmod(images, schedule.batch)
+    return whole + (rest >= _smallest_batch(schedule, world))
+
+
+def _smallest_batch(schedule: Schedule, world: int) -> int:
+    """Batch norm cannot normalise a single image, so a process gets two of a batch, or none."""
+    return max(world, min(schedule.batch, 2 * world))
 
 
 def _groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
