@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,14 @@ from compress.inspection import reach, traced
 from compress.methods import METHODS
 from compress.moments import collect
 from compress.randomness import derive
+from compress.reading import readings
 from compress.realise import Network, measured
 from compress.report.model import Measured
 from compress.search.base import Ask, Fidelity, Space, Target
+from compress.search.reading import Reading
 from compress.stages import make_stages, prunable
 from compress.synthetic import matched_inputs
-from compress.topology import GroupId, Topology
+from compress.topology import GroupId, LayerName, Topology
 
 _AFFORDABLE_MACS = 1.2e13
 """Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
@@ -79,6 +81,9 @@ def prepare(
         if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
             importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
+        found: Mapping[LayerName, Reading] = {}
+        if METHODS[job.method].readings:
+            found = readings(replace(evidence, moments=moments), topology, wanted)
         if METHODS[job.method].kernels:
             kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
     evaluator = Evaluator(network.model, topology, stages, material, moments=moments if job.recover == "reconstruct" else None)
@@ -96,6 +101,7 @@ def prepare(
         len(material.calibration),
         kernels,
         curves,
+        found,
     )
     return topology, space, evaluator, base
 
@@ -123,7 +129,7 @@ def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
 
 
 def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
-    """The images of the search: for a full score 1/150 of the budget, but as many as labels need to tell anything.
+    """The images of the search: for a full score 1/60 of the budget, but as many as labels need to tell anything.
 
     Raises:
         ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
@@ -134,7 +140,7 @@ def _material(network: Network, data: Data | None, job: Job, budget: int, listen
         made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
         listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
         return Material(made.images, made.images, None, "output")
-    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(1024, budget // 150))
+    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
     calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
     images, labels = _first(data.validation, most)
     if data.labelled and len(images) >= _LABELS_THAT_TELL:

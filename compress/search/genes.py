@@ -1,0 +1,163 @@
+"""Keep-bits of a run of groups: how they are laid out, what a legal mask is, and how masks recombine and mutate.
+
+Per-layer uniform crossover, bit flips, the block swap and the width step are ours; NSGA-II and its kin use them through pymoo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.core.crossover import Crossover
+from pymoo.core.duplicate import ElementwiseDuplicateElimination
+from pymoo.core.mutation import Mutation
+from pymoo.core.population import Population
+from pymoo.core.problem import Problem
+from pymoo.core.repair import Repair
+
+from compress.plan import Cut, Plan
+from compress.search.base import Array, Space, Stage
+from compress.search.widths import allowed, nearest, orbits, ranked
+
+Bits = NDArray[np.bool_]
+"""Keep-bits of a stage, its groups' channels one after another: 1 = keep."""
+
+_SEED_RATIOS = (0.15, 0.27, 0.39, 0.51, 0.63, 0.74, 0.84, 0.95)
+
+
+class Genes:
+    """How a stage's keep-bits are laid out, and what a legal mask is."""
+
+    def __init__(self, space: Space, stage: Stage) -> None:
+        self.space = space
+        self.groups = [space.topology.by_id[g] for g in stage.groups]
+        ends = np.cumsum([g.size for g in self.groups]).tolist()
+        self.slices = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        self.length = ends[-1]
+        self.order = {g.id: ranked(g, space.importance[space.ranking][g.id]) for g in self.groups}
+
+    def whole(self) -> Bits:
+        """Everything kept."""
+        return np.ones((1, self.length), dtype=bool)
+
+    def plan(self, bits: Bits, before: Plan) -> Plan:
+        """The mask as a plan, on top of what was cut before."""
+        cuts = dict(before.cuts)
+        for group, where in zip(self.groups, self.slices, strict=True):
+            keep = np.flatnonzero(bits[where])
+            if len(keep) < group.size:
+                cuts[group.id] = Cut(tuple(keep.tolist()))
+        return Plan(cuts)
+
+    def repair(self, bits: Bits) -> Bits:
+        """Every orbit at its nearest allowed width: the least important go first, the most important come back first."""
+        result = bits.copy()
+        for group, where in zip(self.groups, self.slices, strict=True):
+            part = result[where]
+            for orbit, order in zip(orbits(group), self.order[group.id], strict=True):
+                have = int(part[list(orbit)].sum())
+                want = nearest(have, len(orbit), self.space.round_to)
+                if want < have:
+                    part[[c for c in order[::-1] if part[c]][: have - want]] = False
+                elif want > have:
+                    part[[c for c in order if not part[c]][: want - have]] = True
+            result[where] = part
+        return result
+
+    def step(self, bits: Bits, rng: np.random.Generator) -> None:
+        """One orbit becomes an allowed width narrower or wider, by rank."""
+        number = int(rng.integers(len(self.groups)))
+        part = bits[self.slices[number]]
+        choices = self.order[self.groups[number].id]
+        order = choices[int(rng.integers(len(choices)))]
+        widths = allowed(len(order), self.space.round_to)
+        have = int(part[order].sum())
+        wider = rng.random() < 0.5
+        want = next((w for w in (widths if wider else widths[::-1]) if (w > have if wider else w < have)), have)
+        if want < have:
+            part[[c for c in order[::-1] if part[c]][: have - want]] = False
+        else:
+            part[[c for c in order if not part[c]][: want - have]] = True
+
+    def start(self, count: int, seeds: Sequence[str], rng: np.random.Generator) -> Bits:
+        """All ones, masks cut from the criteria's ranks at eight ratios, and Bernoulli(p) with p ~ U(0.15, 0.95)."""
+        rows = [self.whole()[0]]
+        for name in seeds:
+            if name in self.space.importance:
+                rows += [self._ranked_mask(name, ratio) for ratio in _SEED_RATIOS]
+        while len(rows) < count:
+            rows.append(rng.random(self.length) < rng.uniform(0.15, 0.95))
+        repaired = np.array([self.repair(r) for r in rows[: max(count, 1)]])
+        return repaired
+
+    def _ranked_mask(self, criterion: str, ratio: float) -> Bits:
+        bits = np.zeros(self.length, dtype=bool)
+        for group, where in zip(self.groups, self.slices, strict=True):
+            importance: Array = self.space.importance[criterion][group.id]
+            for order in ranked(group, importance):
+                bits[where.start + order[: max(1, round(ratio * len(order)))]] = True
+        return bits
+
+
+class PerLayer(Crossover):  # type: ignore[misc]
+    """Uniform crossover whose unit is the layer: a group's bits stay together."""
+
+    def __init__(self, genes: Genes, prob: float) -> None:
+        super().__init__(2, 2, prob=prob)
+        self.genes = genes
+
+    def _do(
+        self, problem: Problem, X: NDArray[np.bool_], *args: object, random_state: np.random.Generator, **kwargs: object
+    ) -> NDArray[np.bool_]:
+        children = X.copy()
+        for pair in range(X.shape[1]):
+            for where in self.genes.slices:
+                if random_state.random() < 0.5:
+                    children[0, pair, where], children[1, pair, where] = X[1, pair, where], X[0, pair, where]
+        return children
+
+
+class FlipAndSwap(Mutation):  # type: ignore[misc]
+    """Bit flip with 1/L; in one layer a kept and a dropped bit change places (the cost stays); one width takes a step.
+
+    The step is ours: where widths are aligned, a single flipped bit is repaired away, and only a whole step is felt.
+    """
+
+    def __init__(self, genes: Genes) -> None:
+        super().__init__()
+        self.genes = genes
+
+    def _do(
+        self, problem: Problem, X: NDArray[np.bool_], *args: object, random_state: np.random.Generator, **kwargs: object
+    ) -> NDArray[np.bool_]:
+        mutants = X.astype(bool)
+        mutants ^= random_state.random(X.shape) < 1 / self.genes.length
+        for row in mutants:
+            where = self.genes.slices[int(random_state.integers(len(self.genes.slices)))]
+            kept, dropped = np.flatnonzero(row[where]), np.flatnonzero(~row[where])
+            if len(kept) and len(dropped):
+                row[where.start + int(random_state.choice(kept))] = False
+                row[where.start + int(random_state.choice(dropped))] = True
+            if random_state.random() < 0.5:
+                self.genes.step(row, random_state)
+        return mutants
+
+
+class Aligned(Repair):  # type: ignore[misc]
+    """Widths become legal."""
+
+    def __init__(self, genes: Genes) -> None:
+        super().__init__()
+        self.genes = genes
+
+    def _do(self, problem: Problem, X: NDArray[np.bool_], **kwargs: object) -> NDArray[np.bool_]:
+        return np.array([self.genes.repair(row.astype(bool)) for row in X])
+
+
+class SameBits(ElementwiseDuplicateElimination):  # type: ignore[misc]
+    """Two masks are one if all their bits are."""
+
+    def is_equal(self, a: Population, b: Population) -> bool:
+        """Compares two individuals."""
+        return bool((a.X == b.X).all())
