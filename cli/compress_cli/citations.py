@@ -34,6 +34,29 @@ _ALL = (
         ),
     ),
     (
+        "bicnn",
+        _entry(
+            "article",
+            "bicnn",
+            author="Louati, Hassen and Louati, Ali and Bechikh, Slim and Kariri, Elham",
+            title="Joint filter and channel pruning of convolutional neural networks as a bi-level optimization problem",
+            journal="Memetic Computing",
+            year="2024",
+            doi="10.1007/s12293-024-00406-6",
+        ),
+    ),
+    (
+        "cemba",
+        _entry(
+            "article",
+            "cemba",
+            author="Said, Rihab and Elarbi, Maha and Bechikh, Slim and Ben Said, Lamjed",
+            title="Solving combinatorial bi-level optimization problems using multiple populations and migration schemes",
+            journal="Operational Research",
+            year="2021",
+        ),
+    ),
+    (
         "cluster",
         _entry(
             "article",
@@ -145,6 +168,7 @@ CITATIONS: Mapping[str, str] = dict(_ALL)
 
 OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "smoea": ("smoea", "nsga2", "pymoo"),
+    "bicnn": ("bicnn", "cemba", "pymoo"),
     "cluster": ("cluster", "shade"),
     "obs": ("obs",),
     "global": ("slimming",),

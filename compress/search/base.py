@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from compress.cost import Cost, Share, count
 from compress.errors import ConfigError
 from compress.plan import Plan
-from compress.topology import GroupId, Topology
+from compress.search.reading import Reading
+from compress.topology import GroupId, LayerName, Topology
 
 Array = NDArray[np.float64]
 
@@ -78,7 +79,21 @@ class Point:
 Front = tuple[Point, ...]
 """Non-dominated points, cheapest first."""
 
-Search = Generator[Ask, Sequence[Score], Front]
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a searcher says about its own work, for the report; it is sent nothing back.
+
+    Attributes:
+        figures: counts by name.
+        notes: sentences.
+    """
+
+    figures: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+
+Search = Generator[Ask | Told, Sequence[Score], Front]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +157,8 @@ class Space:
         kernels: group -> its filters, flattened and concatenated, shape (channels, features).
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
             ``obs`` criterion, shape (channels,).
+        readings: layer -> what it loses when it stops reading channels, for searches in closed form.
+        selecting: layers that may read selected inputs of what arrives; None for all that can.
     """
 
     topology: Topology
@@ -155,6 +172,8 @@ class Space:
     stage_images: int = 256
     kernels: Mapping[GroupId, Array] = field(default_factory=dict)
     curves: Mapping[GroupId, Array] = field(default_factory=dict)
+    readings: Mapping[LayerName, Reading] = field(default_factory=dict)
+    selecting: frozenset[LayerName] | None = None
 
     @property
     def groups(self) -> tuple[GroupId, ...]:

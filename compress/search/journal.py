@@ -16,7 +16,7 @@ from typing import Any
 
 from compress.errors import CompressError, SearchError
 from compress.plan import Plan
-from compress.search.base import Ask, Front, Score, Search
+from compress.search.base import Ask, Front, Score, Search, Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ def drive(
     price: Callable[[Ask], float] = lambda ask: 0.0,
     budget: float = float("inf"),
     listen: Callable[[Asked], None] = lambda event: None,
+    tell: Callable[[Told], None] = lambda told: None,
 ) -> Front:
     """Runs a searcher to its end.
 
@@ -117,6 +118,7 @@ def drive(
         price: image-forwards that one plan of a request costs.
         budget: image-forwards the searcher promised to keep within; told in events, enforced by the searchers' contract.
         listen: is told after every request.
+        tell: is told what the searcher says about itself.
 
     Raises:
         SearchError: the evaluation did not score every plan.
@@ -129,6 +131,10 @@ def drive(
         except StopIteration as end:
             front: Front = end.value
             return front
+        if isinstance(ask, Told):
+            tell(ask)
+            answer = ()
+            continue
         keys = [journal.key(ask, plan) for plan in ask.plans]
         missing = {k: p for k, p in zip(keys, ask.plans, strict=True) if k not in journal.scores}
         if missing:
