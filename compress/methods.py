@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.search.base import Searcher
+from compress.search.bicnn import BiCnn
 from compress.search.cluster import Cluster
 from compress.search.obs import Allocated
 from compress.search.ranked import Ranked
@@ -31,6 +32,8 @@ class Method:
     preset: Mapping[str, Any]
     moments: bool = False
     """Whether the search stands on second moments of what the layers read."""
+    readings: bool = False
+    """Whether it asks what each layer loses per channel that it stops reading."""
     kernels: bool = False
     """Whether it stands on the filters themselves."""
     ranks: bool = False
@@ -52,6 +55,16 @@ METHODS: Mapping[str, Method] = {
         {},
         moments=True,
         ranks=True,
+        ranking="obs",
+    ),
+    "bicnn": Method(
+        BiCnn,
+        "bi-level evolution: which filters stay, and which of them each layer reads",
+        "Louati, Louati, Bechikh, Kariri: Joint filter and channel pruning of convolutional neural networks as a bi-level "
+        "optimization problem, Memetic Computing 2024",
+        {},
+        moments=True,
+        readings=True,
         ranking="obs",
     ),
     "cluster": Method(
