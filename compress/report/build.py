@@ -43,7 +43,13 @@ def build(
     latency = tuple(_latency(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy, certificate), *done.warnings]
-    notes = [*network.warnings, *(data.warnings if data is not None else ()), *topology.notes, *done.notes]
+    notes = [
+        *network.warnings,
+        *(data.warnings if data is not None else ()),
+        *topology.notes,
+        *search.get("notes", ()),
+        *done.notes,
+    ]
     notes.append(f"{job.target}: {search['chosen']}")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
