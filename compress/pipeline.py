@@ -35,7 +35,7 @@ from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
-from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, knee
+from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, Told, knee
 from compress.search.journal import Asked, Journal, drive
 from compress.surgery import fit
 from compress.topology import Topology
@@ -230,6 +230,7 @@ def _search(
     searcher = METHODS[job.method].make(**job.options)
     rng = np.random.default_rng(derive(job.seed, "search"))
     requests: dict[str, dict[str, float]] = {}
+    told: list[Told] = []
 
     def note(event: Asked) -> None:
         row = requests.setdefault(event.fidelity, {"requests": 0, "plans": 0, "evaluated": 0})
@@ -247,12 +248,15 @@ def _search(
             price=evaluator.price,
             budget=space.budget,
             listen=note,
+            tell=told.append,
         )
     if not front:
         raise SearchError("no candidate could be scored", hint="give more or other images with --data")
     spent = max((row.pop("spent") for row in requests.values()), default=0.0)
     judged = {"metric": evaluator.material.metric, "judged_images": len(evaluator.material.judged)}
-    return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged}
+    own = {name: value for t in told for name, value in t.figures.items()}
+    notes = [note for t in told for note in t.notes]
+    return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged, **own, "notes": notes}
 
 
 def _base_error(evaluator: Evaluator) -> float:
