@@ -34,6 +34,9 @@ class Job:
         budget: image-forwards of the search; None chooses by the network's size.
         calibration: images for statistics, objectives and reconstruction.
         recover: what is done without training after the cut.
+        realise: ``cut`` the plan's channels, then recover and fine-tune; or ``csgd``: train until clusters of filters at the
+            plan's widths are equal, then trim what is redundant. The method csgd implies it.
+        eps: strength of Centripetal SGD's pull; None takes the paper's 0.003 and raises it where the training is too short.
         epochs: fine-tuning epochs; None chooses by the number of training images, 0 turns it off.
         lr: highest learning rate of the fine-tuning.
         batch: images a training step.
@@ -58,6 +61,8 @@ class Job:
     budget: int | None = None
     calibration: int = 256
     recover: Recover = "reconstruct"
+    realise: Literal["cut", "csgd"] = "cut"
+    eps: float | None = None
     epochs: int | None = None
     lr: float = 0.02
     batch: int = 128
@@ -79,6 +84,7 @@ class Job:
             "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
             "calibration": (self.calibration >= 4, "at least 4 images"),
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
+            "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
             "lr": (self.lr > 0, "above 0"),
             "batch": (self.batch >= 2, "at least 2"),
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
@@ -96,6 +102,10 @@ class Job:
                 if self.method in ("uniform", "global")
                 else "see `compress methods` for its options",
             )
+        if METHODS[self.method].clusters:
+            object.__setattr__(self, "realise", "csgd")
+        if self.realise == "csgd" and self.epochs == 0:
+            raise ConfigError("epochs is 0, but C-SGD is training", hint="leave --epochs out, or use --realise cut")
         known = [f.name for f in fields(METHODS[self.method].searcher)]
         for name in self.options:
             if name not in known:
@@ -128,6 +138,8 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     for text in settings:
         _merge(values, _parse(text))
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    if "squeeze" in values.get("options", {}) and not {"target", "value"} & values.keys():
+        values |= {"target": "macs", "value": 1.0}  # the widths are given, no budget is to be met
     known = [f.name for f in fields(Job)]
     for name in values:
         if name not in known:

@@ -9,6 +9,7 @@ from typing import Any
 from compress.search.base import Searcher
 from compress.search.bicnn import BiCnn
 from compress.search.cluster import Cluster
+from compress.search.kmeans import Clusters
 from compress.search.obs import Allocated
 from compress.search.ranked import Ranked
 from compress.search.smoea import Smoea
@@ -38,6 +39,8 @@ class Method:
     """Whether it stands on the filters themselves."""
     ranks: bool = False
     """Whether the run's ``ranking`` decides which channels a width keeps; otherwise the method does."""
+    clusters: bool = False
+    """Whether its plans are clusters of filters, which only C-SGD can make real."""
     ranking: str = "l1"
     """What ``ranking = auto`` means."""
 
@@ -73,6 +76,15 @@ METHODS: Mapping[str, Method] = {
         "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         {},
         kernels=True,
+    ),
+    "csgd": Method(
+        Clusters,
+        "clusters of filters, trained until they are equal, trimmed without loss; no fine-tuning",
+        "Ding, Ding, Guo, Han: Centripetal SGD for Pruning Very Deep Convolutional Networks with Complicated Structure, "
+        "CVPR 2019",
+        {},
+        kernels=True,
+        clusters=True,
     ),
     "obs": Method(
         Allocated,

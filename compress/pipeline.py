@@ -21,6 +21,8 @@ from compress.certificate import images_needed, upper
 from compress.checkpoint import Loaded
 from compress.config import Job
 from compress.cost import Cost, count
+from compress.criteria import Evidence
+from compress.criteria import kernels as kernels_of
 from compress.data import Data, Preprocessing, preset_for
 from compress.errors import ConfigError, DataError, SearchError
 from compress.evaluate import Evaluator, Material
@@ -30,13 +32,15 @@ from compress.methods import METHODS
 from compress.plan import Plan
 from compress.prepare import identity, prepare
 from compress.randomness import derive
-from compress.realise import Network, Realised, realise
+from compress.realise import Network, Realised, ready_to_draw, realise
 from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
 from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, Told, knee
 from compress.search.journal import Asked, Journal, drive
+from compress.search.kmeans import clusters_at
+from compress.search.widths import widths_of
 from compress.surgery import fit
 from compress.topology import Topology
 from compress.train import wilson
@@ -114,6 +118,8 @@ def prune(
     Raises:
         CompressError: with what, where, and what to do next.
     """
+    if job.realise == "csgd":
+        ready_to_draw(job, data)
     with rundir.claim(folder, job, identity(network, data), fresh):
         if all((folder / name).exists() for name in _FINISHED):
             return _finished(network, folder)
@@ -123,9 +129,10 @@ def prune(
         material = evaluator.material
         judged = len(material.judged) if material.metric == "agreement" else 0
         chosen, why = choose(front, space.target, space.share, _base_error(evaluator), judged)
-        rundir.write_json(folder / "plan.json", chosen.plan.to_json())
+        plan = _to_realise(network, space, chosen.plan, job)
+        rundir.write_json(folder / "plan.json", plan.to_json())
         _save_front(folder, front, chosen, topology, space)
-        done = realise(network, topology, chosen.plan, material, data, job, folder, clock=clock, listen=listen)
+        done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen)
         search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback}
         return _conclude(network, data, job, folder, topology, space, base, done, material, search, clock, command)
 
@@ -196,6 +203,7 @@ def pick(
     with rundir.claim(out, job, {**identity(network, data), "point": plan.digest}, fresh=False):
         if all((out / name).exists() for name in _FINISHED):
             return _finished(network, out)
+        plan = _to_realise(network, space, plan, job)
         rundir.write_json(out / "plan.json", plan.to_json())
         done = realise(network, topology, plan, evaluator.material, data, job, out, clock=clock, listen=listen)
         search = {"points": len(front), "chosen": why, "fallback": evaluator.fallback}
@@ -302,6 +310,21 @@ def choose(front: Front, target: Target, share: Any, base_error: float, judged: 
         reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
         reason += "since nothing nearer to it that was tried scored better"
     return best, reason
+
+
+def _to_realise(network: Network, space: Space, plan: Plan, job: Job) -> Plan:
+    """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
+    if job.realise == "cut" or METHODS[job.method].clusters:
+        return plan
+    if plan.inputs:
+        raise ConfigError(
+            f"the plan selects the inputs of {len(plan.inputs)} layers, but C-SGD realises widths only",
+            hint="use --realise cut, or --realise csgd with another method",
+        )
+    evidence = Evidence(network.model.state_dict())
+    kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
+    wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
+    return clusters_at(space.topology, kernels, wanted)
 
 
 def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from compress import checkpoint, train
+from compress.centripetal import PAPER_EPS, draw_together, strength
 from compress.checkpoint import Architecture
 from compress.config import Job
 from compress.cost import count
 from compress.data import Data, Preprocessing
 from compress.environment import capture
-from compress.errors import GuardError
-from compress.evaluate import Material
+from compress.errors import ConfigError, GuardError
+from compress.evaluate import Material, logits
 from compress.evaluate import batches as in_batches
 from compress.events import Clock, Listen, Warned, ignore
 from compress.export.parity import Parity, Verdict, export_verified
@@ -34,6 +35,7 @@ from compress.topology import Topology
 _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
 _GUARD_INPUTS = 3
 _PARITY_INPUTS = 10
+_TRIM_TOLERANCE = 1e-4
 _NO_PLAN = Plan()
 
 
@@ -163,11 +165,14 @@ def realise(
     clock = clock or Clock(listen)
     log = Log()
     judge = judging(data)
-    with clock.phase("cut", "and prove that nothing else changed"):
-        small, guard = guarded_cut(network.model, topology, plan, material.calibration)
-        log.accuracy += judge(small, "cut")
-    small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
-    small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
+    if job.realise == "csgd" and plan:
+        small, guard = draw(network.model, topology, plan, material, data, job, folder, judge, clock, log, listen)
+    else:
+        with clock.phase("cut", "and prove that nothing else changed"):
+            small, guard = guarded_cut(network.model, topology, plan, material.calibration)
+            log.accuracy += judge(small, "cut")
+        small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
+        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
     metadata = _provenance(network, plan, job, data, log.accuracy)
     digest = checkpoint.save(
         folder / "model.safetensors",
@@ -263,8 +268,8 @@ def finetune(
         return small
     if not data.labelled and job.distill < 1:
         log.notes.append("no labels: the fine-tuning imitates the unpruned network")
-    distill = job.distill if data.labelled else 1.0
-    schedule = train.Schedule(epochs=epochs, lr=job.lr, batch=min(job.batch, len(data.train)), distill=distill, seed=job.seed)
+    schedule = schedule_for(job, data.train, data.labelled)
+    distill = schedule.distill
     with clock.phase("fine-tune", f"{epochs} epochs"):
         state = folder / "finetune"
         trained = train.fit(
@@ -272,6 +277,90 @@ def finetune(
         ).eval()
         log.accuracy += judge(trained, "fine-tuned")
     return trained
+
+
+def schedule_for(job: Job, images: train.Split, labelled: bool) -> train.Schedule:
+    """How the job trains on so many images; without labels it only imitates the unpruned network."""
+    return train.Schedule(
+        epochs=epochs_for(job, len(images)),
+        lr=job.lr,
+        batch=min(job.batch, len(images)),
+        distill=job.distill if labelled else 1.0,
+        seed=job.seed,
+    )
+
+
+def ready_to_draw(job: Job, data: Data | None) -> train.Split:
+    """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        TrainError: the schedule is too short or eps too weak; the hint says what would do.
+    """
+    if data is None or data.train is None:
+        raise ConfigError(
+            "C-SGD is training, and there are no training images",
+            hint="add --data with training images, or use --realise cut with another method",
+        )
+    schedule = schedule_for(job, data.train, data.labelled)
+    strength(schedule, train.steps_per_epoch(len(data.train), schedule), job.eps)
+    return data.train
+
+
+def draw(
+    model: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    material: Material,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    judge: Judge,
+    clock: Clock,
+    log: Log,
+    listen: Listen,
+) -> tuple[nn.Module, Verified]:
+    """Centripetal SGD instead of recovery: clusters are made equal first, so the trim itself changes nothing.
+
+    Raises:
+        GuardError: the trim changed an output.
+    """
+    images = ready_to_draw(job, data)
+    assert data is not None
+    schedule = schedule_for(job, images, data.labelled)
+    with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
+        state = folder / "csgd"
+        teacher = model if schedule.distill else None
+        drawn = draw_together(
+            model, topology, plan, images, schedule, eps=job.eps, teacher=teacher, state_dir=state, listen=listen
+        )
+        log.accuracy += judge(drawn.trained, "C-SGD")
+        log.accuracy += judge(drawn.averaged, "averaged")
+    with clock.phase("trim", "and prove that it changes nothing"):
+        small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
+        log.accuracy += judge(small, "cut")
+        outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
+    averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
+    if not trim[1] <= _TRIM_TOLERANCE:
+        raise GuardError(
+            f"the trim changed the outputs by {trim[1]:.1e} of the largest, at most {_TRIM_TOLERANCE:.0e} is wanted",
+            hint="channels that should be equal are treated differently somewhere; please report the network",
+        )
+    found, total = drawn.strength, len(material.judged)
+    raised = f", raised from the paper's {PAPER_EPS:g} because the training is short" if found.raised else ""
+    log.notes += [
+        f"C-SGD: eps {found.eps:.2g}{raised}; deviations inside clusters shrink by exp(-{found.kernels:.0f}) in kernels, "
+        f"exp(-{found.vectors:.0f}) in vectors; the largest was {drawn.before:.2g} of its tensor, then {drawn.after:.1e}",
+        f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
+        f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
+    ]
+    return small, guard
+
+
+def _changes(wanted: Tensor, got: Tensor) -> tuple[int, float]:
+    """How many predictions differ, and the largest change over the largest output."""
+    differ = int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
+    return differ, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
 def clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: Log, listen: Listen) -> tuple[LatencyResult, ...]:

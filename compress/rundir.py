@@ -73,7 +73,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         if fresh:
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
-            for name in ("finetune", "picks"):
+            for name in ("finetune", "csgd", "picks"):
                 shutil.rmtree(folder / name, ignore_errors=True)
         for left in folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)

@@ -69,6 +69,28 @@ _ALL = (
         ),
     ),
     (
+        "csgd",
+        _entry(
+            "inproceedings",
+            "csgd",
+            author="Ding, Xiaohan and Ding, Guiguang and Guo, Yuchen and Han, Jungong",
+            title="Centripetal {SGD} for Pruning Very Deep Convolutional Networks with Complicated Structure",
+            booktitle="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+            year="2019",
+        ),
+    ),
+    (
+        "csgd2023",
+        _entry(
+            "article",
+            "csgd2023",
+            author="Hao, Tianxiang and Ding, Xiaohan and Han, Jungong and Guo, Yuchen and Ding, Guiguang",
+            title="Manipulating Identical Filter Redundancy for Efficient Pruning on Deep and Complicated {CNN}",
+            journal="IEEE Transactions on Neural Networks and Learning Systems",
+            year="2023",
+        ),
+    ),
+    (
         "obs",
         _entry(
             "inproceedings",
@@ -170,6 +192,7 @@ OF_METHOD: Mapping[str, tuple[str, ...]] = {
     "smoea": ("smoea", "nsga2", "pymoo"),
     "bicnn": ("bicnn", "cemba", "pymoo"),
     "cluster": ("cluster", "shade"),
+    "csgd": ("csgd", "csgd2023"),
     "obs": ("obs",),
     "global": ("slimming",),
     "uniform": ("l1",),

@@ -129,6 +129,12 @@ def prune(
         str | None,
         typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.", rich_help_panel=_RECOVERY),
     ] = None,
+    realise: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cut|csgd", help="Cut and recover, or train filters equal and trim without loss.", rich_help_panel=_RECOVERY
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option(help="Fine-tuning; 0 turns it off. Default: by the number of images.", rich_help_panel=_RECOVERY),
@@ -184,6 +190,7 @@ def prune(
         "seed": seed,
         "budget": budget,
         "recover": recover,
+        "realise": realise,
         "epochs": epochs,
         "lr": lr,
         "batch": batch,

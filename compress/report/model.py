@@ -16,7 +16,7 @@ class Measured:
     """Accuracy of one network on one split.
 
     Attributes:
-        when: ``base``, ``cut``, ``batch norm``, ``reconstructed``, ``fine-tuned``.
+        when: ``base``, ``C-SGD``, ``averaged``, ``cut``, ``batch norm``, ``reconstructed``, ``fine-tuned``.
         split: ``validation`` or ``test``.
         top1: fraction.
         low: lower end of the 95 % Wilson interval.
