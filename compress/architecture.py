@@ -16,6 +16,7 @@ from torch import nn
 
 from compress.entrypoint import import_entrypoint, is_entrypoint
 from compress.errors import CheckpointError
+from compress.randomness import seeded
 
 Zoo = Mapping[str, Callable[..., nn.Module]]
 Scalar = int | float | str | bool
@@ -178,6 +179,23 @@ def skeleton(factory: Callable[..., nn.Module], kwargs: Mapping[str, Scalar]) ->
 
             with init_empty_weights():
                 return factory(**kwargs)
+
+
+def untrained(architecture: Architecture, zoo: Zoo, seed: int) -> nn.Module:
+    """A network with fresh weights, to be trained; the seed decides them, and no generator that a caller sees moves.
+
+    Raises:
+        CheckpointError: the name is unknown or the factory fails.
+    """
+    factory = factory_of(architecture.name, zoo)
+    try:
+        with seeded(seed):
+            return factory(**architecture.kwargs).float()
+    except Exception as error:  # a factory is anybody's code
+        raise CheckpointError(
+            f"{architecture.name} cannot be built with {dict(architecture.kwargs)}: {type(error).__name__}: {error}",
+            hint="check the name and its arguments",
+        ) from error
 
 
 def build(architecture: Architecture, zoo: Zoo) -> nn.Module:

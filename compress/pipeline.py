@@ -306,7 +306,7 @@ def choose(front: Front, target: Target, share: Any, base_error: float, judged: 
         )
     best = min(within, key=lambda p: (p.error, share(p.plan)))
     reason = f"the most accurate of {len(within)} points within the budget"
-    if share(best.plan) < target.value - target.slack:
+    if share(best.plan) < target.value - target.slack and target.value < 1:
         reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
         reason += "since nothing nearer to it that was tried scored better"
     return best, reason

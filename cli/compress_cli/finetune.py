@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -15,6 +16,9 @@ from compress.report.figures import accuracy as in_words
 from compress.report.model import Measured
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json
+
+if TYPE_CHECKING:
+    from torch import nn
 
 app = typer.Typer()
 
@@ -65,10 +69,6 @@ def finetune(
     if fresh:
         shutil.rmtree(state, ignore_errors=True)
 
-    def measured(network: Any, when: str, split: Any) -> Measured:
-        found = train.accuracy(network, split)
-        return Measured(when, split.name, found.top1, *found.interval, found.total)
-
     with listening(err(), quiet=quiet or as_json) as listen:
         clock = Clock(listen)
         with clock.phase("accuracy before", f"{len(images.validation)} validation images"):
@@ -101,6 +101,19 @@ def finetune(
     if as_json:
         print_json({"file": str(target), "digest": digest, **facts["finetuned"], "seconds": clock.seconds})
         return
+    show_saved(seen, target, f"compress prune {target} --data {data}")
+
+
+def measured(network: nn.Module, when: str, split: Any) -> Measured:
+    """Accuracy on a split, with its interval."""
+    from compress import train
+
+    found = train.accuracy(network, split)
+    return Measured(when, split.name, found.top1, *found.interval, found.total)
+
+
+def show_saved(seen: Sequence[Measured], target: Path, following: str) -> None:
+    """What was measured, where the file is, and the next command."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("top-1 accuracy", "split", ""):
         table.add_column(column)
@@ -108,4 +121,4 @@ def finetune(
         table.add_row(m.when, m.split, in_words(m))
     console = out()
     console.print(table)
-    console.print(f"[dim]saved[/] {target}\n[dim]next:[/]  compress prune {target} --data {data}", soft_wrap=True)
+    console.print(f"[dim]saved[/] {target}\n[dim]next:[/]  {following}", soft_wrap=True)
