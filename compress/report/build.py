@@ -40,7 +40,7 @@ def build(
 ) -> Report:
     """One frozen report of everything that was measured."""
     before, after = count(topology), count(topology, done.plan)
-    latency = tuple(_latency(r) for r in done.latency)
+    latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy, certificate), *done.warnings]
     notes = [
@@ -110,7 +110,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _latency(result: LatencyResult) -> Latency:
+def latency_of(result: LatencyResult) -> Latency:
+    """Base against pruned, as a report keeps it."""
     ratio, interval, control = result.ratios["pruned"], result.ratios["pruned"].decisive, result.control.decisive
     base, pruned = result.arm("base").latency, result.arm("pruned").latency
     return Latency(

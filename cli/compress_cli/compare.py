@@ -1,0 +1,185 @@
+"""``compare-methods``: several methods on one network under one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from compress.errors import CompressError, ConfigError
+from compress_cli import options as o
+from compress_cli.door import UsageError, command_line, err, guarded, out, print_json
+from compress_cli.run import Inputs, stem
+
+if TYPE_CHECKING:
+    from compress.comparison import Arm
+    from compress.report.compared import Comparison
+
+app = typer.Typer()
+
+
+@app.command("compare-methods")
+@guarded(resumes=True)
+def compare_methods(
+    model: o.Model,
+    data: o.DataSource = None,
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="By commas: of `compress methods`, a criterion (l1, fpgm, ...: uniform widths by it), global-l1, ..."
+        ),
+    ] = "smoea,cluster,obs,l1",
+    against: Annotated[str, typer.Option(help="The method that the others are set against; added if missing.")] = "uniform",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=MODULE:FUNCTION", help="Somebody else's pruner as a method; repeatable. Runs its code."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
+    macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.")] = None,
+    params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
+    labels: o.Labels = "sorted",
+    download: o.Download = False,
+    arch: o.Arch = None,
+    trust_pickle: o.TrustPickle = False,
+    size: o.Size = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    budget: Annotated[int | None, typer.Option(help="Image-forwards that each search may spend.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Fine-tuning, the same for all; 0 turns it off.")] = None,
+    recover: Annotated[str | None, typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.")] = None,
+    latency_seconds: Annotated[float | None, typer.Option(help="Measuring time a run; 0 measures nothing.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="JOB.toml", help="Settings from a file.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Any setting of `prune`, or a method's own as in cluster.generations=10; repeatable.",
+        ),
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Default: runs/MODEL-methods.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier runs in the folder.")] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Compare methods: same images, training, budget and seeds; one table and one plot. The same command goes on."""
+    if macs is not None and params is not None:
+        raise UsageError("--macs and --params are given, one target is wanted", hint="leave one of them out")
+    flags: dict[str, Any] = {"budget": budget, "epochs": epochs, "recover": recover, "latency_seconds": latency_seconds}
+    if params is not None:
+        flags |= {"target": "params", "value": params}
+    elif macs is not None:
+        flags |= {"target": "macs", "value": macs}
+    wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    drawn = _seeds(seeds)
+    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download)
+    folder = folder or Path("runs") / f"{stem(model)}-methods"
+    found = _compared(
+        inputs, wanted, against, _arms(arm or []), drawn, flags, config, settings or [], folder, fresh, quiet or as_json
+    )
+    print_json(found.to_json()) if as_json else show(out(), found, folder)
+    failed = [f"{s.method}, {why}" for s in found.summaries for why in s.failed]
+    if failed:
+        raise CompressError(f"{len(failed)} runs failed: {failed[0]}", hint="the others stand in the table")
+
+
+def _compared(
+    inputs: Inputs,
+    names: list[str],
+    against: str,
+    arms: Mapping[str, tuple[str, Arm]],
+    seeds: list[int],
+    flags: Mapping[str, Any],
+    config: Path | None,
+    settings: list[str],
+    folder: Path,
+    fresh: bool,
+    quiet: bool,
+) -> Comparison:
+    from compress import comparison
+    from compress.config import make_job
+    from compress_cli.loading import writable
+    from compress_cli.progress import listening
+
+    mine: dict[str, list[str]] = {}
+    shared = []
+    for text in settings:
+        owner, dot, rest = text.partition("=")[0].partition(".")
+        if dot and owner != "options":
+            mine.setdefault(owner, []).append(f"options.{rest}{text[len(owner) + 1 + len(rest) :]}")
+        else:
+            shared.append(text)
+    for owner in mine:
+        if owner not in names:
+            raise ConfigError(f"--set {owner}....: {owner} is not among --methods", hint=f"--methods {','.join(names)},{owner}")
+    entries = []
+    for name in names:
+        one = comparison.entry(name, arms=arms)
+        if name in mine:
+            own = make_job(None, mine[name], {"method": one.method or "uniform"}).options
+            one = replace(one, options={**one.options, **own})
+        entries.append(one)
+    job = make_job(config, shared, {"method": "uniform", **flags})
+    writable(folder, folder=True)
+    network, images = inputs.open(seeds[0])
+    if images is None:
+        raise ConfigError(
+            "methods are compared by accuracy, and there are no images", hint="add --data FOLDER, or --data digits"
+        )
+    with listening(err(), quiet=quiet) as listen:
+        return comparison.compare_methods(
+            network, images, job, entries, seeds, folder, reference=against, fresh=fresh, command=command_line(), listen=listen
+        )
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--seeds {text!r} is not a list of whole numbers", hint="--seeds 0,1,2") from error
+
+
+def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
+    """``NAME=package.module:function``, imported.
+
+    Raises:
+        UsageError: it has another form.
+        ConfigError: it cannot be imported.
+    """
+    from compress.entrypoint import import_entrypoint, is_entrypoint
+
+    arms = {}
+    for text in given:
+        name, _, spec = text.partition("=")
+        if not name or not is_entrypoint(spec):
+            raise UsageError(f"--arm {text!r} is not of the form NAME=package.module:function")
+        try:
+            arms[name] = (spec, import_entrypoint(spec))
+        except ImportError as error:
+            raise ConfigError(f"--arm {text}: {error}", hint="check that it can be imported from here") from error
+    return arms
+
+
+def show(console: Console, found: Comparison, folder: Path) -> None:
+    """A comparison on the terminal."""
+    from compress.report import compared
+
+    console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
+    head, rows = compared.table(found, brief=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(head):
+        table.add_column(escape(column), justify="right" if index else "left", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for note in found.notes:
+        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+    console.print(f"\n[dim]files in[/] {escape(str(folder))}: comparison.md, comparison.svg, comparison.json", soft_wrap=True)

@@ -1,0 +1,363 @@
+"""Methods against each other under one protocol: same images, same split, same recovery and training, same budget, same seeds.
+
+Every method is an ordinary, resumable run in a folder of its own, so a comparison that was killed goes on with the same call.
+Pruners that are not ours take part as *arms*: a callable that prunes a module; everything after the cut is then done alike.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from compress import checkpoint, environment, rundir
+from compress.answers import answers
+from compress.config import Job
+from compress.criteria import CRITERIA
+from compress.data import Data
+from compress.errors import CompressError, ConfigError, ModelError
+from compress.evaluate import batches as in_batches
+from compress.events import Clock, Listen, Phase, Warned, ignore
+from compress.export.parity import export_verified
+from compress.methods import METHODS
+from compress.paired import Difference, Right, difference
+from compress.pipeline import prune
+from compress.prepare import identity
+from compress.realise import Log, Network, clock_files, finetune, judging
+from compress.recover import reestimate
+from compress.report.build import latency_of
+from compress.report.compared import Comparison, Row, Summary, markdown, states, summary
+from compress.report.model import Latency, Report
+from compress.report.plots import comparison_svg
+
+Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
+"""Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
+
+UNPRUNED = "unpruned"
+TORCH_PRUNING = "benchmarks.torch_pruning_arm"
+"""Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
+_SHARED = "target value round_to ignore streams budget calibration recover epochs lr batch distill".split()
+_OFF = 0.01
+_PARITY_INPUTS = 10
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in a comparison.
+
+    Attributes:
+        name: in the table.
+        method: of ``METHODS``; empty for an arm.
+        options: the method's own.
+        arm: somebody else's pruner.
+        origin: where an arm comes from, ``package.module:function``.
+    """
+
+    name: str
+    method: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arm: Arm | None = None
+    origin: str = ""
+
+    def job(self, shared: Job, seed: int) -> Job:
+        """What one run of it does."""
+        method = self.method or "uniform"
+        ranking = shared.ranking if METHODS[method].ranks else Job(method=method).ranking
+        return replace(shared, method=method, options=dict(self.options), seed=seed, ranking=ranking)
+
+
+def entry(name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Arm]] | None = None) -> Entry:
+    """A method by its name: of ``METHODS``, a criterion (``uniform`` by it), ``global-`` and a criterion, or an arm.
+
+    Args:
+        name: e.g. ``smoea``, ``l1``, ``global-taylor``, ``tp-group-norm``.
+        options: the method's own.
+        arms: name -> (where it comes from, the pruner).
+
+    Raises:
+        ConfigError: nothing has that name.
+    """
+    given = dict(options or {})
+    if arms is not None and name in arms:
+        origin, arm = arms[name]
+        return Entry(name, arm=arm, origin=origin)
+    if name in METHODS:
+        return Entry(name, name, given)
+    for prefix, method in (("global-", "global"), ("uniform-", "uniform"), ("", "uniform")):
+        criterion = name.removeprefix(prefix)
+        if name.startswith(prefix) and criterion in CRITERIA:
+            return Entry(name, method, {**given, "criterion": criterion})
+    if name.startswith("tp-"):
+        function = name.removeprefix("tp-").replace("-", "_")
+        raise ConfigError(
+            f"{name} is a pruner of Torch-Pruning, which compress does not run by itself",
+            hint=f"add, in the root of this project's repository: --arm {name}={TORCH_PRUNING}:{function}",
+        )
+    known = [*METHODS, *CRITERIA, *(f"global-{c}" for c in CRITERIA), *(arms or ())]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}, or another pruner with --arm {name}=..."
+    raise ConfigError(f"there is no method {name!r}", hint=hint)
+
+
+def compare_methods(
+    network: Network,
+    data: Data,
+    job: Job,
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    reference: str = "uniform",
+    fresh: bool = False,
+    command: str = "",
+    listen: Listen = ignore,
+) -> Comparison:
+    """Runs every method with every seed, and writes ``comparison.json``, ``.md`` and ``.svg`` after each.
+
+    Args:
+        network: unpruned.
+        data: images; one division of them serves all runs.
+        job: what all runs share; its method, options and seed are each run's own.
+        entries: from :func:`entry`.
+        seeds: of the runs.
+        folder: a run folder per method and seed goes below it.
+        reference: the entry that the others are set against on the same test images; added where it is missing.
+        fresh: forget earlier runs.
+        command: how the user started this.
+        listen: receives events.
+
+    Raises:
+        ConfigError: a setting does not fit a method, or a folder holds another protocol's run. Other errors end one run only
+            and stand in the table.
+    """
+    if reference not in [e.name for e in entries]:
+        entries = [*entries, entry(reference)]
+    names = [e.name for e in entries]
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
+        raise ConfigError(f"methods {', '.join(names)} and seeds {', '.join(map(str, seeds))}: each must be there once")
+    if job.target != "macs" and any(e.arm for e in entries):
+        raise ConfigError("somebody else's pruners are asked for a share of the MACs", hint="give --macs")
+    jobs = {(e.name, s): e.job(job, s) for e in entries for s in seeds}
+    rows: list[Row] = []
+    right: dict[str, list[Right]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for one in entries:
+            where = folder / f"{one.name}-seed-{seed}"
+            listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
+            try:
+                if one.arm is None:
+                    report = prune(network, data, jobs[one.name, seed], where, fresh=fresh, listen=listen).report
+                    row = _row(report, one.name, seed, where.name)
+                else:
+                    row = _outside(network, data, jobs[one.name, seed], one, one.arm, where, fresh, listen)
+            except ConfigError:
+                raise
+            except CompressError as error:
+                row = Row(one.name, seed, where.name, failed=error.message)
+                listen(Warned(f"{one.name}, seed {seed}: {error.message}"))
+            else:
+                _remember(where, one.name, right)
+            rows.append(row)
+            found = _comparison(network, data, job, entries, rows, right, reference, command)
+            _write(found, folder)
+    return found
+
+
+def _row(report: Report, method: str, seed: int, folder: str) -> Row:
+    """What one of our own runs found."""
+    tests = {a.when: a.top1 for a in report.accuracy if a.split == "test"}
+    return Row(
+        method,
+        seed,
+        folder,
+        macs=report.after.macs / max(report.before.macs, 1),
+        params=report.after.params / max(report.before.params, 1),
+        validation={a.when: a.top1 for a in report.accuracy if a.split == "validation" and a.when != "base"},
+        base=tests.get("base"),
+        test=tests.get("final"),
+        latency=report.latency,
+        search_seconds=report.seconds.get("importance", 0.0) + report.seconds.get("search", 0.0),
+        image_forwards=float(report.search.get("image_forwards", 0.0)),
+        requests=report.search.get("requests", {}),
+        seconds=report.seconds,
+    )
+
+
+def _outside(network: Network, data: Data, job: Job, one: Entry, arm: Arm, folder: Path, fresh: bool, listen: Listen) -> Row:
+    """Somebody else's pruner, and everything after it as in a run of our own; a finished one is only read."""
+    told = {**identity(network, data), "arm": one.origin or one.name}
+    with rundir.claim(folder, job, told, fresh):
+        result = folder / "arm.json"
+        if result.exists() and not fresh:
+            return _read(result)
+        clock, log, judge = Clock(listen), Log(), judging(data)
+        calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
+        with clock.phase("search", one.origin or one.name):
+            given = copy.deepcopy(network.model).eval()
+            small = _checked(arm(given, in_batches(calibration), job.value, job.seed), network.model, calibration[:2], one.name)
+        macs, params = _size(small, calibration[:1])
+        whole_macs, whole_params = _size(network.model, calibration[:1])
+        log.accuracy += judge(small, "cut")
+        if job.recover != "none":
+            with clock.phase("batch norm", f"statistics of {len(calibration)} images"):
+                small = reestimate(small, in_batches(calibration))
+                log.accuracy += judge(small, "batch norm")
+        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
+        latency = _clocked(network, small, calibration, job, folder, clock, log, listen)
+        checkpoint.save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
+        tests: dict[str, float] = {}
+        if data.labelled:
+            with clock.phase("test", f"{len(data.test)} images"):
+                said = {"base": answers(network.model, data.test).right, "final": answers(small, data.test).right}
+            tests = {when: float(found.mean()) for when, found in said.items()}
+            bits = {when: "".join("01"[int(r)] for r in found) for when, found in said.items()}
+            rundir.write_json(folder / "answers.json", {"split": data.test.digest, "right": bits})
+        row = Row(
+            one.name,
+            job.seed,
+            folder.name,
+            macs=macs / whole_macs,
+            params=params / whole_params,
+            validation={a.when: a.top1 for a in log.accuracy},
+            base=tests.get("base"),
+            test=tests.get("final"),
+            latency=latency,
+            search_seconds=clock.seconds["search"],
+            seconds=dict(clock.seconds),
+        )
+        rundir.write_json(result, asdict(row))
+        return row
+
+
+def _read(path: Path) -> Row:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        latency = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in kept["latency"])
+        return Row(**{**kept, "latency": latency})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}", hint="start over with --fresh") from error
+
+
+def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Module:
+    """An arm is not ours: what it returns has to be a network with the same outputs.
+
+    Raises:
+        ModelError: it is not.
+    """
+    if not isinstance(small, nn.Module):
+        raise ModelError(f"{name} returned a {type(small).__name__}, a pruned torch.nn.Module was wanted")
+    try:
+        with torch.no_grad():
+            got, wanted = small.eval()(images).shape, model(images).shape
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{name} returned a network that does not run: {' '.join(str(error).split())[:200]}") from error
+    if got != wanted:
+        raise ModelError(f"{name} returned a network with outputs {tuple(got)}, {tuple(wanted)} were wanted")
+    return small
+
+
+def _size(model: nn.Module, example: Tensor) -> tuple[int, int]:
+    """MACs of convolutions and linear layers for one image, and parameters."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
+
+
+def _clocked(
+    network: Network, small: nn.Module, images: Tensor, job: Job, folder: Path, clock: Clock, log: Log, listen: Listen
+) -> tuple[Latency, ...]:
+    if job.latency_seconds == 0:
+        return ()
+    with clock.phase("export", "ONNX"):
+        for model, name in ((small, "model.onnx"), (network.model, "base.onnx")):
+            export_verified(model, images[:_PARITY_INPUTS], folder / name, metadata={}, exporter=job.exporter)
+    results = clock_files(folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
+    return tuple(latency_of(r) for r in results)
+
+
+# ---- from rows to the comparison -------------------------------------------------------------------------------------
+
+
+def _remember(folder: Path, method: str, right: dict[str, list[Right]]) -> None:
+    """Reads which test images a run answered rightly."""
+    try:
+        kept = json.loads((folder / "answers.json").read_text(encoding="utf-8"))["right"]
+    except (OSError, ValueError, KeyError):
+        return
+    final, base = (np.frombuffer(kept[when].encode(), dtype=np.uint8) == ord("1") for when in ("final", "base"))
+    right.setdefault(method, []).append(final)
+    right[UNPRUNED] = [base]
+
+
+def _against(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
+    pairs = {o: (right.get(name, []), right.get(o, [])) for o in others if o != name}
+    return {o: difference(a, b) for o, (a, b) in pairs.items() if a and b and len({len(x) for x in (*a, *b)}) == 1}
+
+
+def _comparison(
+    network: Network,
+    data: Data,
+    job: Job,
+    entries: Sequence[Entry],
+    rows: Sequence[Row],
+    right: Mapping[str, list[Right]],
+    reference: str,
+    command: str,
+) -> Comparison:
+    others = (reference, UNPRUNED)
+    summaries: list[Summary] = []
+    for one in entries:
+        mine = [r for r in rows if r.method == one.name]
+        if mine:
+            summaries.append(summary(one.name, mine, _against(one.name, others, right)))
+    shared = {k: v for k, v in job.to_json().items() if k in _SHARED}
+    options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
+    return Comparison(
+        network=network.architecture.name,
+        data=data.name,
+        target=f"{job.target} <= {job.value:g}",
+        reference=reference,
+        protocol={**shared, **options, **{e.name: e.origin for e in entries if e.origin}},
+        seeds=tuple(dict.fromkeys(r.seed for r in rows)),
+        rows=tuple(rows),
+        summaries=tuple(summaries),
+        notes=_notes(job, summaries),
+        digests={"network": network.digest, **data.digests},
+        environment=environment.capture(threads=job.threads).to_json(),
+        command=command,
+    )
+
+
+def _notes(job: Job, summaries: Sequence[Summary]) -> tuple[str, ...]:
+    notes = [
+        "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
+        "the interval of a difference is over the test images, answers averaged over the seeds; ± is over the seeds",
+    ]
+    for s in summaries:
+        kept = s.figures.get(job.target)
+        if kept is not None and abs(kept.mean - job.value) > _OFF * job.value:
+            notes.append(f"{s.method} keeps {kept.mean:.3f} of the {job.target}, not within {_OFF:.0%} of {job.value:g}")
+    return tuple(notes)
+
+
+def _write(found: Comparison, folder: Path) -> None:
+    """JSON last: who finds it finds the others too."""
+    shown = (*states(found.rows), "test")
+    told = [
+        {"name": s.method, "states": {k: (s.figures[k].mean, s.figures[k].sd) for k in shown if k in s.figures}}
+        for s in found.summaries
+    ]
+    base = next((r.base for r in found.rows if r.base is not None), None)
+    rundir.write(folder / "comparison.svg", comparison_svg(told, base, f"{found.network}, {found.target}"))
+    rundir.write(folder / "comparison.md", markdown(found))
+    rundir.write_json(folder / "comparison.json", found.to_json())
