@@ -31,7 +31,7 @@ from compress.export.parity import export_verified
 from compress.methods import METHODS
 from compress.paired import Difference, Right, difference
 from compress.pipeline import prune
-from compress.prepare import identity
+from compress.prepare import calibration_count, identity
 from compress.realise import Log, Network, clock_files, finetune, judging
 from compress.recover import reestimate
 from compress.report.build import latency_of
@@ -201,7 +201,7 @@ def _outside(network: Network, data: Data, job: Job, one: Entry, arm: Arm, folde
         if result.exists() and not fresh:
             return _read(result)
         clock, log, judge = Clock(listen), Log(), judging(data)
-        calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
+        calibration = data.calibration.images(calibration_count(job, data))
         with clock.phase("search", one.origin or one.name):
             given = copy.deepcopy(network.model).eval()
             small = _checked(arm(given, in_batches(calibration), job.value, job.seed), network.model, calibration[:2], one.name)

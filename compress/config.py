@@ -32,7 +32,7 @@ class Job:
         streams: whether coupled residual streams are cut too.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
-        calibration: images for statistics, objectives and reconstruction.
+        calibration: images for statistics, objectives and reconstruction; None is 256, and up to 1,024 of small ones.
         recover: what is done without training after the cut.
         realise: ``cut`` the plan's channels, then recover and fine-tune; or ``csgd``: train until clusters of filters at the
             plan's widths are equal, then trim what is redundant. The method csgd implies it.
@@ -59,7 +59,7 @@ class Job:
     streams: bool = True
     seed: int = 0
     budget: int | None = None
-    calibration: int = 256
+    calibration: int | None = None
     recover: Recover = "reconstruct"
     realise: Literal["cut", "csgd"] = "cut"
     eps: float | None = None
@@ -82,7 +82,7 @@ class Job:
             "round_to": (1 <= self.round_to <= 1024, "between 1 and 1024"),
             "seed": (self.seed >= 0, "0 or more"),
             "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
-            "calibration": (self.calibration >= 4, "at least 4 images"),
+            "calibration": (self.calibration is None or self.calibration >= 4, "at least 4 images"),
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
             "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
             "lr": (self.lr > 0, "above 0"),

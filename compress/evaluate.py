@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 from compress.compensate import Compensation
 from compress.moments import Moments
 from compress.plan import Plan
+from compress.reconstruct import reconstruct
 from compress.recover import reestimate
-from compress.search.base import Ask, Fidelity, Score, Stage
+from compress.search.base import Ask, Fidelity, Recovery, Score, Stage
 from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic
 from compress.surgery import cut, replaced
 from compress.topology import Topology
@@ -51,7 +52,8 @@ class Evaluator:
         stages: what ``STAGE`` requests count in.
         material: images.
         statistics_images: calibration images that batch norms are re-estimated on for a full score.
-        moments: of the unpruned network, for requests that ask for compensation; without them there is none.
+        moments: of the unpruned network, for requests of ``compensated`` networks; without them batch norms are all.
+        solve_images: calibration images that ``reconstructed`` networks are solved on; 0 solves nothing.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Evaluator:
         material: Material,
         statistics_images: int = 128,
         moments: Moments | None = None,
+        solve_images: int = 0,
     ) -> None:
         # Channels last is several times faster on narrow layers; the copy is private.
         self.model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
@@ -69,6 +72,7 @@ class Evaluator:
         self.stages = tuple(stages)
         self.material = material
         self.statistics_images = min(statistics_images, len(material.calibration))
+        self.solve_images = min(solve_images, len(material.calibration))
         self.compensation = None if moments is None else Compensation(self.model.state_dict(), topology, moments)
         self.wanted = logits(self.model, material.judged)
         self.fallback = ""
@@ -82,22 +86,24 @@ class Evaluator:
         except NotTraceable as error:  # whole forwards, and as many again for the statistics
             self.fallback = error.message
             self.stages = tuple(replace(stage, fraction=2.0) for stage in stages)
-        self._runner: tuple[tuple[int, str, int, bool], StageRunner] | None = None
+        self._runner: tuple[tuple[int, str, int, Recovery], StageRunner] | None = None
 
     def __call__(self, ask: Ask) -> list[Score]:
         """Scores every plan of a request."""
         if ask.fidelity is Fidelity.STAGE and self.graph is None:
-            return [Score(self.whole_error(plan, ask.images, ask.compensate)) for plan in ask.plans]
+            return [Score(self.whole_error(plan, ask.images, ask.recovery)) for plan in ask.plans]
         if ask.fidelity is Fidelity.STAGE:
             runner = self._stage(ask)
             return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
-        return [Score(self.full(plan, ask.images, ask.compensate)) for plan in ask.plans]
+        return [Score(self.full(plan, ask.images, ask.recovery)) for plan in ask.plans]
 
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
         if ask.fidelity is Fidelity.STAGE:
             return min(ask.images, len(self.material.calibration)) * self.stages[ask.stage].fraction
         judged = min(ask.images or len(self.material.judged), len(self.material.judged))
+        if ask.recovery == "reconstructed" and self.solve_images:  # both networks run, and solving takes about as long
+            return float(judged + 3 * self.solve_images)
         return float(judged + min(self.statistics_images, judged))
 
     def _stage(self, ask: Ask) -> StageRunner:
@@ -106,36 +112,43 @@ class Evaluator:
         before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
         images = min(ask.images, len(self.material.calibration))
         known = self._runner
-        key = (ask.stage, before.digest, images, ask.compensate)
+        key = (ask.stage, before.digest, images, ask.recovery)
         if known is not None and known[0] == key:
             return known[1]
         assert self.graph is not None
         self._runner = None  # frees the caches before the next ones are filled
         groups = self.stages[ask.stage].groups
-        compensation = self.compensation if ask.compensate else None
-        surrounded = self.small(before, self.statistics_images, ask.compensate) if before else self.model
+        compensation = None if ask.recovery == "bn" else self.compensation
+        surrounded = (
+            self.small(before, self.statistics_images, "bn" if compensation is None else "compensated")
+            if before
+            else self.model
+        )
         shown = self._calibration(images)
         runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation)
         self._runner = (key, runner)
         return runner
 
-    def small(self, plan: Plan, images: int, compensate: bool) -> nn.Module:
-        """The cut network, its readers re-solved if wanted, batch norms re-estimated on as many images as will be judged."""
+    def small(self, plan: Plan, images: int, recovery: Recovery) -> nn.Module:
+        """The cut network, recovered; batch norms are re-estimated on as many images as will be judged."""
         model = self.model
-        if compensate and self.compensation is not None:
+        if recovery == "reconstructed" and self.solve_images:
+            solve = batches(self._calibration(self.solve_images))
+            return reconstruct(model, cut(model, self.topology, plan), self.topology, plan, solve).model.eval()
+        if recovery != "bn" and self.compensation is not None:
             model = replaced(model, self.compensation(plan))
         return reestimate(cut(model, self.topology, plan), self._statistics(images))
 
-    def whole_error(self, plan: Plan, images: int, compensate: bool = False) -> float:
+    def whole_error(self, plan: Plan, images: int, recovery: Recovery = "bn") -> float:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""
         few = self.material.judged[:images]
-        small = self.small(plan, len(few), compensate)
+        small = self.small(plan, len(few), recovery)
         return relative(self.wanted[: len(few)], logits(small, few))
 
-    def full(self, plan: Plan, images: int = 0, compensate: bool = False) -> float:
+    def full(self, plan: Plan, images: int = 0, recovery: Recovery = "bn") -> float:
         """The real thing: cut, re-solve if wanted, re-estimate, run; on so many images, or on all."""
         judged = self.material.judged[: images or None]
-        got = logits(self.small(plan, len(judged), compensate), judged)
+        got = logits(self.small(plan, len(judged), recovery), judged)
         if not bool(torch.isfinite(got).all()):
             return float("nan")
         if self.material.metric == "output":

@@ -36,6 +36,8 @@ _AFFORDABLE_MACS = 1.2e13
 _FEWEST_FORWARDS = 5_000
 _MOST_FORWARDS = 300_000
 _SYNTHETIC_IMAGES = 16
+_SOLVE_IMAGES = 256
+_FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _GRADIENT_IMAGES = 128
 _LABELS_THAT_TELL = 200
 
@@ -86,8 +88,16 @@ def prepare(
             found = readings(replace(evidence, moments=moments), topology, wanted)
         if METHODS[job.method].kernels:
             kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
-    evaluator = Evaluator(network.model, topology, stages, material, moments=moments if job.recover == "reconstruct" else None)
-    full = int(evaluator.price(Ask((), Fidelity.FULL)))
+    solves = job.recover == "reconstruct"
+    evaluator = Evaluator(
+        network.model,
+        topology,
+        stages,
+        material,
+        moments=moments if solves else None,
+        solve_images=_SOLVE_IMAGES if solves else 0,
+    )
+    full, solved = (int(evaluator.price(Ask((), Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     target = Target(job.target, job.value)
     space = Space(
         topology,
@@ -99,6 +109,7 @@ def prepare(
         ranking,
         full,
         len(material.calibration),
+        solved if solves else 0,
         kernels,
         curves,
         found,
@@ -141,12 +152,19 @@ def _material(network: Network, data: Data | None, job: Job, budget: int, listen
         listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
         return Material(made.images, made.images, None, "output")
     most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
-    calibration = data.calibration.images(min(job.calibration, len(data.calibration)))
+    calibration = data.calibration.images(calibration_count(job, data))
     images, labels = _first(data.validation, most)
     if data.labelled and len(images) >= _LABELS_THAT_TELL:
         return Material(calibration, images, labels, "accuracy")
     metric: Any = "agreement" if job.target == "max_drop" else "output"
     return Material(calibration, images, None, metric)
+
+
+def calibration_count(job: Job, data: Data) -> int:
+    """How many calibration images a run uses: as told, or as many as hold a million pixels, between 256 and 1,024."""
+    pixels = data.preprocessing.size[0] * data.preprocessing.size[1]
+    wanted = job.calibration or min(_MOST_CALIBRATION, max(_FEWEST_CALIBRATION, _MOST_CALIBRATION * 1024 // pixels))
+    return min(wanted, len(data.calibration))
 
 
 def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:

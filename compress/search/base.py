@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ class Fidelity(StrEnum):
     """The whole cut network, batch norms re-estimated: 1 - top-1, or the outputs' relative error without labels."""
 
 
+Recovery = Literal["bn", "compensated", "reconstructed"]
+"""Batch norms re-estimated only; the readers re-solved before, from moments taken once; re-solved one after another on images.
+Each is truer and dearer than the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Scores wanted.
@@ -42,14 +47,14 @@ class Ask:
         fidelity: how to score them.
         stage: index of the stage for ``STAGE``; the other stages' cuts are the already pruned surroundings.
         images: how many images each candidate sees; 0 leaves it to the evaluator.
-        compensate: whether the readers are re-solved from the moments first, where there are any.
+        recovery: what is done to a candidate before it is judged; ``bn`` where the evaluator has nothing to solve with.
     """
 
     plans: Sequence[Plan]
     fidelity: Fidelity
     stage: int = -1
     images: int = 0
-    compensate: bool = False
+    recovery: Recovery = "bn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class Space:
         round_to: widths are multiples of this.
         ranking: the criterion that decides which channels a width keeps.
         full_images: image-forwards that one score at full fidelity costs.
+        solved_images: image-forwards that it costs with the recovery ``reconstructed``; 0 where nothing can be solved.
         stage_images: images that there are for a stage's score.
         kernels: group -> its filters, flattened and concatenated, shape (channels, features).
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
@@ -170,6 +176,7 @@ class Space:
     ranking: str = "l1"
     full_images: int = 64
     stage_images: int = 256
+    solved_images: int = 0
     kernels: Mapping[GroupId, Array] = field(default_factory=dict)
     curves: Mapping[GroupId, Array] = field(default_factory=dict)
     readings: Mapping[LayerName, Reading] = field(default_factory=dict)

@@ -65,20 +65,49 @@ class Genes:
             result[where] = part
         return result
 
-    def step(self, bits: Bits, rng: np.random.Generator) -> None:
+    def step(self, bits: Bits, rng: np.random.Generator, wider: bool | None = None) -> None:
         """One orbit becomes an allowed width narrower or wider, by rank."""
         number = int(rng.integers(len(self.groups)))
-        part = bits[self.slices[number]]
         choices = self.order[self.groups[number].id]
-        order = choices[int(rng.integers(len(choices)))]
+        direction = rng.random() < 0.5 if wider is None else wider
+        self._step(bits[self.slices[number]], choices[int(rng.integers(len(choices)))], direction)
+
+    def _step(self, part: Bits, order: NDArray[np.int64], wider: bool) -> None:
         widths = allowed(len(order), self.space.round_to)
         have = int(part[order].sum())
-        wider = rng.random() < 0.5
         want = next((w for w in (widths if wider else widths[::-1]) if (w > have if wider else w < have)), have)
         if want < have:
             part[[c for c in order[::-1] if part[c]][: have - want]] = False
         else:
             part[[c for c in order if not part[c]][: want - have]] = True
+
+    def exchange(self, bits: Bits, budget: float, rng: np.random.Generator) -> Bits:
+        """A neighbour within the budget: one width a step up, others down until it fits, and what is left filled again."""
+        result = bits.copy()
+        self.step(result, rng, wider=True)
+        for _ in range(4 * len(self.groups)):
+            if self._share(result) <= budget:
+                break
+            self.step(result, rng, wider=False)
+        places = [(where, order) for g, where in zip(self.groups, self.slices, strict=True) for order in self.order[g.id]]
+        for i in rng.permutation(len(places)):
+            where, order = places[i]
+            wider = result.copy()
+            self._step(wider[where], order, True)
+            if self._share(wider) <= budget:
+                result = wider
+        return result
+
+    def _share(self, bits: Bits) -> float:
+        return self.space.share(self.plan(bits, Plan()))
+
+    def bits(self, plan: Plan) -> Bits:
+        """A plan as a mask."""
+        result: Bits = self.whole()[0]
+        for group, where in zip(self.groups, self.slices, strict=True):
+            if group.id in plan.cuts:
+                result[where] = np.isin(np.arange(group.size), plan.cuts[group.id].keep)
+        return result
 
     def start(self, count: int, seeds: Sequence[str], rng: np.random.Generator) -> Bits:
         """All ones, masks cut from the criteria's ranks at eight ratios, and Bernoulli(p) with p ~ U(0.15, 0.95)."""

@@ -76,7 +76,7 @@ class Journal:
 
     def key(self, ask: Ask, plan: Plan) -> str:
         """Names one evaluation."""
-        settings = [ask.fidelity.value, ask.stage, ask.images, ask.compensate]
+        settings = [ask.fidelity.value, ask.stage, ask.images, ask.recovery]
         text = json.dumps([self.context, plan.to_json(), *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 

@@ -25,13 +25,13 @@ from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
 from compress.plan import Plan
-from compress.search.base import Ask, Fidelity, Front, Point, Score, Search, Space, Stage, knee, non_dominated
+from compress.search.base import Ask, Fidelity, Front, Point, Recovery, Score, Search, Space, Stage, knee, non_dominated
 from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
 from compress.search.obs import plan_for
 from compress.search.widths import fill, meet, plan_of, reachable, scaled
 
 _FINALIST_WINDOW = 0.06
-_CLOSED_FORMS = 4
+_CLOSED_FORMS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Smoea:
         compromises: points near the controller's share that are re-ranked at full fidelity, per stage.
         finalists: points near the target that are scored at full fidelity.
         spread: points along the whole front that are scored too, so that others can be picked later.
-        judged: how many of the best are scored once more, on all images.
+        judged: the best of these, the closed forms, and then neighbours of the best so far are recovered as the result will
+            be, and scored on all images.
     """
 
     population: int = 40
@@ -63,7 +64,7 @@ class Smoea:
     compromises: int = 3
     finalists: int = 10
     spread: int = 8
-    judged: int = 4
+    judged: int = 30
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Front to back over the stages; then the stages' fronts become one."""
@@ -78,7 +79,7 @@ class Smoea:
         weights = yield from self._weights(space, fronts, inherited, plan)
         closing = sum(w * max(f[0].error - e, 0.0) for w, f, e in zip(weights, fronts, inherited, strict=True))
         combined = combine(space, fronts, inherited, weights)
-        best = yield from self._finals(space, [*combined, space.point(plan, closing, Fidelity.STAGE)])
+        best = yield from self._finals(space, [*combined, space.point(plan, closing, Fidelity.STAGE)], rng)
         return best
 
     def _stage(
@@ -108,7 +109,7 @@ class Smoea:
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
             plans = [genes.plan(row, before) for row in rows]
-            scores = yield Ask(plans, Fidelity.STAGE, number, images, self.objective == "compensated")
+            scores = yield Ask(plans, Fidelity.STAGE, number, images, self._recovery)
             for row, plan, score in zip(rows, plans, scores, strict=True):
                 seen.setdefault(row.tobytes(), space.point(plan, score.error, Fidelity.STAGE))
             if generation == 0:
@@ -138,7 +139,7 @@ class Smoea:
         """Image-forwards that are kept back for scores at full fidelity; a screened one costs at most two per image."""
         near, along = self._finalists(space)
         looks = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _CLOSED_FORMS
-        return min(0.6 * space.budget, looks * 2 * self._screened(space) + self._judged(space) * space.full_images)
+        return min(0.7 * space.budget, looks * 2 * self._screened(space) + self._judged(space) * self._judging(space))
 
     def _affordable(self, space: Space, part: float) -> int:
         """First looks that a part of the budget buys."""
@@ -161,8 +162,11 @@ class Smoea:
         return near, max(1, min(self.spread, affordable - near))
 
     def _judged(self, space: Space) -> int:
-        """How many of the best a tenth of the budget judges on all images."""
-        return max(1, min(self.judged, int(space.budget / 10 / space.full_images)))
+        """How many a third of the budget recovers and judges on all images."""
+        return max(1, min(self.judged, int(space.budget / 3 / self._judging(space))))
+
+    def _judging(self, space: Space) -> int:
+        return space.full_images if self.objective == "plain" else space.solved_images or space.full_images
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""
@@ -199,7 +203,7 @@ class Smoea:
         middle = float(np.median(known)) if known else 1.0
         return [h / e if one and e > 0 else middle for h, e, one in zip(harm, own, alone, strict=True)]
 
-    def _finals(self, space: Space, points: Sequence[Point]) -> Search:
+    def _finals(self, space: Space, points: Sequence[Point], rng: np.random.Generator) -> Search:
         """Real scores for the points that matter: around the target, and along the whole front; the best of them judged."""
         front = non_dominated(points, space.target.kind)
         near, along = self._finalists(space)
@@ -218,16 +222,43 @@ class Smoea:
         if not budgeted:
             return non_dominated(looked, space.target.kind)
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
-        best = [p.plan for p in rivals[: self._judged(space)]]
-        scores = yield self._fully(best, 0)
-        judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
+        judged = yield from self._judge(space, [p.plan for p in rivals], rng)
         others = [p for p in looked if not value - _FINALIST_WINDOW <= space.share(p.plan) <= value]
-        kept = non_dominated([*judged, *(p for p in others if p.plan not in best)], space.target.kind)
-        return kept
+        return non_dominated([*judged, *others], space.target.kind)
+
+    def _judge(
+        self, space: Space, rivals: Sequence[Plan], rng: np.random.Generator
+    ) -> Generator[Ask, Sequence[Score], list[Point]]:
+        """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
+        count = self._judged(space)
+        plans = list(dict.fromkeys([*rivals[: max(1, count // 3)], *closed_forms(space)]))[: max(1, count)]
+        scores = yield self._truly(plans)
+        judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
+        genes = Genes(space, Stage("all", space.groups, 1.0))
+        left = count - len(plans)
+        while left > 0 and (usable := [p for p in judged if np.isfinite(p.error)]):
+            best = min(usable, key=lambda p: p.error)
+            near = [
+                genes.plan(genes.exchange(genes.bits(best.plan), space.target.value, rng), Plan()) for _ in range(min(left, 4))
+            ]
+            left -= len(near)
+            fresh = [p for p in dict.fromkeys(near) if all(p != q.plan for q in judged)]
+            if fresh:
+                scores = yield self._truly(fresh)
+                judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
+        return judged
+
+    def _truly(self, plans: Sequence[Plan]) -> Ask:
+        """Scores on all images, of networks recovered as the result will be."""
+        return Ask(plans, Fidelity.FULL, recovery="bn" if self.objective == "plain" else "reconstructed")
 
     def _fully(self, plans: Sequence[Plan], images: int) -> Ask:
         """Real scores, of networks recovered as the search assumes."""
-        return Ask(plans, Fidelity.FULL, images=images, compensate=self.objective == "compensated")
+        return Ask(plans, Fidelity.FULL, images=images, recovery=self._recovery)
+
+    @property
+    def _recovery(self) -> Recovery:
+        return "bn" if self.objective == "plain" else "compensated"
 
 
 def closed_forms(space: Space) -> list[Plan]:
@@ -243,6 +274,9 @@ def closed_forms(space: Space) -> list[Plan]:
             ratio = meet(partial(_evenly, part), value)
             plans.append(plan_of(part, fill(part, scaled(part, ratio), value, part.groups)))
             plans.append(plan_for(part, value, part.ranking))
+    if "l1" in space.importance and reachable(space) <= value:
+        ratio = meet(partial(_evenly, space), value)
+        plans.append(plan_of(space, fill(space, scaled(space, ratio), value, space.groups), "l1"))  # the baseline itself
     return plans
 
 
