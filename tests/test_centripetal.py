@@ -132,7 +132,8 @@ def test_all_that_belongs_to_a_channel_is_tied() -> None:
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "option-a", "transposed", "plain"])
-def test_one_step_is_the_papers(name: str) -> None:
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_one_step_is_the_papers(name: str, memory: torch.memory_format) -> None:
     """F_j - lr [mean(dL/dF) + wd F_j + eps (F_j - mean(F))], cluster by cluster."""
     model, topology = nets.traced(name)
     model = model.train()
@@ -140,7 +141,7 @@ def test_one_step_is_the_papers(name: str) -> None:
     tied = tied_slices(topology, plan)
     images = nets.inputs(name, 8).float()
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    student = averaged(model, ())
+    student = averaged(model, ()).to(memory_format=memory)
     sgd = torch.optim.SGD([{"params": [p], "weight_decay": 0.01 if p.dim() > 1 else 0.0} for p in student.parameters()], lr=0.1)
     student(images).pow(2).sum().backward()
     grads = {k: p.grad.clone() for k, p in student.named_parameters() if p.grad is not None}
