@@ -22,7 +22,7 @@ from compress.inspection import reach, traced
 from compress.methods import METHODS
 from compress.moments import collect
 from compress.randomness import derive
-from compress.reading import readings
+from compress.reading import closed_form
 from compress.realise import Network, measured
 from compress.report.model import Measured
 from compress.search.base import Ask, Fidelity, Space, Target
@@ -85,7 +85,9 @@ def prepare(
             importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
         found: Mapping[LayerName, Reading] = {}
         if METHODS[job.method].readings:
-            found = readings(replace(evidence, moments=moments), topology, wanted)
+            seen = replace(evidence, moments=moments)
+            found, spent = closed_form(network.model, seen, topology, wanted, material.calibration, budget)
+            budget -= spent
         if METHODS[job.method].kernels:
             kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
     solves = job.recover == "reconstruct"

@@ -68,7 +68,7 @@ class BiCnn:
 
     Attributes:
         population: of A, and of B.
-        generations: T_u.
+        generations: T_u; they run no image.
         lower_population: of a, and of b.
         lower_generations: T_l.
         crossover: probability of two-point crossover, per layer.
@@ -79,7 +79,7 @@ class BiCnn:
         upper_every: upper steps between migrations.
         lower_every: lower steps between migrations.
         patience: lower steps without progress after which a lower search ends.
-        delta: relative error that a layer may gain by reading less.
+        delta: what a layer that reads less may add to the outputs' relative error.
         lower: ``constrained``, or ``scalarised`` with ``weight`` on the share of inputs read.
         weight: see there.
         error: ``compensated`` (weights re-solved, a bound) or ``plain``.
@@ -88,13 +88,12 @@ class BiCnn:
         seeds: criteria whose ranks start the populations.
         greedy: start one of A at the widths by marginal error (method ``obs``).
         arrange: order kept channels so that input selections are contiguous where possible.
-        finalists: points near the target that are scored at full fidelity.
+        finalists: points near the target that are scored at full fidelity, recovered as the result will be.
         spread: points along the front that are scored too.
-        full_images: images of such a score; 0 leaves it to the evaluator.
     """
 
     population: int = 10
-    generations: int = 20
+    generations: int = 60
     lower_population: int = 8
     lower_generations: int = 6
     crossover: float = 0.9
@@ -105,7 +104,7 @@ class BiCnn:
     upper_every: int = 5
     lower_every: int = 3
     patience: int = 2
-    delta: float = 0.01
+    delta: float = 0.005
     lower: Literal["constrained", "scalarised"] = "constrained"
     weight: float = 0.1
     error: Literal["compensated", "plain"] = "compensated"
@@ -116,7 +115,6 @@ class BiCnn:
     arrange: bool = True
     finalists: int = 8
     spread: int = 6
-    full_images: int = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """CEMBA in closed form, then real scores for the points that matter."""
@@ -128,7 +126,7 @@ class BiCnn:
         yield run.told(wide)
         plans = [self._plan(problem, s) for s in self._chosen(space, run)]
         plans = list(dict.fromkeys(plans))
-        scores = yield Ask(plans, Fidelity.FULL, images=self.full_images, compensate=self.error == "compensated")
+        scores = yield Ask(plans, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
         points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         return non_dominated(points, space.target.kind)
 
@@ -139,7 +137,7 @@ class BiCnn:
     def _chosen(self, space: Space, run: _Cemba) -> list[Solution]:
         """The archive's best near the target, and along its front, as many as the budget can score."""
         front = _front(list(run.archive.values()))
-        affordable = max(2, space.budget // max(self.full_images or space.full_images, 1))
+        affordable = max(2, space.budget // max(space.solved_images or space.full_images, 1))
         near = 0 if space.target.kind == "max_drop" else min(self.finalists, affordable - 1)
         along = max(1, min(self.spread + self.finalists - near, affordable - near))
         chosen = [front[i] for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]
@@ -250,7 +248,7 @@ class _Cemba:
         rows = []
         if number == 0 and self.options.greedy:
             budget = self._goal(0) if self.value is not None else 0.5
-            rows.append(problem.bits(plan_for(problem.space, budget, problem.space.ranking)))
+            rows.append(genes.bits(plan_for(problem.space, budget, problem.space.ranking)))
         seeds = [s for s in self.options.seeds if s in problem.space.importance] or [problem.space.ranking]
         while len(rows) < self.options.population:
             importance = problem.space.importance[seeds[len(rows) % len(seeds)]]

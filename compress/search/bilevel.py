@@ -68,7 +68,7 @@ class Solution:
         u: keep-bits.
         reads: per consumer.
         share: of the target's cost that is kept.
-        error: mean over the consumers of their relative error.
+        error: sum over the consumers of what each adds to the outputs' relative error.
     """
 
     u: Bits
@@ -127,7 +127,7 @@ class Bilevel:
     # ---- the two levels' functions -----------------------------------------------------------------------------------
 
     def error(self, reads: Reads) -> float:
-        """err(u, v): mean over the consumers; asked once for each network."""
+        """err(u, v): sum over the consumers; a consumer's inputs are asked for once."""
         self.upper_evaluations += 1
         total = 0.0
         for number, (consumer, read) in enumerate(zip(self.consumers, reads, strict=True)):
@@ -135,7 +135,7 @@ class Bilevel:
             if key not in self.errors:
                 self.errors[key] = consumer.reading.error(~read, self.kind)
             total += self.errors[key]
-        return total / len(self.consumers)
+        return total
 
     def share(self, u: Bits, reads: Reads) -> float:
         """The share of the target's cost that is kept."""
@@ -237,16 +237,6 @@ class Bilevel:
                 unread = {p for places, r in zip(consumer.taken, read, strict=True) if not r for p in places}
                 inputs[layer.name] = tuple(p for p in range(width) if p not in unread)
         return Plan(cuts, inputs)
-
-    def bits(self, plan: Plan) -> Bits:
-        """The keep-bits of a plan."""
-        u = np.ones(self.genes.length, dtype=bool)
-        for group, where in zip(self.genes.groups, self.genes.slices, strict=True):
-            if group.id in plan.cuts:
-                part = np.zeros(group.size, dtype=bool)
-                part[list(plan.cuts[group.id].keep)] = True
-                u[where] = part
-        return u
 
     def folded(self) -> tuple[GroupId, ...]:
         """Groups whose lower variable is the upper one."""

@@ -27,7 +27,7 @@ class Lower:
         population: of a, and of b.
         generations: T_l.
         crossover: probability of two-point crossover.
-        delta: relative error that a consumer may gain.
+        delta: what a consumer may add to the outputs' relative error.
         objective: ``constrained``, or ``scalarised``: error + weight * share of inputs read.
         weight: of the scalarised objective.
         migrants: how many change places; 0 for none.
@@ -38,7 +38,7 @@ class Lower:
     population: int = 8
     generations: int = 6
     crossover: float = 0.9
-    delta: float = 0.01
+    delta: float = 0.005
     objective: Literal["constrained", "scalarised"] = "constrained"
     weight: float = 0.1
     migrants: int = 2
@@ -89,7 +89,7 @@ class _Problem:
         self.options, self.consumer, self.kept, self.round_to = options, consumer, kept, round_to
         self.rest: Remaining = consumer.reading.given(~kept, kind)
         self.free = np.flatnonzero(kept & consumer.free)
-        self.cheapest = self.free[np.argsort(self.rest.linear[self.free], kind="stable")]
+        self.cheapest = self.free[np.argsort(self.rest.single[self.free], kind="stable")]
         self.ranks: dict[bytes, Rank] = {}
 
     def add(self, read: Bits) -> Bits:

@@ -8,6 +8,9 @@ moments of the unfolded inputs, which needs every kernel position. With ``X_c = 
 ``S_cd = tr(X_c^T (A^-1)_cd X_d)`` it is bounded below by ``s_R^T (S_RR)^-1 s_R``, s the diagonal of S, with equality for a
 single channel (a compression of a positive definite matrix has the smaller inverse). That is the form used here: a matrix of
 channels, not of columns. Both are divided by the pre-activations' variance.
+
+Layers' errors are not worth the same. ``knots`` say what an error of this layer is at the network's outputs: measured at a few
+removals (``compress.reading``), interpolated between.
 """
 
 from __future__ import annotations
@@ -37,15 +40,17 @@ class Reading:
         sources: (group, channel) of every entry.
         plain: Q over the variance, (entries, entries).
         compensated: S over the variance, (entries, entries).
+        knots: (compensated error of the layer, relative squared error of the outputs), increasing from (0, 0).
     """
 
     layer: LayerName
     sources: tuple[tuple[GroupId, int], ...]
     plain: Array
     compensated: Array
+    knots: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
 
     def error(self, removed: Bits, kind: Kind) -> float:
-        """The relative squared error without these entries, (entries,) -> in [0, 1] for ``compensated``."""
+        """The outputs' relative squared error without these entries, (entries,) bits."""
         return self.given(np.zeros(len(self.sources), dtype=bool), kind).error(removed)
 
     def given(self, removed: Bits, kind: Kind) -> Remaining:
@@ -53,14 +58,23 @@ class Reading:
         gone = np.flatnonzero(removed)
         if kind == "plain":
             weight = self.plain[:, gone].sum(1)
-            return Remaining(float(weight[gone].sum()), 2 * weight, self.plain, kind)
+            return Remaining(self, kind, float(weight[gone].sum()), self.plain.diagonal() + 2 * weight, self.plain)
         matrix, gain = self.compensated, self.compensated.diagonal()
         if len(gone) == 0:
-            return Remaining(0.0, gain, matrix, kind)
+            return Remaining(self, kind, 0.0, gain, matrix)
         block, beside = matrix[np.ix_(gone, gone)], matrix[gone]
         solved = _solve(block, np.column_stack([gain[gone], beside]))
         base = float(gain[gone] @ solved[:, 0])
-        return Remaining(base, gain - beside.T @ solved[:, 0], matrix - beside.T @ solved[:, 1:], kind)
+        return Remaining(self, kind, base, gain - beside.T @ solved[:, 0], matrix - beside.T @ solved[:, 1:])
+
+    def at_outputs(self, error: float, kind: Kind) -> float:
+        """What this layer's relative error is at the outputs; beyond the last knot by the last slope."""
+        x, y = (np.array(side) for side in zip(*self.knots, strict=True))
+        if kind == "plain":  # measured were re-solved weights: one slope serves
+            middle = len(x) // 2
+            return error * float(y[middle] / x[middle])
+        slope = float((y[-1] - y[-2]) / (x[-1] - x[-2]))
+        return float(np.interp(error, x, y)) + slope * max(error - float(x[-1]), 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,26 +82,35 @@ class Remaining:
     """What further removals add, in the coordinates of the reading.
 
     Attributes:
-        base: the error of what is gone already.
-        linear: (entries,).
+        reading: the whole problem.
+        kind: which error.
+        gone: the layer's error by what is gone already.
+        single: what each entry alone adds, (entries,).
         matrix: (entries, entries).
-        kind: how the two are meant.
     """
 
-    base: float
-    linear: Array
-    matrix: Array
+    reading: Reading
     kind: Kind
+    gone: float
+    single: Array
+    matrix: Array
+
+    @property
+    def base(self) -> float:
+        """The outputs' error by what is gone already."""
+        return self.reading.at_outputs(self.gone, self.kind)
 
     def error(self, further: Bits) -> float:
-        """The error when these entries, none of them gone already, go as well."""
+        """The outputs' error when these entries, none of them gone already, go as well."""
         more = np.flatnonzero(further)
         if len(more) == 0:
             return self.base
-        block, linear = self.matrix[np.ix_(more, more)], self.linear[more]
+        block, single = self.matrix[np.ix_(more, more)], self.single[more]
         if self.kind == "plain":
-            return float(self.base + linear.sum() + block.sum())
-        return self.base + max(float(linear @ _solve(block, linear)), 0.0)
+            added = float(single.sum() + block.sum() - block.diagonal().sum())
+        else:
+            added = max(float(single @ _solve(block, single)), 0.0)
+        return self.reading.at_outputs(self.gone + added, self.kind)
 
 
 def _solve(matrix: Array, right: Array) -> Array:
