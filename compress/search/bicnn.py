@@ -224,7 +224,7 @@ class _Cemba:
             self.solved[i][kept.tobytes()] = (kept.copy(), reads[i])
             problem.lower_evaluations += spent
             self.searches += 1
-        return self._kept(problem.tidy(u, tuple(reads)))
+        return self._kept((u, tuple(reads)))
 
     def _kept(self, network: tuple[Bits, Reads]) -> Solution:
         """Evaluated and archived."""

@@ -142,7 +142,8 @@ class Bilevel:
         return self.sizes.share(u, reads)
 
     def solution(self, u: Bits, reads: Reads) -> Solution:
-        """Both objectives."""
+        """Both objectives, without the channels that nobody reads."""
+        u, reads = self.tidy(u, reads)
         return Solution(u, reads, self.share(u, reads), self.error(reads))
 
     # ---- from one level to the other ---------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ class Bilevel:
 
     def folded(self) -> tuple[GroupId, ...]:
         """Groups whose lower variable is the upper one."""
-        several = {g for i in self.two_level for g, _ in self.consumers[i].reading.sources}
+        several = {g for c in self.consumers for (g, _), free in zip(c.reading.sources, c.free, strict=True) if free}
         return tuple(g for g in self.space.groups if g not in several)
 
 

@@ -1,0 +1,336 @@
+"""The two-level search: its levels, its plans on every kind of coupling, and what it spends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from nets import NETS, inputs, traced
+from torch import nn
+
+from compress import criteria
+from compress.cost import count
+from compress.evaluate import Evaluator, Material, logits
+from compress.moments import collect
+from compress.plan import Cut, Plan, check
+from compress.reading import closed_form
+from compress.realise import guarded_cut
+from compress.reconstruct import reconstruct
+from compress.recover import reestimate
+from compress.search.arrange import contiguous, slices
+from compress.search.base import Ask, Score, Space, Stage, Target, Told
+from compress.search.bicnn import BiCnn, _Cemba
+from compress.search.bilevel import Bilevel, Consumer
+from compress.search.journal import Journal, drive
+from compress.search.lower import Lower
+from compress.search.reading import Reading
+from compress.stages import prunable
+from compress.surgery import cut, simulate
+from compress.testing import SearcherContract, ToySpace, run
+from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
+
+QUICK = BiCnn(population=6, generations=6)
+
+
+class TestBiCnn(SearcherContract):
+    def searcher(self) -> BiCnn:
+        return QUICK
+
+
+def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0.5) -> Space:
+    """One convolution that several others read, each caring for channels of its own."""
+    rng = np.random.default_rng(seed)
+    names = [f"read{i}" for i in range(consumers)]
+    tensors = {"make.weight": TensorInfo((width, 3, 1, 1), True, 16)}
+    tensors |= {f"{n}.weight": TensorInfo((8, width, 3, 3), True, 16) for n in names}
+    layers = tuple(Layer(LayerName(n), "conv", f"{n}.weight") for n in ("make", *names))
+    places = tuple((c,) for c in range(width))
+    members = (Member("make.weight", 0, Role.WRITES, places), *(Member(f"{n}.weight", 1, Role.READS, places) for n in names))
+    group = ChannelGroup(GroupId("make"), width, members)
+    topology = Topology((group,), tensors, layers, example=(3, 4, 4))
+    readings = {}
+    for name in names:
+        mixing = rng.normal(size=(width, 2 * width)) * (rng.random(width) ** 3)[:, None]
+        matrix = mixing @ mixing.T
+        matrix /= matrix.sum()
+        readings[LayerName(name)] = Reading(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
+    importance = {"l1": {group.id: sum(r.plain.diagonal() for r in readings.values())}}
+    stage = Stage("all", (group.id,), 1.0)
+    return Space(topology, (stage,), importance, Target("macs", target), 10_000, 1, readings=readings)
+
+
+def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "macs") -> tuple[nn.Module, Space, Evaluator]:
+    """A tiny network, prepared as the pipeline does it, without labels."""
+    model, topology = traced(name)
+    images = inputs(name, 32).float()
+    model = reestimate(model, [images]).eval()  # random statistics would be an error of their own
+    groups, _ = prunable(topology, ())
+    evidence = replace(criteria.gather(model, [images]), moments=collect(model, topology, [images]))
+    importance = criteria.importance(replace(evidence, moments=None), topology, groups)
+    importance["obs"], curves = criteria.obs_and_curves(evidence, topology, groups)
+    found, _ = closed_form(model, evidence, topology, groups, images, 2_000)
+    stage = Stage("all", groups, 1.0)
+    material = Material(images, images, None, "output")
+    evaluator = Evaluator(model, topology, [stage], material, moments=evidence.moments, solve_images=32)
+    space = Space(
+        topology, (stage,), importance, Target(kind, target), 3_000, round_to, full_images=64, curves=curves, readings=found
+    )
+    return model, space, evaluator
+
+
+# ---- the lower level -----------------------------------------------------------------------------------------------------
+
+
+def consumer_of(width: int, seed: int, free: float = 1.0) -> Consumer:
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(width, width + 2)) * rng.random(width)[:, None] ** 2
+    matrix = mixing @ mixing.T
+    reading = Reading(
+        LayerName("x"), tuple((GroupId("g"), c) for c in range(width)), matrix / matrix.sum(), matrix / matrix.sum()
+    )
+    return Consumer(reading, np.arange(width), rng.random(width) < free, tuple((c,) for c in range(width)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("kind", ["plain", "compensated"])
+def test_the_constraint_holds_and_the_answer_is_near_the_best_of_all(seed: int, kind) -> None:
+    consumer, options = consumer_of(10, seed), Lower(delta=0.05)
+    kept = np.random.default_rng(seed).random(10) < 0.9
+    found, spent = options.search(consumer, kept, None, kind, 1, np.random.default_rng(seed))
+    rest = consumer.reading.given(~kept, kind)
+    assert not (found & ~kept).any() and found.any() and spent <= 2 * 8 * 7
+    assert rest.error(kept & ~found) <= rest.base + options.delta
+    best = min(
+        sum(bits)
+        for bits in product([False, True], repeat=10)
+        if any(bits) and not (np.array(bits) & ~kept).any() and rest.error(kept & ~np.array(bits)) <= rest.base + options.delta
+    )
+    assert best <= found.sum() <= best + 1
+
+
+def test_what_is_not_free_is_read() -> None:
+    consumer = consumer_of(12, 1, free=0.5)
+    found, _ = Lower(delta=10.0).search(consumer, np.ones(12, dtype=bool), None, "plain", 1, np.random.default_rng(0))
+    assert found[~consumer.free].all() and not found[consumer.free].all()
+
+
+@pytest.mark.parametrize("round_to", [4, 8])
+def test_numbers_of_inputs_are_aligned(round_to: int) -> None:
+    consumer = consumer_of(32, 2)
+    for kept_count in (32, 27, 16, 5):
+        kept = np.arange(32) < kept_count
+        found, _ = Lower(delta=0.1).search(consumer, kept, None, "plain", round_to, np.random.default_rng(0))
+        assert found.sum() % round_to == 0 or found.sum() == kept_count
+
+
+def test_scalarised_trades_error_for_inputs() -> None:
+    consumer, kept, rng = consumer_of(12, 3), np.ones(12, dtype=bool), np.random.default_rng(0)
+    few, _ = Lower(objective="scalarised", weight=100.0).search(consumer, kept, None, "plain", 1, rng)
+    many, _ = Lower(objective="scalarised", weight=0.0).search(consumer, kept, None, "plain", 1, rng)
+    assert few.sum() <= 3 and many.all()
+
+
+# ---- both levels ---------------------------------------------------------------------------------------------------------
+
+
+def evolved(space: Space, seed: int = 0, **options) -> _Cemba:
+    chosen = BiCnn(**{"population": 8, "generations": 8, **options})
+    search = _Cemba(chosen, Bilevel(space, chosen.error, space.ranking), np.random.default_rng(seed))
+    search.evolve()
+    return search
+
+
+def test_only_lower_optima_are_above() -> None:
+    """Every archived v keeps its constraint, reads only what u keeps, and nothing is kept that nobody reads."""
+    search = evolved(forked(), delta=0.02)
+    problem = search.problem
+    assert problem.two_level == (0, 1, 2)
+    assert any(
+        (s.u[c.index] & ~r).any() for s in search.archive.values() for c, r in zip(problem.consumers, s.reads, strict=True)
+    )
+    for found in search.archive.values():
+        for consumer, read in zip(problem.consumers, found.reads, strict=True):
+            kept = found.u[consumer.index]
+            assert not (read & ~kept).any() and read.any()
+        assert np.logical_or.reduce(found.reads)[found.u].all()
+        assert found.share == pytest.approx(problem.space.share(problem.plan(found.u, found.reads)))
+        assert found.error == pytest.approx(problem.error(found.reads))
+
+
+def test_the_bit_cost_is_the_counted_cost() -> None:
+    for name in ("dense", "option-a", "depthwise", "flatten", "grouped", "two-heads"):
+        for kind in ("macs", "params"):
+            _, space, _ = space_of(name, kind=kind)
+            problem = Bilevel(space, "plain", "obs")
+            rng = np.random.default_rng(0)
+            for _ in range(8):
+                u = problem.genes.repair(rng.random(problem.genes.length) < 0.6)
+                skipped = tuple((rng.random(len(c.index)) < 0.3) & c.free for c in problem.consumers)
+                reads = problem.without(u, skipped)
+                plan = problem.plan(u, reads)
+                check(space.topology, plan)
+                assert problem.share(u, reads) == pytest.approx(space.share(plan), rel=1e-12)
+
+
+def test_repair_comes_close_below_the_budget() -> None:
+    space = forked(64)
+    problem, rng = Bilevel(space, "plain", "l1"), np.random.default_rng(0)
+    for goal in (0.2, 0.5, 0.8):
+        for _ in range(5):
+            u = problem.genes.repair(rng.random(64) < 0.5)
+            skipped = tuple(rng.random(64) < 0.2 for _ in problem.consumers)
+            u, reads = problem.onto(u, skipped, goal, rng)
+            assert goal - 0.02 <= problem.share(u, reads) <= goal
+
+
+def test_groups_with_one_consumer_are_folded() -> None:
+    toy = ToySpace.make()
+    search = _Cemba(QUICK, Bilevel(toy.space, "plain", "l1"), np.random.default_rng(0))
+    search.evolve()
+    told = search.told(False)
+    assert told.figures["folded_groups"] == 4 and told.figures["lower_evaluations"] == 0
+    assert "lower level is the upper one" in told.notes[0]
+    assert not any(p.plan.inputs for p in run(QUICK, toy))
+
+
+def test_layers_that_may_not_select_read_everything() -> None:
+    space = replace(forked(), selecting=frozenset({LayerName("read1")}))
+    search = evolved(space)
+    assert search.problem.two_level == (1,)
+    assert all(set(search.problem.plan(s.u, s.reads).inputs) <= {"read1"} for s in search.archive.values())
+
+
+def test_shortcuts_save_evaluations_without_a_worse_answer() -> None:
+    """Against the plain nested search of the same size: fewer evaluations below, and an error that is no worse."""
+    spent, errors = {}, {}
+    plain = {"rho": 1.0, "warm_start": False, "migrate": False}
+    for name, options in (("cemba", {}), ("nested", plain), ("cold", {"warm_start": False}), ("all", {"rho": 1.0})):
+        runs = [evolved(forked(16, seed=s), s, delta=0.02, generations=5, **options) for s in range(2)]
+        spent[name] = sum(r.problem.lower_evaluations for r in runs)
+        errors[name] = sum(min(s.error for s in r.archive.values() if s.share <= 0.5) for r in runs)
+    assert spent["cemba"] < 0.5 * spent["nested"]
+    assert spent["cemba"] < spent["cold"] and spent["cemba"] < spent["all"]
+    assert errors["cemba"] <= errors["nested"] * 1.05
+
+
+def test_selections_beat_filters_alone() -> None:
+    """Where consumers care for different channels, the lower level finds what whole filters cannot."""
+    space = forked()
+    with_inputs = min(s.error for s in evolved(space, delta=0.02, generations=20).archive.values() if s.share <= 0.5)
+    without = replace(space, selecting=frozenset())
+    filters = min(s.error for s in evolved(without, delta=0.02, generations=20).archive.values() if s.share <= 0.5)
+    assert with_inputs < filters
+
+
+def test_what_was_spent_is_told() -> None:
+    space, told = forked(), []
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(1 - space.share(p)) for p in ask.plans]
+
+    front = drive(QUICK.search(space, np.random.default_rng(0)), evaluate, Journal(None, "x"), tell=told.append)
+    assert front and [type(t) for t in told] == [Told]
+    figures = told[0].figures
+    assert 0 < figures["lower_evaluations"] < figures["nested_lower_evaluations"]
+
+
+# ---- on networks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["chain", "residual", "concat", "dense", "depthwise", "option-a", "flatten", "grouped"])
+def test_prunes_every_kind_of_coupling(name: str, tmp_path) -> None:
+    """Valid plans near the target; cut, proven by the guard, counted, reconstructed; a second run asks for nothing."""
+    model, space, evaluator = space_of(name)
+    journal = tmp_path / "journal.jsonl"
+    searcher = BiCnn(population=6, generations=6, delta=0.02)
+    asked: list[Plan] = []
+
+    def evaluate(ask: Ask) -> Sequence[Score]:
+        asked.extend(ask.plans)
+        return evaluator(ask)
+
+    front = drive(searcher.search(space, np.random.default_rng(0)), evaluate, Journal(journal, "x"))
+    assert any(0.5 <= space.share(p) <= 0.6 for p in asked) and {p.plan for p in front} <= set(asked)
+    images = inputs(name, 8)
+    for point in front:
+        check(space.topology, point.plan)
+        _, seen = guarded_cut(model, space.topology, point.plan, images)
+        assert seen.error <= 1e-5 and point.cost == count(space.topology, point.plan)
+    best = min(front, key=lambda p: p.error).plan
+    restored = reconstruct(model, cut(model, space.topology, best), space.topology, best, [images.float()])
+    assert torch.isfinite(logits(restored.model, images.float())).all()
+
+    def refuse(ask: Ask) -> list[Score]:
+        raise AssertionError("asked again")
+
+    assert front == drive(searcher.search(space, np.random.default_rng(0)), refuse, Journal(journal, "x"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in NETS if n not in ("conv3d", "view-constant")])  # no channels-last there
+def test_prunes_every_net(name: str) -> None:
+    model, space, evaluator = space_of(name, target=0.8)
+    front = drive(
+        BiCnn(population=4, generations=3, delta=0.05).search(space, np.random.default_rng(0)), evaluator, Journal(None, "")
+    )
+    for point in front:
+        guarded_cut(model, space.topology, point.plan, inputs(name, 3))
+
+
+def test_a_channel_that_nobody_reads_is_gone() -> None:
+    """True filter pruning: where every consumer drops a channel, its producer's filter goes, in the plan and in the network."""
+    model, space, _ = space_of("dense")
+    problem = Bilevel(space, "plain", "obs")
+    u = np.ones(problem.genes.length, dtype=bool)
+    group, where = problem.genes.groups[0], problem.genes.slices[0]
+    reads = tuple(np.array([not (g == group.id and c == 2) for g, c in x.reading.sources]) for x in problem.consumers)
+    tidied, reads = problem.tidy(u, reads)
+    assert not tidied[where.start + 2] and tidied.sum() == len(u) - 1
+    plan = problem.plan(tidied, reads)
+    assert plan.cuts == {group.id: Cut(tuple(c for c in range(group.size) if c != 2))} and not plan.inputs
+    assert cut(model, space.topology, plan).get_submodule(group.id).weight.shape[0] == group.size - 1
+
+
+# ---- contiguous selections -----------------------------------------------------------------------------------------------
+
+
+def test_two_readers_of_a_group_are_served_by_an_order() -> None:
+    space = forked(16, 2)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        keep = tuple(sorted(rng.permutation(16)[:12].tolist()))
+        inputs_ = {LayerName(f"read{i}"): tuple(sorted(rng.permutation(keep)[:7].tolist())) for i in range(2)}
+        plan = Plan({GroupId("make"): Cut(keep)}, inputs_)
+        arranged = contiguous(space.topology, plan)
+        assert set(slices(space.topology, arranged)) == set(inputs_)
+        assert sorted(arranged.cuts[GroupId("make")].keep) == list(keep) and arranged.inputs == plan.inputs
+
+
+@pytest.mark.parametrize("name", ["dense", "option-a", "two-heads", "concat"])
+def test_an_order_changes_nothing_that_is_computed(name: str) -> None:
+    model, space, _ = space_of(name)
+    problem, rng = Bilevel(space, "plain", "obs"), np.random.default_rng(3)
+    images = inputs(name, 4)
+    more = 0
+    for _ in range(6):
+        u = problem.genes.repair(rng.random(problem.genes.length) < 0.8)
+        skipped = tuple((rng.random(len(c.index)) < 0.4) & c.free for c in problem.consumers)
+        plan = problem.plan(*problem.tidy(u, problem.without(u, skipped)))
+        arranged = contiguous(space.topology, plan)
+        more += len(slices(space.topology, arranged)) - len(slices(space.topology, plan))
+        assert space.share(arranged) == space.share(plan)
+        one, other = (simulate(model, space.topology, p).double() for p in (plan, arranged))
+        small, _ = guarded_cut(model, space.topology, arranged, images)
+        with torch.no_grad():
+            wanted, got, cut_ = (m.double()(images) for m in (one, other, small))
+        if isinstance(wanted, tuple):
+            wanted, got, cut_ = wanted[0], got[0], cut_[0]
+        torch.testing.assert_close(got, wanted)
+        torch.testing.assert_close(cut_, wanted, atol=1e-6, rtol=1e-5)
+        spans = {n for n in arranged.inputs if small.get_submodule(n).span is not None}
+        assert spans == set(slices(space.topology, arranged))
+    assert more >= 0
