@@ -31,12 +31,12 @@ from compress.stages import make_stages, prunable
 from compress.synthetic import matched_inputs
 from compress.topology import GroupId, LayerName, Topology
 
-_AFFORDABLE_MACS = 1.2e13
-"""Multiply-accumulates of a default search: about two training epochs of ResNet-20 on CIFAR-10."""
+_AFFORDABLE_MACS = 6e12
+"""Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
 _FEWEST_FORWARDS = 5_000
 _MOST_FORWARDS = 300_000
 _SYNTHETIC_IMAGES = 16
-_SOLVE_IMAGES = 256
+_SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _GRADIENT_IMAGES = 128
 _LABELS_THAT_TELL = 200

@@ -28,7 +28,8 @@ from compress.plan import Plan
 from compress.search.base import Ask, Fidelity, Front, Point, Recovery, Score, Search, Space, Stage, knee, non_dominated
 from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
 from compress.search.obs import plan_for
-from compress.search.widths import fill, meet, plan_of, reachable, scaled
+from compress.search.uniform import Uniform
+from compress.search.widths import meet, plan_of, reachable, scaled
 
 _FINALIST_WINDOW = 0.06
 _CLOSED_FORMS = 5
@@ -262,7 +263,10 @@ class Smoea:
 
 
 def closed_forms(space: Space) -> list[Plan]:
-    """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without."""
+    """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without.
+
+    The last one is the baseline itself, so that on the judged images the search is never behind it.
+    """
     value = space.target.value
     inner = tuple(s for s in space.stages if not all(len(space.topology.writers(g)) > 1 for g in s.groups))
     spaces = [space]
@@ -271,17 +275,10 @@ def closed_forms(space: Space) -> list[Plan]:
     plans = []
     for part in spaces:
         if reachable(part) <= value:
-            ratio = meet(partial(_evenly, part), value)
-            plans.append(plan_of(part, fill(part, scaled(part, ratio), value, part.groups)))
-            plans.append(plan_for(part, value, part.ranking))
-    if "l1" in space.importance and reachable(space) <= value:
-        ratio = meet(partial(_evenly, space), value)
-        plans.append(plan_of(space, fill(space, scaled(space, ratio), value, space.groups), "l1"))  # the baseline itself
+            plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
+    if "l1" in space.importance:
+        plans.append(Uniform("l1").plan(space, value))
     return plans
-
-
-def _evenly(space: Space, ratio: float) -> float:
-    return space.share(plan_of(space, scaled(space, ratio)))
 
 
 def _finite(error: float) -> float:
