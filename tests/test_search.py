@@ -78,13 +78,14 @@ def test_one_survivor_stands_for_each_cluster() -> None:
 
 
 def test_every_method_is_under_the_contract() -> None:
+    import test_search_bicnn
     import test_search_kmeans
     import test_search_obs
     import test_search_ranked
 
     from compress.methods import METHODS
 
-    assert test_search_kmeans and test_search_obs and test_search_ranked
+    assert test_search_bicnn and test_search_kmeans and test_search_obs and test_search_ranked
     tested = {type(cls().searcher()) for cls in SearcherContract.__subclasses__()}
     assert {m.searcher for m in METHODS.values()} <= tested
 

@@ -209,7 +209,7 @@ def test_shortcuts_save_evaluations_without_a_worse_answer() -> None:
     spent, errors = {}, {}
     plain = {"rho": 1.0, "warm_start": False, "migrate": False}
     for name, options in (("cemba", {}), ("nested", plain), ("cold", {"warm_start": False}), ("all", {"rho": 1.0})):
-        runs = [evolved(forked(16, seed=s), s, delta=0.02, generations=5, **options) for s in range(2)]
+        runs = [evolved(forked(16, seed=s), s, delta=0.02, generations=4, **options) for s in range(1)]
         spent[name] = sum(r.problem.lower_evaluations for r in runs)
         errors[name] = sum(min(s.error for s in r.archive.values() if s.share <= 0.5) for r in runs)
     assert spent["cemba"] < 0.5 * spent["nested"]
@@ -220,9 +220,9 @@ def test_shortcuts_save_evaluations_without_a_worse_answer() -> None:
 def test_selections_beat_filters_alone() -> None:
     """Where consumers care for different channels, the lower level finds what whole filters cannot."""
     space = forked()
-    with_inputs = min(s.error for s in evolved(space, delta=0.02, generations=20).archive.values() if s.share <= 0.5)
+    with_inputs = min(s.error for s in evolved(space, delta=0.02, generations=12).archive.values() if s.share <= 0.5)
     without = replace(space, selecting=frozenset())
-    filters = min(s.error for s in evolved(without, delta=0.02, generations=20).archive.values() if s.share <= 0.5)
+    filters = min(s.error for s in evolved(without, delta=0.02, generations=12).archive.values() if s.share <= 0.5)
     assert with_inputs < filters
 
 
