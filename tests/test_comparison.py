@@ -23,12 +23,17 @@ from compress.cost import count
 from compress.criteria import CRITERIA
 from compress.data import Data, open_data
 from compress.errors import ConfigError, SearchError
+from compress.evaluate import batches as in_batches
+from compress.events import Clock
 from compress.paired import difference
 from compress.pipeline import Network, network_from
 from compress.plan import Cut, Plan
+from compress.prepare import prepare
+from compress.recover import reestimate
 from compress.report.compared import Comparison, Row, summary
 from compress.surgery import cut
 from compress.trace import trace
+from compress.train import accuracy
 
 REFERENCE = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK: dict[str, Any] = {"epochs": 1, "latency_seconds": 0.0, "budget": 3000, "exporter": "legacy", "recover": "bn"}
@@ -85,7 +90,10 @@ def test_an_arm_is_judged_like_our_own(compared: tuple[Path, Comparison], digits
     row = next(r for r in found.rows if r.method == "theirs")
     share = count(topology, plan).share_of(count(topology))
     assert row.macs == pytest.approx(share.macs) and row.params == pytest.approx(share.params)
-    assert set(row.validation) == {"cut", "batch norm", "fine-tuned"}
+    small = cut(network.model, topology, plan)
+    settled = reestimate(small, in_batches(data.calibration.images(256)))
+    wanted = {"cut": accuracy(small, data.validation).top1, "batch norm": accuracy(settled, data.validation).top1}
+    assert {state: row.validation[state] for state in wanted} == wanted and wanted["cut"] != wanted["batch norm"]
     again = checkpoint.load(folder / row.folder / "model.safetensors", zoo=MODELS)
     kept = json.loads((folder / row.folder / "answers.json").read_text())["right"]
     with torch.no_grad():
@@ -171,6 +179,16 @@ def test_names() -> None:
     with pytest.raises(ConfigError) as caught:
         entry("smoeaa")
     assert "smoea" in caught.value.hint
+
+
+@pytest.mark.parametrize("method", ["uniform", "global"])
+def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network, Data]) -> None:
+    """Without moments it would silently be l1."""
+    job = make_job(flags={**QUICK, "method": method, "options": {"criterion": "obs"}})
+    _, space, _, _ = prepare(*digits, job, Clock(), lambda event: None)
+    assert space.curves and any(
+        (space.importance["obs"][g].argsort() != space.importance["l1"][g].argsort()).any() for g in space.groups
+    )
 
 
 def test_wrong_protocols_end_before_any_work(digits: tuple[Network, Data], tmp_path: Path) -> None:

@@ -49,10 +49,10 @@ def test_the_criterion_sets_the_widths() -> None:
 def test_no_layer_is_emptied_and_protection_gives_way_to_the_target() -> None:
     toy = ToySpace.make(round_to=1)
     group = toy.space.groups[2]
-    worthless = {g: s * (1e-9 if g == group else 1.0) for g, s in toy.space.importance["l1"].items()}
-    worthless[group] = worthless[group] * np.linspace(1, 1e6, 64)
-    space = replace(toy.space, importance={"l1": worthless})
-    assert widths_of(space, Ranked(protected=0.25).plan(space, 0.5))[group][0] >= 16
+    few = np.where(np.arange(64) < 4, 1e3, np.linspace(1e-5, 1e-3, 64))
+    space = replace(toy.space, importance={"l1": {**toy.space.importance["l1"], group: few}})
+    assert widths_of(space, Ranked(protected=0.0).plan(space, 0.2))[group][0] < 16
+    assert widths_of(space, Ranked(protected=0.25).plan(space, 0.2))[group][0] == 16
     low = Ranked(protected=0.9).plan(space, 0.3)
     assert space.share(low) <= 0.3
     assert all(w[0] >= 1 for w in widths_of(space, low).values())
