@@ -151,19 +151,21 @@ class Pull:
 
     Args:
         tied: from :func:`tied_slices`.
-        eps: strength of the pull.
+        eps: strength of the pull on tensors of two or more dimensions.
+        vector_eps: on all others; a tenth by default.
     """
 
-    def __init__(self, tied: tuple[Tied, ...], eps: float) -> None:
+    def __init__(self, tied: tuple[Tied, ...], eps: float, vector_eps: float | None = None) -> None:
         self.tied = tuple(t for t in tied if t.learned)
         self.eps = eps
+        self.vector_eps = VECTORS * eps if vector_eps is None else vector_eps
         self._placed: tuple[torch.device, tuple[Tied, ...]] | None = None
 
     @property
     def identity(self) -> str:
         """Names the clusters and the strength: a saved training goes on under the same ones only."""
         text = "|".join(f"{t.key} {t.dim} {t.owner.tolist()}" for t in self.tied)
-        return hashlib.sha256(f"centripetal {self.eps!r} {text}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"centripetal {self.eps!r} {self.vector_eps!r} {text}".encode()).hexdigest()[:16]
 
     def __call__(self, model: nn.Module, lr: float) -> None:
         """Changes the gradients in place."""
@@ -172,7 +174,7 @@ class Pull:
             for tied in self._on(next(iter(parameters.values())).device):
                 weight = parameters[tied.key]
                 if weight.grad is not None:
-                    tied.pull(weight.grad, weight, self.eps if weight.dim() > 1 else VECTORS * self.eps)
+                    tied.pull(weight.grad, weight, self.eps if weight.dim() > 1 else self.vector_eps)
             for key, weight in parameters.items():
                 if weight.grad is not None and key.endswith("bias") and weight.dim() == 1:
                     weight.grad.mul_(BIASES)
@@ -192,13 +194,15 @@ class Strength:
     """How far a schedule draws clusters together: a deviation shrinks by exp(-exponent).
 
     Attributes:
-        eps: the pull.
+        eps: the pull on tensors of two or more dimensions.
+        vector_eps: on batch-norm scales, shifts and biases.
         kernels: exponent of tensors of two or more dimensions.
-        vectors: of batch-norm scales, shifts and biases.
-        raised: whether eps was raised for this.
+        vectors: of the others.
+        raised: whether the pulls were raised for this.
     """
 
     eps: float
+    vector_eps: float
     kernels: float
     vectors: float
     raised: bool = False
@@ -248,12 +252,16 @@ def exponent(learning: list[float], pull: float, momentum: float) -> float:
 
 
 def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Strength:
-    """The pull of a schedule, raised from the paper's where it is too weak and ``eps`` is None.
+    """The pull of a schedule: as given, the papers', or the weakest that suffices.
+
+    Where the papers' would be too weak and ``eps`` is None, kernels and vectors each get the weakest pull that makes them
+    equal: the longer filters may differ, the less is lost on the way. (In a short training the papers' ratio of 10 would make
+    the kernels equal at once.)
 
     Args:
         schedule: how to train.
         steps: of an epoch.
-        eps: as given; None chooses.
+        eps: as given, vectors with a tenth of it; None chooses.
 
     Raises:
         TrainError: the schedule cannot make filters equal; the hint names the eps, or the number of epochs, that would.
@@ -261,11 +269,12 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
     found = _reached(schedule, steps, PAPER_EPS if eps is None else eps)
     if found.enough:
         return found
-    better = _raised(schedule, steps)
+    better = _weakest(schedule, steps)
     if better is not None and eps is None:
         return better
     if better is not None:
-        hint = f"eps {_round_up(better.eps):.2g} would do, or leave it out"
+        paired = _round_up(max(better.eps, better.vector_eps / VECTORS))
+        hint = f"eps {paired:.2g} would do, or leave it out" if _reached(schedule, steps, paired).enough else "leave eps out"
     else:
         hint = f"train for at least {_epochs_that_do(schedule, steps)} epochs, or in smaller batches"
     raise TrainError(
@@ -276,22 +285,35 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
     )
 
 
-def _reached(schedule: Schedule, steps: int, eps: float, raised: bool = False) -> Strength:
+def _reached(schedule: Schedule, steps: int, eps: float) -> Strength:
     learning = rates(schedule, steps)
-    kernels = exponent(learning, eps + schedule.weight_decay, schedule.momentum)
-    return Strength(eps, kernels, exponent(learning, VECTORS * eps, schedule.momentum), raised)
+    kernels, vectors = _of_kernels(learning, schedule, eps), _of_vectors(learning, schedule, VECTORS * eps)
+    return Strength(eps, VECTORS * eps, kernels, vectors)
 
 
-def _raised(schedule: Schedule, steps: int) -> Strength | None:
-    """The weakest sufficient pull, within a tenth; None where momentum is too slow, or the kernels would diverge first."""
-    total = sum(rates(schedule, steps)) * VECTORS / (1 - schedule.momentum)
-    trial = 0.9 * LEAST_EXPONENT / max(total, 1e-30)  # the closed form says where to begin; the recursion decides
-    while trial * schedule.lr < 2:
-        reached = _reached(schedule, steps, trial, raised=True)
-        if reached.enough:
-            return reached
-        trial *= 1.1
-    return None
+def _of_kernels(learning: list[float], schedule: Schedule, eps: float) -> float:
+    return exponent(learning, eps + schedule.weight_decay, schedule.momentum)
+
+
+def _of_vectors(learning: list[float], schedule: Schedule, eps: float) -> float:
+    """Scales and shifts, or biases, which learn faster and hence may be the first to diverge."""
+    return min(exponent([factor * lr for lr in learning], eps, schedule.momentum) for factor in (1.0, BIASES))
+
+
+def _weakest(schedule: Schedule, steps: int) -> Strength | None:
+    """The weakest sufficient pulls, but none below the papers'; None where momentum is too slow for any."""
+    learning = rates(schedule, steps)
+    closed = LEAST_EXPONENT * (1 - schedule.momentum) / max(sum(learning), 1e-30)
+    found: list[tuple[float, float]] = []
+    for of, least in ((_of_kernels, PAPER_EPS), (_of_vectors, VECTORS * PAPER_EPS)):
+        trial = max(least, 0.8 * closed)  # the closed form says where to begin; the recursion decides
+        while (reached := of(learning, schedule, trial)) < LEAST_EXPONENT:
+            trial *= 1.03
+            if trial * schedule.lr > 2:
+                return None
+        found.append((trial, reached))
+    (eps, kernels), (vector_eps, vectors) = found
+    return Strength(eps, vector_eps, kernels, vectors, raised=True)
 
 
 def _round_up(value: float) -> float:
@@ -301,7 +323,7 @@ def _round_up(value: float) -> float:
 
 def _epochs_that_do(schedule: Schedule, steps: int) -> int:
     epochs = schedule.epochs + 1
-    while _raised(replace(schedule, epochs=epochs), max(steps, 1)) is None:
+    while _weakest(replace(schedule, epochs=epochs), max(steps, 1)) is None:
         epochs = math.ceil(1.2 * epochs)
     return epochs
 
@@ -370,7 +392,7 @@ def draw_together(
         plan: every removed channel is folded into the kept one of its cluster.
         train: images and labels.
         schedule: how to train.
-        eps: strength of the pull; None takes the paper's and raises it where the schedule is too short for it.
+        eps: strength of the pull; None takes the papers', or the weakest that suffices where the schedule is short.
         teacher: the network whose outputs are imitated, as in ``train.fit``.
         state_dir: where an interrupted training is kept.
         listen: hears of progress.
@@ -386,7 +408,7 @@ def draw_together(
             f"{still} requires no gradient, so its filters cannot be drawn together", hint="unfreeze it, or --ignore its layer"
         )
     found = strength(schedule, steps_per_epoch(len(train), schedule), eps)
-    pull = Pull(tied, found.eps)
+    pull = Pull(tied, found.eps, found.vector_eps)
     trained = fit(
         model,
         train,

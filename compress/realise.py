@@ -347,10 +347,11 @@ def draw(
             hint="channels that should be equal are treated differently somewhere; please report the network",
         )
     found, total = drawn.strength, len(material.judged)
-    raised = f", raised from the paper's {PAPER_EPS:g} because the training is short" if found.raised else ""
+    raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
     log.notes += [
-        f"C-SGD: eps {found.eps:.2g}{raised}; deviations inside clusters shrink by exp(-{found.kernels:.0f}) in kernels, "
-        f"exp(-{found.vectors:.0f}) in vectors; the largest was {drawn.before:.2g} of its tensor, then {drawn.after:.1e}",
+        f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
+        f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
+        f"{drawn.after:.1e}",
         f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
         f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
     ]

@@ -211,9 +211,10 @@ def test_a_short_schedule_is_refused_or_its_pull_is_raised(epochs: int, steps: i
     suffices = float(caught.value.hint.split()[1])
     assert strength(schedule, steps, suffices).enough
     raised = strength(schedule, steps)
-    assert raised.raised and raised.enough and raised.eps == pytest.approx(suffices, rel=0.1)
+    assert raised.raised and raised.enough and raised.kernels < 17 and raised.vectors < 17, "the weakest that suffices"
+    assert raised.eps <= suffices and raised.vector_eps <= 1.01 * VECTORS * suffices
     with pytest.raises(TrainError):
-        strength(schedule, steps, 0.7 * raised.eps)
+        strength(schedule, steps, 0.7 * suffices)
 
 
 def test_too_few_steps_are_refused_and_enough_epochs_are_named() -> None:
@@ -269,12 +270,17 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(_Killed):
         draw_together(model, topology, plan, Noise(), schedule, state_dir=tmp_path, listen=kill)
     with pytest.raises(TrainError, match="another training"):
-        draw_together(model, topology, plan, Noise(), schedule, state_dir=tmp_path, eps=1.02 * straight.strength.eps)
-    with pytest.raises(TrainError, match="another training"):
         draw_together(model, topology, halved(topology, "imbalanced"), Noise(), schedule, state_dir=tmp_path)
     again = draw_together(model, topology, plan, Noise(), schedule, state_dir=tmp_path)
     for a, b in zip(straight.averaged.state_dict().values(), again.averaged.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_clusters_and_strength_are_part_of_a_trainings_identity() -> None:
+    _, topology = nets.traced("chain")
+    tied, others = (tied_slices(topology, halved(topology, d)) for d in ("even", "imbalanced"))
+    pulls = [Pull(tied, 0.1), Pull(tied, 0.2), Pull(tied, 0.1, 0.1), Pull(others, 0.1)]
+    assert len({p.identity for p in pulls}) == 4 and Pull(tied, 0.1, VECTORS * 0.1).identity == Pull(tied, 0.1).identity
 
 
 def test_what_cannot_be_drawn_together_is_refused() -> None:
