@@ -35,7 +35,7 @@ def compare_methods(
         typer.Option(
             help="By commas: of `compress methods`, a criterion (l1, fpgm, ...: uniform widths by it), global-l1, ..."
         ),
-    ] = "smoea,cluster,obs,l1",
+    ] = "smoea,bicnn,cluster,obs",
     against: Annotated[str, typer.Option(help="The method that the others are set against; added if missing.")] = "uniform",
     arm: Annotated[
         list[str] | None,
@@ -175,8 +175,9 @@ def show(console: Console, found: Comparison, folder: Path) -> None:
     console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
     head, rows = compared.table(found, brief=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    wrapping = compared.states(found.rows)
     for index, column in enumerate(head):
-        table.add_column(escape(column), justify="right" if index else "left", no_wrap=index == 0)
+        table.add_column(escape(column), justify="right" if index else "left", no_wrap=column not in wrapping)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

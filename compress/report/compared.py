@@ -168,12 +168,13 @@ def table(found: Comparison, brief: bool = False) -> tuple[tuple[str, ...], list
     """
     seen = states(found.rows)
     if brief:
-        head = ("method", "MACs", *seen, "test", f"test − {found.reference}", "speed-up")
-        rows = [
+        clocked = any(s.latency for s in found.summaries)
+        short = ("method", "MACs", *seen, "test", f"− {found.reference} (95 %)", *(["speed-up"] if clocked else []))
+        told = [
             (s.method, *(_mean(s, n) for n in ("macs", *seen)), _percents(s, "test"), _gap(s, found.reference), _speed(s))
             for s in found.summaries
         ]
-        return head, rows
+        return short, [row if clocked else row[:-1] for row in told]
     versus = f"test − {found.reference} (95 %)"
     head = ("method", "MACs kept", *seen, "test", versus, "speed-up", "search", "image-forwards", "evaluated")
     rows = []
@@ -188,7 +189,8 @@ def markdown(found: Comparison) -> str:
     head, rows = table(found)
     lines = [f"# {found.network} on {found.data}, {found.target}", ""]
     seeds = ", ".join(map(str, found.seeds))
-    lines += [f"Seeds {seeds}: mean ± standard deviation. Accuracies are top-1 in %, validation unless test is said.", ""]
+    spread = ": mean ± standard deviation" if len(found.seeds) > 1 else ""
+    lines += [f"Seeds {seeds}{spread}. Accuracies are top-1 in %, validation unless test is said.", ""]
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in rows]
     lines += [""]
@@ -222,7 +224,10 @@ def _mean(found: Summary, name: str) -> str:
 
 def _percents(found: Summary, name: str, places: int = 2) -> str:
     spread = found.figures.get(name)
-    return NONE if spread is None else f"{100 * spread.mean:.{places}f} ± {100 * spread.sd:.{places}f}"
+    if spread is None:
+        return NONE
+    middle = f"{100 * spread.mean:.{places}f}"
+    return f"{middle} ± {100 * spread.sd:.{places}f}" if spread.seeds > 1 else middle
 
 
 def _speed(found: Summary) -> str:
