@@ -7,15 +7,21 @@ from dataclasses import replace
 import nets
 import numpy as np
 import pytest
+import torch
+import torchvision
+from compress_models import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compress.cost import count
 from compress.errors import ConfigError, SearchError
 from compress.plan import check
 from compress.search.base import Target
 from compress.search.kmeans import Clusters, clusters_at, divided, foldable
 from compress.search.widths import full_widths, orbits, widths_of
+from compress.stages import is_stream
 from compress.testing import SearcherContract, ToySpace, run
+from compress.trace import trace
 
 DIVISIONS = ("kmeans", "even", "imbalanced")
 
@@ -95,3 +101,25 @@ def test_what_makes_no_sense_is_refused() -> None:
         Clusters(squeeze=0.5)
     with pytest.raises(SearchError, match="every width"):
         run(Clusters(), replace(ToySpace.make(target=Target("macs", 1.0))))
+
+
+# ---- the published reductions, counted -----------------------------------------------------------------------------------
+
+
+def test_resnet56_at_five_eighths_is_the_published_reduction() -> None:
+    """CVPR 2019, ResNet-56 on CIFAR-10, 10-20-40 filters: -60.85 % of the FLOPs."""
+    topology = trace(MODELS["resnet56"]().eval(), torch.zeros(1, 3, 32, 32), probe=False)
+    widths = {g.id: tuple(len(o) * 5 // 8 for o in orbits(g)) for g in topology.groups}
+    plan = clusters_at(topology, {}, widths, "even")
+    assert 1 - count(topology, plan).share_of(count(topology)).macs == pytest.approx(0.6085, abs=5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kept", "published"), [(0.7, 0.36), (0.6, 0.46), (0.5, 0.56)])
+def test_resnet50_with_narrower_blocks_is_the_published_reduction(kept: float, published: float) -> None:
+    """C-SGD-70, -60 and -50: the two inner layers of every bottleneck."""
+    topology = trace(torchvision.models.resnet50().eval(), torch.zeros(1, 3, 224, 224), probe=False)
+    inner = [g for g in topology.groups if not is_stream(topology, g.id) and g.id != "conv1"]
+    plan = clusters_at(topology, {}, {g.id: (round(kept * g.size),) for g in inner}, "even")
+    assert len(inner) == 32
+    assert 1 - count(topology, plan).share_of(count(topology)).macs == pytest.approx(published, abs=0.006)
