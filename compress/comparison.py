@@ -6,48 +6,35 @@ Pruners that are not ours take part as *arms*: a callable that prunes a module; 
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from compress import checkpoint, environment, rundir
-from compress.answers import answers
+from compress import environment, rundir
 from compress.config import Job
 from compress.criteria import CRITERIA
 from compress.data import Data
-from compress.errors import CompressError, ConfigError, ModelError
-from compress.evaluate import batches as in_batches
-from compress.events import Clock, Listen, Phase, Warned, ignore
-from compress.export.parity import export_verified
+from compress.errors import CompressError, ConfigError
+from compress.events import Listen, Phase, Warned, ignore
 from compress.methods import METHODS
+from compress.outside import Arm, prune_outside
 from compress.paired import Difference, Right, difference
 from compress.pipeline import prune
-from compress.prepare import calibration_count, identity
-from compress.realise import Log, Network, clock_files, finetune, judging
-from compress.recover import reestimate
-from compress.report.build import latency_of
+from compress.realise import Network
 from compress.report.compared import Comparison, Row, Summary, markdown, states, summary
-from compress.report.model import Latency, Report
+from compress.report.model import Report
 from compress.report.plots import comparison_svg
-
-Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
-"""Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
 
 UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
 """Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
 _SHARED = "target value round_to ignore streams budget calibration recover epochs lr batch distill".split()
 _OFF = 0.01
-_PARITY_INPUTS = 10
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ def compare_methods(
         entries: from :func:`entry`.
         seeds: of the runs.
         folder: a run folder per method and seed goes below it.
-        reference: the entry that the others are set against on the same test images; added where it is missing.
+        reference: the entry that the others are set against on the same test images; added where nothing is the same.
         fresh: forget earlier runs.
         command: how the user started this.
         listen: receives events.
@@ -140,7 +127,9 @@ def compare_methods(
             and stand in the table.
     """
     if reference not in [e.name for e in entries]:
-        entries = [*entries, entry(reference)]
+        wanted = entry(reference)
+        twin = next((e for e in entries if _same(e, wanted)), None)
+        entries, reference = (entries, twin.name) if twin else ([*entries, wanted], reference)
     names = [e.name for e in entries]
     if len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
         raise ConfigError(f"methods {', '.join(names)} and seeds {', '.join(map(str, seeds))}: each must be there once")
@@ -155,11 +144,7 @@ def compare_methods(
             where = folder / f"{one.name}-seed-{seed}"
             listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
             try:
-                if one.arm is None:
-                    report = prune(network, data, jobs[one.name, seed], where, fresh=fresh, listen=listen).report
-                    row = _row(report, one.name, seed, where.name)
-                else:
-                    row = _outside(network, data, jobs[one.name, seed], one, one.arm, where, fresh, listen)
+                row = _run(network, data, jobs[one.name, seed], one, where, fresh, listen)
             except ConfigError:
                 raise
             except CompressError as error:
@@ -171,6 +156,22 @@ def compare_methods(
             found = _comparison(network, data, job, entries, rows, right, reference, command)
             _write(found, folder)
     return found
+
+
+def _run(network: Network, data: Data, job: Job, one: Entry, folder: Path, fresh: bool, listen: Listen) -> Row:
+    if one.arm is not None:
+        origin = one.origin or one.name
+        return prune_outside(network, data, job, one.name, origin, one.arm, folder, fresh=fresh, listen=listen)
+    report = prune(network, data, job, folder, fresh=fresh, listen=listen).report
+    return _row(report, one.name, job.seed, folder.name)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two names mean the same search: ``uniform`` and ``l1`` do, and need not run twice."""
+    if one.arm or other.arm or one.method != other.method:
+        return False
+    made = [METHODS[e.method].make(**e.options) for e in (one, other)]
+    return bool(made[0] == made[1])
 
 
 def _row(report: Report, method: str, seed: int, folder: str) -> Row:
@@ -191,98 +192,6 @@ def _row(report: Report, method: str, seed: int, folder: str) -> Row:
         requests=report.search.get("requests", {}),
         seconds=report.seconds,
     )
-
-
-def _outside(network: Network, data: Data, job: Job, one: Entry, arm: Arm, folder: Path, fresh: bool, listen: Listen) -> Row:
-    """Somebody else's pruner, and everything after it as in a run of our own; a finished one is only read."""
-    told = {**identity(network, data), "arm": one.origin or one.name}
-    with rundir.claim(folder, job, told, fresh):
-        result = folder / "arm.json"
-        if result.exists() and not fresh:
-            return _read(result)
-        clock, log, judge = Clock(listen), Log(), judging(data)
-        calibration = data.calibration.images(calibration_count(job, data))
-        with clock.phase("search", one.origin or one.name):
-            given = copy.deepcopy(network.model).eval()
-            small = _checked(arm(given, in_batches(calibration), job.value, job.seed), network.model, calibration[:2], one.name)
-        macs, params = _size(small, calibration[:1])
-        whole_macs, whole_params = _size(network.model, calibration[:1])
-        log.accuracy += judge(small, "cut")
-        if job.recover != "none":
-            with clock.phase("batch norm", f"statistics of {len(calibration)} images"):
-                small = reestimate(small, in_batches(calibration))
-                log.accuracy += judge(small, "batch norm")
-        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
-        latency = _clocked(network, small, calibration, job, folder, clock, log, listen)
-        checkpoint.save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
-        tests: dict[str, float] = {}
-        if data.labelled:
-            with clock.phase("test", f"{len(data.test)} images"):
-                said = {"base": answers(network.model, data.test).right, "final": answers(small, data.test).right}
-            tests = {when: float(found.mean()) for when, found in said.items()}
-            bits = {when: "".join("01"[int(r)] for r in found) for when, found in said.items()}
-            rundir.write_json(folder / "answers.json", {"split": data.test.digest, "right": bits})
-        row = Row(
-            one.name,
-            job.seed,
-            folder.name,
-            macs=macs / whole_macs,
-            params=params / whole_params,
-            validation={a.when: a.top1 for a in log.accuracy},
-            base=tests.get("base"),
-            test=tests.get("final"),
-            latency=latency,
-            search_seconds=clock.seconds["search"],
-            seconds=dict(clock.seconds),
-        )
-        rundir.write_json(result, asdict(row))
-        return row
-
-
-def _read(path: Path) -> Row:
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        latency = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in kept["latency"])
-        return Row(**{**kept, "latency": latency})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}", hint="start over with --fresh") from error
-
-
-def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Module:
-    """An arm is not ours: what it returns has to be a network with the same outputs.
-
-    Raises:
-        ModelError: it is not.
-    """
-    if not isinstance(small, nn.Module):
-        raise ModelError(f"{name} returned a {type(small).__name__}, a pruned torch.nn.Module was wanted")
-    try:
-        with torch.no_grad():
-            got, wanted = small.eval()(images).shape, model(images).shape
-    except (RuntimeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{name} returned a network that does not run: {' '.join(str(error).split())[:200]}") from error
-    if got != wanted:
-        raise ModelError(f"{name} returned a network with outputs {tuple(got)}, {tuple(wanted)} were wanted")
-    return small
-
-
-def _size(model: nn.Module, example: Tensor) -> tuple[int, int]:
-    """MACs of convolutions and linear layers for one image, and parameters."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(example)
-    return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
-
-
-def _clocked(
-    network: Network, small: nn.Module, images: Tensor, job: Job, folder: Path, clock: Clock, log: Log, listen: Listen
-) -> tuple[Latency, ...]:
-    if job.latency_seconds == 0:
-        return ()
-    with clock.phase("export", "ONNX"):
-        for model, name in ((small, "model.onnx"), (network.model, "base.onnx")):
-            export_verified(model, images[:_PARITY_INPUTS], folder / name, metadata={}, exporter=job.exporter)
-    results = clock_files(folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
-    return tuple(latency_of(r) for r in results)
 
 
 # ---- from rows to the comparison -------------------------------------------------------------------------------------

@@ -143,6 +143,12 @@ def test_the_same_call_again_only_reads(compared: tuple[Path, Comparison], digit
         compare_methods(*digits, make_job(flags={**QUICK, "epochs": 2}), entries, (0, 1), folder)
 
 
+def test_the_reference_under_another_name_is_not_run_twice(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    found = compare_methods(*digits, make_job(flags={**QUICK, "epochs": 0}), [entry("l1"), entry("l2")], (0,), tmp_path)
+    assert found.reference == "l1" and [s.method for s in found.summaries] == ["l1", "l2"]
+    assert set(found.summaries[1].against) == {"l1", "unpruned"}
+
+
 def test_one_failure_does_not_end_the_others(
     digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

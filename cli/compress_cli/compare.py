@@ -19,7 +19,7 @@ from compress_cli.door import UsageError, command_line, err, guarded, out, print
 from compress_cli.run import Inputs, stem
 
 if TYPE_CHECKING:
-    from compress.comparison import Arm
+    from compress.outside import Arm
     from compress.report.compared import Comparison
 
 app = typer.Typer()
