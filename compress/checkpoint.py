@@ -97,7 +97,9 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         model.load_state_dict(state, assign=True)
     except CheckpointError:
         raise
-    except (CompressError, RuntimeError, ValueError, TypeError, KeyError) as error:
+    except CompressError as error:
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint or "name the network with --arch") from error
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
     warnings = (*weights.warnings, *match.warnings, *notes)
     return Loaded(model, match.architecture, _WHOLE, None, digest(model.state_dict()), warnings)
@@ -204,6 +206,13 @@ def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
     return result, notes
 
 
+def _ordinary_mode() -> int:
+    """What a file that this process simply opens would get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def save(
     path: str | Path,
     model: nn.Module,
@@ -250,6 +259,7 @@ def save(
         save_file(plain, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(_ordinary_mode())  # safetensors makes files that only their owner can read
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

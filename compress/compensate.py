@@ -24,8 +24,8 @@ RIDGE = 1e-3
 """Pull towards the old weights, relative to the mean variance of a layer's inputs."""
 MOST_COLUMNS = 2304
 """Columns (256 channels of 3x3) beyond which solving a layer would cost more than running it on the search's images."""
-REMEMBERED = 256
-"""Solutions that are kept: evolution recombines whole layers, so the same inputs of a layer come again and again."""
+REMEMBERED = 256 << 20
+"""Bytes of solutions that are kept: evolution recombines whole layers, so the same inputs of a layer come again and again."""
 
 
 class Compensation:
@@ -57,6 +57,7 @@ class Compensation:
             weight = topology.by_layer[name].weight
             if _columns(state[weight]) == len(gram.columns) <= most_columns and weight not in shared:
                 self.grams[name] = gram
+        self.bytes = 0
         self._known: OrderedDict[tuple[LayerName, bytes], tuple[Tensor, Tensor]] = OrderedDict()
 
     def __call__(self, plan: Plan, keys: Collection[str] | None = None, /) -> dict[str, Tensor]:
@@ -85,9 +86,10 @@ class Compensation:
         key = (layer.name, kept.tobytes())
         if key not in self._known:
             self._known[key] = solve(self.state[layer.weight], layer, gram, kept, self.ridge)
+            self.bytes += _size(self._known[key])
         self._known.move_to_end(key)
-        while len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        while self.bytes > REMEMBERED and len(self._known) > 1:
+            self.bytes -= _size(self._known.popitem(last=False)[1])
         return self._known[key]
 
 
@@ -124,6 +126,10 @@ def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], rid
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         solved = solved.contiguous(memory_format=torch.channels_last)
     return solved, shift.flatten().to(weight)
+
+
+def _size(tensors: tuple[Tensor, ...]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 def _columns(weight: Tensor) -> int:

@@ -16,7 +16,7 @@ from compress.plan import Plan
 from compress.reconstruct import reconstruct
 from compress.recover import reestimate
 from compress.search.base import Ask, Fidelity, Recovery, Score, Stage
-from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic
+from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic, values_at
 from compress.surgery import cut, replaced
 from compress.topology import Topology
 
@@ -24,6 +24,8 @@ Metric = Literal["accuracy", "agreement", "output"]
 """1 - top-1 against labels; 1 - agreement with the unpruned network's answers; relative squared error of the outputs."""
 
 _BATCH = 64
+CACHE = 1 << 30
+"""Bytes that a stage's cached inputs and outputs may take; a stage that needs more sees fewer images."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Evaluator:
         except NotTraceable as error:  # whole forwards, and as many again for the statistics
             self.fallback = error.message
             self.stages = tuple(replace(stage, fraction=2.0) for stage in stages)
+        self._per_image: dict[int, int] = {}
         self._runner: tuple[tuple[int, str, int, Recovery], StageRunner] | None = None
 
     def __call__(self, ask: Ask) -> list[Score]:
@@ -124,7 +127,7 @@ class Evaluator:
             if before
             else self.model
         )
-        shown = self._calibration(images)
+        shown = self._calibration(self._fitting(ask.stage, images))
         runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation)
         self._runner = (key, runner)
         return runner
@@ -138,6 +141,15 @@ class Evaluator:
         if recovery != "bn" and self.compensation is not None:
             model = replaced(model, self.compensation(plan))
         return reestimate(cut(model, self.topology, plan), self._statistics(images))
+
+    def _fitting(self, stage: int, images: int) -> int:
+        """As many of the images as the stage's cached inputs and outputs may take memory for."""
+        assert self.graph is not None
+        if stage not in self._per_image:
+            part = cutout(self.graph, self.topology, self.stages[stage].groups)
+            values = values_at(self.model, self.graph, self._calibration(1), (*part.inputs, *part.outputs))
+            self._per_image[stage] = max(1, sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor)))
+        return max(2, min(images, CACHE // self._per_image[stage]))
 
     def whole_error(self, plan: Plan, images: int, recovery: Recovery = "bn") -> float:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""

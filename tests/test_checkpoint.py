@@ -316,6 +316,12 @@ def test_nothing_is_left_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_may_be_read_by_whom_other_files_may(tmp_path: Path) -> None:
+    save(tmp_path / "m.safetensors", trained(), architecture=Architecture("digits_net"))
+    (tmp_path / "other").write_bytes(b"")
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def header(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     size = int.from_bytes(data[:8], "little")
@@ -337,7 +343,7 @@ HEADERS: list[tuple[dict[str, Any], str]] = [
     ({"architecture": {"name": "digits_net", "kwargs": {"width": 1e30}}}, "not accepted"),
     ({"architecture": {"name": "digits_net", "kwargs": {"width": 900_000}}}, "at most"),
     ({"architecture": {"name": "digits_net", "kwargs": {"colour": 3}}}, "cannot be built"),
-    ({"architecture": {"name": "lenet", "kwargs": {}}}, "do not fit"),
+    ({"architecture": {"name": "lenet", "kwargs": {}}}, "do not belong to"),
     ({"architecture": {"name": "digits_net", "kwargs": {"width": 0.25}}}, "has only"),
     ({"architecture": 3}, "description of an architecture"),
     ({"plan": {"cuts": 3}}, "pruning plan"),

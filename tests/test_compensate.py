@@ -10,7 +10,8 @@ import torch
 from nets import NETS, inputs, traced
 from torch import Tensor, nn
 
-from compress.compensate import REMEMBERED, Compensation
+from compress import compensate
+from compress.compensate import Compensation
 from compress.guard import random_plan
 from compress.moments import collect, unfold
 from compress.plan import Cut, Plan, kept_positions
@@ -102,14 +103,20 @@ def test_folded_channels_are_left_to_the_fold() -> None:
     assert not reading & set(compensation(plan))
 
 
-def test_only_the_last_solutions_are_remembered() -> None:
+def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     _, topology, _, compensation = setting("chain")
     group = max(topology.groups, key=lambda g: g.size)
     rng = np.random.default_rng(0)
-    for _ in range(REMEMBERED + 20):
+    bound = 4 * max(t.numel() * 4 for t in compensation.state.values())
+    monkeypatch.setattr(compensate, "REMEMBERED", bound)
+    seen = 0
+    for _ in range(60):
         keep = np.flatnonzero(rng.random(group.size) < 0.5)
         compensation(Plan({group.id: Cut(tuple(keep.tolist()) or (0,))}))
-    assert len(compensation._known) <= REMEMBERED
+        held = sum(t.numel() * t.element_size() for pair in compensation._known.values() for t in pair)
+        assert held == compensation.bytes <= bound
+        seen = max(seen, len(compensation._known))
+    assert seen > 1
 
 
 @pytest.mark.parametrize("name", ["chain", "plain", "residual", "concat", "depthwise", "option-a"])

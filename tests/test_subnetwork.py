@@ -196,6 +196,20 @@ def test_asking_for_more_images_than_there_are_changes_nothing() -> None:
     assert evaluator.price(Ask([plan], Fidelity.STAGE, 0, 48)) == evaluator.price(Ask([plan], Fidelity.STAGE, 0, 6))
 
 
+def test_what_a_stage_caches_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = network("digits_net")
+    topology = trace(model, images[:1], probe=False)
+    stages = make_stages(topology, prunable(topology, [])[0])
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
+    whole = evaluator._stage(Ask([plan], Fidelity.STAGE, 0, 6)).bytes()
+    monkeypatch.setattr("compress.evaluate.CACHE", whole // 2)
+    held = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    small = held._stage(Ask([plan], Fidelity.STAGE, 0, 6))
+    assert len(small.targets[0]) == 3 and small.bytes() <= whole // 2
+    assert np.isfinite(held(Ask([plan], Fidelity.STAGE, 0, 6))[0].error)
+
+
 def test_stages_of_a_channels_last_network() -> None:
     torch.manual_seed(0)
     block = torchvision.models.convnext.CNBlockConfig
