@@ -2,6 +2,7 @@
 
     compress compare-methods MODEL --data D --methods obs,tp-group-norm \\
         --arm tp-group-norm=benchmarks.torch_pruning_arm:group_norm
+    python benchmarks/torch_pruning_arm.py MODEL DATA     # which criterion is best without training
 
 One ratio for all layers (the pruner's own default), found by bisection so that the MACs that are left are within 1 % of
 the wanted share; where a step of that ratio moves too much at once, the last layers stay on the step before. Where a
@@ -13,22 +14,32 @@ MACs.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
+from compress_models import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from compress import checkpoint
+from compress.data import open_data
 from compress.errors import ModelError
+from compress.evaluate import batches as in_batches
+from compress.pipeline import network_from
 from compress.randomness import derive
+from compress.recover import reestimate
 from compress.stages import is_stream
 from compress.trace import trace
+from compress.train import accuracy
 
 STEPS = 18
 """Bisections: finer than one channel of 2,048."""
@@ -177,3 +188,31 @@ ARMS: dict[str, Callable[..., nn.Module]] = {
     "tp-global-taylor": global_taylor,
 }
 """All of them by the names that ``compare-methods`` uses."""
+
+
+def main() -> None:
+    """Which of the criteria is best without training: every arm at one share, accuracy after batch-norm re-estimation."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--macs", type=float, default=0.5)
+    parser.add_argument("--images", type=int, default=2000, help="validation images")
+    parser.add_argument("--name", default="torch-pruning-criteria")
+    given = parser.parse_args()
+    network = network_from(checkpoint.load(given.model, zoo=MODELS))
+    data = open_data(given.data, preprocessing=network.preprocessing)
+    batches = in_batches(data.calibration.images(512))
+    base = accuracy(network.model, data.validation, limit=given.images)
+    whole, rows = macs(network.model, batches[0][:1]), {}
+    for name, prune in ARMS.items():
+        small = prune(network.model, batches, given.macs, 0)
+        cut, settled = (accuracy(m, data.validation, limit=given.images).top1 for m in (small, reestimate(small, batches)))
+        rows[name] = {"macs": macs(small, batches[0][:1]) / whole, "cut": cut, "batch norm": settled}
+        print(f"{name:22} {100 * rows[name]['macs']:.2f} % of the MACs: {100 * cut:.2f} -> {100 * settled:.2f} %", flush=True)
+    out = Path(__file__).parent / "results" / f"{given.name}.json"
+    found = {"network": network.digest, "data": data.digests, "base": base.top1, "validation_images": base.total, "arms": rows}
+    out.write_text(json.dumps({**found, "macs": given.macs, "calibration_images": 512, "seed": 0}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
