@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.errors import DataError
+from compress.least_squares import from_rows, from_sums
 from compress.moments import (
     ODD,
     WIDEST,
@@ -245,9 +246,9 @@ class _Work:
         centred = free or module.bias is not None
         if dual:
             u, residual = (torch.cat(parts, dim=1)[:, : self.widest] for parts in zip(*store, strict=True))
-            found = _dual(u, residual, self.ridge, centred)
+            found = from_rows(u, residual, self.ridge, centred)
         else:
-            found = _primal(sums, self.ridge, centred)
+            found = from_sums(sums, self.ridge, centred)
         if not bool(torch.isfinite(found.change).all()):
             return self._skip(name, "its activations are not finite")
         before = (found.variance if free else found.variance + found.mean.square()).sum()
@@ -291,58 +292,6 @@ class _Spread:
 def _rows(x: Tensor, kept: Tensor | None) -> Tensor:
     x = x if kept is None else x.index_select(1, kept.to(x.device))
     return x.transpose(0, 1).flatten(1).T
-
-
-@dataclass(frozen=True, slots=True)
-class _Solution:
-    """A change of weights, the constant that goes with it, and what the residual was and what is left of it."""
-
-    change: Tensor
-    intercept: Tensor
-    mean: Tensor
-    variance: Tensor
-    left: Tensor
-
-
-def _primal(sums: Sums, ridge: float, centred: bool) -> _Solution:
-    """``(A + rI) dW = B`` from sums over any number of rows."""
-    k = sums.columns
-    joint, mean, variance = sums.covariance(), sums.mean(), sums.variance()[:, k:]
-    if not centred:
-        joint = joint + mean[:, :k, None] * mean[:, None, :]
-    A, B = joint[:, :, :k], joint[:, :, k:]
-    change = _solve_spd(A, B, ridge)
-    power = variance if centred else variance + mean[:, k:].square()
-    left = power.sum() - 2 * (change * B).sum() + (change * (A @ change)).sum()
-    intercept = mean[:, k:] - torch.einsum("gk,gko->go", mean[:, :k], change) if centred else torch.zeros_like(variance)
-    return _Solution(change, intercept, mean[:, k:], variance, left.clamp(min=0))
-
-
-def _dual(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> _Solution:
-    """The same answer from few rows of many columns: ``dW = U^T (U U^T + n r I)^-1 R``."""
-    u, residual = u.double(), residual.double()
-    mean_u, mean_r = u.mean(1, keepdim=True), residual.mean(1, keepdim=True)
-    variance = (residual - mean_r).square().mean(1)
-    if centred:
-        u, residual = u - mean_u, residual - mean_r
-    n, k = u.shape[1:]
-    # The mean diagonal of U U^T is k / n times that of U^T U.
-    change = u.transpose(1, 2) @ _solve_spd(u @ u.transpose(1, 2), residual, ridge * n / k)
-    left = (residual - u @ change).square().mean(1).sum()
-    intercept = (mean_r - mean_u @ change)[:, 0] if centred else torch.zeros_like(variance)
-    return _Solution(change, intercept, mean_r[:, 0], variance, left)
-
-
-def _solve_spd(A: Tensor, B: Tensor, ridge: float) -> Tensor:
-    A, B = A.double(), B.double()
-    diagonal = A.diagonal(dim1=1, dim2=2)
-    pull = (ridge * diagonal.mean(1, keepdim=True)).clamp(min=torch.finfo(torch.float64).tiny)
-    A = A + torch.diag_embed(pull.expand_as(diagonal))
-    factor, failed = torch.linalg.cholesky_ex(A)
-    if bool(failed.any()) and bool(torch.isfinite(A).all()):  # no ridge, and inputs that depend on each other
-        inverse: Tensor = torch.linalg.pinv(A, hermitian=True)
-        return inverse @ B
-    return torch.cholesky_solve(B, factor)
 
 
 # ---- where the activations come from ---------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from compress.criteria import CRITERIA, Evidence, gather, l1, obs, obs_and_curves, obs_curve
 from compress.elimination import Reader, eliminate
 from compress.errors import DataError
+from compress.least_squares import from_rows, from_sums
 from compress.moments import Sums, collect
 from compress.plan import Cut, Plan, kept_positions
-from compress.reconstruct import Reconstructed, _dual, _primal, reconstruct
+from compress.reconstruct import Reconstructed, reconstruct
 from compress.recover import reestimate
 from compress.surgery import cut
 from compress.topology import GroupId
@@ -129,7 +130,7 @@ def test_the_dual_form_is_the_same_answer() -> None:
     for centred in (True, False):
         sums = Sums()
         sums.add(u, residual)
-        one, two = _primal(sums, 0.01, centred), _dual(u, residual, 0.01, centred)
+        one, two = from_sums(sums, 0.01, centred), from_rows(u, residual, 0.01, centred)
         for field in ("change", "intercept", "mean", "variance", "left"):
             torch.testing.assert_close(getattr(one, field), getattr(two, field), atol=1e-8, rtol=1e-6)
 
