@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
@@ -14,7 +16,7 @@ from compress.certificate import Certificate, certificate
 from compress.data import Data, Split
 from compress.evaluate import Material, logits
 
-MOST_IMAGES = 10_000
+MOST_IMAGES = 5_000
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,14 @@ def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
     """Asks a network about a split.
 
     Args:
-        model: in evaluation mode for the pass; left as it is.
+        model: left as it is.
         split: images.
         skip: leave out so many readable images at the split's beginning.
         most: ask about so many at the most.
         batch: images at a time.
     """
+    device = Accelerator().device  # as in training and in train.accuracy
+    judge = copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval()
     classes, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     seen = asked = 0
     for images, truth in split.batches(batch):
@@ -52,7 +56,7 @@ def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
         end = len(images) if most is None else min(len(images), start + most - asked)
         seen += len(images)
         if start < end:
-            classes.append(logits(model, images[start:end]).argmax(dim=1).cpu().numpy())
+            classes.append(logits(judge, images[start:end].to(device)).argmax(dim=1).cpu().numpy())
             labels.append(truth[start:end].cpu().numpy())
             asked += end - start
         if most is not None and asked >= most:
