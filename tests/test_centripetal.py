@@ -39,7 +39,7 @@ from compress.topology import Topology
 from compress.train import Schedule, fit, steps_per_epoch
 
 COUPLED = [n for n in nets.NETS if n not in ("groupnorm", "layernorm", "conv1d", "conv3d")]
-TRAINED = ["chain", "residual", "concat", "dense", "depthwise", "option-a", "grouped"]
+TRAINED = ["chain", "residual", "concat", "dense", "depthwise", "option-a", "grouped", "shared", "tied"]
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ BAD = {
     "truncated": (["{bad}/truncated.safetensors"], 3, "truncated"),
     "fits nothing": (["{bad}/stranger.pt"], 3, "tensors"),
     "fits not the architecture": (["{bad}/nan.pt", "--arch", "vgg14"], 3, "not those of vgg14"),
-    "fits not its record": (["{digits}", "--arch", "lenet"], 3, "do not fit"),
+    "fits not its record": (["{digits}", "--arch", "lenet"], 3, "do not belong to"),
     "NaN": (["{bad}/nan.pt", "--arch", "lenet"], 3, "not finite"),
     "unknown architecture": (["{bad}/nan.pt", "--arch", "resnet2O"], 3, "resnet20,"),
     "missing data": (["{digits}", "--data", "{bad}/nothing"], 3, "nothing"),

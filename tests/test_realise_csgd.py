@@ -12,10 +12,10 @@ import pytest
 import torch
 from compress_models import MODELS
 
-from compress import checkpoint
+from compress import checkpoint, realise
 from compress.config import Job, make_job
 from compress.data import Data, open_data
-from compress.errors import ConfigError, TrainError
+from compress.errors import ConfigError, GuardError, TrainError
 from compress.pipeline import Network, Result, network_from, network_of, pick, prune
 from compress.plan import Plan
 from compress.plan import widths as widths_of
@@ -122,3 +122,20 @@ def test_what_cannot_be_drawn_is_refused_before_any_work(digits: tuple[Network, 
     with pytest.raises(ConfigError, match="eps is -1"):
         make_job(flags={"eps": -1.0})
     assert make_job(flags=QUICK).realise == "csgd" and Job().realise == "cut"
+
+
+def test_a_trim_that_changes_an_output_is_refused(
+    digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clusters are averaged before the trim: were another network trimmed, the outputs would tell."""
+    real = realise.guarded_cut
+
+    def other(model: Any, *rest: Any) -> Any:
+        small, seen = real(model, *rest)
+        next(small.parameters()).data.mul_(1.01)
+        return small, seen
+
+    monkeypatch.setattr(realise, "guarded_cut", other)
+    with pytest.raises(GuardError, match="the trim changed the outputs"):
+        prune(*digits, make_job(flags=QUICK), tmp_path / "r")
+    assert not (tmp_path / "r" / "model.onnx").exists()
