@@ -122,11 +122,8 @@ class Evaluator:
         self._runner = None  # frees the caches before the next ones are filled
         groups = self.stages[ask.stage].groups
         compensation = None if ask.recovery == "bn" else self.compensation
-        surrounded = (
-            self.small(before, self.statistics_images, "bn" if compensation is None else "compensated")
-            if before
-            else self.model
-        )
+        recovery: Recovery = "bn" if compensation is None else "compensated"
+        surrounded = self.small(before, self.statistics_images, recovery) if before else self.model
         shown = self._calibration(self._fitting(ask.stage, images))
         runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation)
         self._runner = (key, runner)

@@ -237,3 +237,17 @@ def knee(front: Front, kind: str = "macs") -> int:
     x = (cost - cost[0]) / max(cost[-1] - cost[0], 1e-12)
     y = (error - error[-1]) / max(error[0] - error[-1], 1e-12)
     return int(np.argmax(1 - x - y))
+
+
+def by_budget(planner: Planner, space: Space, points: int) -> list[Plan]:
+    """The plans of the target's budget, or of so many budgets between 0.1 and 0.95 for a target of accuracy; none twice."""
+    value = space.target.value
+    budgets = np.linspace(0.1, 0.95, points).tolist() if space.target.kind == "max_drop" else [value]
+    return list(dict.fromkeys(planner.plan(space, b) for b in budgets))
+
+
+def scored(space: Space, plans: Sequence[Plan], images: int) -> Search:
+    """All plans at full fidelity, on so many images (0: all), as a front."""
+    scores = yield Ask(plans, Fidelity.FULL, images=images)
+    points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
+    return non_dominated(points, space.target.kind)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from compress.errors import ConfigError, SearchError
 from compress.plan import Cut, Plan
-from compress.search.base import Array, Ask, Fidelity, Search, Space, non_dominated
+from compress.search.base import Array, Search, Space, scored
 from compress.search.cluster import clustered
 from compress.search.widths import Widths, fill, meet, orbits, plan_of, scaled
 from compress.topology import GroupId, Topology
@@ -68,9 +68,7 @@ class Clusters:
                 "no filters need to become equal: the target keeps every width",
                 hint="a smaller target, or a smaller --round-to",
             )
-        scores = yield Ask(plans, Fidelity.FULL, images=self.images)
-        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        return non_dominated(points, space.target.kind)
+        return (yield from scored(space, plans, self.images))
 
     def plan(self, space: Space, budget: float) -> Plan:
         """The clusters at the largest uniform widths within a budget, or at the squeezed widths."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.plan import Plan
-from compress.search.base import Array, Ask, Fidelity, Search, Space, non_dominated
+from compress.search.base import Array, Search, Space, by_budget, scored
 from compress.search.widths import allowed, fill, full_widths, plan_of, ranked
 from compress.topology import GroupId
 
@@ -37,16 +37,10 @@ class Allocated:
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""
-        if space.target.kind == "max_drop":
-            budgets = np.linspace(0.1, 0.95, self.points).tolist()
-        else:
-            budgets = [space.target.value]
-        plans = list(dict.fromkeys(self.plan(space, b) for b in budgets))
+        plans = by_budget(self, space, self.points)
         affordable = max(1, space.budget // max(self.images or space.full_images, 1))
         plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
-        scores = yield Ask(plans, Fidelity.FULL, images=self.images)
-        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        return non_dominated(points, space.target.kind)
+        return (yield from scored(space, plans, self.images))
 
     def plan(self, space: Space, budget: float) -> Plan:
         """The allocated plan of one budget."""

@@ -80,8 +80,7 @@ class Smoea:
         weights = yield from self._weights(space, fronts, inherited, plan)
         closing = sum(w * max(f[0].error - e, 0.0) for w, f, e in zip(weights, fronts, inherited, strict=True))
         combined = combine(space, fronts, inherited, weights)
-        best = yield from self._finals(space, [*combined, space.point(plan, closing, Fidelity.STAGE)], rng)
-        return best
+        return (yield from self._finals(space, [*combined, space.point(plan, closing, Fidelity.STAGE)], rng))
 
     def _stage(
         self, space: Space, number: int, before: Plan, rng: np.random.Generator
@@ -211,28 +210,29 @@ class Smoea:
         value, budgeted = space.target.value, space.target.kind != "max_drop"
         if not budgeted:
             near, along = 0, near + along
+        known = closed_forms(space) if budgeted else []
         chosen = [front[i].plan for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]
         if budgeted:
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
             chosen += [p.plan for p in sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]]
-            chosen += closed_forms(space)
+            chosen += known
         plans = list(dict.fromkeys(chosen))
         scores = yield self._fully(plans, self._screened(space))
         looked = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         if not budgeted:
             return non_dominated(looked, space.target.kind)
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
-        judged = yield from self._judge(space, [p.plan for p in rivals], rng)
+        judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
         others = [p for p in looked if not value - _FINALIST_WINDOW <= space.share(p.plan) <= value]
         return non_dominated([*judged, *others], space.target.kind)
 
     def _judge(
-        self, space: Space, rivals: Sequence[Plan], rng: np.random.Generator
+        self, space: Space, rivals: Sequence[Plan], known: Sequence[Plan], rng: np.random.Generator
     ) -> Generator[Ask, Sequence[Score], list[Point]]:
         """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
         count = self._judged(space)
-        plans = list(dict.fromkeys([*rivals[: max(1, count // 3)], *closed_forms(space)]))[: max(1, count)]
+        plans = list(dict.fromkeys([*rivals[: max(1, count // 3)], *known]))[:count]
         scores = yield self._truly(plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         genes = Genes(space, Stage("all", space.groups, 1.0))

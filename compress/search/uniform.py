@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.plan import Plan
-from compress.search.base import Ask, Fidelity, Search, Space, non_dominated
+from compress.search.base import Search, Space, by_budget, scored
 from compress.search.widths import fill, meet, plan_of, scaled
 
 
@@ -27,14 +27,8 @@ class Uniform:
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""
-        if space.target.kind == "max_drop":
-            budgets = np.linspace(0.1, 0.95, self.points).tolist()
-        else:
-            budgets = [space.target.value]
-        plans = list(dict.fromkeys(self.plan(space, b) for b in budgets))
-        scores = yield Ask(plans, Fidelity.FULL, images=self.images)
-        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        return non_dominated(points, space.target.kind)
+        plans = by_budget(self, space, self.points)
+        return (yield from scored(space, plans, self.images))
 
     def plan(self, space: Space, budget: float) -> Plan:
         """The largest uniform network within a budget, the last step of the staircase filled group by group."""
