@@ -21,6 +21,7 @@ from compress.errors import ConfigError, GuardError
 from compress.evaluate import Material, logits
 from compress.evaluate import batches as in_batches
 from compress.events import Clock, Listen, Warned, ignore
+from compress.export.interface import serving_facts
 from compress.export.parity import Parity, Verdict, export_verified
 from compress.guard import Verified, verify
 from compress.latency.protocol import LatencyResult, Settings, measure
@@ -185,9 +186,9 @@ def realise(
     base_folder = base_folder or folder
     images = material.calibration[:_PARITY_INPUTS]
     with clock.phase("export", "ONNX, and prove that it computes the same"):
-        kind = job.exporter
+        kind, serving = job.exporter, _serving(network, data)
         exported, parity = export_verified(small, images, folder / "model.onnx", metadata=metadata, exporter=kind)
-        _, base_parity = export_verified(network.model, images, base_folder / "base.onnx", metadata={}, exporter=kind)
+        _, base_parity = export_verified(network.model, images, base_folder / "base.onnx", metadata=serving, exporter=kind)
         log.notes += exported.warnings
     if parity.verdict is Verdict.INCONCLUSIVE:
         log.warnings.append(f"ONNX parity is inconclusive: {parity.message}")
@@ -397,4 +398,9 @@ def _provenance(network: Network, plan: Plan, job: Job, data: Data | None, accur
     }
     for found in accuracy:
         facts[f"accuracy {found.when} ({found.split})"] = f"{found.top1:.4f}"
-    return facts
+    return facts | _serving(network, data)
+
+
+def _serving(network: Network, data: Data | None) -> dict[str, str]:
+    """What clients of the file have to know."""
+    return serving_facts(network.preprocessing, data.classes if data is not None else ())

@@ -39,6 +39,7 @@ def export(
     """Write a network as ONNX and prove that the file computes the same; exit code 5 where that cannot be told."""
     from compress.config import make_job
     from compress.events import Clock
+    from compress.export.interface import serving_facts
     from compress.export.parity import Verdict, export_verified
     from compress.synthetic import matched_inputs
     from compress_cli.loading import classes_of, load_data, load_network, writable
@@ -55,6 +56,7 @@ def export(
         "network": loaded.architecture.name,
         "parent": loaded.digest,
         "plan": loaded.plan.digest,
+        **serving_facts(prepared, images.classes if images is not None else ()),
     }
     with listening(err(), quiet=quiet or as_json) as listen:
         clock = Clock(listen)

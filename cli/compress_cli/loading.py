@@ -152,3 +152,20 @@ def writable(path: Path, *, folder: bool) -> Path:
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise ConfigError(f"--out {path} cannot be written: {parent} is no writable folder", hint="choose another --out")
     return path
+
+
+def onnx_of(run: Path, precision: str = "fp32") -> Path:
+    """The ONNX file of a run's folder in a precision; a file is itself.
+
+    Raises:
+        ConfigError: there is none; the hint says which command makes it.
+    """
+    if precision not in ("fp32", "fp16", "int8"):
+        raise ConfigError(f"--precision {precision!r} is not known", hint="--precision fp32, fp16 or int8")
+    if run.is_file():
+        return run
+    file = run / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
+    if not file.is_file():
+        made = f"compress export {run} --precision {precision}" if precision != "fp32" else f"compress prune ... --out {run}"
+        raise ConfigError(f"{file} is not there", hint=made)
+    return file

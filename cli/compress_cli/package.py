@@ -1,0 +1,86 @@
+"""``package``: a run as a model that an inference server loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, cast, get_args
+
+import typer
+from rich.markup import escape
+
+from compress.errors import ConfigError
+from compress_cli import options as o
+from compress_cli.door import err, guarded, out, print_json, warn
+
+app = typer.Typer()
+_BATCHING, _OUTPUT = "Batching", "Output"
+
+
+@app.command()
+@guarded()
+def package(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or an .onnx file.")],
+    server: Annotated[str, typer.Option(metavar="triton|kserve|mlserver", help="Whose layout.")] = "triton",
+    target: Annotated[Path, typer.Option("--out", help="The server's model repository.", rich_help_panel=_OUTPUT)] = Path(
+        "repository"
+    ),
+    name: Annotated[str, typer.Option(help="Of the model. Default: the run's.", rich_help_panel=_OUTPUT)] = "",
+    precision: Annotated[str, typer.Option(metavar="fp32|fp16|int8", help="Which of the run's files.")] = "fp32",
+    class_names: Annotated[
+        Path | None, typer.Option(help="Names of the outputs, one a line. Default: what the file says.")
+    ] = None,
+    max_batch: Annotated[int, typer.Option(help="Most images at once; 0: no batching.", rich_help_panel=_BATCHING)] = 32,
+    prefer: Annotated[
+        str, typer.Option(metavar="N,N", help="Batch sizes that Triton goes for first.", rich_help_panel=_BATCHING)
+    ] = "",
+    delay: Annotated[
+        int, typer.Option("--delay-us", help="Microseconds that a request may wait for others.", rich_help_panel=_BATCHING)
+    ] = 500,
+    instances: Annotated[int, typer.Option(help="Copies of the network a device.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of a copy on the CPU; 0: the server's choice.")] = 0,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|gpu", help="Where it runs.")] = "auto",
+    keep_versions: Annotated[int, typer.Option(help="Newest versions that Triton serves.")] = 1,
+    tensorrt: Annotated[
+        str, typer.Option(metavar="fp32|fp16|int8", help="Let Triton run it with TensorRT in this precision.")
+    ] = "",
+    as_json: o.AsJson = False,
+    debug: o.Debug = False,
+) -> None:
+    """Write a run as a model that a server loads: settings, labels and pre-processing with it."""
+    from compress.export.repository import package as write
+    from compress.export.serving import Server, Serving
+    from compress_cli.loading import numbers, onnx_of
+
+    if server not in get_args(Server):
+        raise ConfigError(f"no layout for a server called {server!r}", hint=f"--server {', '.join(get_args(Server))}")
+    preferred = tuple(int(size) for size in numbers("prefer", prefer or None) or ())
+    serving = Serving(max_batch, preferred, delay, instances, threads, device, keep_versions, tensorrt)  # type: ignore[arg-type]
+    file = onnx_of(run, precision)
+    names = () if class_names is None else _lines(class_names)
+    made = write(file, target, cast(Server, server), name=name, serving=serving, classes=names)
+    if as_json:
+        facts = {"folder": str(made.folder), "name": made.name, "server": made.server, "files": list(made.files)}
+        print_json({**facts, "source": str(file), "notes": list(made.notes)})
+        return
+    for note in made.notes:
+        warn(note)
+    console = out()
+    console.print(
+        f"[green]packaged[/] {escape(str(made.folder))} for {server}: {escape(', '.join(made.files))}", soft_wrap=True
+    )
+    err().print(f"[dim]start:[/] {escape(_start(server, target, made.folder))}", soft_wrap=True)
+
+
+def _lines(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--class-names {path} cannot be read: {error}", hint="give a text file, one name a line") from error
+
+
+def _start(server: str, repository: Path, folder: Path) -> str:
+    return {
+        "triton": f"tritonserver --model-repository={repository} --model-control-mode=explicit --load-model={folder.name}",
+        "mlserver": f"mlserver start {folder}",
+        "kserve": f"python {folder / 'kserve_server.py'} --http_port 8080",
+    }[server]
