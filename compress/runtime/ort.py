@@ -47,6 +47,8 @@ class OrtRuntime:
         spinning: whether idle threads burn time waiting for work: faster alone, and harmful beside anything else.
         require_gpu: a node that would run on the CPU is an error instead of a note.
         cuda_graph: capture the network once and replay it (CUDA only; needs the ``device`` transfer).
+        profile_to: start of the name of a file that gets each kernel's time; empty profiles nothing.
+        optimised_to: a file that gets the graph as it really runs; empty writes none.
     """
 
     provider: Provider = "cpu"
@@ -54,6 +56,8 @@ class OrtRuntime:
     spinning: bool = False
     require_gpu: bool = False
     cuda_graph: bool = False
+    profile_to: str = ""
+    optimised_to: str = ""
 
     @property
     def name(self) -> str:
@@ -107,6 +111,11 @@ class OrtRuntime:
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self.spinning else "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if self.profile_to:
+            options.enable_profiling = True
+            options.profile_file_prefix = self.profile_to
+        if self.optimised_to:
+            options.optimized_model_filepath = self.optimised_to
         if self.require_gpu:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         chosen: list[Any] = [PROVIDERS[provider]]
