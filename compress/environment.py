@@ -8,9 +8,11 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 FLAGS_THAT_MATTER = (
     "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
@@ -76,6 +78,17 @@ class Environment:
         facts = {field.name: getattr(self, field.name) for field in fields(self)}
         facts |= {"flags": list(self.flags), "versions": dict(self.versions), "gpus": [asdict(gpu) for gpu in self.gpus]}
         return facts | {"digest": self.digest}
+
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> Environment:
+        """What :meth:`to_json` wrote; the digest is taken anew."""
+        plain = {field.name: facts[field.name] for field in fields(Environment)}
+        plain |= {"flags": tuple(facts["flags"]), "versions": tuple(sorted(facts["versions"].items(), key=_place))}
+        return Environment(**plain | {"gpus": tuple(Gpu(**gpu) for gpu in facts["gpus"])})
+
+
+def _place(version: tuple[str, str]) -> int:
+    return PACKAGES.index(version[0])
 
 
 def capture(*, threads: int | None = None) -> Environment:

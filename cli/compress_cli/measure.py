@@ -1,4 +1,4 @@
-"""``bench``: how fast ONNX files are, compared so that it can be trusted."""
+"""``bench``, ``bench-kit``: how fast ONNX files are, compared so that it can be trusted."""
 
 from __future__ import annotations
 
@@ -10,83 +10,167 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from compress.errors import ConfigError, ModelError, RuntimeUnavailable
-from compress.report.figures import duration, times
+from compress.errors import ConfigError
+from compress.report.figures import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency.protocol import LatencyResult
+    from compress.latency.document import Measurement
+    from compress.latency.result import LatencyResult
 
 app = typer.Typer()
+
+Batches = Annotated[str, typer.Option("--batch", metavar="N[,N...]", help="Images a run; 1 is the single-stream scenario.")]
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime",
+        metavar="cpu|cuda|tensorrt",
+        help="Where to measure; repeatable, or several with commas. Default: cpu.",
+        rich_help_panel="Measuring",
+    ),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads on the CPU.")]
+Seconds = Annotated[float, typer.Option(help="Measuring time of each runtime and batch, at most.")]
+Size = Annotated[str | None, typer.Option(metavar="H[,W]", help="Input size for files that leave it open.")]
+Seed = Annotated[int, typer.Option(help="Of the inputs and the order.")]
+Target = Annotated[Path | None, typer.Option("--out", help="Write all of it, raw samples too, as JSON.")]
 
 
 @app.command()
 @guarded()
 def bench(
     files: Annotated[list[Path], typer.Argument(metavar="BASE.onnx [OTHER.onnx ...]", help="The first one is the base.")],
-    runtime: o.Runtimes = None,
+    runtime: Providers = None,
     require_gpu: o.RequireGpu = False,
-    batch: Annotated[int, typer.Option(help="Images a run.")] = 1,
-    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Measuring time a runtime.")] = 20.0,
-    size: Annotated[str | None, typer.Option(metavar="H[,W]", help="Input size for files that leave it open.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the inputs and the order.")] = 0,
+    batch: Batches = "1",
+    threads: Threads = 1,
+    seconds: Seconds = 20.0,
+    size: Size = None,
+    seed: Seed = 0,
+    target: Target = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
     """Compare the latency of ONNX files: in turn, with the base against itself as a control."""
-    from compress.latency.protocol import Settings, measure
-    from compress.runtime.ort import PROVIDERS, OrtRuntime
-    from compress_cli.loading import numbers
+    from compress.rundir import write_json
+    from compress_cli.loading import writable
+
+    if target is not None:
+        writable(target, folder=False)
+    found = measured(
+        files, runtime, require_gpu=require_gpu, batch=batch, threads=threads, seconds=seconds, size=size, seed=seed,
+        quiet=quiet or as_json,
+    )  # fmt: skip
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, found.to_json())
+    for reason in found.skipped:
+        warn(f"not measured: {reason}")
+    if as_json:
+        print_json([_without_samples(r.to_json()) for r in found.results])
+        return
+    for result in found.results:
+        _show(result, found, str(files[0]))
+    if target is not None:
+        out().print(f"[dim]saved[/] {escape(str(target))}", soft_wrap=True)
+
+
+@app.command("bench-kit")
+@guarded()
+def bench_kit(
+    files: Annotated[list[Path], typer.Argument(metavar="RUN|BASE.onnx [OTHER.onnx ...]", help="A run's folder, or files.")],
+    target: Annotated[Path, typer.Option("--out", help="The zip.")] = Path("kit.zip"),
+    batch: Annotated[int, typer.Option(min=1, help="Images a run, unless the kit is told otherwise.")] = 1,
+    seconds: Seconds = 20.0,
+    size: Size = None,
+    seed: Seed = 0,
+    as_json: o.AsJson = False,
+    debug: o.Debug = False,
+) -> None:
+    """Pack ONNX files with a script that measures them on another machine; it needs only NumPy and ONNX Runtime there."""
+    from compress.latency.files import arms, describe_all
+    from compress.latency.kit import pack
+    from compress.latency.matrix import cells, try_out
+    from compress.latency.result import Settings
+    from compress.rundir import write
+    from compress_cli.loading import writable
+
+    writable(target, folder=False)
+    named = arms(_of_a_run(files[0]) if len(files) == 1 and files[0].is_dir() else files)
+    facts = describe_all(named)
+    settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=_image(size))
+    try_out(named, list(cells(["cpu"], [batch], settings)))
+    packed = pack({arm: (path, facts[arm]) for arm, path in named.items()}, settings)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write(target, packed.data)
+    if as_json:
+        print_json({"file": str(target), "kit": packed.identity, "bytes": len(packed.data), "names": list(packed.names)})
+        return
+    console = out()
+    console.print(f"[dim]saved[/] {escape(str(target))}, {byte_size(len(packed.data))}, kit {packed.identity}", soft_wrap=True)
+    console.print("[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py", soft_wrap=True)
+
+
+def measured(
+    files: list[Path], runtime: list[str] | None, *, require_gpu: bool, batch: str, threads: int, seconds: float,
+    size: str | None, seed: int, quiet: bool, min_rounds: int | None = None,
+) -> Measurement:  # fmt: skip
+    """What ``bench`` and ``compare`` do before they differ."""
+    from dataclasses import replace
+    from tempfile import TemporaryDirectory
+
+    from compress.latency.files import arms, describe_all
+    from compress.latency.matrix import cells, measure_all
+    from compress.latency.result import Settings
     from compress_cli.progress import listening
 
+    named = arms(files)
+    facts = describe_all(named)
+    settings = Settings(budget_seconds=seconds, seed=seed, image=_image(size))
+    if min_rounds is not None:
+        settings = replace(settings, min_rounds=min_rounds)
+    providers = [part.strip() for wanted in runtime or ["cpu"] for part in wanted.split(",")]
+    with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
+        wanted = cells(providers, _batches(batch), settings, threads=threads, require_gpu=require_gpu, engines=Path(engines))
+        base, *others = named.items()
+        return measure_all(base[1], dict(others), list(wanted), files=facts, listen=listen)
+
+
+def _batches(text: str) -> list[int]:
+    try:
+        batches = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--batch {text} is no list of numbers", hint="e.g. --batch 1,8,32") from error
+    if min(batches) < 1:
+        raise ConfigError(f"--batch {text}: at least 1 image is wanted", hint="e.g. --batch 1,8,32")
+    return batches
+
+
+def _image(size: str | None) -> tuple[int, int, int] | None:
+    from compress_cli.loading import numbers
+
+    sides = numbers("size", size)
+    return None if sides is None else (3, int(sides[0]), int(sides[-1]))
+
+
+def _of_a_run(folder: Path) -> list[Path]:
+    """The unpruned network and what the run made of it, in every precision."""
+    files = [folder / "base.onnx", *(sorted(folder.glob("model*.onnx")) or [folder / "model.onnx"])]
     for file in files:
         if not file.is_file():
-            raise ModelError(f"{file} is not a file", hint="give the path of an exported .onnx file")
-    sides = numbers("size", size)
-    image = None if sides is None else (3, int(sides[0]), int(sides[-1]))
-    settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=image)
-    names = _names(files[1:])
-    results: list[LatencyResult] = []
-    with listening(err(), quiet=quiet or as_json) as listen:
-        for wanted in runtime or ["cpu"]:
-            name = next((known for known in PROVIDERS if known == wanted), None)
-            if name is None:
-                raise ConfigError(f"no runtime is called {wanted!r}", hint=f"one of {', '.join(PROVIDERS)}")
-            chosen = OrtRuntime(name, threads=threads if name == "cpu" else None, require_gpu=require_gpu)
-            if not chosen.available() and not require_gpu:
-                warn(f"runtime {name} is not available here, it is not measured (compress doctor says more)")
-                continue
-            results.append(
-                measure(files[0], dict(zip(names, files[1:], strict=True)), runtime=chosen, settings=settings, listen=listen)
-            )
-    if not results:
-        raise RuntimeUnavailable("nothing could be measured", hint="leave --runtime out to measure on the CPU")
-    if as_json:
-        print_json([_without_samples(r.to_json()) for r in results])
-        return
-    for result in results:
-        _show(result, str(files[0]))
+            raise ConfigError(f"{file} is missing", hint="give the folder of a finished run, or the .onnx files themselves")
+    return files
 
 
-def _names(files: list[Path]) -> list[str]:
-    """Paths as they were typed, told apart where one was typed twice."""
-    seen: dict[str, int] = {}
-    names = []
-    for file in files:
-        seen[str(file)] = seen.get(str(file), 0) + 1
-        names.append(str(file) if seen[str(file)] == 1 else f"{file} #{seen[str(file)]}")
-    return names
-
-
-def _show(result: LatencyResult, base: str) -> None:
+def _show(result: LatencyResult, found: Measurement, base: str) -> None:
     console = out()
     title = f"{result.runtime}, batch {result.settings.batch}, {result.rounds} rounds, stopped by {result.stopped_by}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for column in ("file", "p50", "p90", "images/s", "speed-up (95 %)", "clock", "verdict"):
-        table.add_column(column, justify="left" if column in ("file", "verdict", "clock") else "right")
+    for column in ("file", "", "p50", "p90", "images/s", "speed-up (95 %)", "clock", "verdict"):
+        table.add_column(column, justify="left" if column in ("file", "verdict", "clock", "") else "right")
     for arm in result.arms:
         ratio = {"base": None, "base again": result.control}.get(arm.name, result.ratios.get(arm.name))
         cells = ("", "", "base")
@@ -94,8 +178,14 @@ def _show(result: LatencyResult, base: str) -> None:
             decisive = ratio.decisive
             cells = (times(decisive.low, decisive.ratio, decisive.high), ratio.decided_by, str(ratio.verdict))
         name = {"base": base, "base again": "  the same again"}.get(arm.name, arm.name)
+        file = found.files.get(arm.name)
         table.add_row(
-            escape(name), duration(arm.latency.p50), duration(arm.latency.p90), f"{arm.images_per_second:,.1f}", *cells
+            escape(name),
+            file.precision if file else "",
+            duration(arm.latency.p50),
+            duration(arm.latency.p90),
+            f"{arm.images_per_second:,.1f}",
+            *cells,
         )
     console.print(table)
     for flag in result.flags:

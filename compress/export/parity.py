@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -226,6 +227,7 @@ def export_verified(
                 failures.append(ParityError(f"{choice} exporter: {parity.message}", hint=hint))
                 continue
             try:
+                _tell(aside, parity)
                 aside.replace(path)
             except OSError as error:
                 raise ExportError(f"cannot write {path}: {error.strerror}", hint="remove what has that name") from error
@@ -233,6 +235,14 @@ def export_verified(
             return replace(written, path=path, warnings=tuple(error.message for error in failures) + written.warnings), parity
     kind = ParityError if any(isinstance(error, ParityError) for error in failures) else ExportError
     raise kind("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
+
+
+def _tell(path: Path, parity: Parity) -> None:
+    """The file carries what it was found to be: who clocks it elsewhere has no network to compare it with."""
+    proto = onnx.load(path)
+    proto.metadata_props.add(key="parity", value=str(parity.verdict))
+    proto.metadata_props.add(key="parity_error", value=f"{parity.error:.1e}")
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 def _sync(folder: Path) -> None:

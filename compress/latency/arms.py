@@ -30,6 +30,7 @@ class Arm:
     load_seconds: float | None = None
     first_run_seconds: float | None = None
     settled: bool = True
+    finite: bool = True
     typical: float = 0.0
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -52,10 +53,11 @@ class Arm:
         array = noise(self.session, self.name, settings)
         self.shape = array.shape
         first = time.perf_counter()
-        self.session.run(array)  # checked: what does not fit is told in words
+        outputs = self.session.run(array)  # checked: what does not fit is told in words
         if self.load_seconds is None:
             self.load_seconds = loaded - started if isinstance(self.source, Path) else 0.0
             self.first_run_seconds = time.perf_counter() - first
+            self.finite = all(np.isfinite(output).all() for output in outputs)
         self.run = self.session.prepare(array, settings.transfer)
 
     def warm_up(self, clock: Clock, most_seconds: float) -> int:
@@ -100,6 +102,7 @@ class Arm:
             placement=session.placement,
             options=session.options,
             fallback=session.fallback,
+            parity=session.metadata.get("parity", ""),
         )
 
 

@@ -17,7 +17,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from compress.environment import Environment
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp
-from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, decide, speedup, why_stop
+from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, Verdict, decide, speedup, why_stop
 from compress.runtime.base import Runtime, Session
 
 __all__ = ["ArmResult", "Event", "LatencyResult", "Progress", "Ratio", "Settings", "WarmedUp", "measure"]
@@ -37,6 +37,8 @@ BASE, CONTROL = "base", "base again"
 WARM_UP_SHARE = 0.2  # of the budget at most, over all arms and loads
 LEAST_WARM_UP = 0.25  # seconds that every arm may take to settle
 CONTENDED = 1.05  # wall over CPU time from which the neighbours show
+CONTAMINATED = 0.1  # share of samples that waited longer than they ran, from which it is said
+DRIFTED = 0.1  # of the base's median between the first and the last third of the rounds
 LOAD_GROWTH = 1.5  # rounds grow by this between one load and the next, once there were enough loads
 CPU_PROVIDERS = frozenset({"CPUExecutionProvider", "torch-cpu"})
 
@@ -78,6 +80,9 @@ def measure(
     intervals = {name: run.intervals(name) for name in (CONTROL, *candidates)}
     control = _ratio(intervals[CONTROL], Interval(1.0, 1.0, 1.0), run)
     ratios = {name: _ratio(intervals[name], control.decisive, run) for name in candidates}
+    if rationed(here, run.clock):
+        control, *others = (replace(ratio, verdict=Verdict.INCONCLUSIVE) for ratio in (control, *ratios.values()))
+        ratios = dict(zip(ratios, others, strict=True))
     return LatencyResult(
         arms=tuple(arm.result(run.repeats, settings) for arm in run.arms),
         ratios=ratios,
@@ -217,6 +222,9 @@ def _flags(run: _Run, control: Ratio, here: Environment, throttled: int) -> Iter
     if control.decisive.reach > math.log1p(SAME_WITHIN):
         yield f"noisy: the base against itself may be off by {math.expm1(control.decisive.reach):.1%}, 2 % is wanted"
     if run.clock == "cpu":
+        waited = [wall > 2 * cpu for arm in run.arms for wall, cpu in zip(arm.wall, arm.cpu, strict=True)]
+        if np.mean(waited) > CONTAMINATED:
+            yield f"contaminated: {np.mean(waited):.0%} of the samples waited for the processor longer than they ran"
         waiting = float(np.median([wall / cpu for arm in run.arms for wall, cpu in zip(arm.wall, arm.cpu, strict=True)]))
         if waiting > CONTENDED:
             yield f"contended: wall time is {waiting:.2f} times CPU time, other work holds the processor"
@@ -224,10 +232,32 @@ def _flags(run: _Run, control: Ratio, here: Environment, throttled: int) -> Iter
         yield f"few rounds: {run.rounds}, {FEWEST_ROUNDS} are wanted; raise the budget"
     if restless := [arm.name for arm in run.arms if not arm.settled]:
         yield f"unsettled: {', '.join(restless)} still changing when the warm-up's time was over"
+    if (drift := _drift(run.arms[0].samples(run.clock))) > DRIFTED:
+        yield f"drift: the base's own time changed by {drift:.0%} meanwhile: ratios are paired, times are not"
+    for arm in run.arms:
+        if not arm.finite:
+            yield f"not finite: {arm.name} answers NaN or infinity"
+        if (parity := arm.open.metadata.get("parity", "")) not in {"", "pass"} and arm.name != CONTROL:
+            yield f"parity {parity}: {arm.name} was not found to compute what its network computes"
     if here.quota is not None and here.quota < (here.threads or here.affinity):
-        yield f"quota: the control group grants {here.quota:g} processors, less than the threads in use"
+        yield f"quota: the control group grants {here.quota:g} processors, less than the threads in use" + (
+            "; wall time measures the quota and not the files, no verdict" if rationed(here, run.clock) else ""
+        )
     if throttled > 0:
         yield f"throttled: the control group stopped the process {throttled} times while it was measured"
+
+
+def rationed(here: Environment, clock: Clock) -> bool:
+    """Whether the times are the quota's: it stops the threads, and wall time goes on."""
+    return clock == "wall" and here.quota is not None and here.quota < (here.threads or here.affinity)
+
+
+def _drift(samples: list[float]) -> float:
+    """How far the median of the last third is from that of the first."""
+    third = len(samples) // 3
+    if third < FEWEST_ROUNDS:
+        return 0.0
+    return math.expm1(abs(math.log(float(np.median(samples[-third:])) / float(np.median(samples[:third])))))
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,7 @@ class ArmResult:
         cpu: CPU seconds per run in the same rounds: the measuring thread's, or the whole process's with more threads.
         images_per_second: batch over the median wall time.
         fallback: why something else ran than was asked for; empty when nothing fell back.
+        parity: what came of comparing the file with the network it was made from; empty where the file does not tell.
     """
 
     name: str
@@ -76,6 +78,7 @@ class ArmResult:
     placement: Mapping[str, int]
     options: Mapping[str, str]
     fallback: str
+    parity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,33 @@ class LatencyResult:
         plain: dict[str, Any] = _plain(facts)
         return plain
 
+    @staticmethod
+    def from_json(facts: Mapping[str, Any]) -> LatencyResult:
+        """What :meth:`to_json` wrote, on this machine or another.
+
+        Raises:
+            ConfigError: something is missing or of another kind; measure again with this version.
+        """
+        try:
+            return LatencyResult(
+                arms=tuple(_arm(arm) for arm in facts["arms"]),
+                ratios={str(name): _ratio(ratio) for name, ratio in facts["ratios"].items()},
+                control=_ratio(facts["control"]),
+                rounds=int(facts["rounds"]),
+                seconds=float(facts["seconds"]),
+                stopped_by=str(facts["stopped_by"]),
+                runtime=str(facts["runtime"]),
+                environment=Environment.from_json(facts["environment"]),
+                flags=tuple(map(str, facts["flags"])),
+                settings=_settings(facts["settings"]),
+                gpu=_states(facts["gpu"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"this is no latency measurement that this version can read: {type(error).__name__}: {error}",
+                hint="measure again with: compress bench ... --out FILE.json",
+            ) from error
+
 
 @dataclass(frozen=True, slots=True)
 class WarmedUp:
@@ -173,6 +203,46 @@ class Progress:
 
 
 Event = WarmedUp | Progress
+
+
+def _arm(facts: Mapping[str, Any]) -> ArmResult:
+    latency = facts["latency"]
+    p99 = None if latency["p99"] is None else float(latency["p99"])
+    wall, cpu = (tuple(map(float, facts[clock])) for clock in ("wall", "cpu"))
+    if not len(wall) == len(cpu) > 0 or not all(0 < value < math.inf for value in (*wall, *cpu)):
+        raise ValueError(f"the samples of {facts['name']!r} are no positive times of both clocks")
+    return ArmResult(
+        name=str(facts["name"]),
+        load_seconds=float(facts["load_seconds"]),
+        first_run_seconds=float(facts["first_run_seconds"]),
+        wall=wall,
+        cpu=cpu,
+        inner_repeats=int(facts["inner_repeats"]),
+        latency=Percentiles(float(latency["p50"]), float(latency["p90"]), float(latency["p95"]), p99),
+        images_per_second=float(facts["images_per_second"]),
+        providers=tuple(map(str, facts["providers"])),
+        placement={str(name): int(count) for name, count in facts["placement"].items()},
+        options={str(name): str(value) for name, value in facts["options"].items()},
+        fallback=str(facts["fallback"]),
+        parity=str(facts["parity"]),
+    )
+
+
+def _ratio(facts: Mapping[str, Any]) -> Ratio:
+    numbers = ("speedup", "low", "high", "cpu_speedup", "cpu_low", "cpu_high", "floor")
+    decided_by: Clock = "cpu" if facts["decided_by"] == "cpu" else "wall"
+    named: Any = {name: float(facts[name]) for name in numbers}
+    return Ratio(**named, verdict=Verdict(facts["verdict"]), decided_by=decided_by)
+
+
+def _settings(facts: Mapping[str, Any]) -> Settings:
+    image = facts["image"]
+    return Settings(**{**facts, "image": None if image is None else tuple(map(int, image))})
+
+
+def _states(facts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[tuple[GpuState, ...], tuple[GpuState, ...]]:
+    before, after = (tuple(GpuState(**state) for state in states) for states in facts)
+    return before, after
 
 
 def _plain(value: Any) -> Any:

@@ -49,6 +49,11 @@ class Session(Protocol):
         ...
 
     @property
+    def metadata(self) -> Mapping[str, str]:
+        """The provenance that the file carries; empty where it has none."""
+        ...
+
+    @property
     def options(self) -> Mapping[str, str]:
         """The settings that change how fast it runs, for the record."""
         ...

@@ -77,6 +77,11 @@ class EagerSession:
         return ""
 
     @property
+    def metadata(self) -> Mapping[str, str]:
+        """Empty: a module carries none."""
+        return {}
+
+    @property
     def options(self) -> Mapping[str, str]:
         """The threads torch uses now."""
         return {"provider": self.providers[0], "threads": str(torch.get_num_threads())}

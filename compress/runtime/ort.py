@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 
+from compress import environment
 from compress.errors import ModelError, RuntimeUnavailable
 from compress.runtime.base import Array, Transfer
 
@@ -49,6 +50,8 @@ class OrtRuntime:
         cuda_graph: capture the network once and replay it (CUDA only; needs the ``device`` transfer).
         profile_to: start of the name of a file that gets each kernel's time; empty profiles nothing.
         optimised_to: a file that gets the graph as it really runs; empty writes none.
+        fp16: TensorRT may compute single precision files in half precision.
+        engines: folder in which TensorRT keeps the engines it built, which takes minutes each; None builds anew every time.
     """
 
     provider: Provider = "cpu"
@@ -58,15 +61,17 @@ class OrtRuntime:
     cuda_graph: bool = False
     profile_to: str = ""
     optimised_to: str = ""
+    fp16: bool = False
+    engines: Path | None = None
 
     @property
     def name(self) -> str:
-        """``ort-cpu``, ``ort-cuda``, with ``-graph`` where CUDA graphs are on."""
-        return f"ort-{self.provider}" + ("-graph" if self.cuda_graph else "")
+        """``ort-cpu``, ``ort-cuda``, with ``-graph`` where CUDA graphs are on and ``-fp16`` where TensorRT may halve."""
+        return f"ort-{self.provider}" + ("-graph" if self.cuda_graph else "") + ("-fp16" if self.fp16 else "")
 
     def available(self) -> bool:
         """Whether the wheel has the provider and the machine its device."""
-        return not self._missing()
+        return not self.missing()
 
     @contextmanager
     def load(self, path: Path) -> Iterator[OrtSession]:
@@ -76,7 +81,7 @@ class OrtRuntime:
             RuntimeUnavailable: a GPU is required and absent; drop ``require_gpu`` or go to a machine that has one.
             ModelError: the file is no ONNX file this version can run; export it again.
         """
-        missing = self._missing()
+        missing = self.missing()
         if self.require_gpu and (missing or self.provider not in ON_GPU):
             raise RuntimeUnavailable(
                 f"a GPU is required, but {missing or f'the {self.provider} provider runs on the CPU'}",
@@ -86,7 +91,7 @@ class OrtRuntime:
         session = self._open(path, provider)
         yield OrtSession(session, dict(self._settings(provider)), self._fallback(session, missing, path), provider)
 
-    def _missing(self) -> str:
+    def missing(self) -> str:
         """Why the provider cannot run here; empty when it can. ``get_available_providers`` only lists what was compiled in."""
         wanted = PROVIDERS[self.provider]
         if wanted not in ort.get_available_providers():
@@ -101,6 +106,8 @@ class OrtRuntime:
         yield "spinning", "on" if self.spinning else "off"
         if self.cuda_graph:
             yield "cuda_graph", "on"
+        if self.fp16:
+            yield "fp16", "on"
 
     def _open(self, path: Path, provider: Provider) -> ort.InferenceSession:
         if not path.is_file():
@@ -122,9 +129,9 @@ class OrtRuntime:
         if provider == "cuda":
             chosen = [(PROVIDERS["cuda"], {"enable_cuda_graph": "1" if self.cuda_graph else "0"})]
         if provider == "tensorrt":
-            chosen.append(PROVIDERS["cuda"])
+            chosen = [(PROVIDERS["tensorrt"], self._tensorrt()), PROVIDERS["cuda"]]
         if provider in ON_GPU:
-            ort.preload_dlls()  # CUDA and cuDNN lie in torch's own wheels
+            getattr(ort, "preload_dlls", lambda: None)()  # since 1.21; CUDA and cuDNN lie in torch's own wheels
         if provider != "cpu" and not self.require_gpu:
             chosen.append(PROVIDERS["cpu"])
         try:
@@ -137,6 +144,12 @@ class OrtRuntime:
             raise ModelError(
                 f"onnxruntime {ort.__version__} cannot load {path}: {_short(error)}", hint=_cure(str(error))
             ) from error
+
+    def _tensorrt(self) -> dict[str, str]:
+        options = {"trt_fp16_enable": "1"} if self.fp16 else {}
+        if self.engines is not None:
+            options |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(self.engines)}
+        return options
 
     def _fallback(self, session: ort.InferenceSession, missing: str, path: Path) -> str:
         if missing:
@@ -211,12 +224,20 @@ class OrtSession:
             ModelError: the array does not fit the input; see ``input_shape`` and ``input_dtype``.
         """
         try:
-            return tuple(self.session.run(None, {self._input.name: array}))
+            return tuple(self.session.run(None, {self._input.name: array}, self._uncaptured()))
         except Exception as error:  # the library's exceptions share no base class
             raise ModelError(
                 f"the ONNX file does not run on {array.dtype} {list(array.shape)}: {_short(error)}",
                 hint=f"it takes {self.input_dtype} {['any' if size is None else size for size in self.input_shape]}",
             ) from error
+
+    def _uncaptured(self) -> ort.RunOptions | None:
+        """A CUDA graph is captured by the first run and replayed on its addresses: runs on other arrays stay out."""
+        if "cuda_graph" not in self.options:
+            return None
+        options = ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", "-1")
+        return options
 
     def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
         """A stopwatch-ready run; ``device`` binds input and outputs on the GPU once, so that no copy is counted."""
@@ -237,6 +258,8 @@ class OrtSession:
 
 def gpus() -> tuple[str, ...]:
     """The NVIDIA GPUs that ONNX Runtime can really use, as PCI device ids; ``get_device`` says GPU even without one."""
+    if not hasattr(ort, "get_ep_devices"):  # before 1.22 only the driver can be asked
+        return tuple(gpu.name for gpu in environment.capture().gpus)
     devices = (entry.device for entry in ort.get_ep_devices())
     found = {
         device.device_id for device in devices if device.type == ort.OrtHardwareDeviceType.GPU and device.vendor_id == NVIDIA
@@ -246,6 +269,8 @@ def gpus() -> tuple[str, ...]:
 
 def _placement(session: ort.InferenceSession) -> dict[str, int]:
     counts: Counter[str] = Counter()
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # versions before it do not tell
+        return {}
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] += len(part.get_nodes())
     return dict(counts)
