@@ -127,16 +127,17 @@ def measured(
     from compress.latency.result import Settings
     from compress_cli.progress import listening
 
-    named = arms(files)
-    facts = describe_all(named)
     settings = Settings(budget_seconds=seconds, seed=seed, image=_image(size))
     if min_rounds is not None:
         settings = replace(settings, min_rounds=min_rounds)
     providers = [part.strip() for wanted in runtime or ["cpu"] for part in wanted.split(",")]
     with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
-        wanted = cells(providers, _batches(batch), settings, threads=threads, require_gpu=require_gpu, engines=Path(engines))
+        given = (providers, _batches(batch), settings)
+        combinations = list(cells(*given, threads=threads, require_gpu=require_gpu, engines=Path(engines)))
+        named = arms(files)
+        facts = describe_all(named)
         base, *others = named.items()
-        return measure_all(base[1], dict(others), list(wanted), files=facts, listen=listen)
+        return measure_all(base[1], dict(others), combinations, files=facts, listen=listen)
 
 
 def _batches(text: str) -> list[int]:

@@ -232,7 +232,12 @@ def export_verified(
             except OSError as error:
                 raise ExportError(f"cannot write {path}: {error.strerror}", hint="remove what has that name") from error
             _sync(path.parent)
-            return replace(written, path=path, warnings=tuple(error.message for error in failures) + written.warnings), parity
+            return replace(
+                written,
+                path=path,
+                bytes=path.stat().st_size,
+                warnings=tuple(error.message for error in failures) + written.warnings,
+            ), parity
     kind = ParityError if any(isinstance(error, ParityError) for error in failures) else ExportError
     raise kind("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
 

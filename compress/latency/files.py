@@ -28,11 +28,9 @@ def describe(path: Path) -> MeasuredFile:
     try:
         proto = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's exceptions share no base class
-        raise ModelError(
-            f"{path} is no ONNX file", hint="give a file that compress export wrote, or export it again"
-        ) from error
+        raise ModelError(f"{path} is no ONNX file", hint="make an .onnx file of it with: compress export") from error
     if not proto.graph.node:
-        raise ModelError(f"{path} holds no network", hint="give one that compress export wrote")
+        raise ModelError(f"{path} holds no network", hint="make an .onnx file with: compress export")
     for name in sorted(_outside(proto)):
         if not (path.parent / name).is_file():
             raise ModelError(
