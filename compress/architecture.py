@@ -6,13 +6,15 @@ import difflib
 import importlib.util
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from compress.entrypoint import import_entrypoint, is_entrypoint
 from compress.errors import CheckpointError
@@ -35,6 +37,8 @@ _DOWNLOADS = (
 )
 _NO_INIT = ("googlenet", "inception_v3")  # their own initialisation takes half a minute and is overwritten anyway
 _LARGEST = 4_000_000_000
+_LARGEST_ARGUMENT = {"num_classes": 1_000_000}
+_OTHERWISE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class Architecture:
         if not isinstance(name, str) or not 0 < len(name) < 200:
             raise CheckpointError("the architecture has no usable name")
         for key, value in kwargs.items():
-            number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= 1_000_000
+            most = _LARGEST_ARGUMENT.get(str(key), _OTHERWISE)
+            number = isinstance(value, int | float) and math.isfinite(value) and abs(value) <= most
             if key in _DOWNLOADS or not str(key).isidentifier() or not (number or isinstance(value, str)):
                 raise CheckpointError(f"architecture {name!r}: the argument {str(key)[:40]!r} is not accepted from a file")
         return Architecture(name, kwargs)
@@ -198,12 +203,38 @@ def untrained(architecture: Architecture, zoo: Zoo, seed: int) -> nn.Module:
         ) from error
 
 
-def build(architecture: Architecture, zoo: Zoo) -> nn.Module:
+@contextmanager
+def _at_most(tensors: int | None, name: str) -> Iterator[None]:
+    """Inside, a factory that goes on making layers beyond those of the file is stopped."""
+    if tensors is None:
+        yield
+        return
+    most, made = 4 * tensors + 1000, 0  # layers may be made and replaced
+
+    def count(module: nn.Module, key: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += parameter is not None
+        if made > most:
+            raise CheckpointError(f"{name} has more than {most} parameters, the file holds {tensors} tensors")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def build(architecture: Architecture, zoo: Zoo, *, tensors: int | None = None) -> nn.Module:
     """A network that waits for its tensors, on the CPU, in evaluation mode.
 
     Parameters of the zoo's, torchvision's and timm's networks are on the meta device: initialising them takes longer than
     reading a file. Buffers are real, because some are in no state_dict. The user's own factory may do as it likes and is
     built for real.
+
+    Args:
+        architecture: what to build.
+        zoo: factories by name.
+        tensors: how many there are to be put in, where its arguments come from a file: no factory works beyond that.
 
     Raises:
         CheckpointError: the name is unknown, the factory fails or the network would be absurdly large.
@@ -211,7 +242,7 @@ def build(architecture: Architecture, zoo: Zoo) -> nn.Module:
     factory = factory_of(architecture.name, zoo)
     kwargs = dict(architecture.kwargs)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _at_most(tensors, architecture.name):
             if architecture.runs_user_code:
                 model = factory(**kwargs)
             else:

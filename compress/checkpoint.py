@@ -36,6 +36,7 @@ FORMAT = 1
 _HEADER = "compress"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _WHOLE = Plan()
+_AGAIN = "copy it again from where it was made, or name the network with --arch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +96,11 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         model = build(match.architecture, zoo)
         state, notes = _checked(match.state, model.state_dict(), path)
         model.load_state_dict(state, assign=True)
-    except CheckpointError:
-        raise
     except CompressError as error:
-        raise CheckpointError(f"{path}: {error.message}", hint=error.hint or "name the network with --arch") from error
+        if isinstance(error, CheckpointError) and error.hint:
+            raise
+        said = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise CheckpointError(said, hint=error.hint or _AGAIN) from error
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
     warnings = (*weights.warnings, *match.warnings, *notes)
@@ -118,7 +120,7 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
         )
     plan = Plan.from_json(header["plan"])
     preprocessing = None if header["preprocessing"] is None else Preprocessing.from_json(header["preprocessing"])
-    whole = build(architecture, zoo)
+    whole = build(architecture, zoo, tensors=len(weights.variants[0]))
     own = whole.state_dict()
     state = weights.variants[0]
     found = digest(state)

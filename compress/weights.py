@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError
-from compress.torchscript import read_torchscript
+from compress.pickled import Forbidden
+from compress.torchfile import Module, read_archive, read_old, scripted_tensors
 
 PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
@@ -57,10 +58,9 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> Weights:
     """
     size, head = _inspect(path)
     header: Mapping[str, str] = {}
-    if head[:2] == b"PK":
-        content: Any = _read_zip(path, size, trust_pickle)
-    elif head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL:
-        content = _torch_load(path, trust_pickle)
+    zipped = head[:2] == b"PK"
+    if zipped or (head[:1] == b"\x80" and head[1] <= pickle.HIGHEST_PROTOCOL):
+        content: Any = _read_pickled(path, size, zipped, trust_pickle)
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size:
         content, header = _read_safetensors(path)
     else:
@@ -76,6 +76,8 @@ def _inspect(path: Path) -> tuple[int, bytes]:
                 f"{path} is a folder, a file was wanted",
                 hint=f"name the file, e.g. {path / inside[0]}" if inside else "name the file that holds the weights",
             )
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise CheckpointError(f"{path} is no ordinary file", hint="copy it to a file first")
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(64)
@@ -107,26 +109,35 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
     return CheckpointError(f"{path} is damaged or truncated: {type(error).__name__}: {text}", hint="copy or download it again")
 
 
-def _read_zip(path: Path, size: int, trust_pickle: bool) -> Any:
+def _read_pickled(path: Path, size: int, zipped: bool, trust_pickle: bool) -> Any:
+    """What a file of torch.save or torch.jit.save holds, as data. Its code runs only where that does not do, and if trusted."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            names = [m.filename for m in members]
-            if not any(n.endswith("data.pkl") for n in names):
-                raise CheckpointError(
-                    f"{path} is a zip archive of {len(names)} files, not one of torch.save",
-                    hint="give the weights file; archives of images go to --data",
-                )
-            script = any("/code/" in n for n in names)
-            read = [m for m in members if not (script and "/code/" in m.filename)]
-            _refuse_bombs(path, read, size)
-            if script:
-                return _script_tensors(path, archive)
+        with path.open("rb") as file:
+            if not zipped:
+                return read_old(file, size)
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+                names = [m.filename for m in members]
+                if not any(n.endswith("data.pkl") for n in names):
+                    raise CheckpointError(
+                        f"{path} is a zip archive of {len(names)} files, not one of torch.save",
+                        hint="give the weights file; archives of images go to --data",
+                    )
+                script = any("/code/" in n for n in names)
+                _refuse_bombs(path, [m for m in members if not (script and "/code/" in m.filename)], size)
+                content = read_archive(file, archive)
+                return _script_tensors(path, content) if isinstance(content, Module) else content
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged archive fails in as many ways as it has bytes
+    except Forbidden as error:
+        if trust_pickle:
+            return _unpickle(path)
+        raise CheckpointError(
+            f"{path} pickles Python objects, not only tensors; reading it could run any code (first: {error})",
+            hint=f"if you trust whoever wrote it, add --trust-pickle; better, {SAVE_AGAIN}",
+        ) from error
+    except Exception as error:  # a damaged file fails in as many ways as it has bytes
         raise _damaged(path, error) from error
-    return _torch_load(path, trust_pickle)
 
 
 def _refuse_bombs(path: Path, members: list[zipfile.ZipInfo], size: int) -> None:
@@ -139,8 +150,8 @@ def _refuse_bombs(path: Path, members: list[zipfile.ZipInfo], size: int) -> None
         )
 
 
-def _script_tensors(path: Path, archive: zipfile.ZipFile) -> dict[str, Tensor]:
-    tensors = read_torchscript(archive)
+def _script_tensors(path: Path, root: Module) -> dict[str, Tensor]:
+    tensors = scripted_tensors(root)
     if not tensors:
         raise CheckpointError(
             f"{path} is a frozen TorchScript file: its weights have no names any more",
@@ -149,31 +160,19 @@ def _script_tensors(path: Path, archive: zipfile.ZipFile) -> dict[str, Tensor]:
     return tensors
 
 
-def _torch_load(path: Path, trust_pickle: bool) -> Any:
+def _unpickle(path: Path) -> Any:
+    """Runs whatever the file says: only for one that the user trusts."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch speaks of its own deprecations here
-            return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if "Weights only load failed" in text and "global" in text.lower():
-            names = [word.strip("`.,") for word in text.split() if word.count(".") >= 1 and word.startswith(("GLOBAL", "`"))]
-            raise CheckpointError(
-                f"{path} pickles Python objects, not only tensors; reading it could run any code{_first(names)}",
-                hint=f"if you trust whoever wrote it, add --trust-pickle; better, {SAVE_AGAIN}",
-            ) from error
-        raise _damaged(path, error) from error
+            return torch.load(path, map_location="cpu", weights_only=False)
     except ModuleNotFoundError as error:
         raise CheckpointError(
             f"{path} pickles classes of {error.name!r}, which is not installed here",
             hint=f"install it, or where the network was trained {SAVE_AGAIN}",
         ) from error
-    except Exception as error:  # hostile bytes make the unpickler fail in any way
+    except Exception as error:  # the pickle's own code
         raise _damaged(path, error) from error
-
-
-def _first(names: list[str]) -> str:
-    return f" (first: {names[0]})" if names else ""
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:

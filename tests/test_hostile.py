@@ -67,7 +67,7 @@ def test_a_malicious_torchscript_pickle_does_not_run(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/code/__torch__.py", "class A: pass")
         archive.writestr("m/data.pkl", pickle.dumps(Touch(trap)))
-    with pytest.raises(CheckpointError, match="unexpected name"):
+    with pytest.raises(CheckpointError, match="run any code"):
         load(path)
     assert not trap.exists()
 
