@@ -15,7 +15,8 @@ from compress.config import Job
 from compress.errors import CompressError, ConfigError
 
 _FILES = (  # the report first: without it nothing passes for finished
-    "report.json report.md report.schema.json answers.json latency.json model.onnx base.onnx model.safetensors plan.json "
+    "report.json report.md report.schema.json answers.json latency.json precision.json model.int8.onnx "
+    "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
     "front.json front.svg journal.jsonl inputs.json job.json".split()
 )
 
