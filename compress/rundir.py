@@ -15,9 +15,8 @@ from compress.config import Job
 from compress.errors import CompressError, ConfigError
 
 _FILES = (  # the report first: without it nothing passes for finished
-    "report.json report.md report.schema.json answers.json latency.json precision.json model.int8.onnx "
-    "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
-    "front.json front.svg journal.jsonl inputs.json job.json".split()
+    "report.json report.md report.html report.schema.json answers.json latency.json model.onnx base.onnx model.safetensors "
+    "plan.json front.json front.svg journal.jsonl inputs.json job.json".split()
 )
 
 
@@ -74,7 +73,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         if fresh:
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
-            for name in ("finetune", "csgd", "picks"):
+            for name in ("finetune", "csgd", "picks", "imported", "front"):
                 shutil.rmtree(folder / name, ignore_errors=True)
         for left in folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)

@@ -27,7 +27,11 @@ SAMPLE = Report(
         Measured("base", "test", 0.9944, 0.98, 0.998, 359),
         Measured("final", "test", 0.9721, 0.949, 0.985, 359),
     ),
-    widths=(Width("stem.0", 16, 16, "narrow"), Width("stage1.0", 32, 24), Width("stage2.0", 64, 56)),
+    widths=(
+        Width("stem.0", 16, 16, "narrow", "conv", 9216, 9216, 1024, 1024),
+        Width("stage1.0", 32, 24, "", "conv", 294_912, 221_184, 2048, 1536),
+        Width("stage2.0", 64, 56, "", "linear", 2048, 1344, 64, 56),
+    ),
     latency=(
         Latency(
             "ort-cpu", 1, 1, 49.0e-6, 42.9e-6, 60e-6, 50e-6, 1.13, 1.12, 1.14, "different", "cpu", 1.0, 0.99, 1.01, 345,
@@ -74,7 +78,7 @@ reports = st.builds(
         ),
         max_size=3,
     ).map(tuple),
-    widths=st.lists(st.builds(Width, _TEXT, _COUNT, _COUNT, _TEXT), max_size=3).map(tuple),
+    widths=st.lists(st.builds(Width, _TEXT, _COUNT, _COUNT, _TEXT, _TEXT, *[_COUNT] * 4), max_size=3).map(tuple),
     latency=st.lists(
         st.builds(
             Latency,
@@ -87,6 +91,7 @@ reports = st.builds(
             *[_NUMBER] * 3,
             _COUNT,
             _TEXTS,
+            *[_TEXT] * 2,
         ),
         max_size=2,
     ).map(tuple),
@@ -94,5 +99,6 @@ reports = st.builds(
     seconds=st.dictionaries(_TEXT, _NUMBER, max_size=3),
     digests=st.dictionaries(_TEXT, _TEXT, max_size=3),
     certificate=st.none() | st.builds(Certificate, _COUNT, _COUNT, st.floats(0, 1), st.floats(0, 1), _TEXT),
+    image=st.lists(_COUNT, max_size=3).map(tuple),
     schema=st.just(SAMPLE.schema),
 )

@@ -1,4 +1,4 @@
-"""``prune``, ``pick`` and ``report``: a run, another point of its front, and its report again."""
+"""``prune`` and ``pick``: a run, and another point of its front."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def pick(
     inputs = Inputs.of(run) if model is None else Inputs(model)
     if data is not None:
         inputs = replace(inputs, data=data)
-    network, images = inputs.open(seed_of(run))
+    network, images = inputs.open(_seed(run))
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params}
         result = pipeline.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
@@ -299,31 +299,9 @@ def pick(
     _end(result, as_json)
 
 
-def seed_of(run: Path) -> int:
+def _seed(run: Path) -> int:
     """The run's seed divided its images, too."""
     try:
         return int(json.loads((run / "job.json").read_text(encoding="utf-8"))["job"]["seed"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run") from error
-
-
-@app.command()
-@guarded()
-def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run, or its report.json.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown.")] = False,
-    as_json: o.AsJson = False,
-    debug: o.Debug = False,
-) -> None:
-    """Show a run's report again."""
-    from compress.report import store
-    from compress.report.markdown import markdown as as_markdown
-    from compress_cli.render import show
-
-    found = store.read(run)
-    if as_json:
-        typer.echo(store.to_text(found), nl=False)
-    elif markdown:
-        typer.echo(as_markdown(found), nl=False)
-    else:
-        show(out(), found, run if run.is_dir() else run.parent)

@@ -10,13 +10,15 @@ from typing import Any
 from compress import environment
 from compress.certificate import Certificate, images_needed
 from compress.config import Job
-from compress.cost import count
+from compress.cost import count, sizes_after
 from compress.data import Data
 from compress.events import Clock
+from compress.latency.document import identify
 from compress.latency.protocol import LatencyResult
 from compress.methods import METHODS
 from compress.plan import widths
 from compress.realise import Network, Realised
+from compress.report.figures import machine_of
 from compress.report.model import Latency, Measured, Report, Size, Width
 from compress.search.base import Space
 from compress.search.widths import NARROW
@@ -87,11 +89,13 @@ def build(
             "plan": done.plan.digest,
             "topology": topology.digest,
             **(data.digests if data is not None else {}),
+            **{path.name: identify(path).sha256 for path in (folder / "base.onnx", done.onnx) if path.exists()},
         },
         environment=_plain(environment.capture(threads=job.threads).to_json()),
         job=_plain(job.to_json()),
         command=command,
         certificate=certificate,
+        image=tuple(network.preprocessing.shape),
     )
 
 
@@ -110,12 +114,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def latency_of(result: LatencyResult) -> Latency:
-    """Base against pruned, as a report keeps it."""
-    ratio, interval, control = result.ratios["pruned"], result.ratios["pruned"].decisive, result.control.decisive
-    base, pruned = result.arm("base").latency, result.arm("pruned").latency
+def latency_of(result: LatencyResult, name: str = "pruned") -> Latency:
+    """Base against one arm, as a report keeps it."""
+    ratio, interval, control = result.ratios[name], result.ratios[name].decisive, result.control.decisive
+    base, pruned = result.arm("base").latency, result.arm(name).latency
     return Latency(
-        runtime=result.runtime,
+        runtime=result.runtime + (" without copies" if result.settings.transfer == "device" else ""),
         batch=result.settings.batch,
         threads=result.environment.threads or 0,
         base_p50=base.p50,
@@ -140,15 +144,21 @@ def _flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[La
     if not accuracy:
         why = "no data was given" if data is None else "the images have no labels"
         flags.append(f"accuracy was not measured: {why}; the outputs were only compared with the unpruned network's")
+    return [*flags, *speed_flags(latency)]
+
+
+def speed_flags(latency: Sequence[Latency]) -> list[str]:
+    """What is red about measurements: not faster, or not to be trusted."""
+    flags = []
     for found in latency:
+        where = machine_of(found)
         if found.high <= 1.0:
             flags.append(
-                f"{found.runtime}: slower than the unpruned network ({found.speedup:.2f}x); "
-                "try --round-to 16, or a lower --macs"
+                f"{where}: slower than the unpruned network ({found.speedup:.2f}x); try --round-to 16, or a lower --macs"
             )
         elif found.verdict != "different" or found.low <= 1.0:
-            flags.append(f"{found.runtime}: not measurably faster ({found.speedup:.2f}x, {found.verdict})")
-        flags += [f"{found.runtime}: {flag}" for flag in found.flags]
+            flags.append(f"{where}: not measurably faster ({found.speedup:.2f}x, {found.verdict})")
+        flags += [f"{where}: {flag}" for flag in found.flags]
     return flags
 
 
@@ -175,6 +185,11 @@ def _missed(job: Job, accuracy: Sequence[Measured], certificate: Certificate | N
     )
 
 
+def verdict_of(report: Report) -> str:
+    """The sentence again, from what the report holds now."""
+    return _verdict(report.latency, report.accuracy, report.speedup_macs, report.certificate)
+
+
 def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float, certificate: Certificate | None) -> str:
     """One sentence for somebody who decides."""
     if not latency:
@@ -188,7 +203,8 @@ def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised:
             if first.high <= 1
             else "not measurably faster"
         )
-        speed = f"{first.speedup:.2f}x the speed on {first.runtime} (95 % interval {first.low:.2f} to {first.high:.2f}): {word}"
+        interval = f"(95 % interval {first.low:.2f} to {first.high:.2f})"
+        speed = f"{first.speedup:.2f}x the speed on {machine_of(first)} {interval}: {word}"
         speed += f", for {promised:.2f}x fewer MACs"
     test = {a.when: a for a in accuracy if a.split == "test"}
     if "base" in test and "final" in test:
@@ -205,10 +221,17 @@ def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised:
 def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:
     _, frozen = prunable(topology, job.ignore)
     searched = {x.name for g in space.groups for x in topology.writers(g)}
+    changed = sizes_after(topology, done.plan)
     rows = []
     for name, (before, after) in widths(topology, done.plan).items():
-        note = "" if name in searched or topology.by_layer[name].depthwise else frozen.get(name, "")
+        layer = topology.by_layer[name]
+        note = "" if name in searched or layer.depthwise else frozen.get(name, "")
         if before != after and after % job.round_to:
             note = f"not a multiple of {job.round_to}"
-        rows.append(Width(name, before, after, note))
+        weight = topology.tensors[layer.weight]
+        kept = changed.get(layer.weight, weight.shape)
+        macs = weight.sites * math.prod(weight.shape), weight.sites * math.prod(kept)
+        written = weight.sites if layer.kind != "conv_transpose" else 0  # there sites are places of the input
+        kind = "depthwise" if layer.depthwise else layer.kind
+        rows.append(Width(name, before, after, note, kind, macs[0], macs[1], written * before, written * after))
     return tuple(rows)

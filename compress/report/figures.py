@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compress.certificate import Certificate
@@ -122,7 +123,7 @@ def expected(report: Report) -> str:
     if not report.latency:
         return f"{promise}; latency was not measured"
     return "; ".join(
-        [promise, *(f"{x.runtime} measured {times(x.low, x.speedup, x.high)} (batch {x.batch})" for x in report.latency)]
+        [promise, *(f"{machine_of(x)} measured {times(x.low, x.speedup, x.high)} (batch {x.batch})" for x in report.latency)]
     )
 
 
@@ -142,3 +143,30 @@ def changed(report: Report) -> tuple[Width, ...]:
 
 def _digits(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+
+
+def efficiency(promised: float, measured: float) -> float | None:
+    """How much of the speed-up that the MACs promise arrived; None where they promise next to nothing.
+
+    (measured speed-up - 1) / (MACs speed-up - 1): 1 is all of it, 0 none, below 0 is slower.
+    """
+    return (measured - 1) / (promised - 1) if promised > 1.01 else None
+
+
+def machine_of(latency: Latency) -> str:
+    """``ort-cpu`` here, ``ort-cuda on NVIDIA L4, model-fp16.onnx`` elsewhere."""
+    where = f"{latency.runtime} on {latency.machine}" if latency.machine else latency.runtime
+    return f"{where}, {latency.file}" if latency.file else where
+
+
+def plain(value: object) -> str:
+    """Any setting or fact on one line."""
+    if value is None:
+        return NONE
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {plain(v)}" for k, v in value.items()) or NONE
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(v) for v in value) or NONE
+    return str(value)

@@ -13,7 +13,9 @@ from compress.report.figures import (
     duration,
     expected,
     judged,
+    machine_of,
     percent,
+    plain,
     sizes,
     times,
 )
@@ -28,39 +30,40 @@ def markdown(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"# {_text(report.name)}"
+    yield f"# {text_of(report.name)}"
     yield ""
-    yield f"**{_text(report.verdict)}**"
+    yield f"**{text_of(report.verdict)}**"
     yield ""
     for warning in report.warnings:
-        yield f"> ⚠️ **{_text(warning)}**"
+        yield f"> ⚠️ **{text_of(warning)}**"
         yield ">"
     yield ""
     yield (
-        f"{_text(report.architecture)} pruned by {_text(report.method)}, asked for {_text(report.target)}, "
-        f"reached {percent(report.reached)}. Images: {_text(report.data)}."
+        f"{text_of(report.architecture)} pruned by {text_of(report.method)}, asked for {text_of(report.target)}, "
+        f"reached {percent(report.reached)}. Images: {text_of(report.data)}."
     )
     yield ""
-    yield f"{_text(expected(report))}."
+    yield f"{text_of(expected(report))}."
     yield ""
-    yield from _table(("", "before", "after", ""), [(r.name, r.before, r.after, r.ratio) for r in sizes(report)])
+    yield from table_lines(("", "before", "after", ""), [(r.name, r.before, r.after, r.ratio) for r in sizes(report)])
     yield from _section("Accuracy")
     if report.accuracy:
-        yield from _table(("top-1 (95 % interval)", judged(report, "validation"), judged(report, "test")), accuracies(report))
+        head = ("top-1 (95 % interval)", judged(report, "validation"), judged(report, "test"))
+        yield from table_lines(head, accuracies(report))
     else:
         yield "Not measured."
         yield ""
     if report.certificate is not None:
-        yield f"Certificate: {_text(certified(report.certificate))}."
+        yield f"Certificate: {text_of(certified(report.certificate))}."
         yield ""
     yield from _section("Latency")
     if report.latency:
-        head = ("runtime", "batch", "threads", "before p50 / p90", "after p50 / p90", "verdict", "same file twice")
-        yield from _table(
-            head,
+        columns = ("runtime", "batch", "threads", "before p50 / p90", "after p50 / p90", "verdict", "same file twice")
+        yield from table_lines(
+            columns,
             [
                 (
-                    f"{x.runtime}, {x.rounds} rounds by {x.clock} time",
+                    f"{machine_of(x)}, {x.rounds} rounds by {x.clock} time",
                     str(x.batch),
                     str(x.threads),
                     f"{duration(x.base_p50)} / {duration(x.base_p90)}",
@@ -71,8 +74,8 @@ def _lines(report: Report) -> Iterator[str]:
                 for x in report.latency
             ],
         )
-        for flag in dict.fromkeys(f"{x.runtime}: {f}" for x in report.latency for f in x.flags):
-            yield f"- {_text(flag)}"
+        for flag in dict.fromkeys(f"{machine_of(x)}: {f}" for x in report.latency for f in x.flags):
+            yield f"- {text_of(flag)}"
         yield ""
     else:
         yield "Not measured."
@@ -80,7 +83,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section("Widths")
     yield f"{len(changed(report))} of {len(report.widths)} layers lost channels."
     yield ""
-    yield from _table(
+    yield from table_lines(
         ("layer", "before", "after", "note"), [(w.layer, str(w.before), str(w.after), w.note) for w in report.widths]
     )
     yield from _section("Proof")
@@ -91,20 +94,20 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _facts("Search", report.search)
     yield from _facts("Time", {name: duration(seconds) for name, seconds in report.seconds.items()})
     for note in report.notes:
-        yield f"- {_text(note)}"
+        yield f"- {text_of(note)}"
     yield ""
     if report.command:
         yield "```"
         yield report.command
         yield "```"
         yield ""
-    yield from _table(("setting", "value"), [(k, _value(v)) for k, v in report.job.items()])
+    yield from table_lines(("setting", "value"), [(k, plain(v)) for k, v in report.job.items()])
     yield from _section("Machine and versions")
-    yield from _table(("", ""), [(k, _value(v)) for k, v in report.environment.items()])
+    yield from table_lines(("", ""), [(k, plain(v)) for k, v in report.environment.items()])
     yield from _section("Digests")
-    yield from _table(("of", "digest"), [(k, f"`{v}`") for k, v in report.digests.items()])
+    yield from table_lines(("of", "digest"), [(k, f"`{v}`") for k, v in report.digests.items()])
     yield from _section("Cite")
-    yield f"{_text(report.citation)}"
+    yield f"{text_of(report.citation)}"
     yield ""
     yield _REPOSITORY_LINE
 
@@ -114,10 +117,11 @@ def _section(title: str) -> tuple[str, str]:
 
 
 def _facts(title: str, facts: Mapping[str, object]) -> Iterator[str]:
-    yield f"- {title}: " + ("; ".join(f"{k} {_value(v)}" for k, v in facts.items()) or NONE)
+    yield f"- {title}: " + ("; ".join(f"{k} {plain(v)}" for k, v in facts.items()) or NONE)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table, and an empty line."""
     yield "| " + " | ".join(_cell(c) for c in head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
@@ -126,21 +130,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return _text(text).replace("|", "\\|")
+    return text_of(text).replace("|", "\\|")
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
     """One line: names come from files and may hold anything."""
     return " ".join(str(text).split()).replace("<", "&lt;")
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_value(v)}" for k, v in value.items()) or NONE
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(v) for v in value) or NONE
-    return str(value)

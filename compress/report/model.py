@@ -49,12 +49,29 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Width:
-    """A layer's output channels before and after; ``note`` says why it was left alone or not aligned."""
+    """A layer before and after.
+
+    Attributes:
+        layer: its module's name.
+        before: output channels.
+        after: output channels.
+        note: why it was left alone or not aligned.
+        kind: ``conv``, ``depthwise``, ``conv_transpose`` or ``linear``; empty where unknown.
+        macs_before: multiply-accumulates of one image.
+        macs_after: the same of the pruned layer.
+        activations_before: numbers that one image makes it write; 0 where unknown.
+        activations_after: the same of the pruned layer.
+    """
 
     layer: str
     before: int
     after: int
     note: str = ""
+    kind: str = ""
+    macs_before: int = 0
+    macs_after: int = 0
+    activations_before: int = 0
+    activations_after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +96,8 @@ class Latency:
         control_high: upper end.
         rounds: paired rounds.
         flags: what makes the figures doubtful.
+        machine: the processor or card, where it is not the run's own machine; its figures were imported.
+        file: the pruned network's file, where that is not ``model.onnx``: another precision of it.
     """
 
     runtime: str
@@ -98,6 +117,8 @@ class Latency:
     control_high: float
     rounds: int
     flags: tuple[str, ...] = ()
+    machine: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +149,7 @@ class Report:
         environment: the machine and the versions.
         job: the resolved job.
         command: how to run it again.
+        image: shape (c, h, w) of one input; empty where unknown.
         certificate: how much accuracy can have been lost, shown without labels; None where no image was left to ask.
     """
 
@@ -155,6 +177,7 @@ class Report:
     job: Mapping[str, Any]
     command: str = ""
     certificate: Certificate | None = None
+    image: tuple[int, ...] = ()
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -172,6 +195,7 @@ class Report:
         fields["latency"] = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in fields["latency"])
         held = fields.get("certificate")
         fields["certificate"] = None if held is None else Certificate(**held)
+        fields["image"] = tuple(fields.get("image", ()))
         fields["warnings"], fields["notes"] = tuple(fields["warnings"]), tuple(fields["notes"])
         return Report(**fields)
 

@@ -1,4 +1,4 @@
-"""A report in a folder: JSON with its schema, Markdown beside it; each file appears whole or not at all."""
+"""A report in a folder: JSON with its schema, Markdown and a page beside it; each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,19 +14,37 @@ from compress.report.markdown import markdown
 from compress.report.model import Report
 from compress.rundir import write as place
 
-JSON, MARKDOWN, JSON_SCHEMA = "report.json", "report.md", "report.schema.json"
+JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.json", "report.html"
 
 
 def write(report: Report, folder: Path) -> None:
-    """Writes ``report.json``, ``report.schema.json`` and ``report.md`` into a folder that exists.
+    """Writes ``report.json``, its schema, ``report.md`` and ``report.html`` into a folder that exists.
+
+    The page shows what lies beside the report as well: raw samples, the front (``compress.report.evidence``).
 
     Raises:
         CompressError: a file cannot be written; what was there before is still whole.
     """
     place(folder / JSON_SCHEMA, json.dumps(schema(), indent=2) + "\n")
     place(folder / MARKDOWN, markdown(report))
+    place(folder / HTML, page_of(report, folder))
     # Last: who finds it finds the others too.
     place(folder / JSON, to_text(report))
+
+
+def page_of(report: Report, folder: Path) -> str:
+    """The report as one HTML file, with everything that its folder holds."""
+    from compress.report import evidence, html, spreadsheet
+
+    files = [
+        html.Download(JSON, "Report (JSON)", to_text(report).encode()),
+        html.Download("timm.csv", "CSV, timm's columns", spreadsheet.timm_csv({report.name: report}).encode(), "text/csv"),
+        html.Download("summary.md", "Markdown", markdown(report).encode(), "text/markdown"),
+    ]
+    samples = folder / evidence.LATENCY
+    if samples.exists():
+        files.append(html.Download(evidence.LATENCY, "Raw samples (JSON)", samples.read_bytes()))
+    return html.page(report, evidence.read(folder), files)
 
 
 def to_text(report: Report) -> str:

@@ -1,0 +1,147 @@
+"""``report``: a run's report again, in any form, several runs beside each other, and what other machines measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from compress_cli import options as o
+from compress_cli.door import UsageError, err, guarded, out
+
+if TYPE_CHECKING:
+    from compress.report.model import Report
+
+app = typer.Typer()
+_FORMS = {".md": "markdown", ".csv": "csv", ".html": "html", ".json": "json"}
+
+
+@app.command()
+@guarded()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
+    markdown: Annotated[bool, typer.Option("--markdown", help="As Markdown, for a pull request.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="As CSV with timm's column names.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="As one offline page; a single run's goes into its folder.")] = False,
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option("--import", metavar="RESULT.json", help="Take in what a bench kit measured elsewhere; repeatable."),
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write there; .html, .md, .csv or .json says the form.")
+    ] = None,
+    as_json: o.AsJson = False,
+    debug: o.Debug = False,
+) -> None:
+    """Show a run's report again, or compare several runs."""
+    from compress.report import store
+    from compress_cli.render import show
+
+    form = _form({"markdown": markdown, "csv": csv, "html": html, "json": as_json}, target)
+    for file in imported or []:
+        _take_in(runs, file)
+    found = {name: store.read(path) for name, path in zip(_names(runs), runs, strict=True)}
+    if form == "html" and target is None:
+        if len(runs) > 1:
+            raise UsageError("where does the page of several runs go?", hint="add --out comparison.html")
+        target = _folder(runs[0]) / store.HTML
+    if form:
+        _give(_text(form, found, runs), target)
+    elif len(runs) == 1:
+        show(out(), next(iter(found.values())), _folder(runs[0]))
+    else:
+        _compare(found)
+
+
+def _form(wanted: dict[str, bool], target: Path | None) -> str:
+    """What was asked for: by a flag, or by the file's ending."""
+    chosen = [name for name, on in wanted.items() if on]
+    if len(chosen) > 1:
+        raise UsageError(f"--{' and --'.join(chosen)} are given, one form is wanted", hint="leave out all but one of them")
+    if chosen or target is None:
+        return chosen[0] if chosen else ""
+    form = _FORMS.get(target.suffix)
+    if form is None:
+        raise UsageError(f"--out {target}: the form cannot be told", hint=f"an ending of {', '.join(_FORMS)}")
+    return form
+
+
+def _folder(run: Path) -> Path:
+    return run if run.is_dir() else run.parent
+
+
+def _names(runs: list[Path]) -> list[str]:
+    """The shortest ends of the paths that tell the runs apart."""
+    folders = [_folder(run).absolute().parts for run in runs]
+    for length in range(1, max(map(len, folders)) + 1):
+        names = ["/".join(parts[-length:]) for parts in folders]
+        if len(set(names)) == len(names):
+            return names
+    raise UsageError("the same run is given twice", hint="give every run once")
+
+
+def _text(form: str, found: dict[str, Report], runs: list[Path]) -> str:
+    from compress.report import html, spreadsheet, store
+    from compress.report.markdown import markdown
+    from compress.report.runs import markdown as side_by_side
+
+    only = next(iter(found.values())) if len(found) == 1 else None
+    match form:
+        case "csv":
+            return spreadsheet.timm_csv(found)
+        case "html":
+            return html.runs_page(found) if only is None else store.page_of(only, _folder(runs[0]))
+        case "markdown":
+            return side_by_side(found) if only is None else markdown(only)
+        case _:
+            return store.to_text(only) if only is not None else _all(found)
+
+
+def _all(found: dict[str, Report]) -> str:
+    """A list of reports, each as its schema has it."""
+    from compress.report.store import to_text
+
+    return json.dumps([json.loads(to_text(r)) for r in found.values()], indent=2) + "\n"
+
+
+def _give(text: str, target: Path | None) -> None:
+    from compress.rundir import write
+
+    if target is None:
+        typer.echo(text, nl=False)
+        return
+    write(target, text)
+    err().print(f"[dim]written[/] {escape(str(target))}", soft_wrap=True)
+
+
+def _compare(found: dict[str, Report]) -> None:
+    from compress.report import runs as beside
+
+    made = beside.table(found)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in made.head:
+        table.add_column(escape(column.name), justify="right" if column.number else "left")
+    for row in made.rows:
+        table.add_row(*(escape(cell.text) for cell in row))
+    console = out()
+    console.print(table)
+    for name, one in found.items():
+        for warning in one.warnings:
+            console.print(f"[bold red]! {escape(f'{name}: {warning}')}[/]", soft_wrap=True)
+    for note in beside.differences(found):
+        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+
+
+def _take_in(runs: list[Path], file: Path) -> None:
+    from compress.report.imported import take_in
+
+    if len(runs) != 1:
+        raise UsageError("--import belongs to one run", hint="compress report RUN --import RESULT.json")
+    console = err()
+    for said in take_in(_folder(runs[0]), file):
+        console.print(f"[dim]imported[/] {escape(said)}", soft_wrap=True)

@@ -1,0 +1,356 @@
+"""The report as one page that needs nothing else: no network, no other file, and no script for anything but sorting a table.
+
+Names come from files and may hold anything: every text is escaped, plots are made of text nodes, and the page's policy forbids
+scripts that are not its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from compress.report import charts, runs, spreadsheet, tables
+from compress.report.evidence import Clocked, Evidence
+from compress.report.figures import (
+    NONE,
+    byte_size,
+    certified,
+    changed,
+    duration,
+    efficiency,
+    machine_of,
+    number,
+    percent,
+    plain,
+    times,
+)
+from compress.report.model import Latency, Report
+from compress.report.svg import inline
+
+_PARTS = Path(__file__).parent / "page"
+_FACTOR = re.compile(r"(\d)x\b")
+_MOST_SAMPLED = 4
+"""Comparisons whose samples are drawn."""
+
+FLAGS = (
+    ("parity", "Parity inconclusive", ("parity",)),
+    ("fallback", "Fallback", ("fallback", "not available here")),
+    ("slower", "Slower", ("slower than the unpruned",)),
+    ("speed", "Not faster", ("not measurably faster",)),
+    ("accuracy", "Accuracy", ("accuracy", "points", "certifies")),
+    ("noise", "Noisy", ("noisy", "contended", "unsettled", "throttled", "quota", "few rounds")),
+)
+"""Kinds of red flags, most serious first: key, what the page calls them, words that tell them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """One red flag."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing and what is said above it."""
+
+    title: str
+    about: str
+    svg: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One of the few large figures."""
+
+    name: str
+    value: str
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file inside the page."""
+
+    name: str
+    label: str
+    content: bytes
+    kind: str = "application/json"
+
+    @property
+    def uri(self) -> str:
+        """The whole file as an address."""
+        return f"data:{self.kind};base64,{base64.b64encode(self.content).decode()}"
+
+    @property
+    def size(self) -> str:
+        """For people."""
+        return byte_size(len(self.content))
+
+
+def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ()) -> str:
+    """The page of one run.
+
+    Args:
+        report: of the run.
+        evidence: what lies beside it; parts that are missing are left out.
+        downloads: files to carry along.
+    """
+    flags = flags_of(report)
+    word, good = status(report)
+    shown: dict[str, Any] = {
+        "title": f"{report.name}: {word.lower()}",
+        "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {_typeset(report.target)}, "
+        f"reached {percent(report.reached, 1)} · {report.data}",
+        "name": report.name,
+        "tone": "good" if good and not flags else "bad",
+        "flags": flags,
+        "word": word,
+        "verdict": _typeset(report.verdict),
+        "tiles": tuple(_tiles(report)),
+        "certificate": "" if report.certificate is None else certified(report.certificate),
+        "parity": _pairs({k: v for k, v in report.parity.items() if k != "message"}),
+        "guard": _pairs(report.guard),
+        "environment": _pairs(report.environment),
+        "digests": _pairs(report.digests),
+        "search": _pairs(report.search),
+        "seconds": tuple((k, duration(v)) for k, v in report.seconds.items()),
+        "job": _pairs(report.job),
+        "command": report.command,
+        "citation": report.citation,
+        "notes": (*report.notes, *evidence.damaged),
+        "downloads": downloads,
+        **_accuracy(report),
+        **_latency(report, evidence.latency),
+        **_layers(report),
+        **_front(evidence),
+    }
+    return _render("run.html.j2", shown)
+
+
+def runs_page(reports: Mapping[str, Report]) -> str:
+    """The page of several runs beside each other.
+
+    Args:
+        reports: name of the run -> its report.
+    """
+    flags = [Flag(kind.label, f"{name}: {kind.text}") for name, r in reports.items() for kind in flags_of(r)]
+    rows = [(name, r.speedup_macs, r.latency[0]) for name, r in reports.items() if r.latency]
+    plots = []
+    if rows:
+        told = "; ".join(f"{name}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for name, p, x in rows)
+        svg = _draw(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told)
+        plots.append(Plot("Promised and measured", "By the first runtime of each run.", svg))
+    dots = runs.dots(reports)
+    if dots:
+        told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {d.y[1]:.2f} %" for d in dots)
+        draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", "top-1, test, % (95 % interval)")
+        svg = _draw(draw, "plot-runs", "Test accuracy against measured speed-up", told)
+        plots.append(Plot("Accuracy against speed", "Up and to the right is better.", svg))
+    shown = {
+        "title": f"{len(reports)} runs compared",
+        "eyebrow": " · ".join(dict.fromkeys(r.architecture for r in reports.values())),
+        "name": f"{len(reports)} runs compared",
+        "tone": "bad" if flags else "good",
+        "flags": flags,
+        "verdicts": tuple((name, _typeset(r.verdict), *status(r)) for name, r in reports.items()),
+        "runs": runs.table(reports),
+        "plots": plots,
+        "notes": runs.differences(reports),
+        "downloads": (Download("timm.csv", "CSV, timm's columns", spreadsheet.timm_csv(reports).encode(), "text/csv"),),
+    }
+    return _render("runs.html.j2", shown)
+
+
+def _typeset(text: str) -> str:
+    """A terminal's signs as a page has them."""
+    return _FACTOR.sub(r"\1×", text).replace(" -> ", " → ").replace("<=", "≤").replace(" %", "\u00a0%")
+
+
+def flags_of(report: Report) -> tuple[Flag, ...]:
+    """The red flags, most serious first, each with a word for what it is."""
+    kinds = [_kind(text) for text in report.warnings]
+    order = sorted(range(len(kinds)), key=lambda i: (kinds[i][0], i))
+    return tuple(Flag(kinds[i][1], report.warnings[i]) for i in order)
+
+
+def _kind(text: str) -> tuple[int, str]:
+    low = text.lower()
+    for place, (_, label, words) in enumerate(FLAGS):
+        if any(word in low for word in words):
+            return place, label
+    return len(FLAGS), "Warning"
+
+
+def status(report: Report) -> tuple[str, bool]:
+    """One word for the first measurement, and whether it is good news."""
+    if not report.latency:
+        return "Latency not measured", False
+    first = report.latency[0]
+    if first.verdict == "different" and first.low > 1:
+        return "Faster", True
+    return ("Slower", False) if first.high <= 1 else ("Not measurably faster", False)
+
+
+def _tiles(report: Report) -> Iterator[Tile]:
+    promised = report.speedup_macs
+    if report.latency:
+        first = report.latency[0]
+        interval = f"95 % interval {first.low:.2f} to {first.high:.2f}; {_conditions(first)}"
+        yield Tile("Measured speed-up", f"{first.speedup:.2f}×", interval)
+        share = efficiency(promised, first.speedup)
+        about = f"of the speed-up that {promised:.2f}× fewer MACs promise arrived"
+        yield Tile("Efficiency", NONE if share is None else percent(share, 0), about)
+    before, after = (report.measured(when, "test") for when in ("base", "final"))
+    if before is not None and after is not None:
+        points = 100 * (after.top1 - before.top1)
+        interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
+        about = f"{points:+.2f} points from {percent(before.top1)}; {interval}"
+        yield Tile("Top-1, test", percent(after.top1), about)
+    else:
+        yield Tile("Top-1", "not measured", "no labelled images")
+    old, new = report.before, report.after
+    for name, before_, after_ in (("MACs", old.macs, new.macs), ("Parameters", old.params, new.params)):
+        divided = f"÷ {before_ / after_:.2f}" if before_ > 0 and after_ > 0 else NONE
+        yield Tile(name, divided, f"{number(before_)} → {number(after_)}")
+    if new.onnx_bytes:
+        yield Tile("ONNX file", byte_size(new.onnx_bytes), f"from {byte_size(old.onnx_bytes)}")
+
+
+def _conditions(x: Latency) -> str:
+    threads = f", {x.threads} thread{'s' * (x.threads != 1)}" if x.threads else ""
+    return f"{machine_of(x)}, batch {x.batch}{threads}"
+
+
+def _accuracy(report: Report) -> dict[str, Any]:
+    if not report.accuracy:
+        return {"accuracy": None, "no_accuracy": "The pruned outputs were only compared with the unpruned network's."}
+    told = "; ".join(f"{a.when} ({a.split}) {percent(a.top1)}" for a in report.accuracy)
+    svg = _draw(partial(charts.accuracies, report.accuracy), "plot-accuracy", "Top-1 accuracy after every step", told)
+    about = "A dot is the share of images that are right, the line its 95 % interval."
+    return {"accuracy": tables.accuracy_table(report), "accuracy_plot": Plot("Where accuracy went and came back", about, svg)}
+
+
+def _latency(report: Report, clocked: Sequence[Clocked]) -> dict[str, Any]:
+    promised = report.speedup_macs
+    if not report.latency:
+        return {"dumbbells": None, "latency_sentence": f"The MACs promise {promised:.2f}×; nothing was clocked."}
+    first = report.latency[0]
+    share = efficiency(promised, first.speedup)
+    sentence = f"The MACs promise {promised:.2f}×; {machine_of(first)} measured {times(first.low, first.speedup, first.high)}."
+    if share is not None:
+        sentence += f" Efficiency {percent(share, 0)}: that much of the promised speed-up arrived."
+    rows = [(f"{machine_of(x)}, batch {x.batch}", promised, x) for x in report.latency]
+    told = "; ".join(f"{label}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for label, p, x in rows)
+    svg = _draw(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
+    return {
+        "latency_sentence": sentence,
+        "dumbbells": Plot("Promised and measured", "The distance between the dots is what the MACs do not tell.", svg),
+        "ratios": tables.ratio_table(report),
+        "arms": tables.arm_table(report, clocked),
+        "samples": tuple(_samples(i, c) for i, c in enumerate(clocked[:_MOST_SAMPLED])),
+        "grid": tables.grid_table(report),
+    }
+
+
+def _samples(index: int, clocked: Clocked) -> dict[str, Any]:
+    """The raw samples of one comparison, drawn twice; by the clock that decided."""
+    result = clocked.result
+    where = f"{result.runtime} on {clocked.machine}" if clocked.machine else result.runtime
+    name, decided = next(iter(result.ratios.items()))
+    clock, interval = decided.decided_by, decided.decisive
+    arms = {arm.name: arm.cpu if clock == "cpu" else arm.wall for arm in result.arms}
+    base, again, other = arms["base"], arms["base again"], arms[name]
+    repeats = result.arms[0].inner_repeats
+    mean = f", each the mean of {repeats} runs" if repeats > 1 else ""
+    medians = "; ".join(f"{arm.name} {duration(arm.latency.p50)}" for arm in result.arms)
+    spread = _draw(
+        partial(charts.distribution, {n: arms[n] for n in ("base", "base again", name)}),
+        f"plot-samples-{index}",
+        f"Distribution of the samples on {where}",
+        f"Medians of the wall time: {medians}",
+    )
+    strip = _draw(
+        partial(
+            charts.rounds,
+            name,
+            [b / o for b, o in zip(base, other, strict=True)],
+            [b / a for b, a in zip(base, again, strict=True)],
+            interval.low,
+            interval.ratio,
+            interval.high,
+        ),
+        f"plot-rounds-{index}",
+        f"Ratio of every round on {where}",
+        f"Base over {name}: median {times(interval.low, interval.ratio, interval.high)} over {result.rounds} rounds",
+    )
+    clock_words = "CPU time of the thread" if clock == "cpu" else "wall time"
+    slow = "the slowest hundredth is in the last bar"
+    return {
+        "title": f"{where}, batch {result.settings.batch}: raw samples",
+        "about": f"{result.rounds:,} rounds, every file once a round in random order{mean}; the verdict is by {clock_words}; "
+        f"stopped by {result.stopped_by} after {duration(result.seconds)}.",
+        "distribution": Plot("Distribution", f"{clock_words[0].upper()}{clock_words[1:]} a run; {slow}.", spread),
+        "rounds": Plot("Round by round", "Blue band: the 95 % interval of the ratio. Grey: the base against itself.", strip),
+    }
+
+
+def _layers(report: Report) -> dict[str, Any]:
+    cut = changed(report)
+    told = ", ".join(f"{w.layer} {w.before} to {w.after}" for w in cut[:60]) or "no layer lost channels"
+    svg = _draw(partial(charts.staircase, report.widths), "plot-staircase", "Channels per layer, before and after", told)
+    lost, total = sum(w.before - w.after for w in report.widths), sum(w.before for w in report.widths)
+    return {
+        "layers_sentence": f"{len(cut)} of {len(report.widths)} layers lost channels, {lost:,} of {total:,} in all.",
+        "staircase": Plot("Channel staircase", "Forward order from left to right.", svg),
+        "layers": tables.layer_table(report.widths, {}, {}),
+        "layer_notes": (),
+    }
+
+
+def _front(evidence: Evidence) -> dict[str, Any]:
+    if evidence.front is None:
+        return {"front": None, "front_latency": None}
+    points, chosen, knee = (evidence.front[k] for k in ("points", "chosen", "knee"))
+    told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
+    svg = _draw(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
+    about = "Every dot is a network that compress pick makes real; its error is before recovery."
+    return {
+        "front": Plot("Pareto front of the search", about, svg),
+        "front_table": tables.front_table(points, chosen, knee),
+        "front_latency": None,
+        "front_sentence": f"{len(points)} networks, none of which another one beats in both MACs and error.",
+    }
+
+
+def _draw(draw: Any, name: str, title: str, description: str) -> Markup:
+    return Markup(inline(draw, name, title, description))
+
+
+def _pairs(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((str(k).replace("_", " "), plain(v)) for k, v in facts.items())
+
+
+def _render(template: str, shown: Mapping[str, Any]) -> str:
+    script = (_PARTS / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = (_PARTS / "style.css").read_text(encoding="utf-8")
+    fixed = {"script": Markup(script), "style": Markup(style), "script_hash": f"sha256-{digest}"}
+    return _templates().get_template(template).render(**fixed, **shown)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(_PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )

@@ -1,0 +1,81 @@
+"""Measurements from other machines, taken into a run: only of the very files that the run made."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from compress import rundir
+from compress.errors import ConfigError
+from compress.latency.document import Measurement, identify, read
+from compress.report import store
+from compress.report.build import latency_of, speed_flags, verdict_of
+from compress.report.evidence import IMPORTED, machine_name
+from compress.report.figures import clocked, machine_of
+from compress.report.model import Latency, Report
+
+BASE, MODEL = "base.onnx", "model.onnx"
+
+
+def take_in(folder: Path, file: Path) -> tuple[str, ...]:
+    """Puts a measurement beside a run's own and writes the report again.
+
+    Args:
+        folder: of the run.
+        file: what a bench kit wrote.
+
+    Returns:
+        One sentence per comparison.
+
+    Raises:
+        ConfigError: it is no measurement, or one of other files than the run's.
+    """
+    report, found = store.read(folder), read(file)
+    names = _names(folder, report, found, file)
+    added = tuple(_latencies(found, names))
+    if not added:
+        raise ConfigError(f"{file} compares nothing with {folder / BASE}", hint=f"compress bench-kit {folder} --out kit.zip")
+    text = file.read_bytes()
+    place = folder / IMPORTED
+    place.mkdir(exist_ok=True)
+    rundir.write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
+    new = {_key(x) for x in added}
+    latency = (*(x for x in report.latency if _key(x) not in new), *added)
+    flags = tuple(dict.fromkeys([*report.warnings, *speed_flags(added)]))
+    notes = tuple(dict.fromkeys([*report.notes, *(f"not measured on the other machine: {s}" for s in found.skipped)]))
+    report = replace(report, latency=latency, warnings=flags, notes=notes)
+    store.write(replace(report, verdict=verdict_of(report)), folder)
+    return tuple(f"{machine_of(x)}, batch {x.batch}: {clocked(x)}" for x in added)
+
+
+def _names(folder: Path, report: Report, found: Measurement, file: Path) -> dict[str, str]:
+    """Arm -> which of the run's files it was, by digest."""
+    known = {report.digests[name]: name for name in (BASE, MODEL) if name in report.digests}
+    known |= {identify(path).sha256: path.name for path in sorted(folder.glob("*.onnx"))}
+    names = {}
+    for arm, facts in found.files.items():
+        if facts.sha256 not in known:
+            raise ConfigError(
+                f"{file}: {arm} was measured with a file of SHA-256 {facts.sha256[:16]}..., which {folder} does not have",
+                hint=f"make the kit of this run: compress bench-kit {folder} --out kit.zip",
+            )
+        names[arm] = known[facts.sha256]
+    if names.get("base") != BASE:
+        raise ConfigError(
+            f"{file}: the base was {names.get('base')}, {BASE} is wanted", hint=f"compress bench-kit {folder} --out kit.zip"
+        )
+    return names
+
+
+def _latencies(found: Measurement, names: dict[str, str]) -> list[Latency]:
+    made = []
+    for result in found.results:
+        for arm in result.ratios:
+            file = "" if names[arm] == MODEL else names[arm]
+            made.append(replace(latency_of(result, arm), machine=machine_name(result), file=file))
+    return made
+
+
+def _key(x: Latency) -> tuple[object, ...]:
+    return x.machine, x.runtime, x.batch, x.threads, x.file

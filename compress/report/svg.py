@@ -1,0 +1,154 @@
+"""Figures for the page: matplotlib's SVG as an element of the document.
+
+The colours are the page's own (``var(--pruned)``), so one drawing serves light, dark and paper; text stays text, in the page's
+font; every identifier gets the figure's name in front, because a document has each of them once.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#0a0001", "#0a0002", "#0a0003"
+BASE, PRUNED, CONTROL = "#0a0004", "#0a0005", "#0a0006"
+GOOD, BAD, TEST = "#0a0007", "#0a0008", "#0a0009"
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    RULE: "--rule",
+    BASE: "--base",
+    PRUNED: "--pruned",
+    CONTROL: "--control",
+    GOOD: "--good",
+    BAD: "--bad",
+    TEST: "--test",
+}
+"""Colours that nobody would draw with stand for the page's variables until the drawing is text."""
+
+_SPACE = "http://www.w3.org/2000/svg"
+_LINK = "{http://www.w3.org/1999/xlink}href"
+_DECIMALS = re.compile(r"-?\d+\.\d{3,}")
+_UNREADABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+NARROW, WIDE = 4.5, 10.4
+"""Inches, of 72 units each: the narrow ones fit a phone as they are and a desktop's column half as large again."""
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Matplotlib, set for the page; names of files are no formulas."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    settings: Any = {
+        "svg.hashsalt": "compress",
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 9.5,
+        "text.parse_math": False,
+        "text.color": INK,
+        "axes.labelcolor": MUTED,
+        "axes.edgecolor": RULE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.unicode_minus": True,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "xtick.color": RULE,
+        "ytick.color": RULE,
+        "xtick.labelcolor": MUTED,
+        "ytick.labelcolor": MUTED,
+        "figure.facecolor": "none",
+        "legend.frameon": False,
+        "legend.fontsize": "medium",
+        "legend.labelcolor": INK,
+        "path.simplify": False,
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a name's letter that the measuring font lacks; the browser has its own fonts
+        yield
+
+
+def figure(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
+    """An empty figure and its axes; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(width, height), layout="constrained")
+    return made, made.subplots(**grid)
+
+
+def bare(axes: Axes, *, grid: str = "both") -> None:
+    """No tick marks, few numbers, and a grid along one axis only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.tick_params(length=0)
+    for side in (axes.xaxis, axes.yaxis):
+        locator = side.get_major_locator()
+        if isinstance(locator, MaxNLocator):
+            locator.set_params(nbins=6)
+    axes.grid(visible=False)
+    if grid != "none":
+        axes.grid(visible=True, axis=grid)  # type: ignore[arg-type]
+
+
+def clean(text: str, most: int = 60) -> str:
+    """One line of characters that an XML document may hold."""
+    line = " ".join(_UNREADABLE.sub("\ufffd", str(text)).split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def inline(draw: Callable[[], Figure], name: str, title: str, description: str) -> str:
+    """A figure as an ``<svg>`` element that says what it shows.
+
+    Args:
+        draw: makes the figure.
+        name: unique in the document.
+        title: what it is.
+        description: what it shows, for those who do not see it.
+    """
+    with drawing():
+        text = io.StringIO()
+        draw().savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    root = ElementTree.fromstring(_UNREADABLE.sub("\ufffd", text.getvalue()))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style", "title"):
+                parent.remove(child)
+    for element in root.iter():
+        _settle(element, name)
+    for attribute in ("width", "height"):
+        root.attrib.pop(attribute, None)
+    root.attrib |= {"class": "plot", "role": "img", "aria-labelledby": f"{name}-title {name}-desc", "id": name}
+    for tag, said in (("desc", description), ("title", title)):
+        told = ElementTree.Element(f"{{{_SPACE}}}{tag}", {"id": f"{name}-{tag}"})
+        told.text = clean(said, 2000)
+        root.insert(0, told)
+    ElementTree.register_namespace("", _SPACE)
+    return ElementTree.tostring(root, encoding="unicode").replace(f' xmlns="{_SPACE}"', "", 1)
+
+
+def _settle(element: ElementTree.Element, name: str) -> None:
+    """Names unique, colours of the page, two decimals."""
+    for key, value in list(element.attrib.items()):
+        if key == "id":
+            element.attrib[key] = f"{name}-{value}"
+        elif key == _LINK:
+            del element.attrib[key]
+            element.attrib["href"] = value.replace("#", f"#{name}-")
+        else:
+            value = value.replace("url(#", f"url(#{name}-")
+            for colour, variable in _VARIABLES.items():
+                value = value.replace(colour, f"var({variable})")
+            element.attrib[key] = _DECIMALS.sub(lambda found: f"{float(found[0]):.2f}", value)
