@@ -41,6 +41,7 @@ from compress.search.base import Fidelity, Front, Planner, Point, Space, Target,
 from compress.search.journal import Asked, Journal, drive
 from compress.search.kmeans import clusters_at
 from compress.search.widths import widths_of
+from compress.selections import may_select, settled
 from compress.surgery import fit
 from compress.topology import Topology
 from compress.train import wilson
@@ -125,7 +126,10 @@ def prune(
             return _finished(network, folder)
         clock = Clock(listen)
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
+        space = may_select(network, space, job, folder, clock, listen)
         front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
+        front, notes = settled(network, space, front, job, folder, clock, listen)
+        spent["notes"] += notes
         material = evaluator.material
         judged = len(material.judged) if material.metric == "agreement" else 0
         chosen, why = choose(front, space.target, space.share, _base_error(evaluator), judged)

@@ -14,9 +14,11 @@ from typing import Any
 from compress.config import Job
 from compress.errors import CompressError, ConfigError
 
+SELECTIONS = "selections.json"
+"""Measurements of input selections: before and after a search."""
 _FILES = (  # the report first: without it nothing passes for finished
     "report.json report.md report.html report.schema.json answers.json latency.json model.onnx base.onnx model.safetensors "
-    "plan.json front.json front.svg journal.jsonl inputs.json job.json".split()
+    "plan.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 
 

@@ -198,7 +198,7 @@ def test_groups_with_one_consumer_are_folded() -> None:
 
 
 def test_layers_that_may_not_select_read_everything() -> None:
-    space = replace(forked(), selecting=frozenset({LayerName("read1")}))
+    space = replace(forked(), selecting={LayerName("read1"): 1.0})
     search = evolved(space)
     assert search.problem.two_level == (1,)
     assert all(set(search.problem.plan(s.u, s.reads).inputs) <= {"read1"} for s in search.archive.values())
@@ -221,7 +221,7 @@ def test_selections_beat_filters_alone() -> None:
     """Where consumers care for different channels, the lower level finds what whole filters cannot."""
     space = forked()
     with_inputs = min(s.error for s in evolved(space, delta=0.02, generations=12).archive.values() if s.share <= 0.5)
-    without = replace(space, selecting=frozenset())
+    without = replace(space, selecting={})
     filters = min(s.error for s in evolved(without, delta=0.02, generations=12).archive.values() if s.share <= 0.5)
     assert with_inputs < filters
 

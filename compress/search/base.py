@@ -164,7 +164,8 @@ class Space:
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
             ``obs`` criterion, shape (channels,).
         readings: layer -> what it loses when it stops reading channels, for searches in closed form.
-        selecting: layers that may read selected inputs of what arrives; None for all that can.
+        selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
+            a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
     """
 
     topology: Topology
@@ -180,7 +181,7 @@ class Space:
     kernels: Mapping[GroupId, Array] = field(default_factory=dict)
     curves: Mapping[GroupId, Array] = field(default_factory=dict)
     readings: Mapping[LayerName, Reading] = field(default_factory=dict)
-    selecting: frozenset[LayerName] | None = None
+    selecting: Mapping[LayerName, float] | None = None
 
     @property
     def groups(self) -> tuple[GroupId, ...]:

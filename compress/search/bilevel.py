@@ -36,12 +36,14 @@ class Consumer:
         index: entry -> bit of ``u``.
         free: entries that it may stop reading although another layer goes on.
         taken: input indices of every entry.
+        most: the largest share of its kept entries that it may read, unless it reads them all.
     """
 
     reading: Reading
     index: Indices
     free: Bits
     taken: tuple[tuple[int, ...], ...]
+    most: float = 1.0
 
     @cached_property
     def harm(self) -> Array:
@@ -49,15 +51,24 @@ class Consumer:
         return np.asarray(self.reading.compensated.diagonal())
 
     def aligned(self, kept: Bits, read: Bits, round_to: int) -> Bits:
-        """Reads so many inputs that their number is an allowed width: the most harmful omissions come back."""
+        """Reads so many inputs that their number is an allowed width: the most harmful omissions come back.
+
+        All of them do where the selection would not pay.
+        """
         have, most = int(read.sum()), int(kept.sum())
         want = min((w for w in allowed(len(kept), round_to) if w >= max(have, 1)), default=most)
-        if want == have or most <= want:
-            return read if want == have else kept.copy()
+        if most <= want or not self.pays(want, most):
+            return kept.copy()
+        if want == have:
+            return read
         result = read.copy()
         back = np.flatnonzero(kept & ~read)
         result[back[np.argsort(-self.harm[back], kind="stable")[: want - have]]] = True
         return result
+
+    def pays(self, read: int, kept: int) -> bool:
+        """Whether reading so many of the kept entries is worth a selection."""
+        return read >= kept or read <= self.most * kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +125,15 @@ class Bilevel:
         consumers = []
         for name, reading in readings.items():
             layer = topology.by_layer.get(name)
-            may = layer is not None and selectable(topology, layer) and _allowed_to_select(self.space, name)
+            most = 1.0 if self.space.selecting is None else self.space.selecting.get(name, 0.0)
+            may = layer is not None and selectable(topology, layer) and most > 0
             index = np.array([places[g] + c for g, c in reading.sources])
             free = np.array([may and g in many for g, _ in reading.sources])
             taken: dict[tuple[GroupId, int], tuple[int, ...]] = {}
             if layer is not None:
                 for source, member in topology.slots[layer.weight, layer.read_dim]:
                     taken |= {(source, c): p for c, p in enumerate(member.positions)}
-            consumers.append(Consumer(reading, index, free, tuple(taken.get(s, ()) for s in reading.sources)))
+            consumers.append(Consumer(reading, index, free, tuple(taken.get(s, ()) for s in reading.sources), most))
         return tuple(consumers)
 
     # ---- the two levels' functions -----------------------------------------------------------------------------------
@@ -179,7 +191,13 @@ class Bilevel:
                     want = next(w for w in allowed(len(orbit), self.space.round_to) if w >= max(alive, 1))
                     dead = here[u[here] & ~read[here]]
                     result[dead[max(0, want - alive) :]] = False
-        return result, tuple(r & result[c.index] for c, r in zip(self.consumers, reads, strict=True))
+        return result, tuple(self._worth(c, result[c.index], r) for c, r in zip(self.consumers, reads, strict=True))
+
+    @staticmethod
+    def _worth(consumer: Consumer, kept: Bits, read: Bits) -> Bits:
+        """What is still read of what is kept; all of it where too much of a selection's gain went with the channels."""
+        left = read & kept
+        return left if not consumer.free.any() or consumer.pays(int(left.sum()), int(kept.sum())) else kept.copy()
 
     @cached_property
     def _named(self) -> set[LayerName]:
@@ -243,10 +261,6 @@ class Bilevel:
         """Groups whose lower variable is the upper one."""
         several = {g for c in self.consumers for (g, _), free in zip(c.reading.sources, c.free, strict=True) if free}
         return tuple(g for g in self.space.groups if g not in several)
-
-
-def _allowed_to_select(space: Space, name: LayerName) -> bool:
-    return space.selecting is None or name in space.selecting
 
 
 class _Sizes:
