@@ -18,7 +18,7 @@ FILE = MeasuredFile("x.onnx", "0" * 64, 7, "fp32")
 
 @pytest.fixture(scope="module")
 def found() -> Measurement:
-    settings = Settings(budget_seconds=0.1, min_rounds=12, image=(3, 4, 4))
+    settings = Settings(budget_seconds=60, precision=100.0, min_rounds=12, loads=1, image=(3, 4, 4))
     result = measure(Spin(0.001), {"half": Spin(0.0005)}, runtime=OrtRuntime(), settings=settings)
     return Measurement((result,), {"base": FILE, "half": FILE}, kit="abc", skipped=("cuda: none here",))
 

@@ -19,7 +19,8 @@ for family in (run, report, compare, finetune, training, deploy, measure, packag
 
 
 @app.callback(
-    epilog="Exit codes: 0 done, 2 usage, 3 error, 4 parity failed, 5 parity inconclusive, 6 not faster, 130 interrupted."
+    epilog="Exit codes: 0 done, 2 usage, 3 error, 4 parity failed, 5 inconclusive, 6 not faster, 7 bound failed, "
+    "130 interrupted."
 )
 def _root() -> None:
     pass

@@ -1,4 +1,4 @@
-"""``bench``, ``bench-kit``: how fast ONNX files are, compared so that it can be trusted."""
+"""``bench``, ``bench-kit``, ``compare``: how fast ONNX files are, compared so that it can be trusted."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
+    from compress.latency.against import Compared, Side
     from compress.latency.document import Measurement
     from compress.latency.result import LatencyResult
 
 app = typer.Typer()
+_INCONCLUSIVE, _FAILED = 5, 7
 
 Batches = Annotated[str, typer.Option("--batch", metavar="N[,N...]", help="Images a run; 1 is the single-stream scenario.")]
 Providers = Annotated[
@@ -112,6 +114,144 @@ def bench_kit(
     console = out()
     console.print(f"[dim]saved[/] {escape(str(target))}, {byte_size(len(packed.data))}, kit {packed.identity}", soft_wrap=True)
     console.print("[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py", soft_wrap=True)
+
+
+@app.command()
+@guarded()
+def compare(
+    old: Annotated[Path, typer.Argument(metavar="OLD.onnx|OLD.json", help="A file, or what bench --out wrote.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW.onnx|NEW.json", help="What is compared with it.")],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="BOUND", help="slower>2%, speedup<1.5, p99>5ms ...; repeatable. Ends with 7."),
+    ] = None,
+    allow_inconclusive: Annotated[
+        bool, typer.Option("--allow-inconclusive", help="End with 0 instead of 5 where a bound cannot be told.")
+    ] = False,
+    arm: Annotated[str | None, typer.Option(help="Which file of a measurement that has several.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The base that OLD.json was measured against, where it lies elsewhere.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compare sittings on machines that differ.")] = False,
+    runtime: Providers = None,
+    require_gpu: o.RequireGpu = False,
+    batch: Batches = "1",
+    threads: Threads = 1,
+    seconds: Seconds = 20.0,
+    size: Size = None,
+    seed: Seed = 0,
+    target: Target = None,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Compare a new file with an old one, for a pipeline: exit code 7 where a bound failed, 5 where it cannot be told."""
+    from compress.latency import against
+    from compress.latency.bounds import Outcome, parse
+    from compress.latency.document import read
+    from compress.rundir import write_json
+    from compress_cli.loading import writable
+
+    bounds = [parse(text) for text in fail_if or []]
+    if target is not None:
+        writable(target, folder=False)
+
+    def clock(files: list[Path]) -> Measurement:
+        needed = 1000 if any(bound.metric == "p99" for bound in bounds) else None
+        return measured(
+            files, runtime, require_gpu=require_gpu, batch=batch, threads=threads, seconds=seconds, size=size, seed=seed,
+            quiet=quiet or as_json, min_rounds=needed,
+        )  # fmt: skip
+
+    earlier = against.side(read(old), arm, str(old)) if old.suffix == ".json" else None
+    if new.suffix == ".json":
+        if earlier is None:
+            raise ConfigError(f"{old} is no measurement, {new} is one", hint="give two .onnx files, or two .json files")
+        later = against.side(read(new), arm, str(new))
+    else:
+        start, earlier = _start(old, earlier, new, base)
+        found = clock([start, new])
+        later = against.Side(found, next(name for name in found.files if name != "base"))
+        earlier = earlier or against.Side(found, "base")
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(target, found.to_json())
+    compared = against.compare(earlier, later, bounds, force=force)
+    outcomes = {judged.outcome for one in compared for judged in one.bounds}
+    code = 0
+    if Outcome.INCONCLUSIVE in outcomes and not allow_inconclusive:
+        code = _INCONCLUSIVE
+    if Outcome.FAILED in outcomes:
+        code = _FAILED
+    if as_json:
+        print_json({"cells": [_plain(one) for one in compared], "exit_code": code})
+    else:
+        _show_compared(compared, str(old), str(new))
+    if code:
+        raise typer.Exit(code)
+
+
+def _start(old: Path, earlier: Side | None, new: Path, base: Path | None) -> tuple[Path, Side | None]:
+    """What the new file is measured against, and the old side where that is another sitting.
+
+    The old file itself, if it can be found, for nothing is better than the same rounds; else the base it was measured against.
+    """
+    from compress.latency.against import find
+
+    if earlier is None:
+        return old, None
+    folders, given = [old.parent, new.parent, Path()], [] if base is None else [base]
+    wanted = earlier.measurement.files[earlier.arm]
+    if (itself := find(wanted.sha256, wanted.name, folders, given)) is not None:
+        return itself, None
+    shared = earlier.measurement.files["base"]
+    if (found := find(shared.sha256, shared.name, folders, given)) is not None:
+        return found, earlier
+    raise ConfigError(
+        f"neither {wanted.name} nor {shared.name}, which {old} was measured against, lies beside it with the same bytes",
+        hint=f"say where it is: --base {shared.name}; times of two sittings cannot be compared without it",
+    )
+
+
+def _show_compared(compared: tuple[Compared, ...], old: str, new: str) -> None:
+    console = out()
+    for one in compared:
+        how = "in the same rounds" if one.paired else "each against the same base, in its own sitting"
+        where = f"{one.result.runtime}, batch {one.result.settings.batch}"
+        speed = times(one.ratio.low, one.ratio.ratio, one.ratio.high)
+        console.print(f"{where}: {escape(new)} runs at {speed} the speed of {escape(old)}, {how}", soft_wrap=True)
+        for judged in one.bounds:
+            colour = {"held": "green", "failed": "red"}.get(judged.outcome, "yellow")
+            said = f"{judged.outcome}: {judged.bound.text}"
+            if judged.interval is not None:
+                low, value, high = (_in_words(judged.bound.metric, figure) for figure in judged.interval)
+                said += f"; it is {value} ({low} to {high})"
+            console.print(f"  [{colour}]{escape(said + (f'; {judged.why}' if judged.why else ''))}[/]", soft_wrap=True)
+        for flag in one.result.flags:
+            console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+
+
+def _in_words(metric: str, figure: float) -> str:
+    if metric in ("slower", "faster"):
+        return f"{100 * figure:.1f} %"
+    return f"{figure:.2f} ×" if metric == "speedup" else f"{figure:,.1f}" if metric == "throughput" else duration(figure)
+
+
+def _plain(one: Compared) -> dict[str, Any]:
+    facts = one.result
+    return {
+        "runtime": facts.runtime,
+        "batch": facts.settings.batch,
+        "transfer": facts.settings.transfer,
+        "speedup": {"low": one.ratio.low, "ratio": one.ratio.ratio, "high": one.ratio.high},
+        "floor": one.floor,
+        "paired": one.paired,
+        "flags": list(facts.flags),
+        "bounds": [
+            {"bound": judged.bound.text, "outcome": str(judged.outcome), "interval": judged.interval, "why": judged.why}
+            for judged in one.bounds
+        ],
+    }
 
 
 def measured(
