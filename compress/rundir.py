@@ -17,8 +17,9 @@ from compress.errors import CompressError, ConfigError
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
 _FILES = (  # the report first: without it nothing passes for finished
-    "report.json report.md report.html report.schema.json answers.json latency.json model.onnx base.onnx model.safetensors "
-    "plan.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
+    "report.json report.md report.html report.schema.json answers.json latency.json precision.json model.int8.onnx "
+    "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
+    "front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 
 

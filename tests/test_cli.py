@@ -312,6 +312,21 @@ def test_every_method_can_be_cited() -> None:
     assert {k for keys in citations.OF_METHOD.values() for k in keys} | set(citations.OF_EVERY_RUN) <= set(citations.CITATIONS)
 
 
+def test_a_run_in_int8_and_as_a_package(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    folder = finished[0]
+    made = compress("export", folder, "--precision", "int8", "--latency-seconds", "0", "--quiet")
+    assert made.exit_code == 0, text(made)
+    assert "8 of 8 layers in int8" in made.stdout and "359 test images" in made.stdout  # the images that the run remembers
+    assert json.loads((folder / "precision.json").read_text())["entries"][0]["file"] == "model.int8.onnx"
+    packed = compress("package", folder, "--precision", "int8", "--out", tmp_path, "--json")
+    assert packed.exit_code == 0, text(packed)
+    told = json.loads(packed.stdout)
+    assert (tmp_path / folder.name / "1" / "model.onnx").read_bytes() == (folder / "model.int8.onnx").read_bytes()
+    assert told["notes"] == [] and "labels.txt" in told["files"]
+    missing = compress("package", folder, "--precision", "fp16")
+    assert missing.exit_code == 3 and "compress export" in missing.stderr
+
+
 # ---- finetune, export, bench -----------------------------------------------------------------------------------------
 
 

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from compress.errors import ConfigError
 from compress.report.figures import byte_size
 from compress_cli import options as o
-from compress_cli.door import err, guarded, out, print_json
+from compress_cli.door import UsageError, err, guarded, out, print_json, warn
+
+if TYPE_CHECKING:
+    from compress_cli import precisions
+    from compress_cli.run import Inputs
 
 app = typer.Typer()
-_IMAGES = 10
+_INT8 = "int8"
 _INCONCLUSIVE = 5
 
 
 @app.command()
 @guarded()
 def export(
-    model: o.Model,
-    target: Annotated[Path | None, typer.Option("--out", help="The ONNX file. Default: MODEL.onnx.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A network's file, a run's folder, or (for fp16 and int8) an .onnx file.")
+    ],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="The ONNX file. Default: MODEL.onnx, MODEL.int8.onnx, RUN/model.int8.onnx.")
+    ] = None,
+    precision: Annotated[str, typer.Option(metavar="fp32|fp16|int8", help="int8 needs --data.")] = "fp32",
     data: o.DataSource = None,
     labels: o.Labels = "sorted",
     download: o.Download = False,
+    max_int8_drop: Annotated[
+        float,
+        typer.Option(
+            help="Points of accuracy that int8 may lose; layers go back to fp32 until it is kept.", rich_help_panel=_INT8
+        ),
+    ] = 0.5,
+    calibration_images: Annotated[
+        int, typer.Option(help="Images that the ranges are measured on.", rich_help_panel=_INT8)
+    ] = 256,
+    batches: Annotated[str, typer.Option(metavar="N,N", help="Batch sizes to clock fp16 and int8 at.")] = "1,8",
+    latency_seconds: Annotated[float, typer.Option(help="Measuring time a batch size; 0 does not measure.")] = 10.0,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
     size: o.Size = None,
@@ -37,20 +58,61 @@ def export(
     debug: o.Debug = False,
 ) -> None:
     """Write a network as ONNX and prove that the file computes the same; exit code 5 where that cannot be told."""
+    from compress_cli import precisions as p
+    from compress_cli.loading import numbers, writable
+    from compress_cli.run import Inputs
+
+    inputs, place = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download), Path(model)
+    if precision not in p.PRECISIONS:
+        raise ConfigError(f"--precision {precision!r} is not known", hint=f"--precision {', '.join(p.PRECISIONS)}")
+    if precision == "int8" and data is None and not place.is_dir():
+        raise UsageError("int8 is calibrated on real images", hint="add --data FOLDER")
+    suffix = "" if precision == "fp32" else f".{precision}"
+    default = place / f"model{suffix}.onnx" if place.is_dir() else Path(f"{place.stem}{suffix}.onnx")
+    target = target or default
+    writable(target, folder=False)
+    if precision == "fp32":
+        if place.is_dir() or place.suffix == ".onnx":
+            raise UsageError(f"{model} is in fp32 already", hint="give a checkpoint, or --precision int8")
+        _fp32(inputs, target, exporter, opset, quiet=quiet, as_json=as_json)
+        return
+    sizes = tuple(int(count) for count in numbers("batches", batches) or ())
+    if place.is_dir():
+        source = p.of_run(place, inputs)
+    elif place.suffix == ".onnx":
+        source = p.of_file(place, inputs)
+    else:
+        source = _fp32(inputs, p.fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
+    from compress.export.convert import Options
+
+    options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
+    held, found = p.write(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
+    if as_json:
+        print_json(held.to_json())
+    else:
+        p.show(held, found, target)
+    if found.verdict == "inconclusive":
+        raise typer.Exit(_INCONCLUSIVE)
+
+
+def _fp32(
+    inputs: Inputs, target: Path, exporter: str | None, opset: int, *, quiet: bool, as_json: bool | None
+) -> precisions.Source:
+    """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
     from compress.config import make_job
     from compress.events import Clock
     from compress.export.interface import serving_facts
     from compress.export.parity import Verdict, export_verified
-    from compress.synthetic import matched_inputs
-    from compress_cli.loading import classes_of, load_data, load_network, writable
+    from compress_cli import precisions as p
+    from compress_cli.loading import classes_of, load_data, load_network
     from compress_cli.progress import listening
 
     job = make_job(flags={"exporter": exporter})
-    target = target or Path(f"{Path(model).stem}.onnx")
-    writable(target, folder=False)
-    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=mean, std=std)
+    loaded, prepared = load_network(
+        inputs.model, arch=inputs.arch, trust_pickle=inputs.trust_pickle, size=inputs.size, mean=inputs.mean, std=inputs.std
+    )
     classes = classes_of(loaded.model, prepared.shape)
-    images = load_data(data, prepared, classes, labels=labels, seed=0, download=download)
+    images = load_data(inputs.data, prepared, classes, labels=inputs.labels, seed=0, download=inputs.download)
     metadata = {
         "tool": "smaller-convnets",
         "network": loaded.architecture.name,
@@ -58,21 +120,21 @@ def export(
         "plan": loaded.plan.digest,
         **serving_facts(prepared, images.classes if images is not None else ()),
     }
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet or bool(as_json)) as listen:
         clock = Clock(listen)
         if images is None:
             with clock.phase("images", "synthetic, matched to the batch norms"):
-                inputs = matched_inputs(loaded.model, prepared.shape, _IMAGES).images
+                shown = p.inputs_for(None, loaded.model, prepared.shape)
         else:
-            inputs = images.calibration.images(_IMAGES)
+            shown = p.inputs_for(images, loaded.model, prepared.shape)
         with clock.phase("export", "and prove that the file computes the same"):
             written, parity = export_verified(
-                loaded.model, inputs, target, metadata=metadata, exporter=job.exporter, opset=opset
+                loaded.model, shown, target, metadata=metadata, exporter=job.exporter, opset=opset
             )
     if as_json:
         facts = {"file": str(target), "bytes": written.bytes, "exporter": written.exporter, "opset": written.opset}
         print_json({**facts, "warnings": list(written.warnings), "parity": parity.to_json()})
-    else:
+    elif as_json is not None:
         for warning in written.warnings:
             err().print(f"[dim]note: {escape(warning)}[/]", soft_wrap=True)
         colour = {Verdict.PASS: "green", Verdict.WARN: "yellow"}.get(parity.verdict, "red")
@@ -81,4 +143,7 @@ def export(
         kept = f"{target}, {byte_size(written.bytes)}, opset {written.opset}, {written.exporter} exporter"
         console.print(f"[dim]saved[/] {escape(kept)}\n[dim]next:[/]  compress bench {escape(str(target))}", soft_wrap=True)
     if parity.verdict is Verdict.INCONCLUSIVE:
+        if as_json is None:
+            warn(f"{target}: {parity.message}")
         raise typer.Exit(_INCONCLUSIVE)
+    return p.Source(target, images, shown)

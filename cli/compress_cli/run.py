@@ -291,7 +291,7 @@ def pick(
     inputs = Inputs.of(run) if model is None else Inputs(model)
     if data is not None:
         inputs = replace(inputs, data=data)
-    network, images = inputs.open(_seed(run))
+    network, images = inputs.open(seed_of(run))
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params}
         result = pipeline.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
@@ -299,7 +299,7 @@ def pick(
     _end(result, as_json)
 
 
-def _seed(run: Path) -> int:
+def seed_of(run: Path) -> int:
     """The run's seed divided its images, too."""
     try:
         return int(json.loads((run / "job.json").read_text(encoding="utf-8"))["job"]["seed"])

@@ -35,6 +35,7 @@ def canonicalise(model: ModelProto, *, name: str, metadata: Mapping[str, str]) -
         _drop_default_attributes(graph, _opset(model))
     _pool_by_name(model.graph)
     _drop_unused(model.graph)
+    _drop_unused_domains(model)
     _check(model)
     for graph in _graphs(model.graph):
         del graph.value_info[:]
@@ -139,6 +140,13 @@ def _drop_unused(graph: GraphProto) -> None:
             graph.node.remove(node)
         if not idle:
             return
+
+
+def _drop_unused_domains(model: ModelProto) -> None:
+    """Drop operator sets that no node is from: optimisers import all they know, and a consumer may refuse what it does not."""
+    used = {node.domain for graph in _graphs(model.graph) for node in graph.node} | {"", "ai.onnx"}
+    for entry in [entry for entry in model.opset_import if entry.domain not in used]:
+        model.opset_import.remove(entry)
 
 
 def _check(model: ModelProto) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError, ParityError
 from compress.export.onnx import BATCHES, ORDER, Exported, Exporter, beside, export
-from compress.runtime.base import Array
+from compress.runtime.base import Array, Session
 from compress.runtime.eager import EagerSession
 from compress.runtime.ort import OrtRuntime
 
@@ -59,7 +60,7 @@ class Parity:
 
 def compare(
     path: Path,
-    model: nn.Module,
+    model: nn.Module | Path,
     images: Tensor,
     *,
     batches: tuple[int, ...] = BATCHES,
@@ -70,7 +71,7 @@ def compare(
 
     Args:
         path: an ONNX file.
-        model: what it was made from, in evaluation mode, on any device.
+        model: what it was made from: a network in evaluation mode, on any device, or another ONNX file.
         images: shape (n, c, h, w), pre-processed; real ones if there are any, 8 or more different ones.
         batches: batch sizes to try, each on its own images as long as there are enough.
         tolerance: the error up to which it passes.
@@ -83,10 +84,9 @@ def compare(
         raise ExportError(
             "no images to compare on, at least 2 different ones are wanted", hint="pass a batch of calibration images"
         )
-    reference = EagerSession(model)
     pairs: list[tuple[dict[str, Array], tuple[Array, ...]]] = []
     used: list[Array] = []
-    with OrtRuntime(threads=None).load(path) as session:
+    with OrtRuntime(threads=None).load(path) as session, _opened(model) as reference:
         for batch in batches:
             start = sum(len(rows) for rows in used)
             rows = np.arange(start, start + batch) % len(images)
@@ -106,6 +106,11 @@ def compare(
         for index, name in enumerate(pairs[0][0])
     ]
     return judge(outputs, batches=batches, tolerance=tolerance, warn=warn)
+
+
+def _opened(model: nn.Module | Path) -> AbstractContextManager[Session]:
+    """A network, or another file, to compare with."""
+    return OrtRuntime(threads=None).load(model) if isinstance(model, Path) else nullcontext(EagerSession(model))
 
 
 def enumerate_names(names: tuple[str, ...], arrays: tuple[Array, ...]) -> list[tuple[str, Array]]:

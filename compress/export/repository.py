@@ -73,7 +73,7 @@ def package(
     """
     serving, interface = serving or Serving(), read_interface(onnx)
     interface = replace(interface, classes=tuple(classes) or interface.classes)
-    name = name or _STRANGE.sub("-", onnx.stem if onnx.stem != "model" else onnx.resolve().parent.name).strip("-.") or "model"
+    name = name or _named(onnx)
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a model's name: letters, digits, _ . - are wanted", hint="choose another one with --name"
@@ -100,6 +100,12 @@ def package(
             ) from error
     listed = sorted(str(entry.relative_to(final)) for entry in final.rglob("*") if entry.is_file())
     return Package(final, name, server, tuple(listed), interface, tuple(_notes(interface)))
+
+
+def _named(onnx: Path) -> str:
+    """After the run, or the file where it is no run's; the precision is no part of it, since versions may differ in that."""
+    stem = onnx.stem.removesuffix(".fp16").removesuffix(".int8")
+    return _STRANGE.sub("-", stem if stem != "model" else onnx.resolve().parent.name).strip("-.") or "model"
 
 
 def _servable(onnx: Path, interface: Interface, serving: Serving) -> None:
