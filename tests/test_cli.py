@@ -323,6 +323,9 @@ def test_a_run_in_int8_and_as_a_package(finished: tuple[Path, Result], tmp_path:
     told = json.loads(packed.stdout)
     assert (tmp_path / folder.name / "1" / "model.onnx").read_bytes() == (folder / "model.int8.onnx").read_bytes()
     assert told["notes"] == [] and "labels.txt" in told["files"]
+    inside = compress("package", folder, "--embed-preprocessing", "--out", tmp_path, "--name", "inside", "--server", "mlserver")
+    assert inside.exit_code == 0 and "compared with torch: pass" in inside.stderr, text(inside)
+    assert json.loads((tmp_path / "inside" / "model-settings.json").read_text())["inputs"][0]["datatype"] == "UINT8"
     missing = compress("package", folder, "--precision", "fp16")
     assert missing.exit_code == 3 and "compress export" in missing.stderr
 

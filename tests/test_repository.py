@@ -9,17 +9,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
+from compress_models import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.data import Preprocessing
-from compress.errors import ConfigError, ExportError
+from compress.checkpoint import load
+from compress.data import Preprocessing, open_data
+from compress.errors import ConfigError, ExportError, ParityError
 from compress.export import triton
+from compress.export.embed import embed, pixels_of
 from compress.export.interface import read_interface, serving_facts
+from compress.export.onnx import export
 from compress.export.repository import package
 from compress.export.serving import Serving
+from compress.runtime.ort import OrtRuntime
 
+DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 PREPARED = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (6, 8), resize=9)
 CLASSES = ("tench", "great white  shark", "naïve")
 
@@ -39,7 +46,7 @@ def net(path: Path, *, batch: int | str = "batch", classes: tuple[str, ...] = CL
         [helper.make_tensor_value_info("scores", kind, [batch, 3])],
         [weight],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, {"plan": "abc", **serving_facts(PREPARED, classes)})
     onnx.save(model, str(path))
     return path
@@ -171,3 +178,41 @@ def test_what_cannot_be_served_leaves_nothing(tmp_path: Path) -> None:
     assert read_interface(repo / "f" / "1" / "model.onnx").classes == CLASSES
     fixed = package(net(tmp_path / "g.onnx", batch=2), repo, "triton", serving=Serving(max_batch=0))
     assert list(triton.parse(fixed.folder / "config.pbtxt").input[0].dims) == [2, 3, 6, 8]
+
+
+# ---- pre-processing inside the graph ------------------------------------------------------------------------------------
+
+
+def test_pixels_in_probabilities_out_is_what_torch_computes(tmp_path: Path) -> None:
+    data = open_data("digits")
+    network = load(DIGITS, zoo=MODELS).model
+    facts = serving_facts(data.preprocessing, data.classes)
+    images = data.test.images(40)
+    source = export(network, images[:2], tmp_path / "net.onnx", metadata=facts, exporter="legacy").path
+    pixels = pixels_of(images, data.preprocessing)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (40, 8, 8, 1)
+    parity = embed(source, tmp_path / "inside.onnx", pixels[:10], network=network)
+    assert parity.verdict == "pass" and embed(source, tmp_path / "again.onnx", pixels[:10]).verdict == "pass"
+    interface = read_interface(tmp_path / "inside.onnx")
+    assert interface.embedded and (interface.inputs[0].kind, interface.inputs[0].dims) == ("UINT8", (-1, 8, 8, 1))
+    with OrtRuntime().load(tmp_path / "inside.onnx") as session, torch.no_grad():
+        answers = session.run(pixels.numpy())[0]
+        wanted = network((pixels.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).softmax(1).numpy()
+    assert np.allclose(answers.sum(1), 1, atol=1e-5) and np.allclose(answers, wanted, atol=1e-5)
+    assert np.mean(answers.argmax(1) == data.test.labels[:40]) > 0.9  # the normalisation is the one it was trained with
+    made = package(tmp_path / "inside.onnx", tmp_path / "repo", "triton")
+    config = triton.parse(made.folder / "config.pbtxt")
+    assert config.input[0].data_type == triton.schema().DataType.Value("TYPE_UINT8") and list(config.input[0].dims) == [8, 8, 1]
+    assert json.loads((made.folder / "preprocessing.json").read_text())["embedded"] is True
+    with pytest.raises(ExportError, match="inside already"):
+        embed(tmp_path / "inside.onnx", tmp_path / "twice.onnx", pixels)
+
+
+def test_another_network_inside_is_refused(tmp_path: Path) -> None:
+    source = net(tmp_path / "net.onnx")
+    pixels = torch.randint(0, 256, (8, 6, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ParityError, match="something else"):
+        embed(
+            source, tmp_path / "o.onnx", pixels, network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 3)).eval()
+        )
+    assert not (tmp_path / "o.onnx").exists()

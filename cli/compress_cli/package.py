@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, cast, get_args
 
 import typer
@@ -26,6 +27,11 @@ def package(
     ),
     name: Annotated[str, typer.Option(help="Of the model. Default: the run's.", rich_help_panel=_OUTPUT)] = "",
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|int8", help="Which of the run's files.")] = "fp32",
+    embed: Annotated[
+        bool,
+        typer.Option("--embed-preprocessing", help="Into the graph: uint8 rows x columns x channels in, probabilities out."),
+    ] = False,
+    data: o.DataSource = None,
     class_names: Annotated[
         Path | None, typer.Option(help="Names of the outputs, one a line. Default: what the file says.")
     ] = None,
@@ -47,6 +53,7 @@ def package(
     debug: o.Debug = False,
 ) -> None:
     """Write a run as a model that a server loads: settings, labels and pre-processing with it."""
+    from compress.export.repository import name_of
     from compress.export.repository import package as write
     from compress.export.serving import Server, Serving
     from compress_cli.loading import numbers, onnx_of
@@ -57,7 +64,9 @@ def package(
     serving = Serving(max_batch, preferred, delay, instances, threads, device, keep_versions, tensorrt)  # type: ignore[arg-type]
     file = onnx_of(run, precision)
     names = () if class_names is None else _lines(class_names)
-    made = write(file, target, cast(Server, server), name=name, serving=serving, classes=names)
+    with TemporaryDirectory() as aside:
+        served = _embedded(run, file, Path(aside), data) if embed else file
+        made = write(served, target, cast(Server, server), name=name or name_of(file), serving=serving, classes=names)
     if as_json:
         facts = {"folder": str(made.folder), "name": made.name, "server": made.server, "files": list(made.files)}
         print_json({**facts, "source": str(file), "notes": list(made.notes)})
@@ -69,6 +78,30 @@ def package(
         f"[green]packaged[/] {escape(str(made.folder))} for {server}: {escape(', '.join(made.files))}", soft_wrap=True
     )
     err().print(f"[dim]start:[/] {escape(_start(server, target, made.folder))}", soft_wrap=True)
+
+
+def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
+    """The file with its pre-processing inside, compared with torch where the run's network is there, on its images."""
+    import torch
+
+    from compress.export.embed import embed, pixels_of
+    from compress.export.interface import read_interface
+    from compress_cli.precisions import of_file, of_run
+    from compress_cli.run import Inputs
+
+    asked = Inputs(str(run), data=data)
+    source = of_run(run, asked) if run.is_dir() else of_file(file, asked)
+    prepared = read_interface(file).preprocessing
+    if source.data is not None and prepared is not None:
+        pixels = pixels_of(source.inputs, prepared)
+    else:
+        warn("no images: the file with its pre-processing inside is compared on random pixels")
+        shape = (len(source.inputs), *source.inputs.shape[2:], source.inputs.shape[1])
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    parity = embed(file, folder / file.name, pixels, network=source.network if file.name == "model.onnx" else None)
+    err().print(f"[dim]pre-processing inside, compared with {'torch' if source.network is not None else 'the file'}:[/] "
+                f"{parity.verdict}, {escape(parity.message)}", soft_wrap=True)  # fmt: skip
+    return folder / file.name
 
 
 def _lines(path: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from compress.report.figures import byte_size, duration, percent, times
 from compress_cli.door import out, warn
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compress.data import Data
     from compress.export.convert import Options
@@ -34,11 +34,13 @@ class Source:
         file: the ONNX file.
         data: images, where there are any.
         inputs: a few pre-processed ones, or what stands for them.
+        network: what the file was made from, where it is known.
     """
 
     file: Path
     data: Data | None
     inputs: Tensor
+    network: nn.Module | None = None
 
 
 def of_run(run: Path, given: Inputs) -> Source:
@@ -51,7 +53,7 @@ def of_run(run: Path, given: Inputs) -> Source:
     saved = run / "model.safetensors"
     loaded, prepared = load_network(str(saved), arch=held.arch, trust_pickle=False, size=None, mean=None, std=None)
     found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
-    return Source(file, found, inputs_for(found, loaded.model, prepared.shape))
+    return Source(file, found, inputs_for(found, loaded.model, prepared.shape), loaded.model)
 
 
 def of_file(file: Path, given: Inputs) -> Source:
@@ -75,13 +77,10 @@ def of_file(file: Path, given: Inputs) -> Source:
     return Source(file, data, data.calibration.images(_IMAGES))
 
 
-def inputs_for(data: Data | None, model: object, shape: tuple[int, int, int]) -> Tensor:
+def inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """A few images, or inputs that the batch norms know."""
-    from torch import nn
-
     from compress.synthetic import matched_inputs
 
-    assert isinstance(model, nn.Module)
     return matched_inputs(model, shape, _IMAGES).images if data is None else data.calibration.images(_IMAGES)
 
 

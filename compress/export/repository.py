@@ -22,7 +22,7 @@ from compress.export.interface import Interface, read_interface
 from compress.export.onnx import beside
 from compress.export.serving import Server, Serving
 
-__all__ = ["Package", "package"]
+__all__ = ["Package", "name_of", "package"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -73,7 +73,7 @@ def package(
     """
     serving, interface = serving or Serving(), read_interface(onnx)
     interface = replace(interface, classes=tuple(classes) or interface.classes)
-    name = name or _named(onnx)
+    name = name or name_of(onnx)
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"{name!r} cannot be a model's name: letters, digits, _ . - are wanted", hint="choose another one with --name"
@@ -102,7 +102,7 @@ def package(
     return Package(final, name, server, tuple(listed), interface, tuple(_notes(interface)))
 
 
-def _named(onnx: Path) -> str:
+def name_of(onnx: Path) -> str:
     """After the run, or the file where it is no run's; the precision is no part of it, since versions may differ in that."""
     stem = onnx.stem.removesuffix(".fp16").removesuffix(".int8")
     return _STRANGE.sub("-", stem if stem != "model" else onnx.resolve().parent.name).strip("-.") or "model"
