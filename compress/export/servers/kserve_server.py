@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from uuid import uuid4
 
 import onnxruntime
 from kserve import InferOutput, InferRequest, InferResponse, Model, ModelServer, model_server
@@ -53,7 +54,7 @@ class OnnxModel(Model):
             output = InferOutput(entry.name, list(array.shape), kinds[str(array.dtype)])
             output.set_data_from_numpy(array, binary_data=True)
             outputs.append(output)
-        return InferResponse(payload.id, self.name, outputs)
+        return InferResponse(payload.id or str(uuid4()), self.name, outputs)
 
 
 if __name__ == "__main__":
