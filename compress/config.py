@@ -34,6 +34,8 @@ class Job:
         budget: image-forwards of the search; None chooses by the network's size.
         calibration: images for statistics, objectives and reconstruction; None is 256, and up to 1,024 of small ones.
         recover: what is done without training after the cut.
+        zero_kernels: kernel mode after the recovery: share of its output's variance that every filter may lose by ignoring
+            kernels; effective parameters only, no MACs and no time. 0 turns it off.
         realise: ``cut`` the plan's channels, then recover and fine-tune; or ``csgd``: train until clusters of filters at the
             plan's widths are equal, then trim what is redundant. The method csgd implies it.
         eps: strength of Centripetal SGD's pull; None takes the paper's 0.003 and raises it where the training is too short.
@@ -61,6 +63,7 @@ class Job:
     budget: int | None = None
     calibration: int | None = None
     recover: Recover = "reconstruct"
+    zero_kernels: float = 0.0
     realise: Literal["cut", "csgd"] = "cut"
     eps: float | None = None
     epochs: int | None = None
@@ -85,6 +88,7 @@ class Job:
             "calibration": (self.calibration is None or self.calibration >= 4, "at least 4 images"),
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
             "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
+            "zero_kernels": (0 <= self.zero_kernels < 1, "in [0, 1)"),
             "lr": (self.lr > 0, "above 0"),
             "batch": (self.batch >= 2, "at least 2"),
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
@@ -106,6 +110,8 @@ class Job:
             object.__setattr__(self, "realise", "csgd")
         if self.realise == "csgd" and self.epochs == 0:
             raise ConfigError("epochs is 0, but C-SGD is training", hint="leave --epochs out, or use --realise cut")
+        if self.realise == "csgd" and self.zero_kernels:
+            raise ConfigError("zero_kernels is set, but nothing is changed after the trim of C-SGD", hint="use --realise cut")
         known = [f.name for f in fields(METHODS[self.method].searcher)]
         for name in self.options:
             if name not in known:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +26,14 @@ from compress.export.interface import serving_facts
 from compress.export.parity import Parity, Verdict, export_verified
 from compress.guard import Verified, verify
 from compress.latency.protocol import LatencyResult, Settings, measure
-from compress.plan import Plan
+from compress.plan import Plan, restrict
 from compress.reconstruct import reconstruct
 from compress.recover import reestimate
 from compress.report.model import Measured
 from compress.runtime.ort import OrtRuntime
 from compress.surgery import cut
 from compress.topology import Topology
+from compress.zeroing import effective_params, held, identity_of, zero_kernels
 
 _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
 _GUARD_INPUTS = 3
@@ -173,7 +175,10 @@ def realise(
             small, guard = guarded_cut(network.model, topology, plan, material.calibration)
             log.accuracy += judge(small, "cut")
         small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
-        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
+        small, kernels = _zero_kernels(small, topology, plan, material, job, judge, clock, log)
+        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen, kernels)
+        if kernels:
+            log.notes.append(_effective(small))
     metadata = _provenance(network, plan, job, data, log.accuracy)
     digest = checkpoint.save(
         folder / "model.safetensors",
@@ -249,6 +254,35 @@ def _recover(
     return solved.model
 
 
+def _zero_kernels(
+    small: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    material: Material,
+    job: Job,
+    judge: Judge,
+    clock: Clock,
+    log: Log,
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """Kernel mode, where the job wants it: the network with zeros, and which kernels each weight keeps."""
+    if job.zero_kernels == 0:
+        return small, {}
+    with clock.phase("zero kernels", f"each filter may lose {100 * job.zero_kernels:g} % of its output's variance"):
+        found = zero_kernels(small, restrict(topology, plan), in_batches(material.calibration), job.zero_kernels)
+        log.accuracy += judge(found.model, "kernels zeroed")
+    kept, total = found.kernels
+    log.notes.append(f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero")
+    return found.model, found.kept
+
+
+def _effective(model: nn.Module) -> str:
+    effective, total = effective_params(model), sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    return (
+        f"kernel mode: {effective:,} effective parameters of {total:,}; zeros in a dense weight save no MACs and no time, "
+        "which are those of the dense network"
+    )
+
+
 def finetune(
     teacher: nn.Module,
     small: nn.Module,
@@ -259,8 +293,9 @@ def finetune(
     clock: Clock,
     log: Log,
     listen: Listen,
+    kernels: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> nn.Module:
-    """Training after the cut, as the job wants it; the same for every method that is compared."""
+    """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero."""
     if data is None or data.train is None:
         log.notes.append("no training images: recovery is without training")
         return small
@@ -272,9 +307,15 @@ def finetune(
     schedule = schedule_for(job, data.train, data.labelled)
     distill = schedule.distill
     with clock.phase("fine-tune", f"{epochs} epochs"):
-        state = folder / "finetune"
         trained = train.fit(
-            small, data.train, schedule, teacher=teacher if distill else None, state_dir=state, listen=listen
+            small,
+            data.train,
+            schedule,
+            teacher=teacher if distill else None,
+            state_dir=folder / "finetune",
+            listen=listen,
+            rewrite=held(kernels) if kernels else None,
+            rewrite_identity=identity_of(kernels) if kernels else "",
         ).eval()
         log.accuracy += judge(trained, "fine-tuned")
     return trained
