@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow lint format clean
+.PHONY: all venv demo test slow servers lint format clean
 
 all: lint test
 
@@ -22,7 +22,12 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	$(BIN)/pytest -q -m 'not gpu and not paper'
+	$(BIN)/pytest -q -m 'not gpu and not paper and not servers'
+
+# Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
+servers: venv
+	tests/servers/setup.sh
+	$(BIN)/pytest -q -n 0 -m servers tests/test_servers.py
 
 lint: venv
 	$(BIN)/ruff check .

@@ -13,6 +13,9 @@
     ├── ExportError              writing ONNX
     │   └── ParityError          the ONNX file computes something else
     ├── RuntimeUnavailable       an execution provider that is not there
+    ├── ServingError             an inference server, or the folder it reads
+    │   ├── ServerSilent         nobody answers, or not in time
+    │   └── ServerRefused        an answer that says no
     └── ConfigError              options
 
 Foreign exceptions are wrapped where they enter, never deeper.
@@ -88,6 +91,22 @@ class ParityError(ExportError):
 
 class RuntimeUnavailable(CompressError):
     """An execution provider is asked for that this machine cannot run."""
+
+
+class ServingError(CompressError):
+    """An inference server or its model repository is not as it must be."""
+
+
+class ServerSilent(ServingError):
+    """No answer from an inference server, or none in time."""
+
+
+class ServerRefused(ServingError):
+    """An inference server answers, but not with what was asked for; ``status`` is HTTP's."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
 
 
 class ConfigError(CompressError):

@@ -40,8 +40,14 @@ def position(event: Any) -> Position | None:
     from compress import train
     from compress.latency import result as latency
     from compress.search.journal import Asked
+    from compress.serving.load import Tried
 
     match event:
+        case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
+            where = f"round {number} of {rounds}" if number else "confirming"
+            return Position(
+                number - 1 if number else rounds, rounds, f"{where}: {arm}, {rate:.4g}/s {'kept' if kept else 'lost'}"
+            )
         case Asked(spent=spent, budget=budget, best=best):
             return Position(spent, budget, f"error {best:.4f}" if best == best else "")
         case train.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):

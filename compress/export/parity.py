@@ -97,7 +97,7 @@ def compare(
         return _failed(problem, batches, tolerance)
     distinct = np.unique(np.concatenate(used), return_index=True)[1]
     outputs = [
-        _one(
+        deviation(
             name,
             np.concatenate([wanted[name] for wanted, _ in pairs]),
             np.concatenate([got[index] for _, got in pairs]),
@@ -127,8 +127,15 @@ def _shapes(wanted: Mapping[str, Array], got: tuple[Array, ...]) -> str:
     return ""
 
 
-def _one(name: str, wanted: Array, got: Array, distinct: Array) -> tuple[str, float, float]:
-    """(name, error, spread) of one output over all batches, in units of its scale; NaN where something is not finite."""
+def deviation(name: str, wanted: Array, got: Array, distinct: Array) -> tuple[str, float, float]:
+    """(name, error, spread) of one output over all batches, in units of its scale; NaN where something is not finite.
+
+    Args:
+        name: of the output.
+        wanted: one row an image.
+        got: what is compared with it.
+        distinct: rows of different images, between which the spread is taken.
+    """
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
         return name, float("nan"), float("nan")

@@ -22,7 +22,7 @@ from compress.export.interface import Interface, read_interface
 from compress.export.onnx import beside
 from compress.export.serving import Server, Serving
 
-__all__ = ["Package", "name_of", "package"]
+__all__ = ["Package", "model_name", "name_of", "package"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _STRANGE = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -73,11 +73,7 @@ def package(
     """
     serving, interface = serving or Serving(), read_interface(onnx)
     interface = replace(interface, classes=tuple(classes) or interface.classes)
-    name = name or name_of(onnx)
-    if not _NAME.fullmatch(name):
-        raise ConfigError(
-            f"{name!r} cannot be a model's name: letters, digits, _ . - are wanted", hint="choose another one with --name"
-        )
+    name = model_name(onnx, name)
     _servable(onnx, interface, serving)
     final = out / name
     if final.exists():
@@ -106,6 +102,20 @@ def name_of(onnx: Path) -> str:
     """After the run, or the file where it is no run's; the precision is no part of it, since versions may differ in that."""
     stem = onnx.stem.removesuffix(".fp16").removesuffix(".int8")
     return _STRANGE.sub("-", stem if stem != "model" else onnx.resolve().parent.name).strip("-.") or "model"
+
+
+def model_name(onnx: Path, name: str = "") -> str:
+    """What a file is served as: the name that was given, or one from the file's or its folder's.
+
+    Raises:
+        ConfigError: the name cannot be one.
+    """
+    name = name or name_of(onnx)
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} cannot be a model's name: letters, digits, _ . - are wanted", hint="choose another one with --name"
+        )
+    return name
 
 
 def _servable(onnx: Path, interface: Interface, serving: Serving) -> None:

@@ -1,0 +1,234 @@
+"""A client of the v2 inference protocol on the standard library: health, metadata, loading, inference, statistics."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+from compress.errors import ConfigError, ServerRefused, ServerSilent, ServingError
+from compress.export.interface import Port
+from compress.runtime.base import Array
+from compress.serving.wire import Answer, Body, Format, decode, encode
+
+LARGEST = 1 << 28  # bytes of an answer; what is longer is none
+UNREADABLE = frozenset({400, 415, 422, 500})
+"""What servers say to a body in the form that they do not read. MLServer fails with 400 or 500, KServe with either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a loaded model takes and gives, in the words of the server."""
+
+    versions: tuple[str, ...]
+    platform: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+class Client:
+    """One connection to one server, kept open between calls; not to be shared between threads.
+
+    Args:
+        url: ``http://host:port``, with a path if the server is behind one.
+        timeout: seconds that one answer may take.
+
+    Raises:
+        ConfigError: the URL cannot be used.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0) -> None:
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigError(f"{url!r} is no URL: {error}", hint="write it as http://127.0.0.1:8000") from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise ConfigError(f"{url!r} is no http URL", hint="write it as http://127.0.0.1:8000")
+        self.url, self.timeout = url.rstrip("/"), timeout
+        self._prefix = parts.path.rstrip("/")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(host, port, timeout=timeout)
+        self._form: Format | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+
+    # ---- health and metadata -----------------------------------------------------------------------------------------
+
+    def ready(self, model: str = "", version: str = "") -> bool:
+        """Whether the server, a model, or one version of it takes requests.
+
+        Raises:
+            ServerSilent: nobody answers.
+        """
+        path = f"{_of(model, version)}/ready" if model else "/v2/health/ready"
+        return self._ask("GET", path)[0] == 200
+
+    def until_ready(self, model: str, version: str = "", *, within: float, poll: float = 0.05) -> float:
+        """Ask until a model takes requests; returns the seconds that took.
+
+        Raises:
+            ServingError: it does not within that time.
+            ServerSilent: the server has gone.
+        """
+        start = time.monotonic()
+        while not self.ready(model, version):
+            waited = time.monotonic() - start
+            if waited > within:
+                what = f"version {version} of {model}" if version else model
+                raise ServingError(
+                    f"{what} did not become ready at {self.url} in {waited:.0f} s",
+                    hint="look into the server's log, or give it longer with --timeout",
+                )
+            time.sleep(poll)
+        return time.monotonic() - start
+
+    def interface(self, model: str, version: str = "") -> Served:
+        """What a loaded model takes and gives.
+
+        Raises:
+            ServerRefused: it is not loaded.
+        """
+        facts = self._json("GET", _of(model, version))
+        try:
+            inputs, outputs = (
+                tuple(Port(str(t["name"]), str(t["datatype"]), tuple(map(int, t["shape"]))) for t in facts.get(side) or [])
+                for side in ("inputs", "outputs")
+            )
+            versions = tuple(map(str, facts.get("versions") or []))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ServingError(f"{self.url} describes {model} in words that are not the v2 protocol's", hint=_WHO) from error
+        return Served(versions, str(facts.get("platform", "")), inputs, outputs)
+
+    def statistics(self, model: str, version: str = "") -> dict[str, Any]:
+        """Counts and times of a model's requests and batches (Triton's extension)."""
+        facts: dict[str, Any] = self._json("GET", f"{_of(model, version)}/stats")
+        return facts
+
+    # ---- the repository ----------------------------------------------------------------------------------------------
+
+    def load(self, model: str) -> None:
+        """Have the server read the model's folder again.
+
+        Raises:
+            ServerRefused: it cannot load what is there; what was loaded before goes on serving.
+        """
+        self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/load", Body(b"{}", {}))
+
+    def unload(self, model: str) -> None:
+        """Have the server forget a model."""
+        self._json("POST", f"/v2/repository/models/{quote(model, safe='')}/unload", Body(b"{}", {}))
+
+    # ---- inference ---------------------------------------------------------------------------------------------------
+
+    def infer(self, model: str, inputs: Mapping[str, Array], version: str = "") -> Answer:
+        """Compute; the first call finds out whether the server reads binary bodies, which are several times smaller.
+
+        Raises:
+            ServerRefused: the request does not fit the model.
+            ServerSilent: no answer in time.
+        """
+        if self._form is None:
+            self._form, answer = self._negotiate(model, inputs, version)
+            return answer
+        return self._infer(model, encode(inputs, self._form), version)
+
+    def _negotiate(self, model: str, inputs: Mapping[str, Array], version: str) -> tuple[Format, Answer]:
+        extensions = self._json("GET", "/v2").get("extensions") or []
+        if "binary_tensor_data" in extensions:
+            return "binary", self._infer(model, encode(inputs, "binary"), version)
+        try:  # KServe reads binary bodies without saying so
+            return "binary", self._infer(model, encode(inputs, "binary"), version)
+        except ServerRefused as refused:
+            if refused.status not in UNREADABLE:
+                raise
+        except ServingError:
+            pass
+        return "json", self._infer(model, encode(inputs, "json"), version)
+
+    def _infer(self, model: str, body: Body, version: str) -> Answer:
+        status, headers, data = self._ask("POST", f"{_of(model, version)}/infer", body)
+        if status != 200:
+            raise self._refused(f"{model} at {self.url}", status, data)
+        return decode(data, headers)
+
+    # ---- the connection ----------------------------------------------------------------------------------------------
+
+    def _json(self, method: str, path: str, body: Body | None = None) -> Any:
+        status, _, data = self._ask(method, path, body)
+        if status != 200:
+            raise self._refused(f"{self.url}{path}", status, data)
+        try:
+            return json.loads(data) if data.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise ServingError(f"{self.url}{path} answers something that is no JSON", hint=_WHO) from error
+
+    def _ask(self, method: str, path: str, body: Body | None = None) -> tuple[int, Mapping[str, str], bytes]:
+        """One exchange. A kept connection that the server has closed meanwhile is opened again, once."""
+        connection = self._connection
+        kept = connection.sock is not None
+        try:
+            try:
+                return self._exchange(method, path, body)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                connection.close()
+                if not kept:
+                    raise
+                return self._exchange(method, path, body)
+        except TimeoutError as error:
+            connection.close()
+            raise ServerSilent(
+                f"{self.url} did not answer {path} within {self.timeout:g} s",
+                hint="is it overloaded? Give it longer: --timeout",
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ServerSilent(
+                f"no inference server answers at {self.url}: {reason}", hint="start it, or give its address with --url"
+            ) from error
+
+    def _exchange(self, method: str, path: str, body: Body | None) -> tuple[int, Mapping[str, str], bytes]:
+        data, headers = (None, {}) if body is None else (body.data, dict(body.headers))
+        self._connection.request(method, self._prefix + path, body=data, headers=headers)
+        response = self._connection.getresponse()
+        answer = response.read(LARGEST + 1)
+        if len(answer) > LARGEST:
+            self.close()
+            raise ServingError(f"{self.url}{path} answers with more than {LARGEST:,} bytes", hint=_WHO)
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, answer
+
+    def _refused(self, what: str, status: int, data: bytes) -> ServerRefused:
+        try:
+            facts = json.loads(data)
+            said = facts.get("error") or facts.get("detail") or facts
+        except (ValueError, AttributeError, RecursionError):
+            said = data.decode(errors="replace")
+        return ServerRefused(status, f"{what} answers {status}: {' '.join(str(said).split())[:300]}", hint=_hint(status))
+
+
+_WHO = "check that the URL is an inference server's HTTP port"
+
+
+def _hint(status: int) -> str:
+    if status == 404:
+        return "is the name right, and the model loaded? See the server's /v2/repository/index"
+    return "the server's log says more"
+
+
+def _of(model: str, version: str) -> str:
+    path = f"/v2/models/{quote(model, safe='')}"
+    return f"{path}/versions/{quote(version, safe='')}" if version else path

@@ -1,0 +1,166 @@
+"""Load that arrives when it arrives: schedules, latencies from the scheduled time, and the search for the highest rate."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from serving_nets import net
+from v2server import serving
+
+from compress.errors import ConfigError, ServingError
+from compress.export.repository import package
+from compress.serving.load import Scenario, asking, sustained
+from compress.serving.traffic import Connect, Send, allowed, highest, poisson, stream
+
+
+def served_by(answer: Callable[[int], None]) -> Connect:
+    @contextmanager
+    def connect() -> Iterator[Send]:
+        yield answer
+
+    return connect
+
+
+def one_at_a_time(seconds: float) -> Connect:
+    """A server with one worker."""
+    worker = threading.Lock()
+
+    def answer(_: int) -> None:
+        with worker:
+            time.sleep(seconds)
+
+    return served_by(answer)
+
+
+@given(st.floats(0.1, 1e4), st.integers(1, 50), st.integers(0, 2**32 - 1))
+def test_arrivals(rate: float, count: int, seed: int) -> None:
+    times = poisson(rate, count, np.random.default_rng(seed))
+    assert times.shape == (count,)
+    assert (np.diff(times) >= 0).all()
+    np.testing.assert_array_equal(times, poisson(rate, count, np.random.default_rng(seed)))
+
+
+def test_arrivals_are_poisson() -> None:
+    """Mean and variance of the gaps are those of the exponential distribution: 1/rate and 1/rate²."""
+    gaps = np.diff(poisson(50.0, 20_000, np.random.default_rng(0)))
+    assert gaps.mean() == pytest.approx(1 / 50, rel=0.03)
+    assert gaps.std() == pytest.approx(1 / 50, rel=0.03)
+
+
+def test_a_stall_counts_for_everybody_who_was_to_be_served_meanwhile() -> None:
+    """Coordinated omission: a client that waits for its answer would see one slow request of 40."""
+
+    def answer(index: int) -> None:
+        if index == 10:
+            time.sleep(0.2)
+
+    schedule = np.arange(1, 41) * 0.005
+    traffic = stream(served_by(answer), schedule, connections=1)
+    waited = traffic.latencies[10:]
+    expected = 0.2 - (schedule[10:] - schedule[10])
+    assert (waited >= expected - 1e-3).all()
+    assert traffic.late(0.05) >= 29
+    assert not traffic.keeps(0.99, 0.05)
+    assert traffic.keeps(0.99, 0.5) or traffic.latencies.max() > 0.5  # a machine may stall as well
+
+
+def test_failures_are_infinitely_late_and_told() -> None:
+    def answer(index: int) -> None:
+        if index % 2:
+            raise ServingError("no", hint="x")
+
+    traffic = stream(served_by(answer), np.arange(1, 11) * 1e-3, connections=3)
+    assert np.isinf(traffic.latencies).sum() == 5
+    assert traffic.failures == ("no",)
+    assert not traffic.keeps(0.5001, math.inf) or traffic.late(1e9) == 5
+
+
+def test_a_lost_stream_stops_early() -> None:
+    traffic = stream(one_at_a_time(0.02), np.arange(1, 1001) * 1e-3, connections=4, bound=0.05, quantile=0.99)
+    assert len(traffic.latencies) < 100
+    assert not traffic.keeps(0.99, 0.05)
+
+
+def test_connections_that_do_not_open() -> None:
+    @contextmanager
+    def connect() -> Iterator[Send]:
+        raise ServingError("closed", hint="x")
+        yield
+
+    with pytest.raises(ServingError, match="closed"):
+        stream(connect, np.array([0.1]), connections=2)
+    with pytest.raises(ConfigError, match="connections"):
+        stream(connect, np.array([0.1]), connections=0)
+
+
+@pytest.mark.parametrize(("count", "late"), [(99, 0), (100, 1), (300, 3), (999, 9), (1000, 10)])
+def test_how_many_may_be_late(count: int, late: int) -> None:
+    assert allowed(count, 0.99) == late
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e3), st.floats(1.01, 1.5))
+def test_the_search_finds_the_threshold_from_anywhere(truth: float, off: float, step: float) -> None:
+    asked: list[float] = []
+
+    def passes(rate: float) -> bool:
+        asked.append(rate)
+        return rate <= truth
+
+    found = highest(passes, truth * off, step=step, most=200)
+    assert truth / step * (1 - 1e-6) <= found <= truth
+    assert found in asked
+
+
+def test_where_nothing_passes() -> None:
+    asked: list[float] = []
+    assert highest(lambda rate: bool(asked.append(rate)), 10.0, step=1.1, least=1.0) == 0.0
+    assert min(asked) >= 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"bound": 0}, "bound"), ({"requests": 50}, "100"), ({"quantile": 1.0}, "quantile"), ({"step": 1.0}, "step")],
+)
+def test_scenarios_that_mean_nothing(options: dict[str, float], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Scenario(**{"bound": 0.05, **options})  # type: ignore[arg-type]
+
+
+def test_a_whole_measurement() -> None:
+    """Two servers, one three times as fast: more requests, and not by chance. Small, so the rates are rough."""
+    arms = {"slow": one_at_a_time(0.006), "fast": one_at_a_time(0.002)}
+    result = sustained(arms, Scenario(0.1, requests=100, rounds=1, confirm=100, step=1.3, connections=8))
+    slow, fast = result.arms
+    assert fast.typical > slow.typical > 0
+    assert result.ratios["fast"].ratio == pytest.approx(fast.typical / slow.typical)
+    assert slow.confirmed.p99 <= 0.1
+    assert any("rounds" in flag for flag in result.flags)
+
+
+def test_a_bound_that_nobody_keeps() -> None:
+    with pytest.raises(ServingError, match=r"does not keep 0\.5 ms: alone it takes"):
+        sustained({"slow": one_at_a_time(0.002)}, Scenario(0.0005, requests=100, rounds=1, connections=1))
+
+
+@pytest.mark.slow
+def test_the_rate_is_that_of_the_queue(tmp_path: Path) -> None:
+    """A real server with one worker of known speed: the ratio of two such is that of their speeds, within its interval."""
+    for name, seed in (("slow", 1), ("fast", 2)):
+        package(net(tmp_path / f"{name}.onnx", seed), tmp_path / "repository", "triton", name=name)
+    with serving(tmp_path / "repository") as world:
+        world.slow_by = {"slow": 0.008, "fast": 0.004}
+        scenario = Scenario(0.15, requests=100, rounds=2, confirm=100, step=1.2, control=True)
+        result = sustained({name: asking(world.url, name) for name in ("slow", "fast")}, scenario)
+    assert result.ratios["fast"].ratio == pytest.approx(2.0, rel=0.3)
+    assert result.control is not None
+    assert result.control.ratio == pytest.approx(1.0, rel=0.2)
+    assert result.arms[0].rates[0] < 1 / 0.008
