@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compress.data import Preprocessing as Preprocessing
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
+    from compress.folding import folded as folded
     from compress.methods import METHODS as METHODS
     from compress.pipeline import Network as Network
     from compress.pipeline import Result as Result
@@ -49,6 +50,7 @@ _HOMES = {
     "Report": "compress.report.model",
     "Result": "compress.pipeline",
     "Topology": "compress.topology",
+    "folded": "compress.folding",
     "inspect": "compress.pipeline",
     "load": "compress.checkpoint",
     "make_job": "compress.config",
@@ -73,6 +75,7 @@ __all__ = [
     "Report",
     "Result",
     "Topology",
+    "folded",
     "inspect",
     "load",
     "make_job",

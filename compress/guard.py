@@ -7,8 +7,7 @@ or a dead or random network, would pass anything else.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_flatten
 
 from compress.errors import GuardError
 from compress.plan import Plan, kept_positions
-from compress.surgery import simulate
+from compress.surgery import replaced, simulate
 from compress.topology import GroupId, LayerName, Topology
 
 TOLERANCE = 1e-5
@@ -52,7 +51,7 @@ def verify(
     topology: Topology,
     plan: Plan,
     small: nn.Module,
-    inputs: Tensor,
+    inputs: Tensor | Sequence[Tensor],
     *,
     tolerance: float = TOLERANCE,
 ) -> Verified:
@@ -63,7 +62,7 @@ def verify(
         topology: its topology.
         plan: what was removed.
         small: the cut network.
-        inputs: (n, c, h, w), at least two different ones.
+        inputs: (n, c, h, w), at least two different ones; a sequence where the network takes several inputs.
 
     Raises:
         GuardError: they compute different things, or an attribute disagrees with its weight; the group is named.
@@ -78,9 +77,10 @@ def verify(
     }
     readers = [name for name in readers if _is_layer(model, name) and not (name in opaque and slots[name] in table)]
     kept = {name: torch.from_numpy(table[slots[name]]) for name in readers if slots[name] in table}
-    wanted = _observe(masked, readers, inputs, kept)
+    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    wanted = _observe(masked, readers, given, kept)
     try:
-        got = _observe(small, readers, inputs, {})
+        got = _observe(small, readers, given, {})
     except Exception as error:  # whatever the user's own code raises on the smaller shapes
         raise GuardError(
             f"the cut network does not run: {type(error).__name__}: {error}",
@@ -152,9 +152,12 @@ def _is_layer(model: nn.Module, name: str) -> bool:
     return any(name == n and isinstance(m, _ConvNd | nn.Linear) for n, m in model.named_modules())
 
 
-def _observe(model: nn.Module, names: list[LayerName], inputs: Tensor, kept: Mapping[LayerName, Tensor]) -> dict[str, Tensor]:
+def _observe(
+    model: nn.Module, names: list[LayerName], inputs: Sequence[Tensor], kept: Mapping[LayerName, Tensor]
+) -> dict[str, Tensor]:
     """Outputs, and pre-activations of the named layers at kept channels, thinned to a bounded number of positions."""
-    network = copy.deepcopy(model).double().eval()
+    doubled = {k: t.double() for k, t in model.state_dict().items() if t.is_floating_point()}
+    network = replaced(model, doubled).double().eval()
     seen: dict[str, Tensor] = {}
 
     def keep_as(name: LayerName) -> Callable[..., None]:
@@ -169,7 +172,7 @@ def _observe(model: nn.Module, names: list[LayerName], inputs: Tensor, kept: Map
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(keep_as(name)) for name in names]
     with torch.no_grad(), _Depthwise():
-        output = network(inputs.double())
+        output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
     for hook in hooks:
         hook.remove()
     for i, tensor in enumerate(t for t in tree_flatten(output)[0] if isinstance(t, Tensor)):

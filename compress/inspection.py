@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from compress.config import Job
 from compress.cost import Cost, count
 from compress.realise import Network
 from compress.search.base import Space, Target
 from compress.search.widths import NARROW, least_widths, plan_of
+from compress.second_opinion import disagreements
 from compress.stages import make_stages, prunable
 from compress.topology import LayerName, Topology
 from compress.trace import trace
@@ -58,7 +60,11 @@ class Inspection:
 
 def traced(network: Network) -> Topology:
     """The network's topology, from an example of the size its images have."""
-    return trace(network.model, torch.zeros(1, *network.preprocessing.shape))
+    return trace(network.model, _example(network))
+
+
+def _example(network: Network) -> Tensor:
+    return torch.zeros(1, *network.preprocessing.shape)
 
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None) -> float:
@@ -75,6 +81,7 @@ def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None) 
 def inspect(network: Network, job: Job) -> Inspection:
     """Everything there is to know before a search."""
     topology = traced(network)
+    notes = disagreements(network.model, topology, _example(network))
     chosen, frozen = prunable(topology, job.ignore)
     if not job.streams:
         kept = {g for s in make_stages(topology, chosen, streams=False) for g in s.groups}
@@ -92,4 +99,4 @@ def inspect(network: Network, job: Job) -> Inspection:
     least = {k: reach(topology, job, k) for k in ("macs", "params")}
     loose = {k: reach(topology, job, k, 1) for k in ("macs", "params")}
     narrow = tuple(g for g in chosen if any(len(o) < NARROW for o in topology.by_id[g].orbits()))
-    return Inspection(topology, count(topology), tuple(rows), frozen, least, loose, narrow, topology.notes)
+    return Inspection(topology, count(topology), tuple(rows), frozen, least, loose, narrow, notes)

@@ -27,6 +27,7 @@ from compress.data import Data, Preprocessing, preset_for
 from compress.errors import ConfigError, DataError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
+from compress.folding import folded
 from compress.inspection import inspect, traced
 from compress.methods import METHODS
 from compress.plan import Plan
@@ -90,7 +91,7 @@ def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, 
 
 def network_of(model: nn.Module, preprocessing: Preprocessing, name: str = "") -> Network:
     """A module that is already in memory; its files are reloaded with ``--arch package.module:factory``."""
-    kind = type(model)
+    kind, model = type(model), folded(model)
     architecture = Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}", {})
     return Network(model, name or kind.__name__, architecture, preprocessing, checkpoint.digest(model.state_dict()))
 

@@ -150,8 +150,6 @@ class Topology:
         tensors: every state_dict entry, in state_dict order.
         layers: convolutions and linear layers, in forward order of their first call.
         frozen: layer -> why the channels it makes cannot be cut.
-        notes: what the dependency graph and the channel identities disagreed on, one sentence each.
-        example: shape of the example input, without the batch dimension.
         moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
         fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
     """
@@ -160,8 +158,6 @@ class Topology:
     tensors: Mapping[str, TensorInfo]
     layers: tuple[Layer, ...]
     frozen: Mapping[LayerName, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    example: tuple[int, ...] = ()
     moment_norms: tuple[LayerName, ...] = ()
     fixed_macs: int = 0
 
@@ -240,5 +236,4 @@ class Topology:
                 {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]} for g in self.groups
             ],
             "frozen": dict(self.frozen),
-            "notes": list(self.notes),
         }

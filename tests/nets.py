@@ -5,9 +5,10 @@ Batch-norm statistics and affine parameters are random, or masks look right by l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -438,6 +439,8 @@ class Net:
         free: layers whose groups must be found; None: some group must be.
         stuck: layers that must not be cut.
         oracle: Torch-Pruning cuts it rightly, so its own result is compared.
+        more: shapes of further inputs.
+        why: layer that must not be cut -> a pattern of what is said of it.
     """
 
     make: Callable[[], nn.Module]
@@ -445,6 +448,8 @@ class Net:
     free: Sequence[str] = ()
     stuck: Sequence[str] = ()
     oracle: bool = False
+    more: tuple[tuple[int, ...], ...] = ()
+    why: Mapping[str, str] = field(default_factory=dict)
 
 
 NETS: dict[str, Net] = {
@@ -494,11 +499,15 @@ NETS: dict[str, Net] = {
 }
 
 
+ALL = dict(NETS)
+"""Every network that can be built by name: ``structures`` adds its own."""
+
+
 def build(name: str, seed: int = 0) -> nn.Module:
     """The network with random statistics, in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = NETS[name].make()
+        model = ALL[name].make()
         for module in model.modules():
             if isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm) and module.weight is not None:
                 nn.init.uniform_(module.weight, 0.5, 2)
@@ -517,13 +526,17 @@ def traced(name: str) -> tuple[nn.Module, Topology]:
     return model, trace(model, example(name))
 
 
-def example(name: str) -> Tensor:
-    return torch.zeros(NETS[name].shape)
+def example(name: str) -> Any:
+    """One input; a tuple where the network takes several."""
+    made = tuple(torch.zeros(shape) for shape in (ALL[name].shape, *ALL[name].more))
+    return made if len(made) > 1 else made[0]
 
 
-def inputs(name: str, count: int = 3, seed: int = 0) -> Tensor:
-    shape = (count, *NETS[name].shape[1:])
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+def inputs(name: str, count: int = 3, seed: int = 0) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (ALL[name].shape, *ALL[name].more)
+    made = tuple(torch.randn((count, *s[1:]), generator=generator, dtype=torch.float64) for s in shapes)
+    return made if len(made) > 1 else made[0]
 
 
 def any_plan(

@@ -22,6 +22,7 @@ SURFACE = [
     "Report",
     "Result",
     "Topology",
+    "folded",
     "inspect",
     "load",
     "make_job",

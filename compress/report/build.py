@@ -48,7 +48,6 @@ def build(
     notes = [
         *network.warnings,
         *(data.warnings if data is not None else ()),
-        *topology.notes,
         *search.get("notes", ()),
         *done.notes,
     ]

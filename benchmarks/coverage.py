@@ -1,0 +1,250 @@
+"""Which networks are cut exactly? Traces, cuts and checks the convolutional networks of torchvision and timm.
+
+    python benchmarks/coverage.py                    # everything that has no result yet, then docs/coverage.md
+    python benchmarks/coverage.py --only torchvision # torchvision's classifiers; also dense, timm, or a model's name
+    python benchmarks/coverage.py --again NAME       # measures it anew; --parity exports ONNX too; --page only writes the page
+
+Each network runs in a process of its own with bounded memory and time, with random weights whose batch norms hold the
+statistics of the inputs, at a small size: neither changes what is coupled. Results are added to results/coverage.json one by
+one, so that a killed run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+from coverage_models import DENSE, SIZES, TIMM, classifiers
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "coverage.json"
+RATIOS = (0.3, 0.5, 0.8)
+SIZE = 32
+CONTEXT = multiprocessing.get_context("fork")
+
+
+def make(name: str) -> Any:
+    """A network without trained weights; no file is fetched."""
+    import torch
+    import torchvision
+
+    torch.manual_seed(0)
+    house, _, plain = name.partition(":")
+    if house == "timm":
+        import timm
+
+        return timm.create_model(plain, pretrained=False).eval()
+    options: dict[str, Any] = {"weights": None}
+    if house == "dense":
+        options |= {"weights_backbone": None}
+        if not plain.startswith(("fcn", "deeplab", "lraspp", "ssd")):
+            options |= {"min_size": 128, "max_size": 128}
+    if plain in ("googlenet", "inception_v3"):
+        options |= {"init_weights": True, "aux_logits": True}
+    return torchvision.models.get_model(plain, **options).eval()
+
+
+def examine(name: str, parity: bool) -> dict[str, Any]:
+    """One network: traced, cut six ways, checked."""
+    import torch
+
+    from compress import criteria
+    from compress.cost import count
+    from compress.errors import CompressError
+    from compress.probe import shaken
+    from compress.trace import trace
+
+    model = make(name)
+    size = SIZES.get(name, SIZE)
+    row: dict[str, Any] = {"name": name, "size": size, "params": sum(p.numel() for p in model.parameters())}
+    example = torch.zeros(1, 3, size, size)
+    start = time.perf_counter()
+    try:
+        topology = trace(model, example)
+    except CompressError as error:
+        return row | {"state": "refused", "reason": error.message, "hint": error.hint}
+    row["trace_s"] = round(time.perf_counter() - start, 2)
+    layers = {x.weight: topology.tensors[x.weight].sites * math.prod(topology.tensors[x.weight].shape) for x in topology.layers}
+    touched = sum(macs for key, macs in layers.items() if (key, 0) in topology.slots or (key, 1) in topology.slots)
+    row |= {"groups": len(topology.groups), "macs": count(topology).macs, "prunable": touched / max(count(topology).macs, 1)}
+    row["frozen"] = {str(k): v for k, v in topology.frozen.items() if "network's output" not in v}
+    inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
+    trained = shaken(model, [inputs])
+    evidence = criteria.Evidence(trained.state_dict())
+    ranking = {g.id: criteria.l1(evidence, topology, g) for g in topology.groups}
+    row |= guarded(trained, topology, ranking, inputs[:2])
+    row |= trains(model, topology, ranking, example)
+    if parity and row["state"] == "exact":
+        row["parity"] = exported(trained, topology, ranking, size)
+    row["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    return row
+
+
+def plan_of(topology: Any, ranking: Any, ratio: float) -> Any:
+    """Drops the least important channels of every orbit."""
+    from compress.plan import Cut, Plan
+    from compress.search.widths import ranked
+
+    cuts = {}
+    for group in topology.groups:
+        keep = [int(c) for o in ranked(group, ranking[group.id]) for c in o[: max(1, len(o) - round(ratio * len(o)))]]
+        if len(keep) < group.size:
+            cuts[group.id] = Cut(tuple(sorted(keep)))
+    return Plan(cuts)
+
+
+def guarded(trained: Any, topology: Any, ranking: Any, inputs: Any) -> dict[str, Any]:
+    """The guard's error at every ratio, for random and for ranked channels; counted cost against the cut network's own."""
+    import numpy as np
+
+    from compress.cost import count
+    from compress.errors import CompressError
+    from compress.guard import random_plan, verify
+    from compress.surgery import cut
+
+    errors: dict[str, float] = {}
+    seconds = 0.0
+    for ratio in RATIOS:
+        drawn = random_plan(topology, ratio, np.random.default_rng(int(100 * ratio)))
+        for kind, plan in (("random", drawn), ("ranked", plan_of(topology, ranking, ratio))):
+            try:
+                start = time.perf_counter()
+                small = cut(trained, topology, plan)
+                seconds = max(seconds, time.perf_counter() - start)
+                if sum(p.numel() for p in small.parameters()) != count(topology, plan).params:
+                    return {"state": "wrong", "reason": f"{kind} {ratio}: counted parameters are not measured ones"}
+                errors[f"{kind} {ratio}"] = verify(trained, topology, plan, small, inputs).error
+            except CompressError as error:
+                return {"state": "wrong", "reason": f"{kind} {ratio}: {error.message}", "errors": errors}
+    return {"state": "exact", "errors": errors, "cut_s": round(seconds, 2)}
+
+
+def trains(model: Any, topology: Any, ranking: Any, example: Any) -> dict[str, Any]:
+    """Whether the cut network still trains, auxiliary heads included, where the whole one does."""
+    from compress.surgery import cut, own_tensors
+
+    def step(network: Any) -> str:
+        import torch
+        from torch.utils._pytree import tree_flatten
+
+        network = own_tensors(network).train()
+        try:
+            outputs = tree_flatten(network(torch.rand(2, *example.shape[1:])))[0]
+            sum(t.float().sum() for t in outputs).backward()
+        except Exception as error:  # detectors want targets, some networks larger images
+            return f"{type(error).__name__}: {error}"[:200]
+        return ""
+
+    reason = step(model)
+    if reason:
+        return {"trains": None, "trains_note": f"the unpruned one does not at this size: {reason}"}
+    reason = step(cut(model, topology, plan_of(topology, ranking, 0.5)))
+    return {"trains": not reason} | ({"trains_note": reason} if reason else {})
+
+
+def exported(trained: Any, topology: Any, ranking: Any, size: int) -> dict[str, Any]:
+    """The ONNX file of the network at half of its channels, against torch."""
+    import torch
+
+    from compress.errors import CompressError
+    from compress.export.parity import export_verified
+    from compress.surgery import cut
+
+    small = cut(trained, topology, plan_of(topology, ranking, 0.5)).eval()
+    images = torch.randn(10, 3, size, size, generator=torch.Generator().manual_seed(2))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            written, parity = export_verified(small, images, Path(folder) / "small.onnx")
+        except CompressError as error:
+            return {"verdict": "refused", "reason": error.message[:300]}
+    return {"verdict": str(parity.verdict), "error": parity.error, "exporter": written.exporter}
+
+
+def measure(name: str, parity: bool, memory_gib: float, seconds: float) -> dict[str, Any]:
+    """One network in a process of its own: a fork, for importing everything anew would take longer than most networks."""
+    here, there = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=work, args=(there, name, parity, memory_gib))
+    process.start()
+    there.close()
+    if not here.poll(seconds):
+        process.kill()
+        process.join()
+        return {"name": name, "state": "not measured", "reason": f"longer than {seconds:.0f} s"}
+    try:
+        row: dict[str, Any] = here.recv()
+    except EOFError:
+        row = {"name": name, "state": "not measured", "reason": "the process was killed, perhaps for want of memory"}
+    process.join()
+    return row
+
+
+def work(pipe: Any, name: str, parity: bool, memory_gib: float) -> None:
+    limit = int(memory_gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    try:
+        pipe.send(examine(name, parity))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send({"name": name, "state": "crashed", "reason": f"{type(error).__name__}: {error}"[:300]})
+
+
+def stored() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
+def wanted(only: list[str]) -> list[str]:
+    houses = {"torchvision": classifiers(), "dense": DENSE, "timm": TIMM}
+    if not only:
+        return [n for names in houses.values() for n in names]
+    return [
+        n for o in only for n in houses.get(o, [n for names in houses.values() for n in names if o in (n, n.split(":")[1])])
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=[])
+    parser.add_argument("--again", nargs="+", default=[])
+    parser.add_argument("--parity", action="store_true", help="export ONNX and compare; where it has not been done yet")
+    parser.add_argument("--page", action="store_true")
+    parser.add_argument("--memory", type=float, default=10.0, help="GiB for each network")
+    parser.add_argument("--seconds", type=float, default=900.0, help="for each network")
+    given = parser.parse_args()
+    import timm  # noqa: F401  (before the forks)
+    import torch
+    from coverage_page import write_page
+
+    import compress.export.parity
+    import compress.trace  # noqa: F401
+    from compress.rundir import write_json
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    again = set(wanted(given.again)) if given.again else set()
+    for name in [] if given.page else wanted(given.only or given.again):
+        old = stored().get(name)
+        lacks_parity = given.parity and old is not None and old["state"] == "exact" and "parity" not in old
+        if old is not None and name not in again and not lacks_parity:
+            continue
+        row = measure(name, given.parity, given.memory, given.seconds)
+        if row["state"] == "exact" and "parity" not in row and old is not None and "parity" in old:
+            row["parity"] = old["parity"]
+        write_json(RESULTS, stored() | {name: row})
+        worst = max(row.get("errors", {}).values(), default=float("nan"))
+        print(f"{name:50s} {row['state']:8s} {row.get('groups', '')!s:4s} {worst:.1e} {row.get('reason', '')}", flush=True)
+    write_page(stored(), ROOT / "docs" / "coverage.md")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()
