@@ -37,7 +37,7 @@ def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> 
         reader = layers[i + 1].weight
         members = (Member(f"{name}.weight", 0, Role.WRITES, positions), Member(reader, 1, Role.READS, positions))
         groups.append(ChannelGroup(GroupId(name), width, members))
-    return Topology(tuple(groups), tensors, tuple(layers))
+    return Topology(tuple(groups), tensors, tuple(layers), example=(3, 4, 4))
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,7 @@ class Topology:
         tensors: every state_dict entry, in state_dict order.
         layers: convolutions and linear layers, in forward order of their first call.
         frozen: layer -> why the channels it makes cannot be cut.
+        example: shape of the example input, of the first one where there are several, without the batch dimension.
         moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
         fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
     """
@@ -158,6 +159,7 @@ class Topology:
     tensors: Mapping[str, TensorInfo]
     layers: tuple[Layer, ...]
     frozen: Mapping[LayerName, str] = field(default_factory=dict)
+    example: tuple[int, ...] = ()
     moment_norms: tuple[LayerName, ...] = ()
     fixed_macs: int = 0
 

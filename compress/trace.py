@@ -37,7 +37,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
         examples = (example,) if isinstance(example, Tensor) else tuple(example)
         network = _copied(model)
         run = _run(network, examples)
-        topology = _topology(network.eval(), run)
+        topology = _topology(network.eval(), run, examples[0])
         return probing.probe(network, topology, examples) if probe else topology
 
 
@@ -99,7 +99,7 @@ def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
     return run
 
 
-def _topology(network: nn.Module, run: Provenance) -> Topology:
+def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
     parameters = {k for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, nn.Parameter)}
     layers = tuple(run.layers.values())
     frozen: dict[LayerName, str] = {}
@@ -141,7 +141,7 @@ def _topology(network: nn.Module, run: Provenance) -> Topology:
             frozen |= {name: reason for i, (_, name) in enumerate(producers) if find(i) == number and name not in frozen}
     norms = tuple(run.moment_norms)
     tensors = _tensor_table(network.state_dict(keep_vars=True), parameters, run.sites, run)
-    return Topology(tuple(groups), tensors, layers, frozen, norms, run.fixed_macs)
+    return Topology(tuple(groups), tensors, layers, frozen, tuple(example.shape[1:]), norms, run.fixed_macs)
 
 
 def _places(run: Provenance) -> dict[int, dict[Slot, list[int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from nets import NETS, traced
 
@@ -92,4 +93,4 @@ def test_json_is_json(name: str) -> None:
 
 def test_an_empty_topology_costs_nothing() -> None:
     empty = Topology((), {"a": TensorInfo((2, 3), False)}, ())
-    assert empty.whole == (0, 0) and empty.slots == {} and empty.flat == {}
+    assert empty.whole == (0, 0) and empty.slots == {} and empty.flat == {} and np.prod(empty.example) == 1
