@@ -25,7 +25,7 @@ ratios = st.floats(0.2, 5.0)
 def result() -> LatencyResult:
     """The candidate does half of the work."""
     quick = Settings(budget_seconds=60, precision=100.0, min_rounds=12, loads=1)
-    return measure(Spin(0.002), {"half": Spin(0.001)}, runtime=OrtRuntime(), settings=quick)
+    return measure(Spin(0.0004), {"half": Spin(0.0002)}, runtime=OrtRuntime(), settings=quick)
 
 
 def outcome(text: str, result: LatencyResult, ratio: Interval = SHARP, floor: float = 1.0, **more: bool) -> Outcome:
@@ -90,11 +90,11 @@ def test_a_noisy_host_widens_it(result: LatencyResult) -> None:
 
 
 def test_times_of_the_file_itself(result: LatencyResult) -> None:
-    """Half of 2 ms of CPU time takes 1 ms or more of wall time."""
-    assert outcome("p50>0.9ms", result) is Outcome.FAILED
+    """0.2 ms of CPU time take as much wall time or more."""
+    assert outcome("p50>10us", result) is Outcome.FAILED
     assert outcome("p50>10s", result) is Outcome.HELD
     assert outcome("throughput<1", result) is Outcome.HELD
-    assert outcome("throughput>100000", result) is Outcome.HELD
+    assert outcome("throughput>1000000", result) is Outcome.HELD
     p50 = judge(parse("p50>1s"), SHARP, 1.0, result, result.arm("half")).interval
     assert p50 is not None and p50[0] <= p50[1] <= p50[2]
     assert p50[1] == pytest.approx(result.arm("half").latency.p50)

@@ -135,8 +135,8 @@ def _absolute(bound: Bound, new: LatencyResult, arm: ArmResult) -> tuple[float, 
     wall = np.asarray(arm.wall, dtype=np.float64)
     share = PERCENTILES.get(bound.metric, 0.5)
     rng = np.random.default_rng([new.settings.seed, 3])
-    low, high = bootstrap_quantile(wall, share, rng)
+    low, high = np.exp(bootstrap_quantile(np.log(wall), share, rng))
     value = float(np.quantile(wall, share))
     if bound.metric != "throughput":
-        return low, value, high
-    return new.settings.batch / high, new.settings.batch / value, new.settings.batch / max(low, 1e-12)
+        return float(low), value, float(high)
+    return new.settings.batch / float(high), new.settings.batch / value, new.settings.batch / float(low)

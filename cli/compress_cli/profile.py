@@ -1,0 +1,154 @@
+"""``profile``: where the time of an ONNX file goes, layer by layer, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from compress.errors import ConfigError
+from compress.report.figures import NONE, duration, number, percent
+from compress_cli import options as o
+from compress_cli.door import err, guarded, out, print_json, warn
+
+if TYPE_CHECKING:
+    from compress.latency.explain import Change, Explained, Layer
+
+app = typer.Typer()
+COLUMNS = ("layer", "channels", "time", "share", "MACs", "made", "GMAC/s", "GB/s", "binds", "why")
+
+
+@app.command()
+@guarded()
+def profile(
+    before: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    after: Annotated[Path | None, typer.Argument(metavar="[AFTER.onnx]", help="Set beside the first, layer by layer.")] = None,
+    runtime: Annotated[str, typer.Option(metavar="cpu|cuda|tensorrt", help="Where.")] = "cpu",
+    batch: Annotated[int, typer.Option(min=1, help="Images a run.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads on the CPU.")] = 1,
+    seconds: Annotated[float, typer.Option(help="Running time of each file.")] = 5.0,
+    size: Annotated[str | None, typer.Option(metavar="H[,W]", help="Input size for files that leave it open.")] = None,
+    top: Annotated[int, typer.Option(min=0, help="Rows to show, the heaviest; 0 shows all, in order.")] = 20,
+    target: Annotated[Path | None, typer.Option("--out", help="Write all rows as JSON.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Time, MACs and rates of every layer, and what binds it; with a second file, what became of each layer there."""
+    from compress.events import Clock
+    from compress.latency import explain
+    from compress.latency.profile import profile as profiled
+    from compress.latency.profile import read_graph
+    from compress.rundir import write_json
+    from compress.runtime.ort import PROVIDERS, OrtRuntime
+    from compress_cli.loading import numbers, writable
+    from compress_cli.progress import listening
+
+    if target is not None:
+        writable(target, folder=False)
+    name = next((known for known in PROVIDERS if known == runtime), None)
+    if name is None:
+        raise ConfigError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(PROVIDERS)}")
+    sides = numbers("size", size)
+    image = None if sides is None else (3, int(sides[0]), int(sides[-1]))
+    where = OrtRuntime(name, threads=threads if name == "cpu" else None)
+    files = [before] if after is None else [before, after]
+    graphs = [read_graph(file) for file in files]
+    found = []
+    with listening(err(), quiet=quiet or as_json) as listen:
+        clock = Clock(listen)
+        for file, graph in zip(files, graphs, strict=True):
+            with clock.phase("profile", str(file)):
+                found.append((profiled(file, runtime=where, batch=batch, image=image, seconds=seconds), graph))
+    explained = explain.explain(found)
+    said = explain.summary(*explained) if len(explained) == 2 else ()
+    facts = {"files": [one.to_json() for one in explained], "summary": list(said)}
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_json(target, facts)
+    if as_json:
+        print_json(facts)
+        return
+    for reason in dict.fromkeys(one.profile.fallback for one in explained if one.profile.fallback):
+        warn(f"fallback: {reason}")
+    if any(one.profile.host_only for one in explained):
+        warn("on this provider the times are host times of enqueueing work, not the kernels'")
+    if after is None:
+        layers = explained[0].layers
+        heaviest = sorted(layers, key=lambda layer: -layer.seconds)[:top] if top else layers
+        title = _title(explained[0], len(heaviest), len(layers))
+        rows = [_row(layer.name, layer) for layer in heaviest]
+    else:
+        changes = explain.changes(*explained)
+        most = sorted(changes, key=lambda change: -abs(change.excess))[:top] if top else changes
+        title = f"{before.name} → {_title(explained[1], len(most), len(changes))}"
+        arrow = " → " if markdown else "\n"
+        rows = [_beside(change, arrow) for change in most]
+    if markdown:
+        typer.echo(_markdown(rows))
+    else:
+        _print(title, rows)
+    for line in said:
+        typer.echo(line) if markdown else out().print(escape(line), soft_wrap=True)
+
+
+def _row(name: str, layer: Layer | None) -> list[str]:
+    """The cells of one layer in one file."""
+    if layer is None:
+        return [name, *([NONE] * (len(COLUMNS) - 2)), ""]
+    return [
+        name,
+        _channels(layer),
+        duration(layer.seconds),
+        percent(layer.share, 1),
+        number(layer.macs) if layer.macs else "",
+        number(layer.activations),
+        f"{layer.compute / 1e9:.1f}" if layer.macs else "",
+        f"{layer.traffic / 1e9:.1f}",
+        layer.binds,
+        layer.why if layer.binds in ("compute", "memory") else ": ".join(part for part in (layer.cause, layer.why) if part),
+    ]
+
+
+def _beside(change: Change, arrow: str) -> list[str]:
+    """Before and after in the same cells; the reason is the last one's."""
+    one, other = _row(change.name, change.before), _row(change.name, change.after)
+    cells = [before if before == after else f"{before}{arrow}{after}" for before, after in zip(one, other, strict=True)]
+    return [*cells[:-1], other[-1] or one[-1]]
+
+
+def _title(file: Explained, shown: int, all_rows: int) -> str:
+    facts = file.profile
+    part = f", the {shown} heaviest of {all_rows} rows" if shown < all_rows else ""
+    return f"{file.file}, {facts.runtime}, batch {facts.batch}, {facts.runs} runs{part}"
+
+
+def _channels(layer: Layer) -> str:
+    held = layer.widths
+    if held is None:
+        return ""
+    if held.depthwise:
+        return f"{held.outputs} dw"
+    return f"{held.inputs}·{held.outputs}" + (f" /{held.cardinality}" if held.cardinality > 1 else "")
+
+
+def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
+    """Cells fold, rather than be cut off, where the terminal is narrow."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=escape(title), title_justify="left")
+    for column in COLUMNS:
+        justify: Literal["left", "right"] = "left" if column in ("layer", "binds", "why") else "right"
+        table.add_column(column, justify=justify, overflow="fold", min_width=20 if column == "why" else None)
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    out().print(table)
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
