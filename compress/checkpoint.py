@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from compress.architecture import UNNAMED, Architecture, Zoo, build
 from compress.data.preprocessing import Preprocessing
 from compress.errors import CheckpointError, CompressError
+from compress.files import aside
 from compress.folding import folded
 from compress.plan import Plan
 from compress.recognise import recognise
@@ -37,7 +37,6 @@ FORMAT = 1
 _HEADER = "compress"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _WHOLE = Plan()
-_AGAIN = "copy it again from where it was made, or name the network with --arch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +98,9 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         model.load_state_dict(state, assign=True)
         model = folded(model)
     except CompressError as error:
-        if isinstance(error, CheckpointError) and error.hint:
+        if str(path) in error.message:
             raise
-        said = error.message if str(path) in error.message else f"{path}: {error.message}"
-        raise CheckpointError(said, hint=error.hint or _AGAIN) from error
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
     warnings = (*weights.warnings, *match.warnings, *notes)
@@ -210,13 +208,6 @@ def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
     return result, notes
 
 
-def _ordinary_mode() -> int:
-    """What a file that this process simply opens would get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
-
-
 def save(
     path: str | Path,
     model: nn.Module,
@@ -258,19 +249,15 @@ def save(
         "digest": found,
         "metadata": dict(metadata),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(plain, temporary, {_HEADER: json.dumps(header, sort_keys=True)})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(_ordinary_mode())  # safetensors makes files that only their owner can read
-        temporary.replace(path)
+        told = json.dumps(header, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the metadata of {path} is no JSON: {error}") from error
+    try:
+        with aside(path) as temporary:
+            save_file(plain, temporary, {_HEADER: told})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} cannot be written: {error}", hint="check that its folder exists, is writable and has space left"
         ) from error
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"the metadata of {path} is no JSON: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return found

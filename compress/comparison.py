@@ -7,7 +7,6 @@ Pruners that are not ours take part as *arms*: a callable that prunes a module; 
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from compress.criteria import CRITERIA
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
 from compress.events import Listen, Phase, Warned, ignore
+from compress.files import read_json
 from compress.methods import METHODS
 from compress.outside import Arm, prune_outside
 from compress.paired import Difference, Right, difference
@@ -200,10 +200,10 @@ def _row(report: Report, method: str, seed: int, folder: str) -> Row:
 def _remember(folder: Path, method: str, right: dict[str, list[Right]]) -> None:
     """Reads which test images a run answered rightly."""
     try:
-        kept = json.loads((folder / "answers.json").read_text(encoding="utf-8"))["right"]
-    except (OSError, ValueError, KeyError):
+        kept = read_json(folder / "answers.json", hint="start over with --fresh")["right"]
+        final, base = (np.frombuffer(kept[when].encode(), dtype=np.uint8) == ord("1") for when in ("final", "base"))
+    except (ConfigError, KeyError, TypeError, AttributeError):
         return
-    final, base = (np.frombuffer(kept[when].encode(), dtype=np.uint8) == ord("1") for when in ("final", "base"))
     right.setdefault(method, []).append(final)
     right[UNPRUNED] = [base]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from compress.errors import ConfigError
+from compress.files import read_text
 from compress.methods import METHODS
 from compress.search.base import Target
 
@@ -89,10 +91,10 @@ class Job:
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
             "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
             "zero_kernels": (0 <= self.zero_kernels < 1, "in [0, 1)"),
-            "lr": (self.lr > 0, "above 0"),
+            "lr": (0 < self.lr < math.inf, "above 0"),
             "batch": (self.batch >= 2, "at least 2"),
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
-            "latency_seconds": (self.latency_seconds >= 0, "0 or more"),
+            "latency_seconds": (0 <= self.latency_seconds <= 86_400, "between 0 and a day"),
             "threads": (self.threads >= 1, "at least 1"),
         }
         for name, (fits, rule) in wanted.items():
@@ -138,13 +140,16 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            values.update(tomllib.loads(file.read_text()))
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: not a readable TOML file: {error}") from error
+            values.update(tomllib.loads(read_text(file)))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{file}: not a readable TOML file: {error or type(error).__name__}", hint="write lines of name = value"
+            ) from error
     for text in settings:
         _merge(values, _parse(text))
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
-    if "squeeze" in values.get("options", {}) and not {"target", "value"} & values.keys():
+    options = values.get("options", {})
+    if isinstance(options, Mapping) and "squeeze" in options and not {"target", "value"} & values.keys():
         values |= {"target": "macs", "value": 1.0}  # the widths are given, no budget is to be met
     known = [f.name for f in fields(Job)]
     for name in values:
@@ -162,11 +167,13 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
 def _parse(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise ConfigError(f"--set {text!r} is not of the form name=value")
-    try:
-        return tomllib.loads(f"{name} = {value}")
-    except tomllib.TOMLDecodeError:
-        return tomllib.loads(f"{name} = {value!r}")
+        raise ConfigError(f"--set {text!r} is not of the form name=value", hint="as in --set options.population=20")
+    for right in (value, repr(value)):
+        try:
+            return tomllib.loads(f"{name} = {right}")
+        except (ValueError, RecursionError):
+            continue
+    raise ConfigError(f"--set {text[:80]!r} is not of the form name=value", hint="as in --set options.population=20")
 
 
 def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -29,58 +29,79 @@ class CompressError(Exception):
 
     Args:
         message: what went wrong, where, the number seen and the number wanted.
-        hint: the next thing to try, as a sentence or a command.
+        hint: the next thing to try, as a sentence or a command; without one, what is right for the kind of failure.
     """
 
     exit_code = 3
+    cure = "run again with --debug and report what it prints"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.cure
 
     def __str__(self) -> str:
-        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+        return f"{self.message}\n  hint: {self.hint}"
 
 
 class ModelError(CompressError):
     """The network cannot be used."""
 
+    cure = "look at it with `compress inspect`"
+
 
 class CheckpointError(ModelError):
     """A file cannot be read as the weights of a known network."""
+
+    cure = "copy the file again from where it was made, or name the network with --arch"
 
 
 class TraceError(ModelError):
     """The channels of the network cannot be followed."""
 
+    cure = "give a convolutional network that runs on one image batch"
+
 
 class UnsupportedLayer(ModelError):
     """Surgery meets a layer it does not know."""
+
+    cure = "leave the layer alone with --ignore"
 
 
 class PlanError(CompressError):
     """A plan does not fit the network it is applied to."""
 
+    cure = "use a plan that compress wrote for this network; `compress inspect` lists its groups"
+
 
 class GuardError(CompressError):
     """The cut network does not compute what the masked one does."""
+
+    cure = "this is a mistake in compress: please report the network"
 
 
 class SearchError(CompressError):
     """A search cannot reach its target."""
 
+    cure = "ask for less, or see `compress prune --dry-run` for what can be reached"
+
 
 class DataError(CompressError):
     """Images or labels cannot be used."""
+
+    cure = "`compress prune --help` says how images are given"
 
 
 class TrainError(CompressError):
     """A schedule or a loss cannot work."""
 
+    cure = "change the schedule: --epochs, --lr, --batch"
+
 
 class ExportError(CompressError):
     """The network cannot be written as ONNX."""
+
+    cure = "try the other exporter: --exporter legacy or dynamo"
 
 
 class ParityError(ExportError):
@@ -91,6 +112,8 @@ class ParityError(ExportError):
 
 class RuntimeUnavailable(CompressError):
     """An execution provider is asked for that this machine cannot run."""
+
+    cure = "see `compress doctor` for what this machine can run"
 
 
 class ServingError(CompressError):
@@ -111,3 +134,5 @@ class ServerRefused(ServingError):
 
 class ConfigError(CompressError):
     """An option has a value that cannot be used."""
+
+    cure = "every option is explained by --help"

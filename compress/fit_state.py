@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.checkpoint import digest
 from compress.errors import TrainError
+from compress.files import aside
 
 FILE = "fit.safetensors"
 
@@ -56,17 +55,11 @@ def save(
     # Cloned: safetensors refuses tensors that share memory, and tied weights do.
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     header = json.dumps({"identity": identity, "position": position})
-    temporary = path.with_name(path.name + ".tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(to_safetensors(plain, {"fit": header}))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with aside(path) as temporary:
+            temporary.write_bytes(to_safetensors(plain, {"fit": header}))
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise TrainError(
             f"{path}: the state cannot be saved: {error.strerror}", hint="free some space, or change the folder"
         ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from compress.errors import ConfigError, ModelError
 from compress.evaluate import batches as in_batches
 from compress.events import Clock, Listen, ignore
 from compress.export.parity import export_verified
+from compress.files import read_json
 from compress.prepare import calibration_count, identity
 from compress.realise import Log, Network, clock_files, finetune, judging
 from compress.recover import reestimate
@@ -107,11 +107,11 @@ def prune_outside(
 
 
 def _read(path: Path) -> Row:
+    kept = read_json(path, hint="start over with --fresh")
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
         latency = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in kept["latency"])
         return Row(**{**kept, "latency": latency})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="start over with --fresh") from error
 
 

@@ -24,9 +24,10 @@ from compress.cost import Cost, count
 from compress.criteria import Evidence
 from compress.criteria import kernels as kernels_of
 from compress.data import Data, Preprocessing, preset_for
-from compress.errors import ConfigError, DataError, SearchError
+from compress.errors import ConfigError, DataError, PlanError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
+from compress.files import read_json
 from compress.folding import folded
 from compress.inspection import inspect, traced
 from compress.methods import METHODS
@@ -177,13 +178,11 @@ def pick(
     """
     from compress.config import make_job
 
-    try:
-        held = json.loads((folder / "job.json").read_text())
-        front = _read_front(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"{folder} holds no finished search ({error})", hint="run `compress prune ... --out` there first"
-        ) from error
+    again = "run `compress prune ... --out` there first"
+    held = read_json(folder / "job.json", hint=again)
+    front = _read_front(folder, again)
+    if not isinstance(held.get("job"), dict):
+        raise ConfigError(f"{folder / 'job.json'} is no job of compress", hint=again)
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
     if held.get("identity") != identity(network, data):
         raise ConfigError(
@@ -353,12 +352,18 @@ def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, s
     rundir.write(folder / "front.svg", front_svg(points, picked))
 
 
-def _read_front(folder: Path) -> Front:
-    data = json.loads((folder / "front.json").read_text())
-    return tuple(
-        Point(Plan.from_json(p["plan"]), float(p["error"]), Cost(int(p["macs"]), int(p["params"])), Fidelity(p["fidelity"]))
-        for p in data["points"]
-    )
+def _read_front(folder: Path, again: str) -> Front:
+    data = read_json(folder / "front.json", hint=again)
+    try:
+        front = tuple(
+            Point(Plan.from_json(p["plan"]), float(p["error"]), Cost(int(p["macs"]), int(p["params"])), Fidelity(p["fidelity"]))
+            for p in data["points"]
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, PlanError) as error:
+        raise ConfigError(f"{folder / 'front.json'} is damaged: {error!r:.100}", hint=again) from error
+    if not front:
+        raise ConfigError(f"{folder / 'front.json'} has no points", hint=again)
+    return front
 
 
 def _wanted(index: int | None, by: str | None, macs: float | None, params: float | None) -> Target | None:
@@ -447,9 +452,18 @@ def exit_code(report: Report) -> int:
 def _finished(network: Network, folder: Path) -> Result:
     """A run that had ended: its files are read again."""
     report = store.read(folder / "report.json")
-    plan = Plan.from_json(json.loads((folder / "plan.json").read_text()))
+    fresh = "start over with --fresh"
+    plan = Plan.from_json(read_json(folder / "plan.json", hint=fresh))
+    file = folder / "model.safetensors"
     try:
-        model = fit(network.model, load_file(folder / "model.safetensors")).eval()
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{folder / 'model.safetensors'} is damaged: {error}", hint="start over with --fresh") from error
+        state = load_file(file)
+        model = fit(network.model, state).eval()
+    except (SafetensorError, OSError, PlanError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{file} is damaged: {error}", hint=fresh) from error
+    found = {"model": checkpoint.digest(state), "plan": plan.digest}
+    for name, digest in found.items():
+        if report.digests.get(name) != digest:
+            raise ConfigError(
+                f"{folder}: the {name} has digest {digest}, the report tells of {report.digests.get(name)}", hint=fresh
+            )
     return Result(model, plan, report, folder, folder / "model.onnx", exit_code(report))

@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from compress.config import Job
 from compress.errors import CompressError, ConfigError
+from compress.files import read_json, write, write_json
+
+__all__ = ["claim", "write", "write_json"]
 
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
@@ -21,32 +24,7 @@ _FILES = (  # the report first: without it nothing passes for finished
     "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
     "front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
-
-
-def write(path: Path, data: bytes | str) -> None:
-    """Writes aside, syncs, renames: under the final name there is the whole file or none.
-
-    Raises:
-        CompressError: the file cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CompressError(
-            f"{path} cannot be written: {error.strerror}",
-            hint="free space or choose another folder with --out; the same command goes on where this one stopped",
-        ) from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    """JSON with sorted keys, so that equal data are equal bytes."""
-    write(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=True) + "\n")
+_STATES = ("finetune", "csgd")
 
 
 @contextmanager
@@ -63,23 +41,14 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         ConfigError: the folder holds another job, or another process works in it.
         CompressError: it cannot be written.
     """
+    lock = _locked(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise CompressError(f"{folder} cannot be written: {error.strerror}", hint="choose another folder with --out") from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(f"another process is working in {folder}", hint="wait for it, or choose --out") from error
         if fresh:
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
-            for name in ("finetune", "csgd", "picks", "imported", "front"):
+            for name in (*_STATES, "picks", "imported", "front"):
                 shutil.rmtree(folder / name, ignore_errors=True)
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        _sweep(folder)
         wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}
         held = folder / "job.json"
         if held.exists():
@@ -92,7 +61,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
             _release(folder)
             raise
     finally:
-        lock.close()
+        os.close(lock)
 
 
 def _release(folder: Path) -> None:
@@ -101,13 +70,45 @@ def _release(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _locked(folder: Path) -> int:
+    """The folder's lock, held by no other process; a link in its place is not followed, and nothing is emptied."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            raise CompressError(
+                f"{folder} cannot be written: {error.strerror}", hint="choose another folder with --out"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise ConfigError(f"another process is working in {folder}", hint="wait for it, or choose --out") from error
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(lock), (folder / ".lock").lstat()):
+                return lock
+        os.close(lock)  # whoever held it before has removed it: it locks nothing any more
+
+
+def _sweep(folder: Path) -> None:
+    """What a killed run left under temporary names."""
+    for place in (folder, *(folder / name for name in _STATES)):
+        if place.is_symlink():
+            continue
+        for left in (*place.glob(".*.tmp"), *place.glob(".*.onnx-*")):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
 def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:
-    try:
-        found = json.loads(held.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{held} is no job of compress", hint="start over with --fresh, or choose --out") from error
+    found = read_json(held, hint="start over with --fresh, or choose --out")
     for part in ("job", "identity"):
-        ours, theirs = wanted[part], found.get(part, {})
+        ours, theirs = wanted[part], found.get(part)
+        if not isinstance(theirs, dict):
+            raise ConfigError(f"{held} is no job of compress", hint="start over with --fresh, or choose --out")
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
                 raise ConfigError(

@@ -15,7 +15,9 @@ import torch
 
 from compress import rundir
 from compress.config import Job
+from compress.errors import ConfigError
 from compress.events import Clock, Listen
+from compress.files import read_json
 from compress.latency.selection import GAIN, Reader, gains, readers, worthwhile
 from compress.methods import METHODS
 from compress.plan import Plan, kept_positions, selectable
@@ -117,10 +119,11 @@ def _runtime(job: Job) -> OrtRuntime | None:
 
 def _kept(folder: Path, when: str) -> dict[str, float] | None:
     try:
-        found: dict[str, float] | None = json.loads((folder / rundir.SELECTIONS).read_text()).get(when)
-    except (OSError, ValueError, AttributeError):
+        found = read_json(folder / rundir.SELECTIONS, hint="start over with --fresh").get(when)
+    except ConfigError:
         return None
-    return found
+    whole = isinstance(found, dict) and all(isinstance(v, int | float) for v in found.values())
+    return {str(k): float(v) for k, v in found.items()} if whole and found is not None else None
 
 
 def _keep(folder: Path, when: str, found: dict[str, float]) -> None:

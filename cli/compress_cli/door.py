@@ -87,8 +87,7 @@ def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
 def _words(error: Exception) -> tuple[str, str, int]:
     """What happened, what to do next, and the exit code."""
     if isinstance(error, CompressError):
-        otherwise = "every option is explained by --help" if isinstance(error, ConfigError) else ""
-        return error.message, error.hint or otherwise, error.exit_code
+        return error.message, error.hint, error.exit_code
     text = " ".join(str(error).split())[:300]
     if isinstance(error, OSError):
         return text, "check that the place exists, is writable and has space left", CompressError.exit_code

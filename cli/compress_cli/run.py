@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -59,23 +58,41 @@ class Inputs:
         kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
         write_json(folder / INPUTS, kept)
 
+    def code(self) -> str:
+        """What of the user's own code opening them runs; empty for none."""
+        from compress.architecture import Architecture
+        from compress.data.listing import TORCHVISION
+        from compress.entrypoint import is_entrypoint
+
+        if self.arch is not None and Architecture(self.arch).runs_user_code:
+            return f"imports the network's {self.arch}"
+        source = self.data or ""
+        if is_entrypoint(source) and source.partition(":")[0] not in TORCHVISION and not Path(source).exists():
+            return f"imports the images' {source}"
+        return "unpickles the network" if self.trust_pickle else ""
+
     @staticmethod
     def of(folder: Path) -> Inputs:
-        """Those of a run.
+        """Those of a run, as from a stranger.
 
         Raises:
             ConfigError: the folder has none.
         """
+        from compress.files import read_json
+
+        again = "give the folder of a finished run, or add --model FILE"
         try:
-            kept: dict[str, Any] = json.loads((folder / INPUTS).read_text(encoding="utf-8"))
-            return Inputs(**{**kept, **{k: _absolute(kept[k], folder) for k in _PATHS}})
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ConfigError(
-                f"{folder} does not say which network it is of", hint="give the folder of a finished run, or add --model FILE"
-            ) from error
+            kept = read_json(folder / INPUTS, hint=again)
+            found = Inputs(**{**kept, **{k: _absolute(kept[k], folder) for k in _PATHS}})
+            if all(isinstance(v, (bool,) if k in _SWITCHES else str | None) for k, v in asdict(found).items()):
+                return found
+            raise TypeError
+        except (ConfigError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{folder} does not say which network it is of", hint=again) from error
 
 
 _PATHS = ("model", "data", "labels")
+_SWITCHES = ("trust_pickle", "download")
 
 
 def _relative(text: str | None, folder: Path) -> str | None:
@@ -268,6 +285,7 @@ def pick(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
     data: o.DataSource = None,
+    trust_pickle: o.TrustPickle = False,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -288,7 +306,10 @@ def pick(
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
     if folder is not None:
         writable(folder, folder=True)
-    inputs = Inputs.of(run) if model is None else Inputs(model)
+    inputs = Inputs.of(run) if model is None else Inputs(model, trust_pickle=trust_pickle)
+    code = inputs.code() if model is None else ""
+    if code and not trust_pickle:
+        raise ConfigError(f"the run in {run} {code}, which could run any code", hint="if it is your own, add --trust-pickle")
     if data is not None:
         inputs = replace(inputs, data=data)
     network, images = inputs.open(seed_of(run))
@@ -301,7 +322,11 @@ def pick(
 
 def seed_of(run: Path) -> int:
     """The run's seed divided its images, too."""
+    from compress.files import read_json
+
+    again = "give the folder of a finished run"
+    kept = read_json(run / "job.json", hint=again)
     try:
-        return int(json.loads((run / "job.json").read_text(encoding="utf-8"))["job"]["seed"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run") from error
+        return int(kept["job"]["seed"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ConfigError(f"{run} holds no run", hint=again) from error

@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from compress.errors import DataError
+from compress.files import read_text
 
-_INDEX = re.compile(r"(\d{1,7})(?:[_\-. ].*)?")
+_INDEX = re.compile(r"(\d{1,6})(?:[_\-. ].*)?")
+MOST_CLASSES = 10**6
 
 
 def label_map(folders: Collection[str], labels: str, num_classes: int | None) -> tuple[Mapping[str, int], tuple[str, ...]]:
@@ -43,7 +45,10 @@ def label_map(folders: Collection[str], labels: str, num_classes: int | None) ->
         table = _read_table(Path(labels))
         unknown = [n for n in names if n not in table]
         if unknown:
-            raise DataError(f"{labels} has no label for {len(unknown)} folders, the first: {unknown[0]!r}")
+            raise DataError(
+                f"{labels} has no label for {len(unknown)} folders, the first: {unknown[0]!r}",
+                hint="write lines of `folder label`, or one folder a line",
+            )
         mapping = {n: table[n] for n in names}
     if len(set(mapping.values())) < len(mapping):
         raise DataError(f"two folders have the same label under --labels {labels}", hint="give every class its own label")
@@ -71,9 +76,9 @@ def doubts(folders: Collection[str], labels: str, num_classes: int | None) -> tu
 
 def _read_table(path: Path) -> dict[str, int]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if text.lstrip().startswith("{"):
-            return {str(k): _label(v) for k, v in json.loads(text).items()}
+            return {str(k): _label(v) for k, v in dict(json.loads(text)).items()}
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         pairs = [re.split(r"[\s,;]+(?=\d+$)", line) for line in lines]
         if all(len(p) == 2 for p in pairs):
@@ -81,7 +86,7 @@ def _read_table(path: Path) -> dict[str, int]:
         return {line: i for i, line in enumerate(lines)}
     except OSError as error:
         raise DataError(
-            f"--labels {path}: neither sorted, index-prefix nor a readable file ({error.strerror})",
+            f"--labels {path}: neither sorted, index-prefix nor a readable file ({error.strerror or error})",
             hint="choose sorted, index-prefix or a file of lines `folder label`",
         ) from error
     except (ValueError, RecursionError) as error:
@@ -89,6 +94,6 @@ def _read_table(path: Path) -> dict[str, int]:
 
 
 def _label(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**7:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MOST_CLASSES:
         raise ValueError(f"{value!r} is no label")
     return value

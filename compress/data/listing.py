@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compress.data.labels import doubts, label_map
+from compress.data.labels import MOST_CLASSES, doubts, label_map
 from compress.data.sources import LARGEST_ARRAY, SUFFIXES, ArrayImages, Entry, FolderImages, Images, ZipImages
 from compress.errors import DataError
 
+_FREE, _DENSEST = 2**28, 200
+"""Bytes that a compressed array may have anyway, and per byte of the file; images never shrink that much, bombs do."""
 Labels = npt.NDArray[np.int64]
 PARTS: Mapping[str, str] = {
     "train": "train",
@@ -120,7 +122,8 @@ def list_arrays(
         found = found.squeeze(1) if found.ndim == 2 and found.shape[1] == 1 else found
         if found.ndim != 1 or found.dtype.kind not in "iu" or not len(found) or int(found.min()) < 0:
             raise DataError(
-                f"{label}: labels of type {found.dtype} and shape {found.shape}; one integer from 0 up per image is wanted"
+                f"{label}: labels of type {found.dtype} and shape {found.shape}; one integer from 0 up per image is wanted",
+                hint="save them as an integer array of as many numbers as images",
             )
         made[name] = Part(ArrayImages(label, len(found), load), np.arange(len(found)), found.astype(np.int64))
     highest = max(int(p.labels.max()) for p in made.values())
@@ -129,6 +132,8 @@ def list_arrays(
             f"{where} has label {highest}; the network has outputs 0 to {num_classes - 1}",
             hint="give the data that the network was trained on, or a network with more outputs",
         )
+    if highest >= MOST_CLASSES:
+        raise DataError(f"{where} has label {highest}, at most {MOST_CLASSES} classes are known", hint="number them from 0")
     if highest == 0:
         raise DataError(f"{where} has 1 class, at least 2 are needed")
     return Listing(made, tuple(classes) or tuple(str(i) for i in range(num_classes or highest + 1)))
@@ -142,9 +147,12 @@ def list_npz(path: Path, num_classes: int | None) -> Listing:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            claimed = max((m.file_size for m in archive.infolist()), default=0)
-        if claimed > LARGEST_ARRAY:
-            raise DataError(f"{path} claims an array of {claimed} bytes, at most {LARGEST_ARRAY} are read")
+            for member in archive.infolist():
+                if member.file_size > min(LARGEST_ARRAY, _FREE + _DENSEST * member.compress_size):
+                    raise DataError(
+                        f"{path}: {member.filename[:40]!r} of {member.compress_size} bytes claims to be {member.file_size}",
+                        hint=f"arrays of up to {LARGEST_ARRAY} bytes are read; write large ones with numpy.savez, uncompressed",
+                    )
         with np.load(path, allow_pickle=False) as file:
             names = {n.lower(): n for n in file.files}
             chosen: dict[str, tuple[str, str]] = {}

@@ -21,6 +21,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", "
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 LARGEST_FILE = 256 * 2**20
 LARGEST_PIXELS = 80_000_000
+_FREE_PIXELS, _FREE_BYTES, _DENSEST = 2**22, 2**24, 1000
+"""Pixels of any file, bytes of any member of an archive, and how many there may be per byte otherwise; bombs have more."""
 LARGEST_ARRAY = 8 * 2**30
 
 Picture = Image.Image | npt.NDArray[Any]
@@ -80,6 +82,8 @@ class FolderImages:
         """The decoded image."""
         path = self.root / self.entries[index].path
         try:
+            if not 0 < self.entries[index].size <= LARGEST_FILE:  # the kernel's own files say 0 and may never end
+                raise Unreadable(f"has {self.entries[index].size} bytes")
             with path.open("rb") as file:
                 data = file.read(LARGEST_FILE + 1)
         except OSError as error:
@@ -96,6 +100,9 @@ def _walk(root: Path) -> list[Entry]:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
+        for name in (folder, *files):
+            if not name.isprintable() and any("\ud800" <= c <= "\udfff" for c in name):
+                raise DataError(f"{os.fsencode(Path(folder, name))!r:.100} has a name that is no UTF-8", hint="rename it")
         below[:] = [name for name in below if not _hidden(name)]
         for name in files:
             path = Path(folder, name)
@@ -143,8 +150,9 @@ class ZipImages:
 
     def read(self, index: int) -> Picture:
         """The decoded image."""
-        if self.entries[index].size > LARGEST_FILE:
-            raise Unreadable(f"claims {self.entries[index].size} bytes")
+        size, packed = self.entries[index].size, self._members[index].compress_size
+        if not 0 < size <= min(LARGEST_FILE, _FREE_BYTES + _DENSEST * packed):
+            raise Unreadable(f"claims {size} bytes in {packed}")
         try:
             with self.archive.open(self._members[index]) as file:
                 data = file.read(LARGEST_FILE + 1)
@@ -167,7 +175,7 @@ def decode(data: bytes) -> Image.Image:
         raise Unreadable(f"larger than {LARGEST_FILE} bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > LARGEST_PIXELS:
+        if image.width * image.height > min(LARGEST_PIXELS, max(_FREE_PIXELS, _DENSEST * len(data))):
             raise Unreadable(f"claims {image.width} x {image.height} pixels")
         image.load()
     except Unreadable:
@@ -236,13 +244,17 @@ def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
         array = array.transpose(0, 2, 3, 1)
     if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape:
         raise DataError(
-            f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels"
+            f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels",
+            hint="reshape the array and save it again with numpy.savez",
         )
     if array.dtype == np.uint8:
         return array  # type: ignore[no-any-return]
     if array.dtype.kind != "f":
-        raise DataError(f"{label} has type {array.dtype}; images are uint8 (0 to 255) or floating point (already scaled)")
+        raise DataError(
+            f"{label} has type {array.dtype}; images are uint8 (0 to 255) or floating point (already scaled)",
+            hint="convert the array and save it again with numpy.savez",
+        )
     array = array.astype(np.float32)
     if not np.isfinite(array).all():
-        raise DataError(f"{label} holds values that are not finite")
+        raise DataError(f"{label} holds values that are not finite", hint="save the array again without them")
     return array  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -21,6 +22,7 @@ from compress.errors import DataError
 SMALL_SIDE = 64
 CACHE_BYTES = 2 * 2**30
 _CROP_MARGIN = 4
+_MOST_ELONGATED = 100
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -62,6 +64,7 @@ class Split:
         self._seed = seed
         self._cache: Tensor | None = None
         self._skipped: dict[int, str] = {}
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Images listed; damaged ones are only known when they have been read."""
@@ -198,7 +201,9 @@ class Split:
         try:
             return to_pixels(self._images.read(index), self.preprocessing, draw)
         except Unreadable as error:
-            self._skipped[position] = f"{self._images.name(index)}: {error}"
+            with self._lock:  # several threads decode; none adds to what is too much already
+                if len(self._skipped) <= self._allowed():
+                    self._skipped[position] = f"{self._images.name(index)}: {error}"
         if len(self._skipped) > self._allowed():
             raise DataError(
                 f"{self.name}: {len(self._skipped)} of {len(self)} images cannot be read, at most {self._allowed()} are "
@@ -238,6 +243,16 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
         picture = Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture))
     if to.channels not in (1, 3):
         raise DataError(f"images have 1 or 3 channels, the network takes {to.channels}", hint="give an .npz of its input")
+    try:
+        pixels = _resized(picture, to, draw)
+    except (OSError, ValueError, MemoryError, OverflowError) as error:  # of a mode or a shape that nobody has seen yet
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _resized(picture: Image.Image, to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> npt.NDArray[np.uint8]:
+    if max(picture.size) > _MOST_ELONGATED * min(picture.size):  # its short side enlarged, the long one would be without bounds
+        raise Unreadable(f"is {picture.width} x {picture.height}, sides of at most {_MOST_ELONGATED} to 1 are read")
     image = picture.convert("L" if to.channels == 1 else "RGB")
     height, width = to.size
     resample = _RESAMPLE[to.interpolation]
@@ -252,8 +267,7 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
         image = image.crop((left, top, left + width, top + height))
     elif image.size != (width, height):
         image = image.resize((width, height), resample)
-    pixels = np.array(image, dtype=np.uint8).reshape(height, width, to.channels)
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+    return np.array(image, dtype=np.uint8).reshape(height, width, to.channels)
 
 
 def _random_box(width: int, height: int, draw: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ExportError
+from compress.files import read_text
 
 SCHEMA = "compress-precisions-1"
 
@@ -167,9 +168,9 @@ def read(path: Path) -> Precisions | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         if data.get("schema") != SCHEMA:
             raise ValueError(f"schema {data.get('schema')!r}, {SCHEMA!r} is wanted")
         return Precisions.from_json(data)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ExportError(f"{path} is no record of precisions: {error}", hint="remove it and export again") from error

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ConfigError
+from compress.files import read_json
+from compress.files import write as place
 from compress.report.jsonschema import schema, validate
 from compress.report.markdown import markdown
 from compress.report.model import Report
-from compress.rundir import write as place
 
 JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.json", "report.html"
 
@@ -62,15 +63,12 @@ def read(path: Path) -> Report:
         ConfigError: there is none, or it is damaged.
     """
     file = path / JSON if path.is_dir() else path
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.exists():
         raise ConfigError(
             f"{path} has no {JSON}" if path.is_dir() else f"{path} does not exist",
             hint="give the folder of a finished run; an unfinished one goes on with the command that started it",
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{file} cannot be read as JSON: {error}", hint="run the same command with --fresh") from error
+        )
+    data = read_json(file, hint="run the same command with --fresh")
     try:
         return validate(data)
     except ConfigError as error:

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from compress.errors import CompressError, SearchError
+from compress.files import append, read_bytes
 from compress.plan import Plan
 from compress.search.base import Ask, Front, Score, Search, Told
+
+_LARGEST = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +65,18 @@ class Journal:
             self._read(path)
 
     def _read(self, path: Path) -> None:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
+        try:
+            data = read_bytes(path, most=_LARGEST)
+            whole = data[: data.rfind(b"\n") + 1]
+            if len(whole) != len(data) and not path.is_symlink():
+                with path.open("r+b") as file:
+                    file.truncate(len(whole))
+        except OSError as error:
+            raise CompressError(f"{path} cannot be read: {error.strerror or error}", hint="start over with --fresh") from error
         for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-                self.scores[str(entry["key"])] = float(entry["error"])
-            except (ValueError, KeyError, TypeError):
-                continue
-        if len(whole) != len(data):
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
+            found = _entry(line)
+            if found is not None:
+                self.scores[found[0]] = found[1]
 
     def key(self, ask: Ask, plan: Plan) -> str:
         """Names one evaluation."""
@@ -86,17 +90,27 @@ class Journal:
             self.scores[key] = error
         if self.path is None or not entries:
             return
-        lines = "".join(json.dumps({"key": k, "error": e, **more}) + "\n" for k, e, more in entries)
-        try:
-            with self.path.open("a") as file:
-                file.write(lines)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise CompressError(
-                f"{self.path}: cannot write the journal: {error.strerror}",
-                hint="free space or choose another folder with --out; the same command goes on where this one stopped",
-            ) from error
+        append(self.path, "".join(_line({"key": k, "error": e, **more}) for k, e, more in entries))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    text = json.dumps(entry)
+    return json.dumps({**entry, "check": zlib.crc32(text.encode())}) + "\n"
+
+
+def _entry(line: bytes) -> tuple[str, float] | None:
+    """Key and score of a line; a damaged one is none: it costs an evaluation, and cannot change what is chosen."""
+    try:
+        entry = json.loads(line)
+        check = entry.pop("check", None)
+        key, error = entry["key"], entry["error"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if check is not None and check != zlib.crc32(json.dumps(entry).encode()):
+        return None
+    if not isinstance(key, str) or isinstance(error, bool) or not isinstance(error, int | float):
+        return None
+    return key, float(error)
 
 
 def drive(
