@@ -130,8 +130,8 @@ def test_nobody_there(repository: Path, new: Path) -> None:
     assert tree(repository) == before
 
 
-def test_not_ready(repository: Path, old: Path, new: Path) -> None:
-    with serving(repository, ready=False) as world, unharmed(world, old), pytest.raises(ServingError, match="not ready"):
+def test_not_live(repository: Path, old: Path, new: Path) -> None:
+    with serving(repository, live=False) as world, unharmed(world, old), pytest.raises(ServingError, match="not live"):
         put(world, new)
 
 

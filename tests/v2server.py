@@ -39,7 +39,7 @@ class V2Server:
     Attributes:
         binary: reads binary bodies; otherwise it wants JSON and says 400, as MLServer does.
         declares: says in its metadata that it reads binary bodies.
-        ready: whether the server says that it takes requests.
+        live: whether the server says that it works.
         load_delay: seconds that loading takes.
         dies_on: "load" or "infer": the server falls silent for good in the middle of that.
         skew: what the newest version's answers are multiplied with: other kernels.
@@ -51,7 +51,7 @@ class V2Server:
     repository: Path
     binary: bool = True
     declares: bool = True
-    ready: bool = True
+    live: bool = True
     load_delay: float = 0.0
     dies_on: str = ""
     skew: float = 1.0
@@ -134,8 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         if parts == ["v2"]:
             extensions = ["model_repository"] + ["binary_tensor_data"] * world.declares
             return 200, json.dumps({"name": "small", "version": "1", "extensions": extensions}).encode(), {}
-        if parts == ["v2", "health", "ready"]:
-            return (200 if world.ready else 400), b"", {}
+        if parts[:2] == ["v2", "health"]:
+            return (200 if world.live else 400), b"", {}
         if parts[:3] == ["v2", "repository", "models"]:
             if world.polling:
                 return _no(503, "explicit model load / unload is not allowed if polling is enabled")

@@ -68,6 +68,15 @@ class Client:
 
     # ---- health and metadata -----------------------------------------------------------------------------------------
 
+    def live(self) -> bool:
+        """Whether a server is there and works. It may be live and not ready: Triton with strict readiness says so while any
+        version of any model is being loaded or unloaded, or has failed to load.
+
+        Raises:
+            ServerSilent: nobody answers.
+        """
+        return self._ask("GET", "/v2/health/live")[0] == 200
+
     def ready(self, model: str = "", version: str = "") -> bool:
         """Whether the server, a model, or one version of it takes requests.
 

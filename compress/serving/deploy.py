@@ -92,8 +92,8 @@ def deploy(
     clock, name = Clock(listen), model_name(onnx, name)
     with Client(url, timeout=timeout) as client:
         with clock.phase("check", f"the server at {url}, and what the file answers here"):
-            if not client.ready():
-                raise ServingError(f"the server at {url} is not ready", hint="see its log; start the deployment again then")
+            if not client.live():
+                raise ServingError(f"the server at {url} says that it is not live", hint="see its log, and try again then")
             interface = read_interface(onnx)
             wanted = _answers_here(onnx, images)
         with locked(repository):

@@ -28,6 +28,7 @@ from compress.serving.wire import DATATYPES
 _PROBES = 8
 _STEPS_DOWN = 12
 _SLOWEST = 64  # times slower than the first guess: not tried any more
+LASTS = 20  # bounds that a stream lasts at least: in a shorter one a queue does not grow long enough to be seen
 LATE_CLIENT = 0.1  # share of the bound that the client itself may be late by before its figures are doubtful
 
 
@@ -37,7 +38,7 @@ class Scenario:
 
     Attributes:
         bound: seconds within which ``quantile`` of the requests must be answered.
-        requests: of one stream in a search; at 300, 3 may be late.
+        requests: of one stream in a search, at least; at 300, 3 may be late.
         rounds: searches of every arm.
         confirm: requests of the stream that confirms a rate; a 99th percentile wants 1,000.
         connections: most requests under way.
@@ -251,7 +252,7 @@ def _probe(arm: _Arm) -> float:
 
 
 def _try(arm: _Arm, rate: float, requests: int, scenario: Scenario, rng: np.random.Generator) -> Traffic:
-    schedule = poisson(rate, requests, rng)
+    schedule = poisson(rate, max(requests, math.ceil(LASTS * scenario.bound * rate)), rng)
     traffic = stream(arm.connect, schedule, connections=scenario.connections, bound=scenario.bound, quantile=scenario.quantile)
     arm.lateness.append(traffic.lateness)
     arm.failures.update(traffic.failures)
@@ -269,7 +270,7 @@ def _summary(arm: _Arm, scenario: Scenario, rng: np.random.Generator, listen: Li
             p50, p90, p99 = (float(q) for q in np.quantile(traffic.latencies, [0.5, 0.9, 0.99], method="inverted_cdf"))
             failed = int(np.isinf(traffic.latencies).sum())
             return Sustained(
-                arm.name, tuple(arm.rates), typical, arm.unloaded, Confirmed(rate, scenario.confirm, p50, p90, p99, failed)
+                arm.name, tuple(arm.rates), typical, arm.unloaded, Confirmed(rate, traffic.scheduled, p50, p90, p99, failed)
             )
     none = Confirmed(0.0, scenario.confirm, math.nan, math.nan, math.nan, 0)
     return Sustained(arm.name, tuple(arm.rates), typical, arm.unloaded, none)

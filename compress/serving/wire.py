@@ -106,7 +106,7 @@ def decode(data: bytes, headers: Mapping[str, str]) -> Answer:
         at = split
         for entry in facts["outputs"]:
             dtype, shape = DATATYPES[entry["datatype"]], [int(size) for size in entry["shape"]]
-            size = entry.get("parameters", {}).get("binary_data_size")
+            size = (entry.get("parameters") or {}).get("binary_data_size")
             if size is None:
                 flat = np.asarray(_flat(entry["data"]), dtype=dtype)
             else:

@@ -26,8 +26,8 @@ triton() {
     packages=$(.venv-triton/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     local server=$packages/pytriton/tritonserver
     mkdir -p .venv-triton/backends/python .venv-triton/backends/onnxruntime
-    cp "$server"/backends/python/*.* .venv-triton/backends/python/
-    cp "$server/python_backend_stubs/3.11/triton_python_backend_stub" .venv-triton/backends/python/
+    cp --remove-destination "$server"/backends/python/*.* .venv-triton/backends/python/
+    cp --remove-destination "$server/python_backend_stubs/3.11/triton_python_backend_stub" .venv-triton/backends/python/
     chmod +x .venv-triton/backends/python/triton_python_backend_stub "$server/bin/tritonserver"
     cp "$here/onnxruntime/model.py" .venv-triton/backends/onnxruntime/
     # The stub embeds Python: its shared library lies beside the interpreter that runs, or comes from Debian.
