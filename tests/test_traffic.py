@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 import time
@@ -18,8 +19,9 @@ from v2server import serving
 
 from compress.errors import ConfigError, ServingError
 from compress.export.repository import package
+from compress.serving import load
 from compress.serving.load import Scenario, asking, sustained
-from compress.serving.traffic import Connect, Send, allowed, highest, poisson, stream
+from compress.serving.traffic import Connect, Send, Times, Traffic, allowed, highest, poisson, stream
 
 
 def served_by(answer: Callable[[int], None]) -> Connect:
@@ -135,15 +137,44 @@ def test_scenarios_that_mean_nothing(options: dict[str, float], said: str) -> No
         Scenario(**{"bound": 0.05, **options})  # type: ignore[arg-type]
 
 
-def test_a_whole_measurement() -> None:
-    """Two servers, one three times as fast: more requests, and not by chance. Small, so the rates are rough."""
-    arms = {"slow": one_at_a_time(0.006), "fast": one_at_a_time(0.002)}
-    result = sustained(arms, Scenario(0.1, requests=100, rounds=1, confirm=100, step=1.3, connections=8))
-    slow, fast = result.arms
-    assert fast.typical > slow.typical > 0
-    assert result.ratios["fast"].ratio == pytest.approx(fast.typical / slow.typical)
-    assert slow.confirmed.p99 <= 0.1
-    assert any("rounds" in flag for flag in result.flags)
+def queue(connect: Connect, schedule: Times, *, connections: int, bound: float, quantile: float) -> Traffic:
+    """One worker of known speed, in exact arithmetic instead of seconds: Lindley's recursion."""
+    del connections
+    place = np.arange(len(schedule)) * SPEEDS[connect]
+    latencies = np.maximum.accumulate(schedule - place) + place + SPEEDS[connect] - schedule
+    late = np.flatnonzero(latencies > bound)
+    lost = late[allowed(len(schedule), quantile) :][:1]
+    decided = latencies[: int(lost[0]) + 1] if len(lost) else latencies
+    return Traffic(len(schedule) / float(schedule[-1]), decided, (), len(schedule), 0.0)
+
+
+SPEEDS: dict[Connect, float] = {}
+
+
+def test_a_whole_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the speed at the same bound in services is twice the rate; the same server twice is the same."""
+    arms = {"slow": one_at_a_time(0.002), "fast": one_at_a_time(0.001), "tight": one_at_a_time(0.002)}
+    SPEEDS.update(zip(arms.values(), (0.02, 0.01, 0.02), strict=True))
+    monkeypatch.setattr(load, "stream", queue)
+    result = sustained(arms, Scenario(2.0, rounds=10, requests=300, confirm=1000, control=True))
+    slow = result.arms[0]
+    assert result.ratios["fast"].low <= 2.0 <= result.ratios["fast"].high
+    assert result.ratios["fast"].ratio == pytest.approx(2.0, rel=0.04)
+    assert result.ratios["tight"].ratio == pytest.approx(1.0, rel=0.04)
+    assert result.control is not None
+    assert result.control.low <= 1.0 <= result.control.high
+    assert 0.9 / 0.02 <= slow.typical <= 1.15 / 0.02  # the bound is 100 services wide: nearly all of the capacity is usable
+    assert slow.confirmed.p99 <= 2.0
+    assert result.flags == ()
+    json.dumps(result.to_json())
+
+
+def test_a_tighter_bound_costs_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = {"only": one_at_a_time(0.002)}
+    SPEEDS.update(zip(arms.values(), (0.02,), strict=True))
+    monkeypatch.setattr(load, "stream", queue)
+    rates = [sustained(arms, Scenario(bound, rounds=5)).arms[0].confirmed.rate for bound in (0.05, 0.1, 0.4)]
+    assert 0 < rates[0] < rates[1] < rates[2] < 50
 
 
 def test_a_bound_that_nobody_keeps() -> None:

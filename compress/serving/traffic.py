@@ -156,12 +156,14 @@ def highest(passes: Callable[[float], bool], start: float, *, step: float, least
     """
     tries, reach, low, high = 0, 4, 0.0, math.inf
     rate = start
-    while tries < most and rate >= least and (low == 0.0 or high == math.inf):  # a bracket
+    while tries < most and (low == 0.0 or high == math.inf):  # a bracket
         tries += 1
         if passes(rate):
             low, rate = rate, rate * step**reach
+        elif rate <= least:
+            return 0.0
         else:
-            high, rate = rate, rate / step**reach
+            high, rate = rate, max(least, rate / step**reach)
         reach *= 2 if tries > 1 else 1
     while low > 0.0 and tries < most and high / low > step * (1 + 1e-9):
         tries += 1
