@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from compress.data import Preprocessing as Preprocessing
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
-    from compress.folding import folded as folded
     from compress.methods import METHODS as METHODS
     from compress.pipeline import Network as Network
     from compress.pipeline import Result as Result
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from compress.pipeline import prune as prune
     from compress.plan import Plan as Plan
     from compress.report.model import Report as Report
+    from compress.rerouting import cuttable as cuttable
     from compress.topology import Topology as Topology
 
 _HOMES = {
@@ -50,7 +50,7 @@ _HOMES = {
     "Report": "compress.report.model",
     "Result": "compress.pipeline",
     "Topology": "compress.topology",
-    "folded": "compress.folding",
+    "cuttable": "compress.rerouting",
     "inspect": "compress.pipeline",
     "load": "compress.checkpoint",
     "make_job": "compress.config",
@@ -75,7 +75,7 @@ __all__ = [
     "Report",
     "Result",
     "Topology",
-    "folded",
+    "cuttable",
     "inspect",
     "load",
     "make_job",

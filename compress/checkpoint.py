@@ -25,9 +25,9 @@ from compress.architecture import UNNAMED, Architecture, Zoo, build
 from compress.data.preprocessing import Preprocessing
 from compress.errors import CheckpointError, CompressError
 from compress.files import aside
-from compress.folding import folded
 from compress.plan import Plan
 from compress.recognise import recognise
+from compress.rerouting import cuttable
 from compress.surgery import READS, fit
 from compress.weights import Weights, read_weights
 
@@ -96,7 +96,7 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         model = build(match.architecture, zoo)
         state, notes = _checked(match.state, model.state_dict(), path)
         model.load_state_dict(state, assign=True)
-        model = folded(model)
+        model = cuttable(model)
     except CompressError as error:
         if str(path) in error.message:
             raise
@@ -120,7 +120,7 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
         )
     plan = Plan.from_json(header["plan"])
     preprocessing = None if header["preprocessing"] is None else Preprocessing.from_json(header["preprocessing"])
-    whole = folded(build(architecture, zoo, tensors=len(weights.variants[0])))
+    whole = cuttable(build(architecture, zoo, tensors=len(weights.variants[0])))
     own = whole.state_dict()
     state = weights.variants[0]
     found = digest(state)
@@ -167,7 +167,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 def _load_module(weights: Weights, module: nn.Module, path: Path, zoo: Zoo, arch: str | None) -> Loaded:
     """A trusted pickled network: itself, under the name of its factory where one makes the same class and tensors."""
     kind = type(module)
-    module = folded(module.float().eval())
+    module = cuttable(module.float().eval())
     _, notes = _checked(weights.variants[0], module.state_dict(), path)
     try:
         match = recognise(weights.variants, zoo, arch)

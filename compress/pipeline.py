@@ -28,7 +28,6 @@ from compress.errors import ConfigError, DataError, PlanError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
 from compress.files import read_json
-from compress.folding import folded
 from compress.inspection import inspect, traced
 from compress.methods import METHODS
 from compress.plan import Plan
@@ -39,6 +38,7 @@ from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
+from compress.rerouting import cuttable
 from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, Told, knee
 from compress.search.journal import Asked, Journal, drive
 from compress.search.kmeans import clusters_at
@@ -92,7 +92,7 @@ def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, 
 
 def network_of(model: nn.Module, preprocessing: Preprocessing, name: str = "") -> Network:
     """A module that is already in memory; its files are reloaded with ``--arch package.module:factory``."""
-    kind, model = type(model), folded(model)
+    kind, model = type(model), cuttable(model)
     architecture = Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}", {})
     return Network(model, name or kind.__name__, architecture, preprocessing, checkpoint.digest(model.state_dict()))
 

@@ -82,6 +82,7 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, keys: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger()
+        self.maps = frozenset(n for n, m in model.named_modules() if getattr(m, "is_channel_map", False))
         self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:
             if id(tensor) in keys:
@@ -110,6 +111,8 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
         ledger = self.ledger
+        if ledger.here and ledger.here[-1] in self.maps:  # it says itself what it does
+            return
         tensors = tensors_of((args, kwargs))
         active = [t for t in tensors if t in ledger.activations]
         self._attention(func, name, tensors, active, out)
@@ -137,6 +140,8 @@ class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor_rules.shape(ledger, func, name, args, kwargs, out)
         elif name in aten.IN_PLACE_SHAPE:
             tensor_rules.shape_in_place(ledger, func, args)
+        elif name == "as_strided_":
+            tensor_rules.restride(ledger, args)
         elif name in aten.WRITE_OPS:
             tensor_rules.write(ledger, name, args)
         elif name in aten.POOLS:

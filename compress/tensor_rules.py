@@ -59,6 +59,14 @@ def shape_in_place(ledger: Ledger, func: Any, args: Any) -> None:
     ledger.track(args[0], labels)
 
 
+def restride(ledger: Ledger, args: Any) -> None:
+    """``as_strided_`` to the shape it has, row by row: global average pooling of channels-last images ends so."""
+    tensor, size, stride = args[0], tuple(args[1]), args[2]
+    rows = torch.empty(size, device="meta").stride()
+    if size != tuple(tensor.shape) or any(n > 1 and a != b for n, a, b in zip(size, stride, rows, strict=True)):
+        unknown(ledger, "as_strided_", [tensor], tensor)
+
+
 def write(ledger: Ledger, name: str, args: Any) -> None:
     """Something else stands in the tensor, or in the part that a view shows."""
     labels = ledger.labels(args[0])

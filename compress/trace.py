@@ -47,7 +47,7 @@ def _copied(model: nn.Module) -> nn.Module:
     except Exception as error:  # weights computed by hooks, locks, open files
         raise TraceError(
             f"{type(model).__name__} cannot be copied: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint="weights that hooks compute are folded with compress.folded(model); other such attributes have to go",
+            hint="weights that hooks compute are folded with compress.cuttable(model); other such attributes have to go",
         ) from error
 
 

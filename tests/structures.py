@@ -258,6 +258,13 @@ STRUCTURES: dict[str, Net] = {
         ),
         free=["c.0"], why={"a.0": "deform_conv2d may mix channels", "offset": "deform_conv2d may mix channels"},
     ),
+    "channels-last-pool": Net(
+        lambda: Wired(
+            lambda s, x: s.last(F.adaptive_avg_pool2d(s.a(x).contiguous(memory_format=torch.channels_last), 1).flatten(1)),
+            a=block(3, 8), last=nn.Linear(8, 4),
+        ),
+        free=["a.0"],
+    ),
     "folded-weight-norm": Net(
         lambda: folded(
             nn.Sequential(block(3, 6), parametrizations.weight_norm(conv(6, 8)), nn.ReLU(), block(8, 6), head(6))

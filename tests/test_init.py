@@ -22,7 +22,7 @@ SURFACE = [
     "Report",
     "Result",
     "Topology",
-    "folded",
+    "cuttable",
     "inspect",
     "load",
     "make_job",
