@@ -21,7 +21,7 @@ BIG = (
 
 
 def classifiers() -> list[str]:
-    """All of torchvision's, the big ones at the end."""
+    """All of torchvision's, the large ones at the end."""
     import torchvision
 
     names = torchvision.models.list_models(module=torchvision.models)

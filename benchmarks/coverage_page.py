@@ -2,9 +2,119 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from coverage_models import DENSE, classifiers
+
+HEAD = """# Which networks are cut exactly
+
+Written by `benchmarks/coverage.py`; every figure is in `benchmarks/results/coverage.json`. A network is **exact** where, at
+30 %, 50 % and 80 % of the channels of every group, chosen at random and by their l1 norms, the cut network computes what
+the uncut one does with the removed channels' readers zeroed: the error, over the spread across inputs, in float64, at the
+outputs and at every reader, is at most 1e-5; and the parameters counted from the plan are those of the cut network. Groups
+that are left alone are listed below with the reason: `compress inspect` says the same.
+
+Weights are random and the batch norms hold the statistics of the inputs; neither changes what is coupled. Images are as
+small as each network allows. `prunable` is the share of the MACs, at that size, in layers that lose rows or columns.
+`trace` is processor time in seconds on one thread, trial cut included. `trains` says whether a training step runs after the
+cut, auxiliary heads included; "–" where the uncut network does not train on these inputs either (detectors want targets).
+Parity is ONNX Runtime against torch at half of the channels; an empty cell: not run.
+"""
+
+REFUSALS = """## What is refused, and why
+
+What cannot be followed stays, and what cannot be used at all is refused before any work. The three refusals one is most
+likely to meet, as printed:
+
+```
+$ compress prune --arch torchvision:vit_b_16 vit.pt
+error: VisionTransformer contains attention (encoder.layers.encoder_layer_0.self_attention); this tool cuts convolutional
+networks only
+  hint: transformers need head and token pruning, which is another trade
+```
+
+```
+$ compress inspect --arch mypackage.nets:make_net net.pt
+layer   kind  channels   coupled in group, or why it stays
+b.0     conv         8   a constant in the code depends on its width; a trial cut failed: the cut network does not run:
+                         RuntimeError: shape '[-1, 512]' is invalid for input of size 960
+```
+
+```
+$ compress inspect --arch mypackage.nets:make_net net.pt --size 32
+error: Net does not run on an input of shape (1, 3, 32, 32): RuntimeError: Given input size: (256x1x1). Calculated output size:
+(256x0x0). Output size is too small
+  hint: give the input size the network expects with --size
+```
+"""
+
 
 def write_page(rows: dict[str, Any], path: Path) -> None:
-    path.write_text("")
+    houses = {
+        "torchvision's classifiers": [n for n in classifiers() if n in rows],
+        "torchvision's networks for segmentation and detection": [n for n in DENSE if n in rows],
+        "timm": [n for n in rows if n.startswith("timm:")],
+    }
+    parts = [HEAD, summary(rows, houses)]
+    for title, names in houses.items():
+        parts += [f"## {title}\n", table([rows[n] for n in names if rows[n]["state"] == "exact"])]
+        others = [rows[n] for n in names if rows[n]["state"] != "exact"]
+        if others:
+            parts.append("\n".join(f"- `{plain(r)}`: {r['state']}: {r['reason']}" for r in others) + "\n")
+    parts += [REFUSALS, left_alone(rows)]
+    path.write_text("\n".join(parts).rstrip() + "\n")
+
+
+def plain(row: dict[str, Any]) -> str:
+    name: str = row["name"].partition(":")[2]
+    return name
+
+
+def summary(rows: dict[str, Any], houses: dict[str, list[str]]) -> str:
+    lines = ["| | looked at | exact | refused, with the reason | wrong | not measured |", "|---|---|---|---|---|---|"]
+    for title, names in houses.items():
+        states = Counter(rows[n]["state"] for n in names)
+        rest = len(names) - states["exact"] - states["refused"] - states["wrong"]
+        lines.append(f"| {title} | {len(names)} | {states['exact']} | {states['refused']} | {states['wrong']} | {rest} |")
+    worst = max((e for r in rows.values() if r["state"] == "exact" for e in r["errors"].values()), default=0.0)
+    plans = sum(len(r.get("errors", {})) for r in rows.values())
+    return "\n".join(lines) + f"\n\nThe largest error of all {plans} cuts is {worst:.1e}.\n"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| network | size | groups | prunable | trace | error at 30 %, 50 %, 80 %, random | ranked | trains | parity |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        drawn, ranked = (
+            ", ".join(f"{r['errors'][f'{kind} {ratio}']:.0e}" for ratio in (0.3, 0.5, 0.8)) for kind in ("random", "ranked")
+        )
+        trains = {True: "yes", False: "**no**", None: "–"}[r["trains"]]
+        share, seconds = f"{100 * r['prunable']:.1f} %", f"{r.get('trace_cpu_s', r['trace_s']):.1f}"
+        cells = (f"`{plain(r)}`", r["size"], r["groups"], share, seconds, drawn, ranked, trains, parity(r))
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def parity(row: dict[str, Any]) -> str:
+    seen = row.get("parity")
+    if seen is None:
+        return ""
+    return f"{seen['verdict']}, {seen['error']:.0e}" if "error" in seen else seen["verdict"]
+
+
+def left_alone(rows: dict[str, Any]) -> str:
+    """Layers that stay, with their reasons."""
+    lines = ["## Layers that are left alone\n"]
+    for row in rows.values():
+        reasons: dict[str, list[str]] = {}
+        for layer, reason in row.get("frozen", {}).items():
+            short = reason.partition("; a trial cut failed")[0].partition(": the cut network")[0]
+            reasons.setdefault(short.partition(" (in ")[0], []).append(layer)
+        for reason, layers in reasons.items():
+            more = f" and {len(layers) - 2} more" if len(layers) > 2 else ""
+            lines.append(f"- `{plain(row)}`: {', '.join(f'`{x}`' for x in layers[:2])}{more}: {reason}")
+    return "\n".join(lines) + "\n"

@@ -75,7 +75,12 @@ def verify(
     opaque = {
         name for name in readers if topology.by_layer[name].kind == "conv_transpose" and topology.by_layer[name].cardinality > 1
     }
-    readers = [name for name in readers if _is_layer(model, name) and not (name in opaque and slots[name] in table)]
+    modules = dict(model.named_modules())
+    readers = [
+        name
+        for name in readers
+        if isinstance(modules.get(name), _ConvNd | nn.Linear) and not (name in opaque and slots[name] in table)
+    ]
     kept = {name: torch.from_numpy(table[slots[name]]) for name in readers if slots[name] in table}
     given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     wanted = _observe(masked, readers, given, kept)
@@ -146,10 +151,6 @@ def _claims(module: nn.Module) -> list[tuple[str, Any, Any]]:
     if isinstance(module, nn.LayerNorm) and module.weight is not None:
         return [("normalized_shape", tuple(module.normalized_shape), tuple(module.weight.shape))]
     return []
-
-
-def _is_layer(model: nn.Module, name: str) -> bool:
-    return any(name == n and isinstance(m, _ConvNd | nn.Linear) for n, m in model.named_modules())
 
 
 def _observe(

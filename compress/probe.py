@@ -29,7 +29,7 @@ def probe(network: nn.Module, topology: Topology, examples: Sequence[Tensor]) ->
     """
     rng = np.random.default_rng(0)
     inputs = [torch.from_numpy(rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
-    trained = shaken(network, inputs)
+    trained = shaken(network, inputs).double()  # once, and not for every trial
     suspects = [g.id for g in topology.groups]
     failed: dict[GroupId, str] = {}
     while more := _failing(trained, topology, inputs, [g for g in suspects if g not in failed], rng):

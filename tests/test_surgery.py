@@ -277,6 +277,40 @@ def test_mode_dtype_memory_format_gradients_and_hooks_survive() -> None:
         assert calls == [1]
 
 
+@pytest.mark.slow
+@every_net
+@given(seed=seeds, dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float64]))
+@settings(max_examples=2)
+def test_nothing_is_lost_on_the_way(name: str, seed: int, dtype: torch.dtype) -> None:
+    """Modes, types, memory formats, what learns, buffers and hooks of every module, whatever was set where."""
+    generator = np.random.default_rng(seed)
+    model, topology = build(name).to(dtype), traced(name)[1]
+    parameters, modules = list(model.parameters()), list(model.modules())
+    for parameter in parameters:
+        parameter.requires_grad_(bool(generator.random() < 0.5))
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.to(memory_format=torch.channels_last)
+    calls: list[nn.Module] = []
+    for module in modules:
+        module.training = bool(generator.random() < 0.5)
+        module.register_buffer("of_the_user", torch.full((2,), 3.0), persistent=False)
+        module.register_forward_pre_hook(lambda m, _: calls.append(m))
+    plan = any_plan(topology, seed, 0.5)
+    for small in (cut(model, topology, plan), simulate(model, topology, plan)):
+        for (where, old), (_, new) in zip(model.named_modules(), small.named_modules(), strict=True):
+            assert old.training == new.training and type(old).__name__ in type(new).__name__, where
+            assert torch.equal(new.of_the_user, old.of_the_user) and "of_the_user" not in new.state_dict(), where
+            hooks, same = ([h.__code__ for h in m._forward_pre_hooks.values()] for m in (old, new))
+            assert hooks == same, where
+        for (key, old), (_, new) in zip(model.named_parameters(), small.named_parameters(), strict=True):
+            assert (old.requires_grad, old.dtype) == (new.requires_grad, new.dtype) and new.is_leaf, key
+            assert old.dim() != 4 or new.is_contiguous(memory_format=torch.channels_last), key
+        for (key, old), (_, new) in zip(model.named_buffers(), small.named_buffers(), strict=True):
+            assert old.dtype == new.dtype and not new.requires_grad, key
+    assert [p.requires_grad for p in parameters] == [p.requires_grad for p in model.parameters()]
+    assert not calls or name == "weight-norm"  # its weight is computed whenever it is looked at
+
+
 def test_selected_inputs_are_narrowed_where_they_stand_together() -> None:
     model, topology = traced("chain")
     layer = LayerName("1.0")
