@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from compress import environment
 from compress.errors import ConfigError, ModelError
 from compress.export.onnx import export
+from compress.latency.files import describe_all
+from compress.latency.matrix import cells, measure_all
 from compress.latency.protocol import LatencyResult, Progress, Settings, WarmedUp, measure
 from compress.latency.statistics import Verdict
 from compress.runtime import eager
@@ -199,3 +203,76 @@ def test_what_cannot_be_compared(files: dict[str, Path]) -> None:
         measure(Spin(0.001, input_shape=(None, 3, None, None)), {}, runtime=runtime, settings=quick)
     with pytest.raises(ConfigError, match="budget_seconds is -1"):
         Settings(budget_seconds=-1)
+
+
+QUICK = Settings(budget_seconds=60, precision=100.0, min_rounds=12, loads=1)
+
+
+def flags(*sessions: Spin, settings: Settings = QUICK) -> list[str]:
+    base, *others = sessions
+    named = {f"candidate {index}": session for index, session in enumerate(others)}
+    return list(measure(base, named, runtime=OrtRuntime(), settings=settings).flags)
+
+
+def test_what_a_file_says_of_itself_is_flagged() -> None:
+    """Parity that was not found, and outputs that are no numbers."""
+    fine = Spin(0.0002, parity="pass")
+    assert not [flag for flag in flags(fine, Spin(0.0002)) if flag.startswith(("parity", "not finite"))]
+    told = flags(fine, Spin(0.0002, parity="inconclusive"), Spin(0.0002, answer=math.nan))
+    assert sum(flag.startswith("parity inconclusive: candidate 0") for flag in told) == 1
+    assert sum(flag.startswith("not finite: candidate 1") for flag in told) == 1
+    found = measure(fine, {}, runtime=OrtRuntime(), settings=QUICK)
+    assert [arm.parity for arm in found.arms] == ["pass", "pass"]
+
+
+class Slowing(Spin):
+    """Takes longer the more often it has run, once it is warm: a host that heats up."""
+
+    def _work(self) -> None:
+        self.seconds *= 1.01 if len(self.calls) > 30 else 1.0
+        super()._work()
+
+
+class Sleepy(Spin):
+    """Waits four times as long as it works, as where others hold the processor."""
+
+    def _work(self) -> None:
+        super()._work()
+        time.sleep(4 * self.seconds)
+
+
+def test_drift_and_contamination_are_flagged() -> None:
+    settings = replace(QUICK, min_rounds=36)
+    assert any(flag.startswith("drift: ") for flag in flags(Slowing(0.002), settings=settings))
+    assert any(flag.startswith("contaminated: 100%") for flag in flags(Sleepy(0.001)))
+
+
+@pytest.mark.parametrize(
+    ("threads", "quota", "verdict"), [("2", 1.0, "inconclusive"), ("2", 2.0, "different"), ("1", 0.5, "different")]
+)
+def test_a_quota_below_the_threads_gives_no_verdict(
+    threads: str, quota: float, verdict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By wall time; CPU time stands still while the quota stops the thread."""
+    monkeypatch.setattr(environment, "quota", lambda: quota)
+    runtime = OrtRuntime(threads=int(threads))
+    base, half = Spin(0.008, threads=threads), Spin(0.001, threads=threads)
+    found = measure(base, {"fast": half}, runtime=runtime, settings=QUICK)
+    assert str(found.ratios["fast"].verdict) == verdict
+    assert any(flag.startswith("quota: ") for flag in found.flags) is (quota < int(threads))
+    assert any("no verdict" in flag for flag in found.flags) is (verdict == "inconclusive")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-fp16"])
+def test_a_gpu_in_every_way(provider: str, files: dict[str, Path], tmp_path: Path) -> None:
+    """With copies, without them, as a CUDA graph: ``device`` is never slower than ``e2e`` beyond noise."""
+    quick = Settings(budget_seconds=2)
+    wanted = list(cells([provider], [1, 8], quick, require_gpu=True, engines=tmp_path))
+    facts = describe_all({"base": files["base"], "slower": files["slower"]})
+    found = measure_all(files["base"], {"slower": files["slower"]}, wanted, files=facts)
+    assert found.results[0].arms[0].providers[0] in {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
+    ways = {(result.settings.batch, result.settings.transfer, result.runtime) for result in found.results}
+    assert {way[:2] for way in ways} == {(batch, transfer) for batch in (1, 8) for transfer in ("e2e", "device")}
+    assert (provider == "cuda") is any(runtime == "ort-cuda-graph" for *_, runtime in ways)
+    assert all(result.control.decided_by == "wall" and result.gpu[0] for result in found.results)
