@@ -57,6 +57,23 @@ def test_widths_are_the_networks_own(name: str, files: dict[str, Path]) -> None:
     assert found["5"].weights == wide * hidden and found["5"].itemsize == 4
 
 
+def test_modules_inside_each_other_keep_their_names(tmp_path: Path) -> None:
+    """The older exporter repeats, in a member of a Sequential, the name of what holds it."""
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            inner = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4)), nn.Conv2d(4, 4, 1))
+            self.features = nn.Sequential(nn.Sequential(inner), nn.Conv2d(4, 5, 1))
+            self.head = nn.Conv2d(5, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.features(x))
+
+    path = export(Outer().eval(), torch.randn(2, 3, 8, 8), tmp_path / "n.onnx", exporter="legacy").path
+    assert list(widths(read_graph(path))) == ["features.0.0.0.0", "features.0.0.1", "features.1", "head"]
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_macs_are_those_of_the_real_channels(name: str, explained: dict[str, Explained]) -> None:
     """Whatever the kernels pad: twice what ``count`` says of one image, for a batch of two."""

@@ -252,12 +252,13 @@ def _weight(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto], weight
             name = producer[name].input[0]
         if name in weights and name.endswith(".weight"):
             return str(name).removesuffix(".weight")
-    if node.name.startswith("/"):  # the older exporter: /layer1/layer1.0/conv1/Conv
-        scopes = node.name.strip("/").split("/")[:-1]
-        joined = ""
-        for part in scopes:
-            joined = part if part.startswith(f"{joined}.") or not joined else f"{joined}.{part}"
-        return joined
+    if node.name.startswith("/"):  # the older exporter: /layer1/layer1.0/conv/conv.0/Conv
+        names = list[str]()
+        for part in node.name.strip("/").split("/")[:-1]:
+            if names and part.startswith(f"{names[-1]}."):  # a member of a Sequential repeats what holds it
+                names.pop()
+            names.append(part)
+        return ".".join(names)
     return next((str(name) for name in node.input[1:] if name in weights), "")
 
 
