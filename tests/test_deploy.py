@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import resource
 import shutil
@@ -16,10 +17,18 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import torch
+from compress_cli.app import app
+from compress_models import MODELS
 from serving_nets import images, net
+from typer.testing import CliRunner, Result
 from v2server import V2Server, serving
 
+from compress.checkpoint import load
 from compress.errors import CompressError, ExportError, ServerSilent, ServingError
+from compress.export.embed import embed
+from compress.export.interface import serving_facts
+from compress.export.onnx import export
 from compress.export.repository import package
 from compress.export.serving import Serving
 from compress.serving import deploy as deployment
@@ -29,6 +38,7 @@ from compress.serving.landing import LOCK, locked
 
 SETTINGS = Serving(max_batch=4, preferred=(2, 4))
 IMAGES = images()
+DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 
 
 def tree(repository: Path) -> dict[str, bytes]:
@@ -374,6 +384,98 @@ def test_a_client_that_never_stops_asking_gets_no_failure_and_no_wrong_answer(re
             thread.join()
     assert failures == []
     assert set(seen) == set(wanted)
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+def compress(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder, as far as deploying looks at it: a real network and its ONNX file."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    folder.mkdir()
+    loaded = load(DIGITS, zoo=MODELS)
+    assert loaded.preprocessing is not None
+    shutil.copyfile(DIGITS, folder / "model.safetensors")
+    facts = serving_facts(loaded.preprocessing, [str(digit) for digit in range(10)])
+    export(loaded.model.eval(), torch.randn(2, 1, 8, 8), folder / "model.onnx", metadata=facts, exporter="legacy")
+    return folder
+
+
+def test_the_command_deploys_on_real_and_on_matched_images(run: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    with serving(repository) as world:
+        options = ["--repository", repository, "--url", world.url, "--timeout", "10", "--quiet"]
+        first = compress("deploy", run, *options, "--data", "digits")
+        second = compress("deploy", run, *options, "--json")
+        third = compress("deploy", run / "model.onnx", *options, "--name", "digits")
+        refused = compress("deploy", run, *options, "--name", "../digits")
+    assert first.exit_code == 0, first.stderr
+    assert "serves version 1 of digits" in first.stdout
+    assert "compared 8 images (of digits): bit for bit" in first.stdout
+    facts = json.loads(second.stdout)
+    assert (facts["version"], facts["previous"], facts["exact"]) == ("2", "1", True)
+    assert facts["compared_on"] == "synthetic, matched to the batch norms"
+    assert "serves version 3 of digits" in third.stdout
+    assert "compared on noise" in third.stderr
+    assert (repository / "digits" / "labels.txt").read_text().split() == [str(digit) for digit in range(10)]
+    assert refused.exit_code == 3
+    assert "cannot be a model's name" in refused.stderr
+
+
+def test_the_command_without_a_server(run: Path, tmp_path: Path) -> None:
+    done = compress("deploy", run / "model.onnx", "--repository", tmp_path, "--url", "http://127.0.0.1:9", "--timeout", "2")
+    assert done.exit_code == 3
+    assert "no inference server answers at http://127.0.0.1:9" in done.stderr
+    assert "hint:" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
+def test_no_url(url: str, run: Path, tmp_path: Path) -> None:
+    done = compress("deploy", run / "model.onnx", "--repository", tmp_path, "--url", url)
+    assert done.exit_code == 3
+    assert "URL" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_measures_what_a_server_sustains(repository: Path) -> None:
+    with serving(repository, slow_by={"net": 0.004}) as world:
+        options = ["--p99", "60ms", "--rounds", "1", "--requests", "100", "--confirm", "100"]
+        done = compress("serve-bench", world.url, "--model", "net", *options, "--json")
+        table = compress("serve-bench", world.url, "--model", "nobody", *options)
+    assert table.exit_code == 3
+    assert "nobody" in table.stderr
+    if done.exit_code == 0:  # a busy machine may not keep any bound
+        facts = json.loads(done.stdout)
+        assert 0 < facts["arms"][0]["typical"] < 250
+    else:
+        assert "does not keep 60 ms" in done.stderr
+
+
+@pytest.mark.parametrize("bound", ["50", "fast", "-5ms", "1.2.3s"])
+def test_bounds_that_are_no_times(bound: str) -> None:
+    done = compress("serve-bench", "http://127.0.0.1:9", "--model", "net", f"--p99={bound}")
+    assert done.exit_code == 2
+    assert "50ms" in done.stderr
+
+
+def test_a_file_with_its_preparation_inside_is_asked_with_pixels(run: Path, tmp_path: Path) -> None:
+    inside = tmp_path / "pixels.onnx"
+    pixels = torch.randint(0, 256, (8, 8, 8, 1), dtype=torch.uint8)
+    embed(run / "model.onnx", inside, pixels)
+    (tmp_path / "repository").mkdir()
+    with serving(tmp_path / "repository") as world:
+        options = ["--repository", tmp_path / "repository", "--url", world.url, "--quiet"]
+        for more in (["--data", "digits"], []):
+            done = compress("deploy", inside, *options, *more)
+            assert done.exit_code == 0, done.stderr
+            assert "bit for bit" in done.stdout
 
 
 def test_the_small_server_speaks_http(repository: Path) -> None:

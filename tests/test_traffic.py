@@ -21,7 +21,7 @@ from compress.errors import ConfigError, ServingError
 from compress.export.repository import package
 from compress.serving import load
 from compress.serving.load import Scenario, asking, sustained
-from compress.serving.traffic import Connect, Send, Times, Traffic, allowed, highest, poisson, stream
+from compress.serving.traffic import Connect, Send, Times, Traffic, allowed, highest, offer, poisson
 
 
 def served_by(answer: Callable[[int], None]) -> Connect:
@@ -66,7 +66,7 @@ def test_a_stall_counts_for_everybody_who_was_to_be_served_meanwhile() -> None:
             time.sleep(0.2)
 
     schedule = np.arange(1, 41) * 0.005
-    traffic = stream(served_by(answer), schedule, connections=1)
+    traffic = offer(served_by(answer), schedule, connections=1)
     waited = traffic.latencies[10:]
     expected = 0.2 - (schedule[10:] - schedule[10])
     assert (waited >= expected - 1e-3).all()
@@ -80,14 +80,14 @@ def test_failures_are_infinitely_late_and_told() -> None:
         if index % 2:
             raise ServingError("no", hint="x")
 
-    traffic = stream(served_by(answer), np.arange(1, 11) * 1e-3, connections=3)
+    traffic = offer(served_by(answer), np.arange(1, 11) * 1e-3, connections=3)
     assert np.isinf(traffic.latencies).sum() == 5
     assert traffic.failures == ("no",)
     assert not traffic.keeps(0.5001, math.inf) or traffic.late(1e9) == 5
 
 
 def test_a_lost_stream_stops_early() -> None:
-    traffic = stream(one_at_a_time(0.02), np.arange(1, 1001) * 1e-3, connections=4, bound=0.05, quantile=0.99)
+    traffic = offer(one_at_a_time(0.02), np.arange(1, 1001) * 1e-3, connections=4, bound=0.05, quantile=0.99)
     assert len(traffic.latencies) < 100
     assert not traffic.keeps(0.99, 0.05)
 
@@ -99,9 +99,9 @@ def test_connections_that_do_not_open() -> None:
         yield
 
     with pytest.raises(ServingError, match="closed"):
-        stream(connect, np.array([0.1]), connections=2)
+        offer(connect, np.array([0.1]), connections=2)
     with pytest.raises(ConfigError, match="connections"):
-        stream(connect, np.array([0.1]), connections=0)
+        offer(connect, np.array([0.1]), connections=0)
 
 
 @pytest.mark.parametrize(("count", "late"), [(99, 0), (100, 1), (300, 3), (999, 9), (1000, 10)])
@@ -155,7 +155,7 @@ def test_a_whole_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice the speed at the same bound in services is twice the rate; the same server twice is the same."""
     arms = {"slow": one_at_a_time(0.002), "fast": one_at_a_time(0.001), "tight": one_at_a_time(0.002)}
     SPEEDS.update(zip(arms.values(), (0.02, 0.01, 0.02), strict=True))
-    monkeypatch.setattr(load, "stream", queue)
+    monkeypatch.setattr(load, "offer", queue)
     result = sustained(arms, Scenario(2.0, rounds=10, requests=300, confirm=1000, control=True))
     slow = result.arms[0]
     assert result.ratios["fast"].low <= 2.0 <= result.ratios["fast"].high
@@ -172,7 +172,7 @@ def test_a_whole_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tighter_bound_costs_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {"only": one_at_a_time(0.002)}
     SPEEDS.update(zip(arms.values(), (0.02,), strict=True))
-    monkeypatch.setattr(load, "stream", queue)
+    monkeypatch.setattr(load, "offer", queue)
     rates = [sustained(arms, Scenario(bound, rounds=5)).arms[0].confirmed.rate for bound in (0.05, 0.1, 0.4)]
     assert 0 < rates[0] < rates[1] < rates[2] < 50
 

@@ -109,8 +109,8 @@ def serve_bench(
     ] = "50ms",
     batch: Annotated[int, typer.Option(help="Images a request.", rich_help_panel=_MEASURING)] = 1,
     rounds: Annotated[int, typer.Option(help="Searches of each model, in turn.", rich_help_panel=_MEASURING)] = 5,
-    requests: Annotated[int, typer.Option(help="Of one stream in a search.", rich_help_panel=_MEASURING)] = 300,
-    confirm: Annotated[int, typer.Option(help="Of the stream that confirms the rate.", rich_help_panel=_MEASURING)] = 1000,
+    requests: Annotated[int, typer.Option(help="Of one trial in a search.", rich_help_panel=_MEASURING)] = 300,
+    confirm: Annotated[int, typer.Option(help="Of the trial that confirms the rate.", rich_help_panel=_MEASURING)] = 1000,
     connections: Annotated[int, typer.Option(help="Most requests under way at once.", rich_help_panel=_MEASURING)] = 32,
     control: Annotated[
         bool, typer.Option("--control", help="Measure the base twice: what the machine alone does.", rich_help_panel=_MEASURING)
@@ -204,6 +204,8 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         return _as_taken(made.images.numpy(), interface), "synthetic, matched to the batch norms" if made.matched else "noise"
     warn("compared on noise: --data gives real images")
     row = interface.inputs[0].row
+    if interface.embedded and interface.preprocessing is not None:
+        row = interface.preprocessing.shape
     if any(size < 1 for size in row):
         raise UsageError(f"{file} leaves its input open: {list(row)}", hint="give images with --data")
     rng = np.random.default_rng(0)
@@ -214,15 +216,11 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
 def _as_taken(images: Array, interface: Interface) -> Array:
     """Prepared images in the form that the file takes: its element type, or pixels where the preparation is in the graph."""
     import numpy as np
+    import torch
 
+    from compress.export.embed import pixels_of
     from compress.serving.wire import DATATYPES
 
-    dtype = DATATYPES[interface.inputs[0].kind]
-    if dtype.kind == "f":
-        return np.ascontiguousarray(images.astype(dtype))
-    if interface.preprocessing is not None and images.shape[1:] == interface.preprocessing.shape:
-        mean, std = (np.reshape(v, (1, -1, 1, 1)) for v in (interface.preprocessing.mean, interface.preprocessing.std))
-        images = (images * std + mean).transpose(0, 2, 3, 1)
-    else:
-        images = (images + 3) / 6
-    return np.ascontiguousarray((images.clip(0, 1) * 255).round().astype(dtype))
+    if interface.embedded and interface.preprocessing is not None:
+        return np.asarray(pixels_of(torch.from_numpy(images), interface.preprocessing).numpy())
+    return np.ascontiguousarray(images.astype(DATATYPES[interface.inputs[0].kind]))

@@ -2,7 +2,7 @@
 
 One search for that rate rests on few late requests and on whatever else the machine did meanwhile. It is therefore
 repeated in rounds, every arm once a round in random order, so that what slows a round down slows all of its arms; the ratio
-of two arms comes from the rounds that hold both, as everywhere in this project. The rates are confirmed by longer streams.
+of two arms comes from the rounds that hold both, as everywhere in this project. The rates are confirmed by longer trials.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from compress.events import Listen, ignore
 from compress.latency.statistics import P99_FROM, Interval, speedup
 from compress.runtime.base import Array
 from compress.serving.client import Client
-from compress.serving.traffic import Connect, Send, Traffic, highest, poisson, stream
+from compress.serving.traffic import Connect, Send, Traffic, highest, offer, poisson
 from compress.serving.wire import DATATYPES
 
 _PROBES = 8
 _STEPS_DOWN = 12
 _SLOWEST = 64  # times slower than the first guess: not tried any more
-LASTS = 20  # bounds that a stream lasts at least: in a shorter one a queue does not grow long enough to be seen
+LASTS = 20  # bounds that a trial lasts at least: in a shorter one a queue does not grow long enough to be seen
 LATE_CLIENT = 0.1  # share of the bound that the client itself may be late by before its figures are doubtful
 
 
@@ -38,9 +38,9 @@ class Scenario:
 
     Attributes:
         bound: seconds within which ``quantile`` of the requests must be answered.
-        requests: of one stream in a search, at least; at 300, 3 may be late.
+        requests: of one trial in a search, at least; at 300, 3 may be late.
         rounds: searches of every arm.
-        confirm: requests of the stream that confirms a rate; a 99th percentile wants 1,000.
+        confirm: requests of the trial that confirms a rate; a 99th percentile wants 1,000.
         connections: most requests under way.
         step: ratio of neighbouring rates; what a search can tell apart.
         batch: images of one request.
@@ -76,7 +76,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """A long stream at one rate; times in seconds.
+    """A long trial at one rate; times in seconds.
 
     Attributes:
         rate: requests a second that were scheduled; the highest tried at which the bound held. 0 where none did.
@@ -132,7 +132,7 @@ class LoadResult:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One stream has ended; round 0 confirms."""
+    """One trial has ended; round 0 confirms."""
 
     arm: str
     round: int
@@ -161,7 +161,7 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
     Args:
         arms: name -> how to connect; the first one is what the others are compared with.
         scenario: how.
-        listen: receives a :class:`Tried` after every stream.
+        listen: receives a :class:`Tried` after every trial.
 
     Raises:
         ServingError: an arm does not answer, or not even alone within the bound.
@@ -253,7 +253,7 @@ def _probe(arm: _Arm) -> float:
 
 def _try(arm: _Arm, rate: float, requests: int, scenario: Scenario, rng: np.random.Generator) -> Traffic:
     schedule = poisson(rate, max(requests, math.ceil(LASTS * scenario.bound * rate)), rng)
-    traffic = stream(arm.connect, schedule, connections=scenario.connections, bound=scenario.bound, quantile=scenario.quantile)
+    traffic = offer(arm.connect, schedule, connections=scenario.connections, bound=scenario.bound, quantile=scenario.quantile)
     arm.lateness.append(traffic.lateness)
     arm.failures.update(traffic.failures)
     return traffic

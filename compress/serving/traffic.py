@@ -28,14 +28,14 @@ Connect = Callable[[], AbstractContextManager[Send]]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What became of a stream of requests.
+    """What became of the requests of one trial.
 
     Attributes:
         rate: requests a second that were scheduled.
         latencies: seconds from each scheduled time to its answer, in order; infinite where it failed or was not sent
             any more. Only as many as were decided.
         failures: what servers said, each once.
-        scheduled: how many requests the stream would have had.
+        scheduled: how many requests the trial would have had.
         lateness: median seconds between the scheduled time and the real one while connections were free: the client's own.
     """
 
@@ -50,7 +50,7 @@ class Traffic:
         return int((self.latencies > bound).sum())
 
     def keeps(self, quantile: float, bound: float) -> bool:
-        """Whether that share of the whole stream was answered within the bound."""
+        """Whether that share of the whole trial was answered within the bound."""
         return len(self.latencies) == self.scheduled and self.late(bound) <= allowed(self.scheduled, quantile)
 
 
@@ -64,14 +64,14 @@ def poisson(rate: float, count: int, rng: np.random.Generator) -> Times:
     return np.asarray(np.cumsum(rng.exponential(1 / rate, size=count)), dtype=np.float64)
 
 
-def stream(connect: Connect, schedule: Times, *, connections: int, bound: float = math.inf, quantile: float = 0.99) -> Traffic:
+def offer(connect: Connect, schedule: Times, *, connections: int, bound: float = math.inf, quantile: float = 0.99) -> Traffic:
     """Send at the scheduled times.
 
     Args:
         connect: opens a connection; ``connections`` threads use one each.
         schedule: from :func:`poisson`.
         connections: most requests under way at once. Further ones wait, and their waiting counts.
-        bound: seconds; once too many requests are beyond it for ``quantile``, the stream is lost and stops early.
+        bound: seconds; once too many requests are beyond it for ``quantile``, the trial is lost and stops early.
         quantile: see ``bound``.
 
     Raises:
@@ -96,7 +96,7 @@ def stream(connect: Connect, schedule: Times, *, connections: int, bound: float 
 
 
 class _State:
-    """What the threads of one stream share."""
+    """What the threads of one trial share."""
 
     def __init__(self, schedule: Times, bound: float, most_late: int) -> None:
         self.schedule, self.bound, self.most_late = schedule, bound, most_late
@@ -133,7 +133,7 @@ class _State:
                     self.failures.add(failure)
 
     def _take(self) -> int | None:
-        """The next request, or none: all are taken, or the stream is lost."""
+        """The next request, or none: all are taken, or the trial is lost."""
         with self.lock:
             if self.next >= len(self.schedule) or self.lost:
                 return None
@@ -148,7 +148,7 @@ def highest(passes: Callable[[float], bool], start: float, *, step: float, least
         passes: tries a rate; noisy near the answer, which is why a caller repeats the whole search.
         start: a rate near the answer; draw it with some noise, or every search tries the same few rates.
         step: ratio of neighbouring rates, above 1.
-        least: rates below this are not tried: a stream takes the longer the slower it is.
+        least: rates below this are not tried: a trial takes the longer the slower it is.
         most: tries; the best that passed is returned then.
 
     Returns:

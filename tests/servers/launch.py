@@ -194,17 +194,22 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _foreground(server: str, *arguments: str) -> None:
-    log = Path(f"{server}.log")
-    start = {"triton": lambda: triton(Path(arguments[0]), log), "mlserver": lambda: mlserver(Path(arguments[0]), log)}
-    start["kserve"] = lambda: kserve(Path(arguments[0]), arguments[1:], log)
-    with start[server]() as running:
-        print(
-            f"{server} answers at {running.url} (gRPC {running.grpc}, metrics {running.metrics}); log: {log}; Ctrl-C stops it"
-        )
+def _foreground(server: str, place: str, *arguments: str) -> None:
+    """Until Ctrl-C; Triton on the ports that everybody knows."""
+    path, log = Path(place), Path(f"{server}.log")
+    if server == "triton":
+        path.mkdir(parents=True, exist_ok=True)
+    started = {
+        "triton": lambda: triton(path, log, ports=(8000, 8001, 8002), options=arguments),
+        "mlserver": lambda: mlserver(path, log),
+        "kserve": lambda: kserve(path, arguments, log),
+    }[server]()
+    with started as running:
+        print(f"{server} answers at {running.url}, gRPC at port {running.grpc}; its log: {log}; Ctrl-C stops it", flush=True)
         running.process.wait()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # by way of the finally that stops the server
     with suppress(KeyboardInterrupt):
         _foreground(*sys.argv[1:])
