@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers lint format clean
+.PHONY: all venv demo test slow servers consumers lint format clean
 
 all: lint test
 
@@ -22,12 +22,17 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	$(BIN)/pytest -q -m 'not gpu and not paper and not servers'
+	$(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers'
 
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv
 	tests/servers/setup.sh
 	$(BIN)/pytest -q -n 0 -m servers tests/test_servers.py
+
+# Other runtimes and a headless Chromium in folders of their own, and the tests that ask them.
+consumers: venv
+	benchmarks/consumers/setup.sh
+	$(BIN)/pytest -q -n 0 -m consumers tests/test_consumers.py
 
 lint: venv
 	$(BIN)/ruff check .
