@@ -3,12 +3,13 @@
     python benchmarks/int8.py RUN --data IMAGES --work DIR [--seconds 20] [--batches 1 8] [--networks resnet18 ...]
 
 RUN is copied, not changed. ``--networks`` are torchvision's with random weights: their latency only, int8 against fp32.
-The figures go to results/int8.json.
+The figures go to results/int8.json; what is there already is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -50,7 +51,10 @@ def main() -> None:
         "precisions": [],
         "latency of random weights": {},
     }
-    for precision in ("int8", "fp16"):
+    held = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    if held.get("plan") == found["plan"] and held.get("conditions") == found["conditions"]:  # goes on where it was stopped
+        found = held
+    for precision in {"int8", "fp16"} - {row["precision"] for row in found["precisions"]}:
         target = given.work / f"model.{precision}.onnx"
         row = convert(source, target, precision, data, inputs=data.calibration.images(10), options=Options())
         rows = clocked(source, target, precision, batches=given.batches, seconds=given.seconds)
@@ -58,7 +62,7 @@ def main() -> None:
         found["environment"] = machine()
         print(precision, row.message, [(r.batch, r.low, r.speedup, r.high, r.direction) for r in rows], flush=True)
         rundir.write_json(RESULTS, found)
-    for name in given.networks:
+    for name in set(given.networks) - set(found["latency of random weights"]):
         found["latency of random weights"][name] = direction(name, given.work, given.batches, given.seconds)
         rundir.write_json(RESULTS, found)
 

@@ -23,7 +23,7 @@ from compress.data import Data, open_data
 from compress.errors import DataError, ExportError, ParityError
 from compress.export import precision as record
 from compress.export.convert import Options, convert
-from compress.export.int8 import Layer, digest_of, fewest
+from compress.export.int8 import Layer, Quantiser, digest_of, fewest
 from compress.export.onnx import export
 from compress.export.parity import Verdict
 from compress.export.precision import Clocked, Precision, Precisions
@@ -142,6 +142,13 @@ def test_int8_points_the_same_way_and_says_what_it_was_calibrated_on(digits: Dat
     assert found.drop == pytest.approx(found.fp32_top1 - found.top1) and found.images == len(digits.test)
 
 
+def test_ranges_of_another_file_are_not_reused(digits: Data, network: nn.Module, tmp_path: Path) -> None:
+    images, other = digits.calibration.images(20), nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 10)).eval()
+    for model in (network, other):
+        Quantiser.of(written(model, digits, tmp_path), images, tmp_path).write(tmp_path / "int8.onnx")
+    assert outputs(tmp_path / "int8.onnx", images).shape == (20, 10)
+
+
 def test_fp16_is_sorted_close_and_keeps_its_inputs(digits: Data, network: nn.Module, tmp_path: Path) -> None:
     source, target = written(network, digits, tmp_path), tmp_path / "net.fp16.onnx"
     images = digits.calibration.images(10)
@@ -150,6 +157,7 @@ def test_fp16_is_sorted_close_and_keeps_its_inputs(digits: Data, network: nn.Mod
     assert any("CPU" in note for note in found.notes) and found.top1 is None
     model = onnx.load(str(target))
     onnx.checker.check_model(model, full_check=True)  # refuses a graph that is not sorted
+    assert not [node.name for node in model.graph.node if node.op_type == "Gemm"]  # tract types it wrongly
     kinds = {tensor.data_type for tensor in model.graph.initializer if tensor.name.endswith("weight")}
     assert kinds == {onnx.TensorProto.FLOAT16}
     assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {onnx.TensorProto.FLOAT}

@@ -29,13 +29,22 @@ def openvino(path: Path, facts: dict[str, Any]) -> tuple[str, Run]:
 def opencv(path: Path, facts: dict[str, Any]) -> tuple[str, Run]:
     import cv2
 
-    network = cv2.dnn.readNetFromONNX(str(path))
+    def reading(engine: int) -> Run:
+        network = cv2.dnn.readNetFromONNX(str(path), engine=engine)
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        network.setInput(batch)
-        return np.array(network.forward())
+        def run(batch: np.ndarray) -> np.ndarray:
+            network.setInput(batch)
+            return np.array(network.forward())
 
-    return cv2.__version__, run
+        return run
+
+    version: str = cv2.__version__
+    try:
+        run = reading(cv2.dnn.ENGINE_AUTO)
+        run(np.zeros((1, *facts["shape"]), facts["dtype"]))
+    except cv2.error:  # version 5 keeps the engine of version 4
+        return f"{version}, classic engine", reading(cv2.dnn.ENGINE_CLASSIC)
+    return version, run
 
 
 def tract(path: Path, facts: dict[str, Any]) -> tuple[str, Run]:

@@ -9,7 +9,7 @@ const dist = path.dirname(require.resolve("onnxruntime-web"));
 const kinds = { ".mjs": "text/javascript", ".wasm": "application/wasm", ".html": "text/html", ".json": "application/json" };
 
 function serve(request, response) {
-  const url = request.url.split("?")[0];
+  const url = decodeURIComponent(request.url.split("?")[0]);
   const file = url.startsWith("/ort/") ? path.join(dist, path.basename(url)) : path.join(folder, path.basename(url));
   if (url === "/") return response.writeHead(200, { "Content-Type": "text/html" }).end("<!doctype html><title>consumer</title>");
   if (!fs.existsSync(file)) return response.writeHead(404).end();

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 from compress.errors import ExportError
 from compress.export.canonicalise import canonicalise
@@ -44,6 +47,32 @@ def halve(source: Path, target: Path, metadata: dict[str, str]) -> tuple[str, ..
         raise ExportError(f"float16 conversion failed: {' '.join(str(error).split())[:300]}", hint="stay at fp32") from error
     finally:
         log.setLevel(level)
+    _split_gemm(wrapped.model.graph)
     canonicalise(wrapped.model, name=wrapped.model.graph.name, metadata=metadata)
     target.write_bytes(wrapped.model.SerializeToString(deterministic=True))
     return tuple(dict.fromkeys(" ".join(str(warning.message).split())[:200] for warning in caught))
+
+
+def _split_gemm(graph: onnx.GraphProto) -> None:
+    """A linear layer as MatMul and Add: tract gives a Gemm of halves the type of floats; ONNX Runtime joins the two again."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = settings.get("alpha", 1.0) == settings.get("beta", 1.0) == 1.0 and not settings.get("transA", 0)
+        weight = weights.get(node.input[1]) if node.op_type == "Gemm" and plain and len(node.input) == 3 else None
+        if weight is None or readers[weight.name] > 1:
+            continue
+        if settings.get("transB", 0):
+            turned = np.ascontiguousarray(numpy_helper.to_array(weight).T)
+            weight.CopyFrom(numpy_helper.from_array(turned, weight.name))
+        product = f"{node.output[0]}_product"
+        parts = [
+            helper.make_node("MatMul", list(node.input[:2]), [product], name=node.name),
+            helper.make_node("Add", [product, node.input[2]], list(node.output), name=f"{node.name}_bias"),
+        ]
+        parts[0].metadata_props.extend(node.metadata_props)
+        graph.node.remove(node)
+        for offset, part in enumerate(parts):
+            graph.node.insert(index + offset, part)

@@ -25,6 +25,7 @@ from compress.runtime.ort import OrtRuntime
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BATCH = 32
+_RANGES = "ranges.json"
 RANKED_ON = 64
 """Images that the layers' sensitivities are measured on: the order settles long before the figures do."""
 
@@ -76,6 +77,7 @@ class Quantiser:
         from onnxruntime.quantization import quant_pre_process
 
         prepared = folder / "prepared.onnx"
+        (folder / _RANGES).unlink(missing_ok=True)  # of another file, or of other images
         with _quiet():
             try:
                 quant_pre_process(str(source), str(prepared))
@@ -108,7 +110,7 @@ class Quantiser:
         from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
         cached = "calibration_cache_path" in inspect.signature(quantize_static).parameters
-        more = {"calibration_cache_path": self.folder / "ranges.json"} if cached else {}
+        more = {"calibration_cache_path": self.folder / _RANGES} if cached else {}
         try:
             with _quiet():
                 quantize_static(
