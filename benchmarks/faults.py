@@ -434,6 +434,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, default=Path("runs/faults"))
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--only", nargs="*", default=["kills", "steps", "limits", "mounted", "twice", "clocks"])
     parser.add_argument("--inside", action="store_true", help="in the namespace already")
     options = parser.parse_args()
@@ -464,7 +465,7 @@ def main() -> int:
     write_json(
         RESULT, {"kinds": found, "lost": lost, "command": {"searched": SEARCHED, "short": SHORT}, "trials": suite.trials}
     )
-    RESULT.chmod(0o644)
+    options.result.chmod(0o644)
     for kind, row in found.items():
         print(f"{kind:16s} {row['passed']:3d} of {row['trials']:3d}   {row['faults at']}")
     return 1 if lost else 0

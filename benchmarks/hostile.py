@@ -1,7 +1,7 @@
 """How do files from strangers fare? Made on purpose (tests/attacks.py), and real ones with bits flipped, cut short and spliced.
 
-Each input is judged in a child process of its own or, the mutated ones, in batches: it must be read or refused by a CompressError
-that says what to do, within bounds of time and memory, and nothing of it may run or be written.
+Each input is judged in a child process of its own or, the mutated ones, in batches: it must be read or refused by a
+CompressError that says what to do, within bounds of time and memory, and nothing of it may run or be written.
 
     python benchmarks/hostile.py [--share 1.0]    # writes benchmarks/results/hostile.json
 """

@@ -136,6 +136,12 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
             )
         if key.endswith(READS) and key not in own and (tensor.dtype != torch.int64 or tensor.dim() != 1 or not len(tensor)):
             raise CheckpointError(f"{path}: {key} is no table of channels")
+    for name in (*plan.cuts, *plan.inputs):
+        if not any(key == name or key.startswith(f"{name}.") for key in own):
+            raise CheckpointError(
+                f"{path}: its plan cuts {name[:80]!r}, which {architecture.name} does not have",
+                hint="do not use this file: plan and tensors are of two networks",
+            )
     state, notes = _checked(state, own, path)
     model = fit(whole, state).eval()
     metadata = header.get("metadata")

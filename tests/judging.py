@@ -66,6 +66,7 @@ def judged(
         may_write: the action has a place to write to.
     """
     read, write = os.pipe()
+    before = _resident()
     began = time.perf_counter()
     child = os.fork()
     if child == 0:
@@ -82,8 +83,7 @@ def judged(
         os.kill(child, signal.SIGKILL)
     _, status, usage = os.wait4(child, 0)
     took = time.perf_counter() - began
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    grown = max(usage.ru_maxrss - own, 0) / 1024
+    grown = max(usage.ru_maxrss / 1024 - before, 0.0)
     if not ready:
         return Verdict("hang", f"still at work after {seconds:.0f} s", took, grown)
     if not data:
@@ -92,9 +92,17 @@ def judged(
     return Verdict(outcome, text, took, grown)
 
 
+def _resident() -> float:
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+
+
 def _child(action: Callable[[], Any], pipe: int, mebibytes: int, may_write: bool) -> None:
+    import torch
+
     from compress.errors import CompressError
 
+    torch.set_num_threads(1)  # the parent's threads are not here
     devnull = os.open(os.devnull, os.O_RDWR)
     os.dup2(devnull, 2)
     with open("/proc/self/statm") as file:  # noqa: PTH123

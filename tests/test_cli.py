@@ -20,7 +20,7 @@ from compress_cli import citations, loading, progress, render, run
 from compress_cli.app import app
 from compress_cli.door import guarded
 from compress_models import MODELS
-from hypothesis import given, settings
+from hypothesis import given
 from PIL import Image
 from reports import SAMPLE, reports
 from rich.console import Console
@@ -576,7 +576,6 @@ def test_names_are_not_markup() -> None:
     assert "[/nonsense]" in shown(odd)
 
 
-@settings(max_examples=30)
 @given(reports)
 def test_any_report_can_be_shown(report: Any) -> None:
     assert shown(report, Path("runs/x"), width=80)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -86,7 +86,6 @@ def test_splits_are_disjoint_and_complete_in_every_layout(layout: str, archived:
         assert [("dog" in n) for n in split.members()] == [bool(v) for v in split.labels]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     sizes=st.dictionaries(st.sampled_from(["train", "val", "test", ""]), st.integers(1, 60), min_size=1),
     seed=st.integers(0, 5),
@@ -230,7 +229,6 @@ def test_a_limit_takes_the_first_images_of_the_order() -> None:
         next(split.batches(0))
 
 
-@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), margin=st.integers(0, 3))
 def test_crops_and_mirrors_are_windows_of_the_padded_image(seed: int, margin: int) -> None:
     batch = torch.arange(1, 1 + 4 * 2 * 5 * 6).view(4, 2, 5, 6)
@@ -444,7 +442,6 @@ def test_chance_is_told_from_skill() -> None:
     assert near_chance(0.002, 500, 1000)
 
 
-@settings(max_examples=40)
 @given(n=st.integers(1, 30), classes=st.integers(2, 5), data=st.data())
 def test_chance_is_the_binomial_tail(n: int, classes: int, data: st.DataObject) -> None:
     right = data.draw(st.integers(0, n))

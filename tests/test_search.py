@@ -24,12 +24,12 @@ class TestUniform(SearcherContract):
 
 class TestSmoea(SearcherContract):
     def searcher(self) -> Smoea:
-        return Smoea(population=24, generations=12)
+        return Smoea(population=16, generations=10)
 
 
 class TestCluster(SearcherContract):
     def searcher(self) -> Cluster:
-        return Cluster(population=10, generations=8, restarts=1)
+        return Cluster(population=8, generations=6, restarts=1)
 
 
 @pytest.mark.parametrize("searcher", [Smoea(population=12, generations=6), Cluster(population=6, generations=3, restarts=1)])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,11 @@ class _Killed(Exception):
     pass
 
 
+@cache
+def _straight(distilled: bool) -> nn.Module:
+    return fit(net(), Blobs(), SHORT, teacher=net() if distilled else None)
+
+
 @settings(max_examples=8, deadline=None)
 @given(stop=st.integers(1, 9), save_every=st.integers(1, 4), distilled=st.booleans())
 def test_an_interruption_leaves_no_trace(
@@ -136,7 +142,7 @@ def test_an_interruption_leaves_no_trace(
         if taken == stop:
             raise _Killed
 
-    straight = fit(net(), Blobs(), SHORT, teacher=teacher)
+    straight = _straight(distilled)
     with pytest.raises(_Killed):
         fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, rewrite=killer)
     heard: list[object] = []
