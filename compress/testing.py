@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -98,12 +98,6 @@ def run(searcher: Searcher, toy: ToySpace, seed: int = 0, evaluate: Callable[[As
     return drive(search, evaluate or toy.evaluate, Journal(None, "toy"))
 
 
-@cache
-def _front(searcher: Any) -> Front:
-    """On the default toy, once for all that is asked of it; searchers are frozen and deterministic (which has a test)."""
-    return run(searcher, ToySpace.make())
-
-
 def hypervolume(toy: ToySpace, front: Front, reference: tuple[float, float] = (1.0, 1.0)) -> float:
     """The area of (MACs share, error) that a front dominates, below the reference point."""
     area, ceiling = 0.0, reference[1]
@@ -124,21 +118,29 @@ class SearcherContract:
     """What every searcher promises. Subclasses give ``searcher()``; pytest runs the rest."""
 
     beats_random = True
+    _kept: ClassVar[Front]
 
     def searcher(self) -> Searcher:
         """The searcher under test."""
         raise TypeError("a subclass gives the searcher under test")
 
+    def front(self) -> Front:
+        """What it finds on the default toy, once for all that is asked of it: nothing but the seed decides (a test below)."""
+        kind = type(self)
+        if "_kept" not in vars(kind):
+            kind._kept = run(self.searcher(), ToySpace.make())
+        return kind._kept
+
     def test_plans_are_valid_and_counted(self) -> None:
         """Every point fits the network and carries its true cost."""
         toy = ToySpace.make()
-        for point in _front(self.searcher()):
+        for point in self.front():
             check(toy.space.topology, point.plan)
             assert point.cost == count(toy.space.topology, point.plan)
 
     def test_front_is_sorted_and_non_dominated(self) -> None:
         """Cheapest first, every further point better."""
-        front = _front(self.searcher())
+        front = self.front()
         assert front
         macs = [p.cost.macs for p in front]
         errors = [p.error for p in front]
@@ -154,7 +156,7 @@ class SearcherContract:
 
     def test_widths_are_aligned(self) -> None:
         """Every kept width is a multiple of ``round_to`` or whole."""
-        for point in _front(self.searcher()):
+        for point in self.front():
             for group, cut in point.plan.cuts.items():
                 assert len(cut.keep) % 8 == 0, group
 

@@ -195,7 +195,7 @@ KINDS = ["zip", "old", "script", "safetensors", "own"]
 
 
 def test_nothing_made_on_purpose_is_read(files: tuple[Path, dict[str, bytes]]) -> None:
-    """All in one child with bounds on time and memory, where nothing may run or be written; one by one: benchmarks/hostile.py."""
+    """All in one child, bounded in time and memory, where nothing may run or be written; one by one: benchmarks/hostile.py."""
     folder, contents = files
     made = {}
     for number, (name, data) in enumerate(attacks(contents["own"]).items()):
