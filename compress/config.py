@@ -26,9 +26,13 @@ class Job:
 
     Attributes:
         method: name in ``compress.methods.METHODS``.
-        target: ``macs``, ``params`` (share kept) or ``max_drop`` (fraction of accuracy).
+        target: ``macs``, ``params``, ``latency`` (share kept; latency is ONNX Runtime's on this machine's CPU) or ``max_drop``
+            (fraction of accuracy).
         value: of the target.
         round_to: widths become multiples of this, per layer.
+        auto_round: ``round_to`` is chosen from a latency table instead.
+        table: file of a latency table; empty makes one, where it is needed, and keeps it for the next time.
+        force: use a table that was measured in another environment.
         ignore: fnmatch patterns on module names that are left alone.
         ranking: criterion that decides which channels a width keeps; ``auto`` is the method's own.
         streams: whether coupled residual streams are cut too.
@@ -55,9 +59,12 @@ class Job:
     """
 
     method: str = "smoea"
-    target: Literal["macs", "params", "max_drop"] = "macs"
+    target: Literal["macs", "params", "latency", "max_drop"] = "macs"
     value: float = 0.5
     round_to: int = 8
+    auto_round: bool = False
+    table: str = ""
+    force: bool = False
     ignore: tuple[str, ...] = ()
     ranking: str = "auto"
     streams: bool = True
@@ -148,6 +155,9 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     for text in settings:
         _merge(values, _parse(text))
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    if values.get("round_to") == "auto":
+        del values["round_to"]
+        values["auto_round"] = True
     options = values.get("options", {})
     if isinstance(options, Mapping) and "squeeze" in options and not {"target", "value"} & values.keys():
         values |= {"target": "macs", "value": 1.0}  # the widths are given, no budget is to be met

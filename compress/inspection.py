@@ -13,9 +13,11 @@ from compress.config import Job
 from compress.cost import Cost, count
 from compress.realise import Network
 from compress.search.base import Space, Target
-from compress.search.widths import NARROW, least_widths, plan_of
+from compress.search.widths import NARROW, reachable
 from compress.second_opinion import disagreements
 from compress.stages import make_stages, prunable
+from compress.table import LatencyTable
+from compress.tables import known_table
 from compress.topology import LayerName, Topology
 from compress.trace import trace
 
@@ -42,7 +44,7 @@ class Inspection:
         cost: the whole.
         layers: per layer.
         frozen: layer -> why its channels stay.
-        least: ``macs`` and ``params`` -> the least share that can be reached with aligned widths.
+        least: ``macs``, ``params`` and, where a table is there, ``latency`` -> the least share that aligned widths can reach.
         least_unaligned: the same at ``--round-to 1``.
         narrow: groups of fewer than 16 channels, exempt from alignment.
         notes: what Torch-Pruning's graph sees otherwise.
@@ -67,21 +69,20 @@ def _example(network: Network) -> Tensor:
     return torch.zeros(1, *network.preprocessing.shape)
 
 
-def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None) -> float:
-    """The least share of MACs or parameters that the job's widths can reach."""
+def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:
+    """The least share of MACs, parameters or, from a table, latency that the job's widths can reach."""
     groups, _ = prunable(topology, job.ignore)
     stages = make_stages(topology, groups, streams=job.streams)
     flat = {g.id: torch.zeros(g.size).double().numpy() for g in topology.groups}
-    space = Space(
-        topology, stages, {"l1": flat}, Target("params" if kind == "params" else "macs", 1.0), 0, round_to or job.round_to
-    )
-    return space.share(plan_of(space, least_widths(space), "l1"))
+    chosen = kind if kind in ("params", "latency") else "macs"
+    return reachable(Space(topology, stages, {"l1": flat}, Target(chosen, 1.0), 0, round_to or job.round_to, table=table))
 
 
 def inspect(network: Network, job: Job) -> Inspection:
-    """Everything there is to know before a search."""
+    """Everything there is to know before a search; latency where a table is given or was made here before."""
     topology = traced(network)
     notes = disagreements(network.model, topology, _example(network))
+    table = known_table(topology, job)
     chosen, frozen = prunable(topology, job.ignore)
     if not job.streams:
         kept = {g for s in make_stages(topology, chosen, streams=False) for g in s.groups}
@@ -98,5 +99,7 @@ def inspect(network: Network, job: Job) -> Inspection:
         rows.append(LayerRow(layer.name, layer.kind, channels, info.sites * numel, numel, group_of.get(layer.name, ""), why))
     least = {k: reach(topology, job, k) for k in ("macs", "params")}
     loose = {k: reach(topology, job, k, 1) for k in ("macs", "params")}
+    if table is not None:
+        least["latency"], loose["latency"] = (reach(topology, job, "latency", r, table) for r in (None, 1))
     narrow = tuple(g for g in chosen if any(len(o) < NARROW for o in topology.by_id[g].orbits()))
     return Inspection(topology, count(topology), tuple(rows), frozen, least, loose, narrow, notes)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from compress import checkpoint, rundir
+from compress.aim import WITHIN, aimed, clocking, proposal
 from compress.answers import Answers, answers, certify, unseen
 from compress.architecture import UNNAMED, Architecture
 from compress.certificate import images_needed, upper
@@ -29,6 +30,8 @@ from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
 from compress.files import read_json
 from compress.inspection import inspect, traced
+from compress.latency.statistics import Verdict
+from compress.latency.table import block_of
 from compress.methods import METHODS
 from compress.plan import Plan
 from compress.prepare import identity, prepare
@@ -39,16 +42,18 @@ from compress.report.build import build
 from compress.report.model import Measured, Report
 from compress.report.plots import front_svg
 from compress.rerouting import cuttable
+from compress.runtime.ort import OrtRuntime
 from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, Told, knee
 from compress.search.journal import Asked, Journal, drive
 from compress.search.kmeans import clusters_at
 from compress.search.widths import widths_of
 from compress.selections import may_select, settled
 from compress.surgery import fit
+from compress.tables import runtime_of, source_of
 from compress.topology import Topology
 from compress.train import wilson
 
-__all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune"]
+__all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune", "traced"]
 
 _NEAR = 0.005
 """How far below a wanted share a front's point is taken for it, where another plan costs no search."""
@@ -128,6 +133,7 @@ def prune(
             return _finished(network, folder)
         clock = Clock(listen)
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
+        job = replace(job, round_to=space.round_to)
         space = may_select(network, space, job, folder, clock, listen)
         front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
         front, notes = settled(network, space, front, job, folder, clock, listen)
@@ -135,11 +141,13 @@ def prune(
         material = evaluator.material
         judged = len(material.judged) if material.metric == "agreement" else 0
         chosen, why = choose(front, space.target, space.share, _base_error(evaluator), judged)
-        plan = _to_realise(network, space, chosen.plan, job)
+        plan, shots = _aim(network, space, front, chosen.plan, job, clock)
+        plan = _to_realise(network, space, plan, job)
         rundir.write_json(folder / "plan.json", plan.to_json())
         _save_front(folder, front, chosen, topology, space)
         done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen)
-        search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback}
+        done = _timed(done, space, job, shots)
+        search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback, **shots}
         return _conclude(network, data, job, folder, topology, space, base, done, material, search, clock, command)
 
 
@@ -152,6 +160,7 @@ def pick(
     by: str | None = None,
     macs: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
     epochs: int | None = None,
     out: Path | None = None,
     listen: Listen = ignore,
@@ -169,6 +178,7 @@ def pick(
         by: ``knee``.
         macs: the most accurate point that keeps at most this share of the MACs.
         params: the same for parameters.
+        latency: the same for predicted latency, where the run searched for it.
         epochs: fine-tuning, where it is to differ from the run's: 0 leaves the network as it is recovered without training.
         out: the new folder; by default ``<folder>/picks/`` and the point's index or the share.
         listen: receives events.
@@ -192,9 +202,9 @@ def pick(
     clock = Clock(listen)
     job = job if epochs is None else replace(job, epochs=epochs)
     whole, searcher = count(traced(network)), METHODS[job.method].make(**job.options)
-    wanted = _wanted(index, by, macs, params)
+    wanted = _wanted(index, by, macs, params, latency)
     if wanted is not None and isinstance(searcher, Planner) and not _near(front, whole, wanted):
-        job = replace(job, target="macs" if macs is not None else "params", value=wanted.value)
+        job = replace(job, target=wanted.kind, value=wanted.value)  # type: ignore[arg-type]
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         plan, name = searcher.plan(space, wanted.value), f"{wanted.kind}-{wanted.value:g}"
         why = f"made for {wanted.kind} {wanted.value:g} from the run's ranking, without a search"
@@ -271,6 +281,37 @@ def _search(
     return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged, **own, "notes": notes}
 
 
+def _aim(network: Network, space: Space, front: Front, plan: Plan, job: Job, clock: Clock) -> tuple[Plan, dict[str, Any]]:
+    """For a target of latency: the plan whose measured latency is nearest to it, and what was clocked on the way."""
+    if space.target.kind != "latency" or space.table is None:
+        return plan, {}
+    with clock.phase("aim", "the chosen widths clocked before anything is recovered"):
+        source = source_of(network, space.topology, job)
+        shots = aimed(space, front, plan, clocking(network, source, space, runtime_of(job), job.exporter, job.seed))
+    told = [{"asked": s.asked, "predicted": s.predicted, "measured": s.measured} for s in shots]
+    return shots[-1].plan, {"shots": told, "table_error": asdict(space.table.error)}
+
+
+def _timed(done: Realised, space: Space, job: Job, shots: Mapping[str, Any]) -> Realised:
+    """What the measured latency says about the prediction and the target; and, where nothing was won, what would help."""
+    notes, warnings = list(done.notes), list(done.warnings)
+    found = done.latency[0].ratios["pruned"] if done.latency else None
+    if shots and space.table is not None:
+        last, off = shots["shots"][-1], space.table.error
+        aim = f"latency of the base's: {last['predicted']:.3f} predicted by the table, {last['measured']:.3f} measured"
+        notes.append(
+            f"{aim} before recovery, after {len(shots['shots'])} plans; the table's error on {off.networks} networks "
+            f"that it was not fitted to: median {100 * off.median:.1f} %, worst {100 * off.worst:.1f} %"
+        )
+        reached = 1 / found.decisive.ratio if found is not None else last["measured"]
+        if abs(reached / job.value - 1) > WITHIN:
+            warnings.append(f"the measured latency is {reached:.3f} of the unpruned network's, {job.value:g} was wanted")
+    if found is not None and done.plan and (found.verdict is Verdict.SAME or found.decisive.high <= 1):
+        block = space.table.block if space.table is not None else block_of(OrtRuntime("cpu", threads=job.threads))
+        warnings.append(f"not faster than the unpruned network: {proposal(space, done.plan, block)}")
+    return replace(done, notes=tuple(notes), warnings=tuple(warnings))
+
+
 def _base_error(evaluator: Evaluator) -> float:
     """The unpruned network's own score, in the metric of the search."""
     if evaluator.material.metric != "accuracy":
@@ -332,17 +373,19 @@ def _to_realise(network: Network, space: Space, plan: Plan, job: Job) -> Plan:
 
 
 def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:
-    whole = count(topology)
+    whole = count(topology, table=space.table)
     points = []
     for i, p in enumerate(front):
         share = p.cost.share_of(whole)
-        entry = {
+        entry: dict[str, Any] = {
             "index": i,
             "macs": p.cost.macs,
             "params": p.cost.params,
             "macs_share": share.macs,
             "params_share": share.params,
         }
+        if share.latency is not None:
+            entry["latency"] = entry["latency_share"] = share.latency
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
     picked = front.index(chosen)
     rundir.write_json(
@@ -356,7 +399,12 @@ def _read_front(folder: Path, again: str) -> Front:
     data = read_json(folder / "front.json", hint=again)
     try:
         front = tuple(
-            Point(Plan.from_json(p["plan"]), float(p["error"]), Cost(int(p["macs"]), int(p["params"])), Fidelity(p["fidelity"]))
+            Point(
+                Plan.from_json(p["plan"]),
+                float(p["error"]),
+                Cost(int(p["macs"]), int(p["params"]), p.get("latency")),
+                Fidelity(p["fidelity"]),
+            )
             for p in data["points"]
         )
     except (ValueError, KeyError, TypeError, OverflowError, PlanError) as error:
@@ -366,11 +414,14 @@ def _read_front(folder: Path, again: str) -> Front:
     return front
 
 
-def _wanted(index: int | None, by: str | None, macs: float | None, params: float | None) -> Target | None:
+def _wanted(
+    index: int | None, by: str | None, macs: float | None, params: float | None, latency: float | None
+) -> Target | None:
     """The share that is asked for, if it is a share."""
-    if sum(x is not None for x in (index, by, macs, params)) != 1:
-        raise ConfigError("give exactly one of --index, --by, --macs, --params")
-    return Target("macs", macs) if macs is not None else Target("params", params) if params is not None else None
+    if sum(x is not None for x in (index, by, macs, params, latency)) != 1:
+        raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
+    shares = {"macs": macs, "params": params, "latency": latency}
+    return next((Target(kind, value) for kind, value in shares.items() if value is not None), None)
 
 
 def _near(front: Front, whole: Cost, wanted: Target) -> bool:
@@ -446,7 +497,9 @@ def exit_code(report: Report) -> int:
     """What the run ends with: parity inconclusive before not faster before done."""
     if report.parity.get("verdict") == "inconclusive":
         return 5
-    return 6 if any(x.verdict != "inconclusive" and x.high <= 1.0 for x in report.latency) else 0
+    smaller = report.after.macs < report.before.macs
+    won = (x.verdict == "inconclusive" or (x.high > 1.0 and not (smaller and x.verdict == "same")) for x in report.latency)
+    return 0 if all(won) else 6
 
 
 def _finished(network: Network, folder: Path) -> Result:

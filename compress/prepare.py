@@ -29,6 +29,8 @@ from compress.search.base import Ask, Fidelity, Space, Target
 from compress.search.reading import Reading
 from compress.stages import make_stages, prunable
 from compress.synthetic import matched_inputs
+from compress.table import LatencyTable
+from compress.tables import alignment, needed, table_for
 from compress.topology import GroupId, LayerName, Topology
 
 _AFFORDABLE_MACS = 6e12
@@ -67,7 +69,12 @@ def prepare(
     ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
     if ranking not in criteria.CRITERIA:
         raise ConfigError(f"ranking {ranking!r} is not one of auto, {', '.join(criteria.CRITERIA)}")
-    _check_target(topology, job, listen)
+    table = table_for(network, topology, job, clock, listen) if needed(job) else None
+    if job.auto_round:
+        assert table is not None
+        job = replace(job, round_to=alignment(topology, [g for s in stages for g in s.groups], table))
+        listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
+    _check_target(topology, job, table, listen)
     budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(network, data, job, budget, listen)
@@ -115,17 +122,19 @@ def prepare(
         kernels,
         curves,
         found,
+        table=table,
     )
     return topology, space, evaluator, base
 
 
-def _check_target(topology: Topology, job: Job, listen: Listen) -> None:
+def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:
     """Shows what can be reached before any work, and refuses what cannot.
 
     Raises:
         SearchError: the target is below the least; the nearest reachable one is named.
     """
-    least = {kind: reach(topology, job, kind) for kind in ("macs", "params")}
+    kinds = ("macs", "params") if table is None else ("macs", "params", "latency")
+    least = {kind: reach(topology, job, kind, table=table) for kind in kinds}
     rows = []
     for kind, low in least.items():
         wanted = f"{job.value:.3f}" if job.target == kind else ""

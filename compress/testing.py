@@ -20,6 +20,7 @@ from compress.cost import count
 from compress.plan import Plan, check
 from compress.search.base import Array, Ask, Fidelity, Front, Score, Search, Searcher, Space, Stage, Target
 from compress.search.journal import Asked, Journal, drive
+from compress.table import LatencyTable, PredictionError, features
 from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
 
 
@@ -38,6 +39,17 @@ def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> 
         members = (Member(f"{name}.weight", 0, Role.WRITES, positions), Member(reader, 1, Role.READS, positions))
         groups.append(ChannelGroup(GroupId(name), width, members))
     return Topology(tuple(groups), tensors, tuple(layers), example=(3, 4, 4))
+
+
+def toy_table(topology: Topology, block: int = 16) -> LatencyTable:
+    """A machine that pads channels to blocks: times by multiply-accumulates and numbers written, and a part that stays."""
+    prices = np.array([1.0, 40.0, 20.0, 10.0, 3.0, 100.0, 2e-4])
+    rows = features(topology, {}, block) * prices
+    coefficients = np.tile(prices / rows.sum() * 0.95, (len(topology.layers), 1))
+    names = tuple(layer.name for layer in topology.layers)
+    numbers = tuple(tuple(row) for row in coefficients.tolist())
+    error = PredictionError(0.0, 0.0, 0)
+    return LatencyTable(topology.digest, "toy", "toy", "toy", 1, block, names, numbers, 0.05, error, 1.0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,8 @@ class ToySpace:
             Stage("back", (GroupId("conv2"), GroupId("conv3")), 0.6),
         )
         kernels = {g.id: rng.normal(size=(g.size, 6)) * harm[g.id][:, None] for g in topology.groups}
-        space = Space(topology, stages, importance, target or Target(), budget, round_to, kernels=kernels)
+        table = toy_table(topology) if target is not None and target.kind == "latency" else None
+        space = Space(topology, stages, importance, target or Target(), budget, round_to, kernels=kernels, table=table)
         return ToySpace(space, harm)
 
     def error(self, plan: Plan) -> float:
@@ -153,6 +166,15 @@ class SearcherContract:
                 toy = ToySpace.make(target=Target(kind, value))
                 shares = [toy.space.share(p.plan) for p in run(self.searcher(), toy)]
                 assert any(value - 0.05 <= s <= value for s in shares), (kind, value, shares)
+
+    def test_latency_is_met(self) -> None:
+        """A latency from a table, which is a stair: a point within it and not far below, the front sorted by it."""
+        for value in (0.4, 0.6):
+            toy = ToySpace.make(target=Target("latency", value))
+            front = run(self.searcher(), toy)
+            shares = [toy.space.share(p.plan) for p in front]
+            assert any(value - 0.1 <= s <= value for s in shares), (value, shares)
+            assert shares == sorted(shares)
 
     def test_widths_are_aligned(self) -> None:
         """Every kept width is a multiple of ``round_to`` or whole."""

@@ -142,6 +142,25 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class LayerFacts:
+    """What no plan changes about the layers, one entry each, in forward order.
+
+    Attributes:
+        sites: positions of one image at which the weight is applied.
+        kernel: elements of a 2-D kernel.
+        groups: conv-groups whose number stays.
+        depthwise: conv-groups follow the channels.
+        linear: no convolution.
+    """
+
+    sites: NDArray[np.float64]
+    kernel: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    depthwise: NDArray[np.bool_]
+    linear: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Topology:
     """A network as coupled channel groups.
 
@@ -188,6 +207,14 @@ class Topology:
         return {g.id: tuple((m.key, m.dim, np.array([len(p) for p in m.positions])) for m in g.members) for g in self.groups}
 
     @cached_property
+    def each(self) -> Mapping[GroupId, tuple[int, ...]]:
+        """Group -> per member, the number of indices that every channel has there; -1 where channels differ."""
+        return {
+            g: tuple(int(taken[0]) if (taken == taken[0]).all() else -1 for _, _, taken in members)
+            for g, members in self.occupancy.items()
+        }
+
+    @cached_property
     def flat(self) -> Mapping[tuple[GroupId, Slot], tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """(group, slot) -> every index the group has there, and the channel each belongs to."""
         table = {}
@@ -213,6 +240,18 @@ class Topology:
         sizes = {key: math.prod(t.shape) for key, t in self.tensors.items()}
         macs = self.fixed_macs + sum(t.sites * sizes[key] for key, t in self.tensors.items())
         return macs, sum(sizes[key] for key, t in self.tensors.items() if t.parameter)
+
+    @cached_property
+    def facts(self) -> LayerFacts:
+        """The layers' fixed numbers, for what counts many plans."""
+        infos = [self.tensors[layer.weight] for layer in self.layers]
+        return LayerFacts(
+            np.array([max(i.sites, 1) for i in infos], dtype=np.float64),
+            np.array([math.prod(i.shape[2:]) for i in infos], dtype=np.float64),
+            np.array([1 if x.depthwise else x.cardinality for x in self.layers], dtype=np.int64),
+            np.array([x.depthwise for x in self.layers], dtype=bool),
+            np.array([x.kind == "linear" for x in self.layers], dtype=bool),
+        )
 
     @cached_property
     def digest(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from compress_cli import compare, deploy, finetune, look, measure, package, profile, report, run, serve, training
+from compress_cli import compare, deploy, finetune, look, measure, package, profile, report, run, serve, table, training
 
 app = typer.Typer(
     name="compress",
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for family in (run, report, compare, finetune, training, deploy, measure, profile, package, serve, look):
+for family in (run, report, compare, finetune, training, deploy, measure, profile, table, package, serve, look):
     app.add_typer(family.app)
 
 

@@ -88,8 +88,9 @@ def show_inspection(console: Console, name: str, seen: Inspection) -> None:
     reach = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what can be reached (share kept)", title_justify="left")
     for column in ("", "whole", "least", "least with --round-to 1"):
         reach.add_column(column, justify="left" if not column else "right")
-    for kind, whole in (("macs", seen.cost.macs), ("params", seen.cost.params)):
-        reach.add_row(f"--{kind}", number(whole), f"{seen.least[kind]:.3f}", f"{seen.least_unaligned[kind]:.3f}")
+    wholes = {"macs": number(seen.cost.macs), "params": number(seen.cost.params), "latency": "1, predicted"}
+    for kind, least in seen.least.items():
+        reach.add_row(f"--{kind}", wholes[kind], f"{least:.3f}", f"{seen.least_unaligned[kind]:.3f}")
     console.print(reach)
     if seen.narrow:
         console.print(f"[dim]narrower than 16, not aligned: {escape(', '.join(seen.narrow))}[/]", soft_wrap=True)

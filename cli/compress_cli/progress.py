@@ -41,6 +41,7 @@ def position(event: Any) -> Position | None:
     from compress.latency import result as latency
     from compress.search.journal import Asked
     from compress.serving.load import Tried
+    from compress.tables import Measuring
 
     match event:
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
@@ -48,6 +49,8 @@ def position(event: Any) -> Position | None:
             return Position(
                 number - 1 if number else rounds, rounds, f"{where}: {arm}, {rate:.4g}/s {'kept' if kept else 'lost'}"
             )
+        case Measuring(done=done, total=total):
+            return Position(done, total, f"{done} of {total} networks")
         case Asked(spent=spent, budget=budget, best=best):
             return Position(spent, budget, f"error {best:.4f}" if best == best else "")
         case train.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):

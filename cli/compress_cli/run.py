@@ -119,6 +119,13 @@ def prune(
         float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.", rich_help_panel=_TARGET)
     ] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.", rich_help_panel=_TARGET)] = None,
+    latency: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the latency to keep, on this machine's CPU: searched with a latency table, then measured.",
+            rich_help_panel=_TARGET,
+        ),
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(metavar="POINTS", help="Accuracy that may be lost, in points.", rich_help_panel=_TARGET)
     ] = None,
@@ -131,8 +138,24 @@ def prune(
     mean: o.Mean = None,
     std: o.Std = None,
     round_to: Annotated[
-        int | None, typer.Option(help="Widths become multiples of this. Default: 8.", rich_help_panel=_SEARCH)
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Widths become multiples of this; auto asks the latency table. Default: 8.",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="T.json",
+            help="Latency table of `compress table`. Default: made where it is needed, and kept.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take a latency table from another environment.", rich_help_panel=_SEARCH)
+    ] = False,
     ignore: Annotated[
         list[str] | None,
         typer.Option(metavar="PATTERN", help='Layers to leave alone, as in "layer4.*"; repeatable.', rich_help_panel=_SEARCH),
@@ -194,14 +217,16 @@ def prune(
     debug: o.Debug = False,
 ) -> None:
     """Prune a network: search, cut, prove, recover, export, measure. The same command goes on where it was stopped."""
-    targets = {"macs": macs, "params": params, "max_drop": None if max_drop is None else max_drop / 100}
+    targets = {"macs": macs, "params": params, "latency": latency, "max_drop": None if max_drop is None else max_drop / 100}
     given = {kind: value for kind, value in targets.items() if value is not None}
     if len(given) > 1:
         names = " and ".join(f"--{kind.replace('_', '-')}" for kind in given)
         raise UsageError(f"{names} are given, one target is wanted", hint="leave out all but one of them")
     flags: dict[str, Any] = {
         "method": method,
-        "round_to": round_to,
+        "round_to": alignment(round_to),
+        "table": str(table) if table is not None else None,
+        "force": True if force else None,
         "ignore": tuple(ignore) if ignore else None,
         "streams": False if no_streams else None,
         "seed": seed,
@@ -270,6 +295,20 @@ def _end(result: Result, as_json: bool) -> None:
         raise typer.Exit(result.exit_code)
 
 
+def alignment(text: str | None) -> int | str | None:
+    """A number, or ``auto``.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text is None or text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UsageError(f"--round-to {text} is neither a number nor auto", hint="--round-to 16, or --round-to auto") from error
+
+
 @app.command()
 @guarded(resumes=True)
 def pick(
@@ -280,6 +319,7 @@ def pick(
         float | None, typer.Option(help="The most accurate point that keeps at most this share of the MACs. Any: obs, uniform.")
     ] = None,
     params: Annotated[float | None, typer.Option(help="The same for parameters.")] = None,
+    latency: Annotated[float | None, typer.Option(help="The same for latency, after a search with --latency.")] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Fine-tuning; 0 takes the network as recovered without training. Default: the run's.")
     ] = None,
@@ -298,9 +338,9 @@ def pick(
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
-    if sum(value is not None for value in (index, by, macs, params)) != 1:
+    if sum(value is not None for value in (index, by, macs, params, latency)) != 1:
         raise UsageError(
-            "which point? give exactly one of --index, --by, --macs, --params", hint=f"compress pick {run} --by knee"
+            "which point? give exactly one of --index, --by, --macs, --params, --latency", hint=f"compress pick {run} --by knee"
         )
     if not run.is_dir():
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
@@ -314,7 +354,7 @@ def pick(
         inputs = replace(inputs, data=data)
     network, images = inputs.open(seed_of(run))
     with listening(err(), quiet=quiet or as_json) as listen:
-        point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params}
+        point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
         result = pipeline.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)

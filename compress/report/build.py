@@ -16,7 +16,7 @@ from compress.events import Clock
 from compress.latency.document import identify
 from compress.latency.protocol import LatencyResult
 from compress.methods import METHODS
-from compress.plan import widths
+from compress.plan import Plan, widths
 from compress.realise import Network, Realised
 from compress.report.figures import machine_of
 from compress.report.model import Latency, Measured, Report, Size, Width
@@ -41,7 +41,7 @@ def build(
     certificate: Certificate | None = None,
 ) -> Report:
     """One frozen report of everything that was measured."""
-    before, after = count(topology), count(topology, done.plan)
+    before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [*_flags(data, accuracy, latency), *_missed(job, accuracy, certificate), *done.warnings]
@@ -152,9 +152,7 @@ def speed_flags(latency: Sequence[Latency]) -> list[str]:
     for found in latency:
         where = machine_of(found)
         if found.high <= 1.0:
-            flags.append(
-                f"{where}: slower than the unpruned network ({found.speedup:.2f}x); try --round-to 16, or a lower --macs"
-            )
+            flags.append(f"{where}: slower than the unpruned network ({found.speedup:.2f}x)")
         elif found.verdict != "different" or found.low <= 1.0:
             flags.append(f"{where}: not measurably faster ({found.speedup:.2f}x, {found.verdict})")
         flags += [f"{where}: {flag}" for flag in found.flags]

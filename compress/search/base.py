@@ -10,6 +10,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,6 +20,7 @@ from compress.cost import Cost, Share, count
 from compress.errors import ConfigError
 from compress.plan import Plan
 from compress.search.reading import Reading
+from compress.table import LatencyTable
 from compress.topology import GroupId, LayerName, Topology
 
 Array = NDArray[np.float64]
@@ -106,8 +108,8 @@ class Target:
     """What the user wants.
 
     Attributes:
-        kind: ``macs`` or ``params`` (share of the original that is kept), or ``max_drop`` (accuracy that may be lost, a
-            fraction).
+        kind: ``macs``, ``params`` or ``latency`` (share of the original that is kept), or ``max_drop`` (accuracy that may
+            be lost, a fraction).
         value: in (0, 1].
         slack: how far below a budget the result may stay before the reason must be said.
     """
@@ -117,8 +119,8 @@ class Target:
     slack: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.kind not in ("macs", "params", "max_drop"):
-            raise ConfigError(f"target {self.kind!r} is not one of macs, params, max_drop")
+        if self.kind not in ("macs", "params", "latency", "max_drop"):
+            raise ConfigError(f"target {self.kind!r} is not one of macs, params, latency, max_drop")
         if not 0 < self.value <= 1 or not math.isfinite(self.value):
             raise ConfigError(
                 f"target {self.kind} is {self.value:g}, but must be above 0 and at most 1",
@@ -126,8 +128,18 @@ class Target:
             )
 
     def share(self, share: Share) -> float:
-        """The share that the target speaks of; for ``max_drop`` the MACs."""
-        return share.params if self.kind == "params" else share.macs
+        """The share that the target speaks of; for ``max_drop`` the MACs.
+
+        Raises:
+            ConfigError: it is latency, and no table predicts it.
+        """
+        if self.kind != "latency":
+            return share.params if self.kind == "params" else share.macs
+        if share.latency is None:
+            raise ConfigError(
+                "a target of latency needs a latency table", hint="make one: compress table MODEL --out table.json"
+            )
+        return share.latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +178,7 @@ class Space:
         readings: layer -> what it loses when it stops reading channels, for searches in closed form.
         selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
             a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
+        table: predicts latency; None where it is not asked for.
     """
 
     topology: Topology
@@ -182,19 +195,26 @@ class Space:
     curves: Mapping[GroupId, Array] = field(default_factory=dict)
     readings: Mapping[LayerName, Reading] = field(default_factory=dict)
     selecting: Mapping[LayerName, float] | None = None
+    table: LatencyTable | None = None
 
     @property
     def groups(self) -> tuple[GroupId, ...]:
         """Every group that may be cut."""
         return tuple(g for s in self.stages for g in s.groups)
 
+    @cached_property
+    def whole(self) -> Cost:
+        """What the unpruned network costs."""
+        return count(self.topology, table=self.table)
+
     def share(self, plan: Plan) -> float:
         """The share of the target's cost that a plan keeps."""
-        return self.target.share(count(self.topology, plan).share_of(count(self.topology)))
+        table = self.table if self.target.kind == "latency" else None
+        return self.target.share(count(self.topology, plan, table=table).share_of(self.whole))
 
     def point(self, plan: Plan, error: float, fidelity: Fidelity) -> Point:
         """A plan with its counted cost."""
-        return Point(plan, error, count(self.topology, plan), fidelity)
+        return Point(plan, error, count(self.topology, plan, table=self.table), fidelity)
 
 
 class Searcher(Protocol):
@@ -217,7 +237,7 @@ class Planner(Protocol):
 def non_dominated(points: Sequence[Point], kind: str = "macs") -> Front:
     """The points that no other beats in both error and cost, cheapest first; NaN never survives, ties keep the first."""
     usable = [p for p in points if math.isfinite(p.error)]
-    usable.sort(key=lambda p: (getattr(p.cost, _cost_name(kind)), p.error, p.plan.digest))
+    usable.sort(key=lambda p: (cost_of(p, kind), p.error, p.plan.digest))
     front: list[Point] = []
     for point in usable:
         if not front or point.error < front[-1].error:
@@ -225,15 +245,24 @@ def non_dominated(points: Sequence[Point], kind: str = "macs") -> Front:
     return tuple(front)
 
 
-def _cost_name(kind: str) -> str:
-    return "params" if kind == "params" else "macs"
+def cost_of(point: Point, kind: str) -> float:
+    """The cost that a target speaks of; MACs for an accuracy.
+
+    Raises:
+        ConfigError: it is latency, and no table predicts it.
+    """
+    if kind == "latency":
+        if point.cost.latency is None:
+            raise ConfigError("the front's points have no predicted latency", hint="search with --latency, or give --table")
+        return point.cost.latency
+    return point.cost.params if kind == "params" else point.cost.macs
 
 
 def knee(front: Front, kind: str = "macs") -> int:
     """Index of the point farthest from the line between the ends (both axes scaled to [0, 1])."""
     if len(front) < 3:
         return 0
-    cost = np.array([getattr(p.cost, _cost_name(kind)) for p in front], dtype=float)
+    cost = np.array([cost_of(p, kind) for p in front], dtype=float)
     error = np.array([p.error for p in front])
     x = (cost - cost[0]) / max(cost[-1] - cost[0], 1e-12)
     y = (error - error[-1]) / max(error[0] - error[-1], 1e-12)

@@ -151,6 +151,8 @@ class Bilevel:
 
     def share(self, u: Bits, reads: Reads) -> float:
         """The share of the target's cost that is kept."""
+        if self.space.target.kind == "latency":
+            return self.space.share(self.plan(u, reads))
         return self.sizes.share(u, reads)
 
     def solution(self, u: Bits, reads: Reads) -> Solution:

@@ -12,6 +12,7 @@ import heapq
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compress.plan import Plan
 from compress.search.base import Array, Search, Space, by_budget, scored
@@ -19,6 +20,7 @@ from compress.search.widths import allowed, fill, full_widths, plan_of, ranked
 from compress.topology import GroupId
 
 Widths = dict[GroupId, tuple[int, ...]]
+_TRIED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,12 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
         narrower = np.array([w for w in allowed(len(loss) - 1, space.round_to) if w < now])
         if len(narrower) == 0:
             return np.inf, now
+        if space.target.kind == "latency":
+            narrower = _stairs(narrower, space.table.block if space.table is not None else 1)
+            there = [space.share(plan_of(space, _at(current, group, orbit, int(w)), criterion)) for w in narrower]
+            costs = (loss[narrower] - loss[now]) / np.maximum(share - np.array(there), 1e-12)
+            best = int(np.argmin(costs))
+            return float(costs[best]), int(narrower[best])
         # A channel count is a factor of a tensor's size at most twice: the cost is a quadratic of it, and three points tell.
         known = sorted({int(narrower[0]), int(narrower[len(narrower) // 2]), now})
         shares = [space.share(plan_of(space, _at(current, group, orbit, w), criterion)) for w in known]
@@ -86,6 +94,14 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
         share = space.share(plan_of(space, current, criterion))
         heapq.heappush(queue, (step(group, orbit)[0], group, orbit))
     return fill(space, current, budget, list(reversed(space.groups)))
+
+
+def _stairs(narrower: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+    """A few widths to try for latency, the nearest ones among them: those that fill their blocks, where there are any."""
+    full = narrower[narrower % block == 0]
+    chosen = full if len(full) else narrower
+    few = np.unique(np.linspace(0, len(chosen) - 1, min(len(chosen), _TRIED)).round().astype(int))
+    return np.unique(np.append(chosen[few], chosen[-2:]))
 
 
 def _at(widths: Widths, group: GroupId, orbit: int, width: int) -> Widths:

@@ -99,7 +99,10 @@ def widths_of(space: Space, plan: Plan) -> dict[GroupId, tuple[int, ...]]:
 
 
 def meet(share_of: Callable[[float], float], budget: float, *, steps: int = 40) -> float:
-    """The largest ratio in [0, 1] whose share is at most the budget, by bisection of a non-decreasing function."""
+    """The largest ratio in [0, 1] whose share is at most the budget, by bisection of a non-decreasing function.
+
+    Latency decreases here and there: then it is *a* ratio whose share is within the budget.
+    """
     low, high = 0.0, 1.0
     if share_of(1.0) <= budget:
         return 1.0
@@ -112,8 +115,13 @@ def meet(share_of: Callable[[float], float], budget: float, *, steps: int = 40) 
     return low
 
 
+_LOOK = 4
+"""Steps that are tried for latency: between two blocks the next width may cost what the one after it costs, or more."""
+
+
 def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) -> dict[GroupId, tuple[int, ...]]:
     """Widens groups by one allowed step, in this order and again, as long as the budget holds: bisection stops at a stair."""
+    look = _LOOK if space.target.kind == "latency" else 1
     current = dict(widths)
     grown = True
     while grown:
@@ -121,15 +129,19 @@ def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) 
         for group_id in order:
             sizes = full_widths(space, [group_id])[group_id]
             for i, size in enumerate(sizes):
-                wider = [w for w in allowed(size, space.round_to) if w > current[group_id][i]]
-                if wider:
+                for width in [w for w in allowed(size, space.round_to) if w > current[group_id][i]][:look]:
                     trial = dict(current)
-                    trial[group_id] = (*current[group_id][:i], wider[0], *current[group_id][i + 1 :])
+                    trial[group_id] = (*current[group_id][:i], width, *current[group_id][i + 1 :])
                     if space.share(plan_of(space, trial)) <= budget:
                         current, grown = trial, True
+                        break
     return current
 
 
 def reachable(space: Space) -> float:
     """The least share of the target's cost that the allowed widths can reach."""
-    return space.share(plan_of(space, least_widths(space)))
+    least = space.share(plan_of(space, least_widths(space)))
+    if space.target.kind != "latency":
+        return least
+    ratios = np.linspace(0.0, 1.0, 21)  # the narrowest network need not be the fastest
+    return min(least, *(space.share(plan_of(space, scaled(space, float(r)))) for r in ratios))

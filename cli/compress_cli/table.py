@@ -1,0 +1,85 @@
+"""``table``: what a network's widths cost in time on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compress.errors import ConfigError
+from compress_cli import options as o
+from compress_cli.door import err, guarded, out, print_json
+
+app = typer.Typer()
+
+
+@app.command()
+@guarded(resumes=True)
+def table(
+    model: o.Model,
+    target: Annotated[Path | None, typer.Option("--out", metavar="T.json", help="Default: MODEL.table.json.")] = None,
+    runtime: Annotated[str, typer.Option(help="Where to measure; the CPU only.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
+    networks: Annotated[int, typer.Option(help="Networks of random widths to measure.")] = 20,
+    seconds: Annotated[float | None, typer.Option(help="Measuring time a network. Default: by the network's size.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave alone; repeatable.")] = None,
+    arch: o.Arch = None,
+    trust_pickle: o.TrustPickle = False,
+    size: o.Size = None,
+    seed: Annotated[int, typer.Option(help="Of the random widths.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Measure again, although the file holds a table.")] = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Measure a latency table: once for a network, a machine and a runtime. The same command goes on where it was stopped."""
+    from compress import pipeline
+    from compress.config import make_job
+    from compress.stages import prunable
+    from compress.tables import alignment, load, make
+    from compress_cli.loading import classes_of, load_network, writable
+    from compress_cli.progress import listening
+
+    if runtime not in ("cpu", "ort-cpu"):
+        raise ConfigError(f"latency tables are measured on the CPU, not on {runtime}", hint="leave --runtime out")
+    if networks < 6:
+        raise ConfigError(f"{networks} networks are too few, 6 or more are wanted", hint="leave --networks out")
+    if seconds is not None and not seconds > 0:
+        raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
+    path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
+    job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
+    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=None, std=None)
+    classes_of(loaded.model, prepared.shape)
+    network = pipeline.network_from(loaded, preprocessing=prepared)
+    topology = pipeline.traced(network)
+    if path.exists() and not force:
+        found = load(path, topology, force=False, threads=threads)  # of this network and machine, or an error
+    else:
+        with listening(err(), quiet=quiet or as_json) as listen:
+            found = make(network, topology, job, path, listen, networks=networks, seconds=seconds)
+    best = alignment(topology, prunable(topology, job.ignore)[0], found)
+    facts: dict[str, Any] = {
+        "table": str(path),
+        "machine": found.machine,
+        "environment": found.environment,
+        "topology": found.topology,
+        "networks": found.error.networks,
+        "median_error": found.error.median,
+        "worst_error": found.error.worst,
+        "block": found.block,
+        "round_to": best,
+    }
+    if as_json:
+        print_json(facts)
+        return
+    out().print(
+        f"{path}: {found.machine}\n"
+        f"error on {found.error.networks} networks that it was not fitted to: median {100 * found.error.median:.1f} %, "
+        f"worst {100 * found.error.worst:.1f} %\n"
+        f"kernels pad to {found.block} output channels; --round-to auto takes multiples of {best}\n"
+        f"compress prune {model} --latency 0.5 --table {path}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
