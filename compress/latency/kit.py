@@ -46,7 +46,7 @@ Keep other work off the machine, and do not lock or raise clocks: what is measur
 temperature and throttling are read and recorded, never changed. Nothing is sent anywhere; result.json holds the processor's and
 card's names, versions of Python packages and times, no host or user name and no path.
 
-Bring result.json back: compress report --import result.json, or compress compare result.json other.json.
+Bring result.json back: compress report RUN --import result.json, or compress compare result.json other.json.
 
 Kit {identity}, made by smaller-convnets {version}.
 """
