@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers consumers lint format clean
+.PHONY: all venv demo test slow servers consumers browser lint format clean
 
 all: lint test
 
@@ -22,7 +22,7 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	$(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers'
+	$(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser'
 
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv
@@ -33,6 +33,11 @@ servers: venv
 consumers: venv
 	benchmarks/consumers/setup.sh
 	$(BIN)/pytest -q -n 0 -m consumers tests/test_consumers.py
+
+# The report in a real browser: apt-get install chromium chromium-driver. Screenshots go to build/screenshots.
+browser: venv
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/pytest -q -n 0 -m browser tests/test_browser.py
 
 lint: venv
 	$(BIN)/ruff check .

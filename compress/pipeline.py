@@ -32,6 +32,7 @@ from compress.files import read_json
 from compress.inspection import inspect, traced
 from compress.latency.statistics import Verdict
 from compress.latency.table import block_of
+from compress.layer_times import profile_files
 from compress.methods import METHODS
 from compress.plan import Plan
 from compress.prepare import identity, prepare
@@ -190,7 +191,7 @@ def pick(
 
     again = "run `compress prune ... --out` there first"
     held = read_json(folder / "job.json", hint=again)
-    front = _read_front(folder, again)
+    front = read_front(folder, again)
     if not isinstance(held.get("job"), dict):
         raise ConfigError(f"{folder / 'job.json'} is no job of compress", hint=again)
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
@@ -395,7 +396,12 @@ def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, s
     rundir.write(folder / "front.svg", front_svg(points, picked))
 
 
-def _read_front(folder: Path, again: str) -> Front:
+def read_front(folder: Path, again: str) -> Front:
+    """The points of a run's ``front.json``.
+
+    Raises:
+        ConfigError: there are none, or they are damaged; the hint says what to do ``again``.
+    """
     data = read_json(folder / "front.json", hint=again)
     try:
         front = tuple(
@@ -479,6 +485,9 @@ def _conclude(
     if done.latency:
         raw = [r.to_json() for r in done.latency]
         rundir.write_json(folder / "latency.json", raw)
+        profiles, notes = profile_files(folder / "base.onnx", done.onnx, job, clock)
+        rundir.write_json(folder / "profile.json", profiles)
+        done = replace(done, notes=(*done.notes, *notes))
     seen = [*base, *done.accuracy, *test]
     report = build(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
     store.write(report, folder)

@@ -22,7 +22,7 @@ SELECTIONS = "selections.json"
 _FILES = (  # the report first: without it nothing passes for finished
     "report.json report.md report.html report.schema.json answers.json latency.json precision.json model.int8.onnx "
     "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
-    "front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
+    "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 _STATES = ("finetune", "csgd")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from compress.certificate import Certificate
-from compress.report.model import Latency, Measured, Report, Size, Width
+from compress.report.model import FrontLatency, FrontPoint, Latency, Measured, Report, Size, Width
 
 SAMPLE = Report(
     name="digits-net-smoea",
@@ -99,6 +99,16 @@ reports = st.builds(
     seconds=st.dictionaries(_TEXT, _NUMBER, max_size=3),
     digests=st.dictionaries(_TEXT, _TEXT, max_size=3),
     certificate=st.none() | st.builds(Certificate, _COUNT, _COUNT, st.floats(0, 1), st.floats(0, 1), _TEXT),
+    front_latency=st.none()
+    | st.builds(
+        FrontLatency,
+        _TEXT,
+        *[_COUNT] * 3,
+        st.lists(st.builds(FrontPoint, _COUNT, *[st.floats(1e-3, 4)] * 5), max_size=3).map(tuple),
+        *[st.none() | st.floats(-1, 1)] * 2,
+        st.just(()),
+        _TEXTS,
+    ),
     image=st.lists(_COUNT, max_size=3).map(tuple),
     schema=st.just(SAMPLE.schema),
 )

@@ -18,7 +18,7 @@ from pages import SPEEDS, Page, comparison
 from reports import SAMPLE, reports
 
 from compress.report import charts, evidence, figures, html, spreadsheet, store, tables
-from compress.report.evidence import Clocked, Evidence
+from compress.report.evidence import Clocked, Evidence, Timed
 from compress.report.model import Report, Width
 from compress.report.svg import inline
 
@@ -58,7 +58,7 @@ def test_names_are_text_wherever_they_stand() -> None:
     hostile = Report.from_json({**everywhere(data, EVIL), "schema": SAMPLE.schema})  # type: ignore[dict-item]
     clocked = comparison({**SPEEDS, EVIL: 60e-6})
     for page in (
-        Page(html.page(hostile, Evidence((Clocked(clocked, EVIL),), FRONT, (EVIL,)))),
+        Page(html.page(hostile, Evidence((Clocked(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
         Page(html.runs_page({EVIL: hostile, f"{EVIL} again": hostile})),
     ):
         assert len(page.all("script")) == 1
@@ -201,10 +201,10 @@ def test_alignment_divides_and_the_next_one_does_not(channels: int) -> None:
 
 
 def test_layers_sort_by_numbers_not_by_text() -> None:
-    made = tables.layer_table([Width("a", 64, 8, "", "conv", 10**6, 10**5, 10, 5)], {"a": (2e-3, 1e-3)}, {"a": "memory"})
+    made = tables.layer_table([Width("a", 64, 8, "", "conv", 10**6, 10**5, 10, 5)], [Timed("a", 2e-3, 1e-3, "memory")])
     cells = dict(zip([c.name for c in made.head], made.rows[0], strict=True))
     assert cells["channels"].text == "64 → 8" and cells["channels"].sort == 8
-    assert cells["MACs left"].sort == pytest.approx(0.1) and cells["time"].bars == (1.0, 0.5)
+    assert cells["MACs"].sort == 10**5 and cells["time"].bars == (1.0, 0.5)
     assert cells["what binds it"].text == "memory"
 
 

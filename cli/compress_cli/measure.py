@@ -44,6 +44,10 @@ Target = Annotated[Path | None, typer.Option("--out", help="Write all of it, raw
 @guarded()
 def bench(
     files: Annotated[list[Path], typer.Argument(metavar="BASE.onnx [OTHER.onnx ...]", help="The first one is the base.")],
+    front: Annotated[
+        bool, typer.Option("--front", help="Measure the networks of a run's front: RUN instead of files.")
+    ] = False,
+    points: Annotated[int | None, typer.Option(help="With --front: how many, spread over it. Default: all.")] = None,
     runtime: Providers = None,
     require_gpu: o.RequireGpu = False,
     batch: Batches = "1",
@@ -58,8 +62,15 @@ def bench(
 ) -> None:
     """Compare the latency of ONNX files: in turn, with the base against itself as a control."""
     from compress.rundir import write_json
+    from compress_cli.fronts import clock as clock_front
     from compress_cli.loading import writable
 
+    if front:
+        clock_front(
+            files, runtime, points=points, batch=batch, threads=threads, seconds=seconds, seed=seed, require_gpu=require_gpu,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+        return
     if target is not None:
         writable(target, folder=False)
     found = measured(

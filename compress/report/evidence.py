@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from compress.errors import CompressError
+from compress.export.precision import Precisions
 from compress.latency.document import Measurement
 from compress.latency.result import LatencyResult
 
-LATENCY, FRONT, IMPORTED = "latency.json", "front.json", "imported"
+LATENCY, FRONT, IMPORTED, PROFILE, PRECISION = (
+    "latency.json", "front.json", "imported", "profile.json", "precision.json"
+)  # fmt: skip
 _T = TypeVar("_T")
 
 
@@ -30,17 +33,53 @@ class Clocked:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """A layer, or all kernels of one operator that have no weight, before and after.
+
+    Attributes:
+        name: the torch module, or the operator in brackets.
+        before: seconds with profiling on: a share of the others', no latency; None where the file has none.
+        after: the same of the pruned file.
+        binds: what keeps it from being faster now: ``compute``, ``memory``, ``launch``, ``layout``, ``alignment``.
+        why: with its numbers.
+    """
+
+    name: str
+    before: float | None
+    after: float | None
+    binds: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTimes:
+    """Where the time goes and why.
+
+    Attributes:
+        rows: in the order in which they run.
+        summary: what happened, in sentences.
+    """
+
+    rows: tuple[Timed, ...]
+    summary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything but the report itself; whatever is missing is left out of the page.
 
     Attributes:
         latency: every comparison, those of other machines last.
         front: the search's front as ``front.json`` holds it.
+        times: per layer, from the profiles of both files.
+        precisions: other precisions of the pruned network, proven and clocked.
         damaged: one sentence per file that could not be read.
     """
 
     latency: tuple[Clocked, ...] = ()
     front: Mapping[str, Any] | None = None
+    times: LayerTimes | None = None
+    precisions: Precisions | None = None
     damaged: tuple[str, ...] = ()
 
 
@@ -67,7 +106,20 @@ def read(folder: Path) -> Evidence:
     for path in sorted((folder / IMPORTED).glob("*.json")):
         found = part(f"{IMPORTED}/{path.name}", Measurement.from_json)
         clocked += [Clocked(result, machine_name(result)) for result in (found.results if found is not None else ())]
-    return Evidence(tuple(clocked), part(FRONT, _front), tuple(damaged))
+    front, times, precisions = part(FRONT, _front), part(PROFILE, _times), part(PRECISION, Precisions.from_json)
+    return Evidence(tuple(clocked), front, times, precisions, tuple(damaged))
+
+
+def _times(facts: Any) -> LayerTimes | None:
+    if not facts:
+        return None
+    old, new = ({str(layer["name"]): layer for layer in facts[name]["layers"]} for name in ("base", "pruned"))
+    rows = []
+    for name in dict.fromkeys((*old, *new)):
+        before, after = (float(side[name]["seconds"]) if name in side else None for side in (old, new))
+        last = new.get(name, old.get(name, {}))
+        rows.append(Timed(name, before, after, str(last["binds"]), str(last["why"])))
+    return LayerTimes(tuple(rows), tuple(map(str, facts["summary"])))
 
 
 def machine_name(result: LatencyResult) -> str:

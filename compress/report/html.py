@@ -18,8 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.report import charts, runs, spreadsheet, tables
-from compress.report.evidence import Clocked, Evidence
+from compress.report import charts, fronts, runs, spreadsheet, tables
+from compress.report.evidence import Clocked, Evidence, LayerTimes
 from compress.report.figures import (
     NONE,
     byte_size,
@@ -33,7 +33,7 @@ from compress.report.figures import (
     plain,
     times,
 )
-from compress.report.model import Latency, Report
+from compress.report.model import FrontLatency, Latency, Report
 from compress.report.svg import inline
 
 _PARTS = Path(__file__).parent / "page"
@@ -47,7 +47,7 @@ FLAGS = (
     ("slower", "Slower", ("slower than the unpruned",)),
     ("speed", "Not faster", ("not measurably faster",)),
     ("accuracy", "Accuracy", ("accuracy", "points", "certifies")),
-    ("noise", "Noisy", ("noisy", "contended", "unsettled", "throttled", "quota", "few rounds")),
+    ("noise", "Noisy", ("noisy", "contended", "contaminated", "drift", "unsettled", "throttled", "quota", "few rounds")),
 )
 """Kinds of red flags, most serious first: key, what the page calls them, words that tell them."""
 
@@ -116,6 +116,7 @@ def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ())
         "tone": "good" if good and not flags else "bad",
         "flags": flags,
         "word": word,
+        "word_tone": "good" if good else "bad",
         "verdict": _typeset(report.verdict),
         "tiles": tuple(_tiles(report)),
         "certificate": "" if report.certificate is None else certified(report.certificate),
@@ -132,8 +133,9 @@ def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ())
         "downloads": downloads,
         **_accuracy(report),
         **_latency(report, evidence.latency),
-        **_layers(report),
-        **_front(evidence),
+        "precisions": None if evidence.precisions is None else tables.precision_table(evidence.precisions),
+        **_layers(report, evidence.times),
+        **_front(report, evidence),
     }
     return _render("run.html.j2", shown)
 
@@ -305,7 +307,7 @@ def _samples(index: int, clocked: Clocked) -> dict[str, Any]:
     }
 
 
-def _layers(report: Report) -> dict[str, Any]:
+def _layers(report: Report, times: LayerTimes | None) -> dict[str, Any]:
     cut = changed(report)
     told = ", ".join(f"{w.layer} {w.before} to {w.after}" for w in cut[:60]) or "no layer lost channels"
     svg = _draw(partial(charts.staircase, report.widths), "plot-staircase", "Channels per layer, before and after", told)
@@ -313,14 +315,35 @@ def _layers(report: Report) -> dict[str, Any]:
     return {
         "layers_sentence": f"{len(cut)} of {len(report.widths)} layers lost channels, {lost:,} of {total:,} in all.",
         "staircase": Plot("Channel staircase", "Forward order from left to right.", svg),
-        "layers": tables.layer_table(report.widths, {}, {}),
-        "layer_notes": (),
+        "layers": tables.layer_table(report.widths, () if times is None else times.rows),
+        **_times(report, times),
     }
 
 
-def _front(evidence: Evidence) -> dict[str, Any]:
+def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
+    """Why the layers take the time they take; and the kernels that are no layer of the table."""
+    if times is None:
+        return {"others": None, "why": (), "layer_notes": ()}
+    known = {w.layer for w in report.widths}
+    rest = [t for t in times.rows if t.name not in known]
+    most = max((s for t in times.rows for s in (t.before, t.after) if s is not None), default=0.0)
+    sides = [[(t.name, (t.before, t.after)[side] or 0.0) for t in times.rows] for side in (0, 1)]
+    other = [sum(s for name, s in side if name not in known) / max(sum(s for _, s in side), 1e-12) for side in sides]
+    slow = "Times are from ONNX Runtime's profiler on the CPU, which slows what it watches: they are shares of each other"
+    rest_of_it = (
+        f"kernels that are no layer above take {percent(other[0], 0)} of the time before and {percent(other[1], 0)} after"
+    )
+    return {
+        "others": tables.others_table(rest, most) if rest else None,
+        "why": tuple(_typeset(text) for text in times.summary),
+        "layer_notes": (f"{slow}, not the latencies above; {rest_of_it}.",),
+    }
+
+
+def _front(report: Report, evidence: Evidence) -> dict[str, Any]:
+    clocked = None if report.front_latency is None else _front_latency(report.front_latency)
     if evidence.front is None:
-        return {"front": None, "front_latency": None}
+        return {"front": None, "front_latency": clocked, "front_sentence": ""}
     points, chosen, knee = (evidence.front[k] for k in ("points", "chosen", "knee"))
     told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
     svg = _draw(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
@@ -328,8 +351,32 @@ def _front(evidence: Evidence) -> dict[str, Any]:
     return {
         "front": Plot("Pareto front of the search", about, svg),
         "front_table": tables.front_table(points, chosen, knee),
-        "front_latency": None,
+        "front_latency": clocked,
         "front_sentence": f"{len(points)} networks, none of which another one beats in both MACs and error.",
+    }
+
+
+def _front_latency(found: FrontLatency) -> dict[str, Any]:
+    """MACs against latency over the front."""
+    places = {p.index: i for i, p in enumerate(found.points)}
+    dots = [charts.Dot(str(p.index), (100 * p.macs,) * 3, (100 * p.low, 100 * p.latency, 100 * p.high)) for p in found.points]
+    slower = [(places[few], places[many]) for few, many in found.slower]
+    told = "; ".join(
+        f"point {p.index}: {percent(p.macs, 1)} of the MACs, {percent(p.latency, 1)} of the latency" for p in found.points
+    )
+    title = "MACs against measured latency over the front"
+    svg = _draw(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
+    where = (
+        f"{found.runtime}, batch {found.batch}, {found.threads} threads"
+        if found.threads > 1
+        else f"{found.runtime}, batch {found.batch}"
+    )
+    about = f"{where}; every network in the same {found.rounds:,} rounds. Red: fewer MACs, and slower than one with more."
+    return {
+        "title": title,
+        "sentence": " ".join([fronts.told(found), *(f"{flag[0].upper()}{flag[1:]}." for flag in found.flags if flag)]),
+        "plot": Plot("Measured latency", about, svg),
+        "table": tables.front_latency_table(found),
     }
 
 

@@ -19,7 +19,9 @@ from compress.report.figures import (
     sizes,
     times,
 )
+from compress.report.fronts import told
 from compress.report.model import Report
+from compress.report.tables import front_latency_table
 
 _REPOSITORY_LINE = "Made by compress (smaller-convnets)."
 
@@ -86,6 +88,13 @@ def _lines(report: Report) -> Iterator[str]:
     yield from table_lines(
         ("layer", "before", "after", "note"), [(w.layer, str(w.before), str(w.after), w.note) for w in report.widths]
     )
+    if report.front_latency is not None:
+        yield from _section("MACs against latency over the front")
+        yield f"{text_of(told(report.front_latency))}"
+        yield ""
+        made = front_latency_table(report.front_latency)
+        rows = [[f"{c.text} ({c.about})" if c.about else c.text for c in row] for row in made.rows]
+        yield from table_lines([c.name for c in made.head], rows)
     yield from _section("Proof")
     yield from _facts("The ONNX file against torch", report.parity)
     yield from _facts("The cut network against the masked one", report.guard)

@@ -122,6 +122,61 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class FrontPoint:
+    """A network of the front, clocked; shares of the base, latency with its 95 % interval.
+
+    Attributes:
+        index: on the front.
+        macs: multiply-accumulates.
+        activations: numbers that convolutions and linear layers write.
+        latency: by the clock that decides.
+        low: lower end of its interval.
+        high: upper end.
+    """
+
+    index: int
+    macs: float
+    activations: float
+    latency: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrontLatency:
+    """MACs against latency over a front.
+
+    Attributes:
+        runtime: e.g. ``ort-cpu``.
+        batch: images a call.
+        threads: intra-op threads.
+        rounds: in which every network ran once.
+        points: cheapest first.
+        by_macs: Spearman's rank correlation of latency and MACs; None where it cannot be told.
+        by_activations: the same with activations.
+        slower: (fewer MACs, more MACs): points of which the first is certainly slower all the same.
+        flags: what makes the figures doubtful.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+    rounds: int
+    points: tuple[FrontPoint, ...]
+    by_macs: float | None
+    by_activations: float | None
+    slower: tuple[tuple[int, int], ...]
+    flags: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> FrontLatency:
+        """From plain data."""
+        points = tuple(FrontPoint(**p) for p in data["points"])
+        slower = tuple((int(few), int(many)) for few, many in data["slower"])
+        return FrontLatency(**{**data, "points": points, "slower": slower, "flags": tuple(data["flags"])})
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A run.
 
@@ -149,6 +204,7 @@ class Report:
         environment: the machine and the versions.
         job: the resolved job.
         command: how to run it again.
+        front_latency: MACs against latency over the front, where ``compress bench RUN --front`` measured it.
         image: shape (c, h, w) of one input; empty where unknown.
         certificate: how much accuracy can have been lost, shown without labels; None where no image was left to ask.
     """
@@ -177,6 +233,7 @@ class Report:
     job: Mapping[str, Any]
     command: str = ""
     certificate: Certificate | None = None
+    front_latency: FrontLatency | None = None
     image: tuple[int, ...] = ()
     schema: str = field(default=SCHEMA)
 
@@ -195,6 +252,8 @@ class Report:
         fields["latency"] = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in fields["latency"])
         held = fields.get("certificate")
         fields["certificate"] = None if held is None else Certificate(**held)
+        clocked = fields.get("front_latency")
+        fields["front_latency"] = None if clocked is None else FrontLatency.from_json(clocked)
         fields["image"] = tuple(fields.get("image", ()))
         fields["warnings"], fields["notes"] = tuple(fields["warnings"]), tuple(fields["notes"])
         return Report(**fields)

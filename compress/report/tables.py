@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.report.evidence import Clocked
+from compress.export.precision import Precisions
+from compress.report.evidence import Clocked, Timed
 from compress.report.figures import (
     NONE,
     accuracies,
+    byte_size,
     clocked,
     duration,
     efficiency,
@@ -18,7 +20,7 @@ from compress.report.figures import (
     percent,
     times,
 )
-from compress.report.model import Latency, Report, Width
+from compress.report.model import FrontLatency, Latency, Report, Width
 
 _BLOCK = 32
 """Kernels of common processors work on 4 to 32 channels at once: alignment beyond it gains nothing."""
@@ -33,7 +35,8 @@ class Cell:
         sort: what it sorts by, where that is not its text.
         tone: class names.
         whole: it is not broken over lines.
-        bars: lengths of bars above the text, in [0, 1].
+        bars: lengths of bars before the text, in [0, 1].
+        about: a remark below it.
     """
 
     text: str
@@ -41,6 +44,7 @@ class Cell:
     tone: str = ""
     whole: bool = False
     bars: tuple[float, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +147,45 @@ def grid_table(report: Report) -> Table | None:
     return Table("Speed-up by batch", "95 % intervals.", heads("runtime", *(f">batch {b}" for b in batches)), tuple(rows))
 
 
+def precision_table(found: Precisions) -> Table:
+    """Other precisions of the pruned network: what they had to pass, and how fast they are beside fp32 at every batch."""
+    batches = sorted({batch for _, batch in found.grid()})
+    rows = []
+    for entry in found.entries:
+        top1 = NONE
+        if entry.top1 is not None and entry.drop is not None:
+            top1 = f"{percent(entry.top1)} ({-100 * entry.drop:+.2f})"
+        agreement = NONE if entry.agreement is None else percent(entry.agreement, 1)
+        cells = [Cell(entry.precision, about=f"{entry.verdict}: {entry.message}"), Cell(byte_size(entry.bytes)), Cell(top1)]
+        cells.append(Cell(agreement))
+        for batch in batches:
+            x = found.grid().get((entry.precision, batch))
+            good = "good-text" if x is not None and x.direction == "faster" else ""
+            bad = "bad-text" if x is not None and x.direction == "slower" else ""
+            cells.append(
+                Cell(NONE) if x is None else Cell(f"{x.direction}: {times(x.low, x.speedup, x.high)}", tone=good or bad)
+            )
+        rows.append(tuple(cells))
+    head = heads("precision", ">file", ">top-1 (points)", ">agrees with fp32", *(f">batch {b}" for b in batches))
+    about = f"Speed-ups are against {found.source} in fp32, {byte_size(found.source_bytes)}, not against the unpruned network."
+    return Table("Batch × precision", about, head, tuple(rows))
+
+
 def alignment(channels: int) -> int:
     """The largest power of two, up to 32, that divides a width: how wide a kernel its channels fill."""
     return min(channels & -channels, _BLOCK) if channels > 0 else 0
 
 
-def layer_table(layers: Sequence[Width], seconds: Mapping[str, tuple[float, float]], binds: Mapping[str, str]) -> Table:
+def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
     """Every layer before and after.
 
     Args:
         layers: in forward order.
-        seconds: layer -> time before and after, from the profiles; empty without them.
-        binds: layer -> what keeps it from being faster.
+        times: from the profiles; without them the columns of times are left out.
     """
-    names = ["layer", "kind", ">channels", ">kept", ">aligned to", ">MACs", ">MACs left", ">activations left"]
-    most = max((t for pair in seconds.values() for t in pair), default=0.0)
+    names = ["layer", ">channels", ">aligned to", ">MACs", ">MACs left", ">activations left"]
+    timed = {t.name: t for t in times}
+    most = _longest(times)
     rows = []
     for number_, w in enumerate(layers, 1):
         changed = w.before != w.after
@@ -165,26 +193,33 @@ def layer_table(layers: Sequence[Width], seconds: Mapping[str, tuple[float, floa
         odd = aligned < 4 and w.after > 4 and changed
         cells = [
             Cell(str(number_), number_),
-            Cell(w.layer),
-            Cell(w.kind.replace("_", " ") or NONE),
+            Cell(w.layer, about=", ".join(filter(None, (w.kind.replace("_", " "), w.note)))),
             Cell(_from_to(f"{w.before:,}", f"{w.after:,}"), w.after, "cut" if changed else "", True),
-            Cell(_share(w.after, w.before), w.after / max(w.before, 1)),
             Cell(str(aligned), aligned, "bad-text" if odd else ""),
             Cell(_from_to(number(w.macs_before), number(w.macs_after)), w.macs_after, whole=True),
             Cell(_share(w.macs_after, w.macs_before), w.macs_after / max(w.macs_before, 1)),
             Cell(_share(w.activations_after, w.activations_before), w.activations_after / max(w.activations_before, 1)),
         ]
-        if seconds:
-            cells += _clocked(seconds.get(w.layer), most)
-            cells.append(Cell(binds.get(w.layer, "")))
-        rows.append((*cells, Cell(w.note)))
-    if seconds:
+        if times:
+            cells += _timed(timed.get(w.layer, Timed(w.layer, None, None)), most)
+        rows.append(tuple(cells))
+    if times:
         names += [">time", ">time left", "what binds it"]
     about = (
         "In forward order; the heads sort. “Aligned to”: the largest power of two that divides the channels left; "
         "below 4 the fast kernels are lost."
     )
-    return Table("Layers before and after", about, heads(">#", *names, "note"), tuple(rows), sortable=True, named=1)
+    return Table("Layers before and after", about, heads(">#", *names), tuple(rows), sortable=True, named=1)
+
+
+def others_table(times: Sequence[Timed], most: float) -> Table:
+    """Kernels that are no convolution or linear layer: additions, pooling, norms, changes of how numbers lie in memory."""
+    ordered = sorted(times, key=lambda t: -max(t.before or 0, t.after or 0))
+    rows = tuple((Cell(t.name.strip("()")), *_timed(t, most)) for t in ordered)
+    about = (
+        "Next to no MACs, and time all the same; Reorder kernels change how numbers lie in memory for the layer beside them."
+    )
+    return Table("Other kernels", about, heads("kernel", ">time", ">time left", "what binds it"), rows, sortable=True)
 
 
 def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -> Table:
@@ -203,14 +238,32 @@ def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -
     return Table("Networks on the front", "Make one real with compress pick RUN --index POINT.", head, tuple(rows))
 
 
-def _clocked(pair: tuple[float, float] | None, most: float) -> list[Cell]:
-    if pair is None:
-        return [Cell(NONE), Cell(NONE)]
-    before, after = pair
-    left = after / before if before > 0 else 0.0
-    bars = (before / most, after / most) if most > 0 else ()
-    slower = "bad-text" if left > 1.02 else ""
-    return [Cell(f"{duration(before)} → {duration(after)}", after, whole=True, bars=bars), Cell(percent(left, 0), left, slower)]
+def front_latency_table(found: FrontLatency) -> Table:
+    """The front's networks as they were clocked."""
+    worse = dict(found.slower)
+    rows = []
+    for p in found.points:
+        arrived = efficiency(1 / p.macs, 1 / p.latency) if p.macs > 0 and p.latency > 0 else None
+        cells = [Cell(percent(p.macs, 1), p.macs), Cell(percent(p.activations, 1), p.activations)]
+        cells.append(Cell(f"{percent(p.latency, 1)} ({100 * p.low:.1f} to {100 * p.high:.1f})", p.latency, whole=True))
+        cells.append(Cell(NONE if arrived is None else percent(arrived, 0), arrived))
+        note = f"slower than {worse[p.index]}" if p.index in worse else ""
+        rows.append((Cell(str(p.index), tone="bad-text" if note else "", about=note), *cells))
+    head = heads("point", ">MACs", ">activations", ">latency (95 %)", ">efficiency")
+    return Table("Shares of the base", "Made real without training and clocked in turn.", head, tuple(rows))
+
+
+def _longest(times: Sequence[Timed]) -> float:
+    return max((t for row in times for t in (row.before, row.after) if t is not None), default=0.0)
+
+
+def _timed(t: Timed, most: float) -> list[Cell]:
+    texts = [NONE if s is None else duration(s) for s in (t.before, t.after)]
+    bars = tuple((s or 0.0) / most for s in (t.before, t.after)) if most > 0 and texts != [NONE, NONE] else ()
+    left = t.after / t.before if t.before and t.after is not None else None
+    slower = "bad-text" if left is not None and left > 1.02 else ""
+    clock = Cell(NONE if texts == [NONE, NONE] else " → ".join(texts), t.after, whole=True, bars=bars)
+    return [clock, Cell(NONE if left is None else percent(left, 0), left, slower), Cell(t.binds, about=t.why)]
 
 
 def _from_to(before: str, after: str) -> str:
