@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pages import SPEEDS, Page, comparison
 from reports import SAMPLE, reports
@@ -66,7 +66,7 @@ def test_names_are_text_wherever_they_stand() -> None:
         assert "<script>alert(1)</script>" in page.text and "{{ 7*7 }} {% raw %}" in page.text
 
 
-@settings(max_examples=3)
+@settings(max_examples=3, phases=[Phase.explicit, Phase.generate])  # a page takes too long to look for a smaller one
 @given(reports)
 def test_any_report_has_a_page(report: Report) -> None:
     source = html.page(report, Evidence())

@@ -244,7 +244,7 @@ def front_latency(dots: Sequence[Dot], slower: Sequence[tuple[int, int]]) -> Fig
         axes.plot([dots[i].x[1] for i in wrong], [dots[i].y[1] for i in wrong], "o", ms=7, color=BAD, zorder=4)
     for few, many in slower:
         axes.plot([dots[few].x[1], dots[many].x[1]], [dots[few].y[1], dots[many].y[1]], color=BAD, linewidth=0.8, zorder=1)
-    ends = [0.0, max(100.0, *(d.x[2] for d in dots), *(d.y[2] for d in dots))]
+    ends = [0.0, max([100.0, *(side[2] for d in dots for side in (d.x, d.y))])]
     axes.plot(ends, ends, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=0)
     beside: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "color": MUTED}
     axes.annotate("as the MACs promise", (ends[1], ends[1]), (-4, -16), size="small", **beside)

@@ -360,7 +360,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
     """MACs against latency over the front."""
     places = {p.index: i for i, p in enumerate(found.points)}
     dots = [charts.Dot(str(p.index), (100 * p.macs,) * 3, (100 * p.low, 100 * p.latency, 100 * p.high)) for p in found.points]
-    slower = [(places[few], places[many]) for few, many in found.slower]
+    slower = [(places[few], places[many]) for few, many in found.slower if few in places and many in places]
     told = "; ".join(
         f"point {p.index}: {percent(p.macs, 1)} of the MACs, {percent(p.latency, 1)} of the latency" for p in found.points
     )
