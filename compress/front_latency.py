@@ -64,7 +64,7 @@ def clock_front(
     report = store.read(folder)
     front = read_front(folder, "give the folder of a finished search")
     try:
-        chosen = int(read_json(folder / "front.json")["chosen"])
+        chosen = int(read_json(folder / "front.json", hint="search again with --fresh")["chosen"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder / 'front.json'} is damaged: {error!r:.100}", hint="search again with --fresh") from error
     clock, topology = Clock(listen), traced(network)

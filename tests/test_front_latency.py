@@ -88,7 +88,7 @@ def test_what_cannot_be_a_front_is_a_matter_of_usage(arguments: list[str]) -> No
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["bench", str(tmp_path), "--front"])
-    assert result.exit_code == 3 and "holds no run" in result.stderr
+    assert result.exit_code == 3 and "job.json cannot be read" in result.stderr
 
 
 @pytest.mark.slow

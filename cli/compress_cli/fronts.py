@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +28,7 @@ def clock(
 ) -> None:
     """Realises and measures a run's front, on one runtime at one batch."""
     from compress.config import make_job
+    from compress.files import read_json
     from compress.front_latency import clock_front
     from compress.latency.matrix import cells
     from compress.latency.result import Settings
@@ -44,11 +44,10 @@ def clock(
     names = [name for text in runtimes or ["cpu"] for name in text.split(",")]
     if len(sizes) != 1 or len(names) != 1:
         raise UsageError("--front measures one runtime at one batch", hint="give --runtime and --batch once")
-    try:
-        held = json.loads((run / "job.json").read_text(encoding="utf-8"))["job"]
-        job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run") from error
+    held = read_json(run / "job.json", hint="give the folder of a finished run").get("job")
+    if not isinstance(held, dict):
+        raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run")
+    job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
     network, _ = Inputs.of(run).open(job.seed)
     settings = Settings(batch=sizes[0], budget_seconds=seconds, seed=seed)
     cell = next(iter(cells(names, sizes, settings, threads=threads, require_gpu=require_gpu)))

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 from compress.errors import CompressError
 from compress.export.precision import Precisions
-from compress.latency.document import Measurement
+from compress.files import read_text
+from compress.latency.document import LARGEST, Measurement
 from compress.latency.result import LatencyResult
 
 LATENCY, FRONT, IMPORTED, PROFILE, PRECISION = (
@@ -93,7 +94,7 @@ def read(folder: Path) -> Evidence:
     def part(name: str, make: Callable[[Any], _T]) -> _T | None:
         path = folder / name
         try:
-            return make(json.loads(path.read_text(encoding="utf-8")))
+            return make(json.loads(read_text(path, most=LARGEST)))
         except FileNotFoundError:
             return None
         except CompressError as error:
