@@ -114,12 +114,13 @@ def quota() -> float | None:
     """Processors' worth of time that the control group grants; None without a limit."""
     granted = []
     for folder in _cgroup_folders():
-        try:
-            most, period = (folder / "cpu.max").read_text().split()
-            if most != "max":
-                granted.append(int(most) / int(period))
-        except (OSError, ValueError):
-            continue
+        for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, version 1
+            try:
+                most, period = " ".join((folder / name).read_text() for name in files).split()
+                if most not in {"max", "-1"}:
+                    granted.append(int(most) / int(period))
+            except (OSError, ValueError, ZeroDivisionError):
+                continue
     return min(granted, default=None)
 
 
@@ -144,15 +145,19 @@ def gpu_state() -> tuple[GpuState, ...]:
 
 
 def _cgroup_folders() -> list[Path]:
-    """The control groups (version 2) of this process, innermost first: each of them can limit it."""
+    """The control groups of this process, of both versions, innermost first: each of them can limit it."""
     root = Path("/sys/fs/cgroup")
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
     except OSError:
         return []
-    inside = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    own = root / inside
-    return [own, *(parent for parent in own.parents if parent.is_relative_to(root))]
+    folders = []
+    for _, controllers, inside in (entry for entry in entries if len(entry) == 3):
+        top = root if not controllers else root / "cpu" if "cpu" in controllers.split(",") else None
+        if top is not None:
+            own = top / inside.strip("/")
+            folders += [own, *(parent for parent in own.parents if parent.is_relative_to(top))]
+    return folders
 
 
 def _cpu() -> tuple[str, set[str]]:

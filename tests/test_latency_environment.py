@@ -38,6 +38,25 @@ def test_the_tightest_quota_of_all_control_groups_counts(tmp_path: Path, monkeyp
     monkeypatch.setattr(environment, "_cgroup_folders", lambda: [inner, inner.parent, tmp_path])
     assert environment.quota() == 1.5
     assert environment.throttled() == 7
+    (tmp_path / "cpu.cfs_quota_us").write_text("50000\n")  # version 1
+    (tmp_path / "cpu.cfs_period_us").write_text("100000\n")
+    assert environment.quota() == 0.5
+    (tmp_path / "cpu.cfs_quota_us").write_text("-1\n")
+    assert environment.quota() == 1.5
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ("0::/a/b\n", ["a/b", "a", "."]),
+        ("2:cpuacct:/x\n1:cpu:/c\n0::/\n", ["cpu/c", "cpu", "."]),
+        ("4:cpu,cpuacct:/\n", ["cpu"]),
+        ("nonsense\n", []),
+    ],
+)
+def test_both_versions_of_control_groups_are_found(told: str, wanted: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda self: told)
+    assert environment._cgroup_folders() == [Path("/sys/fs/cgroup") / name for name in wanted]
 
 
 def test_cards_are_read_from_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,6 +263,26 @@ def test_a_quota_below_the_threads_gives_no_verdict(
     assert any("no verdict" in flag for flag in found.flags) is (verdict == "inconclusive")
 
 
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        ("0x0000000000000000", ""),
+        ("0x1", ""),
+        ("0x2", ""),
+        ("0x20", "temperature"),
+        ("0x44", "power, hardware temperature"),
+        ("N/A", ""),
+    ],
+)
+def test_a_card_that_was_held_back_is_flagged(reasons: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = environment.GpuState(1200, 83, reasons)
+    monkeypatch.setattr(environment, "gpu_state", lambda: (state,))
+    found = measure(Spin(0.0002), {}, runtime=OrtRuntime(), settings=QUICK)
+    told = [flag for flag in found.flags if flag.startswith("card held back")]
+    assert told == ([f"card held back: {said} at 1200 MHz and 83 degrees when it was done"] if said else [])
+    assert found.gpu == ((state,), (state,))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt", "tensorrt-fp16"])
 def test_a_gpu_in_every_way(provider: str, files: dict[str, Path], tmp_path: Path) -> None:

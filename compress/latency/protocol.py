@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 
 from compress import environment
-from compress.environment import Environment
+from compress.environment import Environment, GpuState
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp
@@ -40,6 +40,8 @@ CONTENDED = 1.05  # wall over CPU time from which the neighbours show
 CONTAMINATED = 0.1  # share of samples that waited longer than they ran, from which it is said
 DRIFTED = 0.1  # of the base's median between the first and the last third of the rounds
 LOAD_GROWTH = 1.5  # rounds grow by this between one load and the next, once there were enough loads
+THROTTLED = {0x4: "power", 0x8: "hardware slowdown", 0x20: "temperature", 0x40: "hardware temperature", 0x80: "power brake"}
+"""NVML's clock event reasons."""
 CPU_PROVIDERS = frozenset({"CPUExecutionProvider", "torch-cpu"})
 
 
@@ -83,6 +85,7 @@ def measure(
     if rationed(here, run.clock):
         control, *others = (replace(ratio, verdict=Verdict.INCONCLUSIVE) for ratio in (control, *ratios.values()))
         ratios = dict(zip(ratios, others, strict=True))
+    after = environment.gpu_state()
     return LatencyResult(
         arms=tuple(arm.result(run.repeats, settings) for arm in run.arms),
         ratios=ratios,
@@ -92,9 +95,9 @@ def measure(
         stopped_by=stopped_by,
         runtime=runtime.name,
         environment=here,
-        flags=tuple(_flags(run, control, here, environment.throttled() - throttled)),
+        flags=tuple(_flags(run, control, here, environment.throttled() - throttled, after)),
         settings=settings,
-        gpu=(gpu, environment.gpu_state()),
+        gpu=(gpu, after),
     )
 
 
@@ -215,7 +218,7 @@ def _ratio(intervals: Mapping[Clock, Interval], control: Interval, run: _Run) ->
     )
 
 
-def _flags(run: _Run, control: Ratio, here: Environment, throttled: int) -> Iterator[str]:
+def _flags(run: _Run, control: Ratio, here: Environment, throttled: int, gpu: tuple[GpuState, ...]) -> Iterator[str]:
     """What a reader must know before trusting the figures."""
     for message in dict.fromkeys(arm.open.fallback for arm in run.arms if arm.open.fallback):
         yield f"fallback: {message}"
@@ -243,6 +246,9 @@ def _flags(run: _Run, control: Ratio, here: Environment, throttled: int) -> Iter
         yield f"quota: the control group grants {here.quota:g} processors, less than the threads in use" + (
             "; wall time measures the quota and not the files, no verdict" if rationed(here, run.clock) else ""
         )
+    for state in gpu:
+        if held := _held_back(state):
+            yield f"card held back: {held} at {state.sm_clock_mhz} MHz and {state.temperature_c} degrees when it was done"
     if throttled > 0:
         yield f"throttled: the control group stopped the process {throttled} times while it was measured"
 
@@ -250,6 +256,15 @@ def _flags(run: _Run, control: Ratio, here: Environment, throttled: int) -> Iter
 def rationed(here: Environment, clock: Clock) -> bool:
     """Whether the times are the quota's: it stops the threads, and wall time goes on."""
     return clock == "wall" and here.quota is not None and here.quota < (here.threads or here.affinity)
+
+
+def _held_back(state: GpuState) -> str:
+    """Why a card does not run as fast as it could, by the driver's bits; idling and settings of its user are no reasons."""
+    try:
+        bits = int(state.throttle_reasons, 16)
+    except ValueError:
+        return ""
+    return ", ".join(name for bit, name in THROTTLED.items() if bits & bit)
 
 
 def _drift(samples: list[float]) -> float:
