@@ -128,6 +128,13 @@ def test_a_server_that_reads_json_only(repository: Path, new: Path) -> None:
         assert put(world, new).exact
 
 
+def test_a_connection_that_was_closed_meanwhile_is_opened_again(repository: Path, old: Path) -> None:
+    with serving(repository, hangs_up=True) as world, Client(world.url) as client:
+        for _ in range(3):
+            np.testing.assert_array_equal(client.infer("net", {"input": IMAGES[:4]}).outputs["output"], here(old, IMAGES[:4]))
+            time.sleep(0.02)
+
+
 # ---- what does not: nothing is left behind, the old version serves ---------------------------------------------------
 
 

@@ -169,6 +169,11 @@ def test_a_whole_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     json.dumps(result.to_json())
 
 
+def test_one_round_has_no_interval() -> None:
+    with pytest.raises(ConfigError, match="2 or more"):
+        sustained({"a": one_at_a_time(0.001), "b": one_at_a_time(0.001)}, Scenario(1.0, rounds=1))
+
+
 def test_a_tighter_bound_costs_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {"only": one_at_a_time(0.002)}
     SPEEDS.update(zip(arms.values(), (0.02,), strict=True))

@@ -44,6 +44,7 @@ class V2Server:
         dies_on: "load" or "infer": the server falls silent for good in the middle of that.
         skew: what the newest version's answers are multiplied with: other kernels.
         stale: goes on answering unversioned requests with what it had.
+        hangs_up: closes every connection after an answer without saying so, as servers do with idle ones.
         polling: takes no orders and looks at the repository by itself.
         slow_by: model -> seconds that an inference of it takes at least, one after the other.
     """
@@ -56,6 +57,7 @@ class V2Server:
     dies_on: str = ""
     skew: float = 1.0
     stale: bool = False
+    hangs_up: bool = False
     polling: bool = False
     slow_by: dict[str, float] = field(default_factory=dict)
     models: dict[str, dict[str, Loaded]] = field(default_factory=dict)
@@ -128,6 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+        self.close_connection = self.close_connection or world.hangs_up
 
     def _answer(self, world: V2Server, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         parts = self.path.strip("/").split("/")

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from compress.errors import ConfigError, ServingError
 from compress.events import Listen, ignore
-from compress.latency.statistics import P99_FROM, Interval, speedup
+from compress.latency.statistics import CONFIDENCE, P99_FROM, Interval
 from compress.runtime.base import Array
 from compress.serving.client import Client
 from compress.serving.traffic import Connect, Send, Traffic, highest, offer, poisson
@@ -165,11 +166,16 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
 
     Raises:
         ServingError: an arm does not answer, or not even alone within the bound.
+        ConfigError: arms are to be compared over a single round; take more.
     """
     started, rng = time.monotonic(), np.random.default_rng(scenario.seed)
     field_ = [_Arm(name, connect) for name, connect in arms.items()]
     if scenario.control:
         field_.append(_Arm(f"{field_[0].name} again", field_[0].connect))
+    if len(field_) > 1 and scenario.rounds < 2:
+        raise ConfigError(
+            f"{scenario.rounds} round, 2 or more are wanted for an interval", hint="leave --rounds at its default"
+        )
     for arm in field_:
         arm.unloaded = _probe(arm)
         if arm.unloaded > scenario.bound:
@@ -191,8 +197,8 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
     found = tuple(_summary(arm, scenario, rng, listen) for arm in field_)
     again = found[-1] if scenario.control else None
     compared = found[1:-1] if scenario.control else found[1:]
-    ratios = {arm.name: _ratio(arm, found[0], rng) for arm in compared}
-    control = None if again is None else _ratio(again, found[0], rng)
+    ratios = {arm.name: _ratio(arm, found[0]) for arm in compared}
+    control = None if again is None else _ratio(again, found[0])
     return LoadResult(scenario, found, ratios, control, time.monotonic() - started, tuple(_flags(field_, scenario)))
 
 
@@ -276,9 +282,12 @@ def _summary(arm: _Arm, scenario: Scenario, rng: np.random.Generator, listen: Li
     return Sustained(arm.name, tuple(arm.rates), typical, arm.unloaded, none)
 
 
-def _ratio(arm: Sustained, base: Sustained, rng: np.random.Generator) -> Interval:
-    """Rates are compared as latencies are: by their reciprocals, seconds a request."""
-    return speedup([1 / rate for rate in base.rates], [1 / rate for rate in arm.rates], rng)
+def _ratio(arm: Sustained, base: Sustained) -> Interval:
+    """Geometric mean over the rounds, with Student's 95 % interval of its logarithm: rounds are few and independent."""
+    logs = np.log(np.asarray(arm.rates)) - np.log(np.asarray(base.rates))
+    middle, deviation = float(logs.mean()), float(logs.std(ddof=1))
+    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * deviation / math.sqrt(len(logs))
+    return Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
 
 
 def _flags(arms: list[_Arm], scenario: Scenario) -> Iterator[str]:
@@ -289,5 +298,3 @@ def _flags(arms: list[_Arm], scenario: Scenario) -> Iterator[str]:
             yield f"{arm.name}: the client itself sends {late * 1e3:.1f} ms late: it has too little of the machine"
     if scenario.confirm < P99_FROM:
         yield f"confirmed by {scenario.confirm} requests, a 99th percentile wants {P99_FROM:,}"
-    if scenario.rounds < 5:
-        yield f"{scenario.rounds} rounds: an interval wants 5 or more"
