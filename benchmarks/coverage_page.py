@@ -25,28 +25,34 @@ Parity is ONNX Runtime against torch at half of the channels; an empty cell: not
 
 REFUSALS = """## What is refused, and why
 
-What cannot be followed stays, and what cannot be used at all is refused before any work. The three refusals one is most
-likely to meet, as printed:
+What cannot be followed stays, and what cannot be used at all is refused before any work. The three refusals that one is most
+likely to meet, as printed. A transformer:
 
 ```
-$ compress prune --arch torchvision:vit_b_16 vit.pt
-error: VisionTransformer contains attention (encoder.layers.encoder_layer_0.self_attention); this tool cuts convolutional
-networks only
-  hint: transformers need head and token pruning, which is another trade
+$ compress inspect vit.pt --arch timm:vit_tiny_patch16_224
+error: VisionTransformer contains attention (blocks.0.attn); this tool cuts convolutional networks only
+hint: transformers need head and token pruning, which is another trade
 ```
 
-```
-$ compress inspect --arch mypackage.nets:make_net net.pt
-layer   kind  channels   coupled in group, or why it stays
-b.0     conv         8   a constant in the code depends on its width; a trial cut failed: the cut network does not run:
-                         RuntimeError: shape '[-1, 512]' is invalid for input of size 960
-```
+A width that is written into the code, here `x.view(-1, 32 * 16 * 16)`; the layer before it stays, the others are cut:
 
 ```
-$ compress inspect --arch mypackage.nets:make_net net.pt --size 32
-error: Net does not run on an input of shape (1, 3, 32, 32): RuntimeError: Given input size: (256x1x1). Calculated output size:
-(256x0x0). Output size is too small
-  hint: give the input size the network expects with --size
+$ compress inspect net.pt --arch mynets:make_net --size 32
+ layer   kind     channels     MACs    share   params   coupled in group, or why it stays
+ a       conv           32    885 k    8.5 %      864   a
+ b       conv           32   9.44 M   90.7 %   9.22 k   a constant in the code depends on its width; a trial cut
+                                                        failed: the cut network does not run: RuntimeError: shape '[-1,
+                                                        8192]' is invalid for input of size 16896
+ head    linear         10   81.9 k    0.8 %   81.9 k   it makes the network's output
+```
+
+Images of another size than the network takes:
+
+```
+$ compress inspect squeezenet.pt --arch torchvision:squeezenet1_1 --size 16
+error: the network does not take images of [3, 16, 16]: Given input size: (256x1x1). Calculated output size: (256x0x0). Output
+size is too small
+hint: give the size it was trained on with --size
 ```
 """
 

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from nets import ALL, Net, block, conv, head
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+from torchvision.models import ShuffleNetV2
 from torchvision.ops import deform_conv2d
 
 from compress.folding import folded
+from compress.rerouting import cuttable
 
 
 class Wired(nn.Module):
@@ -264,6 +266,10 @@ STRUCTURES: dict[str, Net] = {
             a=block(3, 8), last=nn.Linear(8, 4),
         ),
         free=["a.0"],
+    ),
+    "shuffle-units": Net(
+        lambda: cuttable(ShuffleNetV2([1, 2, 1], [8, 12, 16, 24, 32], num_classes=4)), (1, 3, 32, 32),
+        free=["conv1.0", "stage2.0.branch1.2", "stage2.0.branch2.5", "stage3.1.branch2.5"],
     ),
     "folded-weight-norm": Net(
         lambda: folded(
