@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def behind_another(topology: Topology, group: ChannelGroup, member: Member) -> b
     return (
         member.role is Role.READS
         and len(topology.slots[member.key, member.dim]) > 1
-        and min(min(p) for p in member.positions) > 0
+        and min((min(p) for p in member.positions if p), default=0) > 0
     )
 
 
@@ -137,7 +138,7 @@ def other_layout(m: Member) -> Member:
 
 
 def without_offset(m: Member) -> Member:
-    low = min(min(p) for p in m.positions)
+    low = min(min(p) for p in m.positions if p)
     return replace(m, positions=tuple(tuple(i - low for i in p) for p in m.positions))
 
 
@@ -393,6 +394,7 @@ def run(mutation: Mutation) -> dict[str, Any]:
 
 def main() -> int:
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
     rows = []
     print(f"{'mutation':42s} {'cuts changed':>12s} {'guard red':>10s} {'law red':>8s}  silent")
     for mutation in MUTATIONS:
