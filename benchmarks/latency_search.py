@@ -74,8 +74,7 @@ def hit(name: str, work: Path, value: float) -> None:
     flat = {"l1": {g.id: np.zeros(g.size) for g in topology.groups}}
     space = Space(topology, (Stage("all", groups, 1.0),), flat, Target("latency", value), 0, 8, table=table)
     runtime = OrtRuntime()
-    nothing: Any = None  # the network itself is needed for selected inputs only
-    shots = aimed(space, (), Uniform().plan(space, value), clocking(nothing, source, space, runtime, "auto", 0))
+    shots = aimed(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
     base, pruned = work / f"{name}-hit-base.onnx", work / f"{name}-hit.onnx"
     onnx.save(source.model, base)
     onnx.save(resized(source, shots[-1].plan), pruned)
@@ -131,9 +130,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
                 keep("against", f"{network.name} {criterion} {share:g}", {"latency": value, "note": "not faster"})
                 continue
             wanted = replace(space, target=Target("latency", value))
-            shots = aimed(
-                wanted, (), Allocated().plan(wanted, value), clocking(network, source, wanted, runtime, "auto", 0), within=0.01
-            )
+            shots = aimed(wanted, (), Allocated().plan(wanted, value), clocking(source, runtime, 0), within=0.01)
             within = [s for s in shots if s.measured <= value * 1.005] or list(shots)
             plan = max(within, key=lambda s: s.measured).plan
             ours = work / f"{network.name}-ours-{criterion}-{share:g}.onnx"

@@ -14,19 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 
 from compress.cost import count, sizes_after
-from compress.export.onnx import Exporter, export
-from compress.export.resize import Resizable, resized
+from compress.export.resize import Resizable, write
 from compress.latency.table import clocked
 from compress.plan import Cut, Plan
-from compress.realise import Network
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Front, Space, Target
 from compress.search.uniform import Uniform
 from compress.search.widths import Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
-from compress.surgery import cut
 from compress.table import slow_layers
 from compress.topology import GroupId
 
@@ -129,27 +125,14 @@ def _adapted(space: Space, plan: Plan, widths: Widths) -> Plan:
     return Plan(cuts, plan.inputs)
 
 
-def clocking(
-    network: Network,
-    source: Resizable,
-    space: Space,
-    runtime: OrtRuntime,
-    exporter: Exporter,
-    seed: int,
-    seconds: float = _SECONDS,
-) -> Callable[[Plan], float]:
+def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Plan], float]:
     """Measures a plan's latency over the unpruned network's: its file, with the plan applied, in turn with the base's."""
 
     def clock_one(plan: Plan) -> float:
         with tempfile.TemporaryDirectory(prefix="compress-aim-") as name:
             base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
             onnx.save(source.model, base)
-            shapes_only = Plan({g: replace(c, fold={}) for g, c in plan.cuts.items()}, plan.inputs)
-            if shapes_only.inputs:
-                small = cut(network.model, space.topology, shapes_only)
-                export(small, torch.zeros(2, *network.preprocessing.shape), pruned, exporter=exporter)
-            else:
-                onnx.save(resized(source, shapes_only), pruned)
+            write(source, plan, pruned)
             return clocked(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
 
     return clock_one

@@ -288,7 +288,7 @@ def _aim(network: Network, space: Space, front: Front, plan: Plan, job: Job, clo
         return plan, {}
     with clock.phase("aim", "the chosen widths clocked before anything is recovered"):
         source = source_of(network, space.topology, job)
-        shots = aimed(space, front, plan, clocking(network, source, space, runtime_of(job), job.exporter, job.seed))
+        shots = aimed(space, front, plan, clocking(source, runtime_of(job), job.seed))
     told = [{"asked": s.asked, "predicted": s.predicted, "measured": s.measured} for s in shots]
     return shots[-1].plan, {"shots": told, "table_error": asdict(space.table.error)}
 

@@ -19,12 +19,14 @@ from compress.events import Clock, Listen, Warned
 from compress.export.onnx import export
 from compress.export.resize import Resizable, resizable
 from compress.latency.table import NETWORKS, block_of, collect, machine, table_of
+from compress.plan import Plan
 from compress.realise import Network
 from compress.rundir import write_json
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Space, Stage, Target
 from compress.search.widths import plan_of, scaled
 from compress.stages import prunable
+from compress.surgery import cut
 from compress.table import LatencyTable
 from compress.topology import GroupId, Topology
 
@@ -146,11 +148,16 @@ def source_of(network: Network, topology: Topology, job: Job) -> Resizable:
     Raises:
         ExportError: it cannot be exported so that its weights keep their names.
     """
+    example = torch.zeros(2, *network.preprocessing.shape)
     with tempfile.TemporaryDirectory(prefix="compress-base-") as folder:
-        example = torch.zeros(2, *network.preprocessing.shape)
         path = Path(folder) / "base.onnx"
         export(network.model, example, path, exporter=job.exporter)
-        return resizable(onnx.load(str(path)), topology)
+        base = onnx.load(str(path))
+
+    def again(plan: Plan, to: Path) -> None:
+        export(cut(network.model, topology, plan), example, to, exporter=job.exporter)
+
+    return resizable(base, topology, again)
 
 
 def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> LatencyTable:

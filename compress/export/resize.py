@@ -8,16 +8,18 @@ cut network computes, before any recovery; a file whose structure holds a width 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, NodeProto, numpy_helper
 
-from compress.errors import ExportError
+from compress.errors import ExportError, ModelError
 from compress.export.canonicalise import NAME_SCOPES
 from compress.plan import Plan, kept_positions
+from compress.runtime.ort import OrtRuntime
 from compress.topology import Topology
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -36,19 +38,23 @@ class Resizable:
         topology: the network's.
         owners: initialiser -> the state_dict key and dimension whose channels its first dimension follows, where it is
             not itself an entry of the state_dict.
+        again: cuts the network and exports it to a path, for plans that the file cannot follow; None where only the file
+            is there.
     """
 
     model: ModelProto
     topology: Topology
     owners: Mapping[str, tuple[str, int]]
+    again: Callable[[Plan, Path], object] | None = None
 
 
-def resizable(model: ModelProto, topology: Topology) -> Resizable:
+def resizable(model: ModelProto, topology: Topology, again: Callable[[Plan, Path], object] | None = None) -> Resizable:
     """Finds out which layer each folded tensor belongs to.
 
     Args:
         model: of the unpruned network; tensors that the exporter merged are taken apart in it.
         topology: traced from the same network.
+        again: see :class:`Resizable`.
 
     Raises:
         ExportError: a weight that a plan may change is not in the file under its own name and shape; export each network.
@@ -71,7 +77,7 @@ def resizable(model: ModelProto, topology: Topology) -> Resizable:
                 f"the weight {key} {seen} in the ONNX file, {list(topology.tensors[key].shape)} is wanted",
                 hint="export it with the newer exporter: --exporter dynamo",
             )
-    return Resizable(model, topology, owners)
+    return Resizable(model, topology, owners, again)
 
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
@@ -94,6 +100,30 @@ def _unshare(model: ModelProto, topology: Topology) -> None:
                     copied.name = own
                     initial[own] = copied
                 node.input[place] = own
+
+
+def write(source: Resizable, plan: Plan, path: Path) -> None:
+    """The file of the network after a plan: the unpruned one's resized where that runs, else cut and exported.
+
+    Args:
+        source: from :func:`resizable`.
+        plan: folds are left out, they are not a matter of shapes.
+        path: where to write it.
+
+    Raises:
+        ExportError: neither works.
+    """
+    shapes = Plan({g: replace(c, fold={}) for g, c in plan.cuts.items()}, plan.inputs)
+    try:
+        path.write_bytes(resized(source, shapes).SerializeToString())
+        with OrtRuntime().load(path):
+            return
+    except (ExportError, ModelError) as error:
+        if source.again is None:
+            raise ExportError(
+                f"the plan cannot be applied to the ONNX file: {error.message}", hint="cut the network and export it"
+            ) from error
+    source.again(shapes, path)
 
 
 def resized(source: Resizable, plan: Plan) -> ModelProto:
@@ -132,6 +162,7 @@ def resized(source: Resizable, plan: Plan) -> ModelProto:
             array = array.take(positions, axis=dim)
         model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
     _set_groups(model, topology, kept)
+    _set_pads(model, topology, plan)
     return model
 
 
@@ -168,3 +199,46 @@ def _set_groups(model: ModelProto, topology: Topology, kept: Kept) -> None:
             for attribute in node.attribute:
                 if attribute.name == "group":
                     attribute.i = now * layer.cardinality // whole
+
+
+def _set_pads(model: ModelProto, topology: Topology, plan: Plan) -> None:
+    """A zero-padded shortcut adds as many channels in front and behind as the wide side keeps there."""
+    producer = {name: node for node in model.graph.node for name in node.output}
+    initial = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type != "Pad" or node.input[1] not in initial:
+            continue
+        pads = numpy_helper.to_array(initial[node.input[1]]).copy()
+        sums = [n for n in model.graph.node if n.op_type == "Add" and node.output[0] in n.input]
+        if len(pads) != 8 or not (pads[1] or pads[5]) or len(sums) != 1:
+            continue
+        other = next(name for name in sums[0].input if name != node.output[0])
+        narrow, wide = (_writer(name, producer, topology) for name in (node.input[0], other))
+        found = dict(topology.slots.get((wide, 0), ()))
+        for group_id, member in topology.slots.get((narrow, 0), ()):
+            if group_id not in found:
+                continue
+            cut = plan.cuts.get(group_id)
+            kept = range(len(member.positions)) if cut is None else cut.keep
+            there = [bool(member.positions[c]) for c in kept if found[group_id].positions[c]]
+            front, run = there.index(True), sum(there)
+            if not all(there[front : front + run]):
+                raise ExportError("a shortcut's kept channels do not stand side by side", hint="cut the network and export it")
+            pads[1], pads[5] = front, len(there) - front - run
+            own = numpy_helper.from_array(pads, f"{node.output[0]}_pads")
+            model.graph.initializer.append(own)
+            node.input[1] = own.name
+
+
+def _writer(name: str, producer: Mapping[str, NodeProto], topology: Topology) -> str:
+    """The weight of the nearest layer that makes a tensor's channels."""
+    near = [name]
+    while near:
+        node = producer.get(near.pop(0))
+        if node is None:
+            continue
+        weight = node.input[1] if len(node.input) > 1 else ""
+        if node.op_type in _CONVOLUTIONS and weight in topology.tensors:
+            return str(weight)
+        near += list(node.input)
+    return ""

@@ -22,7 +22,7 @@ from onnx import helper
 from compress.cost import sizes_after
 from compress.environment import Environment, capture
 from compress.errors import ConfigError
-from compress.export.resize import Resizable, resized
+from compress.export.resize import Resizable, write
 from compress.latency.fit import Sample, fit, validate
 from compress.latency.profile import Profile, profile
 from compress.latency.protocol import measure
@@ -163,7 +163,7 @@ def collect(
             now = left[start : start + TOGETHER]
             files = {p.digest: folder / f"{p.digest}.onnx" for p in now}
             for plan in now:
-                onnx.save(resized(source, plan), files[plan.digest])
+                write(source, plan, files[plan.digest])
             ratios = clocked(base, files, runtime, seconds * (len(now) + 2), seed)
             for plan in now:
                 layers = by_layer(_profiled(files[plan.digest], runtime, seconds), source.topology)
