@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from compress_models import MODELS
 from torch import Tensor, nn
 
 from compress.aim import SHOTS, aimed, towards
 from compress.cost import count, sizes_after
 from compress.errors import ConfigError, ExportError, ModelError
 from compress.export.onnx import export
-from compress.export.resize import Resizable, resizable, resized
+from compress.export.resize import Resizable, resizable, resized, write
 from compress.latency.fit import Sample, fit, validate
 from compress.latency.kernels import kernels
 from compress.latency.table import Measured, block_of, collect, machine, random_plan, table_of
@@ -94,6 +95,37 @@ def test_a_resized_file_computes_what_the_cut_network_computes(
     with OrtRuntime().load(tmp_path / "small.onnx") as session, torch.no_grad():
         got, wanted = session.run(images.numpy())[0], cut(net, topology, plan)(images).numpy()
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_zero_padded_shortcut_follows(tmp_path: Path, seed: int) -> None:
+    """Option A: how many zeros go in front and behind is a number in the file, not a weight."""
+    torch.manual_seed(0)
+    net = MODELS["resnet20"]().eval()
+    path = tmp_path / "base.onnx"
+    export(net, torch.zeros(2, 3, 32, 32), path, exporter="dynamo")
+    topology = trace(net, torch.zeros(1, 3, 32, 32))
+    plan = random_plan(topology, [g.id for g in topology.groups], np.random.default_rng(seed))
+    write(resizable(onnx.load(str(path)), topology), plan, tmp_path / "small.onnx")
+    images = torch.randn(2, 3, 32, 32)
+    with OrtRuntime().load(tmp_path / "small.onnx") as session, torch.no_grad():
+        got, wanted = session.run(images.numpy())[0], cut(net, topology, plan)(images).numpy()
+    assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_a_plan_that_the_file_cannot_follow_is_exported(
+    inverted: tuple[nn.Module, Topology, Resizable], tmp_path: Path
+) -> None:
+    """Selected inputs need another graph: the network's own export is asked for, and without one it is refused."""
+    _, topology, source = inverted
+    layer = next(x for x in topology.layers if x.name == "last.0")
+    plan = Plan(inputs={layer.name: tuple(range(16))})
+    with pytest.raises(ExportError, match="cannot be applied"):
+        write(source, plan, tmp_path / "small.onnx")
+    asked: list[Plan] = []
+    write(replace(source, again=lambda p, path: asked.append(p)), plan, tmp_path / "small.onnx")
+    assert asked == [plan]
 
 
 def test_what_no_width_says_is_refused(inverted: tuple[nn.Module, Topology, Resizable]) -> None:
