@@ -170,7 +170,7 @@ class _Lines:
         if where.total is None or where.total <= 0:
             return where.note
         progressed = where.done - (self._first or 0.0)
-        left = f", about {duration(elapsed * (where.total - where.done) / progressed)} left" if progressed > 0 else ""
+        left = f", about {duration(elapsed * max(0.0, where.total - where.done) / progressed)} left" if progressed > 0 else ""
         return ", ".join(part for part in (f"{percent(min(1.0, where.done / where.total), 0)}{left}", where.note) if part)
 
 

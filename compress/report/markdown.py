@@ -11,6 +11,7 @@ from compress.report.figures import (
     changed,
     clocked,
     duration,
+    efficiency,
     expected,
     judged,
     machine_of,
@@ -60,7 +61,16 @@ def _lines(report: Report) -> Iterator[str]:
         yield ""
     yield from _section("Latency")
     if report.latency:
-        columns = ("runtime", "batch", "threads", "before p50 / p90", "after p50 / p90", "verdict", "same file twice")
+        columns = (
+            "runtime",
+            "batch",
+            "threads",
+            "before p50 / p90",
+            "after p50 / p90",
+            "verdict",
+            "efficiency",
+            "same file twice",
+        )
         yield from table_lines(
             columns,
             [
@@ -71,6 +81,7 @@ def _lines(report: Report) -> Iterator[str]:
                     f"{duration(x.base_p50)} / {duration(x.base_p90)}",
                     f"{duration(x.pruned_p50)} / {duration(x.pruned_p90)}",
                     clocked(x),
+                    NONE if (share := efficiency(report.speedup_macs, x.speedup)) is None else percent(share, 0),
                     times(x.control_low, x.control, x.control_high),
                 )
                 for x in report.latency
@@ -83,18 +94,16 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Not measured."
         yield ""
     yield from _section("Widths")
-    yield f"{len(changed(report))} of {len(report.widths)} layers lost channels."
-    yield ""
-    yield from table_lines(
-        ("layer", "before", "after", "note"), [(w.layer, str(w.before), str(w.after), w.note) for w in report.widths]
-    )
+    rows = [(w.layer, str(w.before), str(w.after), _left(w.macs_after, w.macs_before), w.note) for w in report.widths]
+    layers = table_lines(("layer", "before", "after", "MACs left", "note"), rows)
+    yield from _folded(f"{len(changed(report))} of {len(report.widths)} layers lost channels", layers)
     if report.front_latency is not None:
         yield from _section("MACs against latency over the front")
         yield f"{text_of(told(report.front_latency))}"
         yield ""
         made = front_latency_table(report.front_latency)
-        rows = [[f"{c.text} ({c.about})" if c.about else c.text for c in row] for row in made.rows]
-        yield from table_lines([c.name for c in made.head], rows)
+        cells = [[f"{c.text} ({c.about})" if c.about else c.text for c in row] for row in made.rows]
+        yield from table_lines([c.name for c in made.head], cells)
     yield from _section("Proof")
     yield from _facts("The ONNX file against torch", report.parity)
     yield from _facts("The cut network against the masked one", report.guard)
@@ -110,11 +119,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield report.command
         yield "```"
         yield ""
-    yield from table_lines(("setting", "value"), [(k, plain(v)) for k, v in report.job.items()])
-    yield from _section("Machine and versions")
-    yield from table_lines(("", ""), [(k, plain(v)) for k, v in report.environment.items()])
-    yield from _section("Digests")
-    yield from table_lines(("of", "digest"), [(k, f"`{v}`") for k, v in report.digests.items()])
+    yield from _folded("Settings", table_lines(("setting", "value"), [(k, plain(v)) for k, v in report.job.items()]))
+    yield from _folded("Machine and versions", table_lines(("", ""), [(k, plain(v)) for k, v in report.environment.items()]))
+    yield from _folded("Digests", table_lines(("of", "digest"), [(k, f"`{v}`") for k, v in report.digests.items()]))
     yield from _section("Cite")
     yield f"{text_of(report.citation)}"
     yield ""
@@ -123,6 +130,19 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _section(title: str) -> tuple[str, str]:
     return f"## {title}", ""
+
+
+def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:
+    """What a pull request shows when asked."""
+    yield f"<details><summary>{text_of(title)}</summary>"
+    yield ""
+    yield from lines
+    yield "</details>"
+    yield ""
+
+
+def _left(after: int, before: int) -> str:
+    return percent(after / before, 0) if before > 0 else NONE
 
 
 def _facts(title: str, facts: Mapping[str, object]) -> Iterator[str]:
