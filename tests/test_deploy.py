@@ -7,6 +7,9 @@ import json
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -448,6 +451,21 @@ def test_no_url(url: str, run: Path, tmp_path: Path) -> None:
     done = compress("deploy", run / "model.onnx", "--repository", tmp_path, "--url", url)
     assert done.exit_code == 3
     assert "URL" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_command_that_is_told_to_end_goes_back_first(repository: Path, old: Path, new: Path, number: int) -> None:
+    with serving(repository, load_delay=3.0) as world, unharmed(world, old):
+        command = [sys.executable, "-m", "compress_cli", "deploy", str(new), "--name", "net", "--repository", str(repository)]
+        process = subprocess.Popen([*command, "--url", world.url], stderr=subprocess.PIPE, text=True)
+        while "/v2/repository/models/net/load" not in world.log:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert "interrupted" in said
 
 
 @pytest.mark.slow

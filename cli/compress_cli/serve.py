@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,7 +72,7 @@ def deploy(
     file = onnx_of(run, precision)
     images, source = _images(run, file, data, labels, download)
     serving = Serving(max_batch=max_batch, queue_delay_us=delay, instances=instances, threads=threads, device=device)  # type: ignore[arg-type]
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with _orderly(), listening(err(), quiet=quiet or as_json) as listen:
         done = put(
             file,
             images,
@@ -94,6 +97,16 @@ def deploy(
     console.print(
         f"[dim]next:[/] compress serve-bench {escape(done.url)} --model {escape(done.name)} --p99 50ms", soft_wrap=True
     )
+
+
+@contextmanager
+def _orderly() -> Iterator[None]:
+    """Being told to end (SIGTERM) goes the way of an interrupt: back to what served."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @app.command("serve-bench")
