@@ -33,15 +33,15 @@ from compress.latency.protocol import Settings, measure
 from compress.latency.statistics import Verdict
 from compress.runtime.ort import OrtRuntime
 
-CHANNELS, PIXELS, DEPTH = 32, 32, 20
+DEPTH = 20
 KINDS = {"itself": DEPTH, "slower": DEPTH + 1}
 
 
-def chain(depth: int) -> nn.Module:
+def chain(depth: int, channels: int) -> nn.Module:
     torch.manual_seed(0)
-    layers = [layer for _ in range(depth) for layer in (nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU())]
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS, 10))
-    return nn.Sequential(nn.Conv2d(3, CHANNELS, 1), *layers, *head).eval()
+    layers = [layer for _ in range(depth) for layer in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+    return nn.Sequential(nn.Conv2d(3, channels, 1), *layers, *head).eval()
 
 
 def compare(folder: Path, kind: str, seed: int, seconds: float, threads: int) -> dict[str, Any]:
@@ -98,10 +98,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--channels", type=int, default=32, help="of every convolution; 16 makes runs of 0.2 ms")
+    parser.add_argument("--pixels", type=int, default=32)
     parser.add_argument("--burn", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/verdicts.json"))
     options = parser.parse_args()
-    asked = {"seconds": options.seconds, "burn": options.burn, "threads": options.threads}
+    asked = {
+        "seconds": options.seconds,
+        "burn": options.burn,
+        "threads": options.threads,
+        "channels": options.channels,
+        "pixels": options.pixels,
+    }
     done: list[dict[str, Any]] = []
     if options.out.exists():
         held = json.loads(options.out.read_text())
@@ -110,7 +118,8 @@ def main() -> None:
         done = held["comparisons"]
     with tempfile.TemporaryDirectory() as folder, burning(options.burn):
         for depth in KINDS.values():
-            export(chain(depth), torch.randn(2, 3, PIXELS, PIXELS), Path(folder) / f"{depth}.onnx", exporter="legacy")
+            example = torch.randn(2, 3, options.pixels, options.pixels)
+            export(chain(depth, options.channels), example, Path(folder) / f"{depth}.onnx", exporter="legacy")
         for seed in range(options.times):
             for kind in KINDS:
                 if any(row["kind"] == kind and row["seed"] == seed for row in done):

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.latency.statistics import (
+    FEWEST_CALM,
     Interval,
     Verdict,
     bootstrap_median,
@@ -15,6 +16,7 @@ from compress.latency.statistics import (
     percentiles,
     settled,
     speedup,
+    undisturbed,
     why_stop,
 )
 
@@ -83,6 +85,33 @@ def test_five_percent_are_found() -> None:
         rng = np.random.default_rng(seed)
         found = speedup(base, slower, rng)
         assert decide(found, speedup(base, again, rng), 60) is Verdict.DIFFERENT and found.ratio < 1
+
+
+def test_rounds_that_waited_do_not_count_where_others_are() -> None:
+    """Waiting lengthens CPU time at random; the ratio of the calm rounds is as true, and sharper."""
+    halves = []
+    for seed in range(20):
+        base, candidate = paired(seed, 120, 1.3, noise=0.01)
+        rng = np.random.default_rng([seed, 1])
+        waits = rng.random((2, 120)) < 0.4
+        pairs = zip(waits, (base, candidate), strict=True)
+        cpu = [np.where(wait, times * np.exp(rng.normal(0.2, 0.2, 120)), times) for wait, times in pairs]
+        wall = [np.where(wait, 3 * times, 1.01 * times) for wait, times in zip(waits, cpu, strict=True)]
+        calm = undisturbed(list(zip(wall, cpu, strict=True)))
+        assert np.array_equal(calm, ~(waits[0] | waits[1]))
+        every, some = (speedup(cpu[0][rows], cpu[1][rows], np.random.default_rng(seed)) for rows in (slice(None), calm))
+        assert some.low < 1.3 * 1.01 and some.high > 1.3 / 1.01
+        halves.append(some.half_width / every.half_width)
+    assert np.median(halves) < 0.8
+
+
+@given(st.integers(0, 200), st.floats(0.0, 1.0), st.integers(0, 2**32))
+@settings(max_examples=30, deadline=None)
+def test_too_few_calm_rounds_are_no_reason_to_drop_any(rounds: int, share: float, seed: int) -> None:
+    waits = np.random.default_rng(seed).random(rounds) < share
+    cpu = np.ones(rounds)
+    calm = undisturbed([(np.where(waits, 2.0, 1.0), cpu), (cpu, cpu)])
+    assert calm.sum() == (rounds if (~waits).sum() < FEWEST_CALM else (~waits).sum())
 
 
 QUIET = Interval(1.0, 0.998, 1.002)

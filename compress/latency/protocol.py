@@ -3,7 +3,8 @@
 Which clock decides. On one CPU thread a run is pure computation: it waits for nothing, so on a core of its own its wall
 time *is* its thread-CPU time, and whatever wall time exceeds it by belongs to the neighbours. There the verdict comes from
 thread-CPU time: the same file twice gives 0.995 to 0.999 where wall time gives 0.98 to 1.02. With more threads, or on
-a GPU, CPU time counts work that overlaps or leaves work out, and wall time decides. Both are always reported, and the
+a GPU, CPU time counts work that overlaps or leaves work out, and wall time decides. CPU time is taken from the rounds in which
+neither sample had to wait, where there are enough of them. Both clocks are always reported, and the
 headline ``speedup`` is wall time, because that is what a user waits for.
 
 Percentiles are over samples; where runs are shorter than a millisecond a sample is the mean of several, which hides
@@ -28,7 +29,7 @@ from compress.environment import Environment, GpuState
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp
-from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, Verdict, decide, speedup, why_stop
+from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, Verdict, decide, speedup, undisturbed, why_stop
 from compress.runtime.base import Runtime, Session
 
 __all__ = ["ArmResult", "Event", "LatencyResult", "Progress", "Ratio", "Settings", "WarmedUp", "measure"]
@@ -179,10 +180,13 @@ class _Run:
     def intervals(self, name: str) -> dict[Clock, Interval]:
         """The base against an arm, by both clocks."""
         base, other = self.arms[0], next(arm for arm in self.arms[1:] if arm.name == name)
-        clocks: tuple[Clock, ...] = ("cpu", "wall")
-        blocks = [np.random.default_rng([self.settings.seed, 2]) for _ in clocks]
-        pairs = zip(clocks, blocks, strict=True)
-        return {clock: speedup(base.samples(clock), other.samples(clock), rng) for clock, rng in pairs}
+        alone = self.clock == "cpu"  # elsewhere CPU time is the whole process's, and waiting is part of the run
+        calm = undisturbed([(arm.wall, arm.cpu) for arm in (base, other)]) if alone else slice(None)
+        one, two = np.asarray(base.cpu)[calm], np.asarray(other.cpu)[calm]
+        return {
+            "cpu": speedup(one, two, np.random.default_rng([self.settings.seed, 2])),
+            "wall": speedup(base.wall, other.wall, np.random.default_rng([self.settings.seed, 2])),
+        }
 
 
 def _same_shapes(arms: list[Arm]) -> None:

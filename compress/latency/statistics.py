@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.float64]
 SAME_WITHIN = 0.02  # a difference nobody deploys for
+WAITED = 1.15  # wall over CPU time from which a sample waited
+FEWEST_CALM = 30  # rounds without waiting, from which only those count
 FEWEST_ROUNDS = 10  # below, an interval from resampling means little
 P99_FROM = 1_000  # samples
 CONFIDENCE = 0.95
@@ -46,7 +48,7 @@ class Interval:
         return max(abs(math.log(self.low)), abs(math.log(self.high)))
 
 
-def speedup(base: Sequence[float], candidate: Sequence[float], rng: np.random.Generator) -> Interval:
+def speedup(base: Sequence[float] | Samples, candidate: Sequence[float] | Samples, rng: np.random.Generator) -> Interval:
     """How many times faster the candidate is, from the rounds that hold a sample of both.
 
     exp(median log(base_i / candidate_i)): what slows a whole round down cancels. The interval is a percentile interval over
@@ -60,6 +62,20 @@ def speedup(base: Sequence[float], candidate: Sequence[float], rng: np.random.Ge
     logs = np.log(np.asarray(base, dtype=np.float64)) - np.log(np.asarray(candidate, dtype=np.float64))
     low, high = bootstrap_median(logs, rng)
     return Interval(math.exp(float(np.median(logs))), math.exp(low), math.exp(high))
+
+
+def undisturbed(arms: Sequence[tuple[Sequence[float], Sequence[float]]]) -> NDArray[np.bool_]:
+    """The rounds whose samples all ran without waiting for the processor; all rounds where there are too few of those.
+
+    Who has to wait finds its caches emptied, so even CPU time is longer then, by a fifth and at random. On short runs beside
+    other work a third of the rounds escape, and their ratios scatter four to six times less; on long runs hardly any do.
+
+    Args:
+        arms: (wall, cpu) seconds of each arm, one per round.
+    """
+    waited = [np.asarray(wall) > WAITED * np.asarray(cpu) for wall, cpu in arms]
+    calm: NDArray[np.bool_] = ~np.logical_or.reduce(waited)
+    return calm if calm.sum() >= FEWEST_CALM else np.ones_like(calm)
 
 
 def bootstrap_median(values: Samples, rng: np.random.Generator) -> tuple[float, float]:
