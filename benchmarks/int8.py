@@ -47,7 +47,7 @@ def main() -> None:
         "network": interface.metadata.get("network"),
         "plan": interface.metadata.get("plan"),
         "data": data.digests,
-        "conditions": {"runtime": "ort-cpu", "threads": 1, "seconds": given.seconds, "batches": given.batches, "seed": 0},
+        "conditions": {"runtime": "ort-cpu", "threads": 1, "batches": given.batches, "seed": 0},
         "precisions": [],
         "latency of random weights": {},
     }

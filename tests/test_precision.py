@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from compress.checkpoint import load
 from compress.data import Data, open_data
 from compress.errors import DataError, ExportError, ParityError
 from compress.export import precision as record
-from compress.export.convert import Options, convert
+from compress.export.convert import Options, _with_accuracy, convert
 from compress.export.int8 import Layer, Quantiser, digest_of, fewest
 from compress.export.onnx import export
 from compress.export.parity import Verdict
@@ -193,6 +194,23 @@ def test_a_network_that_tells_nothing_is_inconclusive(digits: Data, tmp_path: Pa
         source, tmp_path / "net.int8.onnx", "int8", digits, inputs=digits.calibration.images(4), options=Options(max_drop=1)
     )
     assert found.verdict == Verdict.INCONCLUSIVE and "any file would pass" in found.message
+
+
+def test_a_drop_on_the_test_images_is_told(digits: Data, network: nn.Module, tmp_path: Path) -> None:
+    source = written(network, digits, tmp_path)
+    spoilt = copy.deepcopy(network)
+    last = [m for m in spoilt.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.bias[3] -= 100  # never answers 3
+    (tmp_path / "worse").mkdir()
+    found = _with_accuracy(
+        Precision("int8", verdict=Verdict.PASS), source, written(spoilt, digits, tmp_path / "worse"), digits, 0.05
+    )
+    threes = float(np.mean(digits.test.labels == 3))
+    assert found.drop is not None and found.drop_low is not None and found.drop_high is not None
+    assert found.drop == pytest.approx(threes, abs=0.01) and found.drop_low < found.drop < found.drop_high
+    assert found.drop_low > 0.05 and found.verdict == Verdict.WARN and "points are lost" in found.notes[-1]
+    assert found.agreement == pytest.approx(1 - threes, abs=0.01)
 
 
 def test_int8_wants_images(digits: Data, network: nn.Module, tmp_path: Path) -> None:

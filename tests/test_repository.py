@@ -28,12 +28,13 @@ from compress.runtime.ort import OrtRuntime
 
 DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 PREPARED = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (6, 8), resize=9)
+WEIGHT = np.array([[2, -1, 0], [0.5, 1, -2], [-1, 3, 1]], np.float32)
 CLASSES = ("tench", "great white  shark", "naïve")
 
 
 def net(path: Path, *, batch: int | str = "batch", classes: tuple[str, ...] = CLASSES, kind: int = TensorProto.FLOAT) -> Path:
     """Global pooling and a linear layer: three classes."""
-    weight = numpy_helper.from_array(np.ones((3, 3), helper.tensor_dtype_to_np_dtype(kind)), "w")
+    weight = numpy_helper.from_array(WEIGHT.astype(helper.tensor_dtype_to_np_dtype(kind)), "w")
     nodes = [
         helper.make_node("GlobalAveragePool", ["image"], ["p"]),
         helper.make_node("Flatten", ["p"], ["f"]),
@@ -206,6 +207,19 @@ def test_pixels_in_probabilities_out_is_what_torch_computes(tmp_path: Path) -> N
     assert json.loads((made.folder / "preprocessing.json").read_text())["embedded"] is True
     with pytest.raises(ExportError, match="inside already"):
         embed(tmp_path / "inside.onnx", tmp_path / "twice.onnx", pixels)
+
+
+def test_every_channel_has_its_own_mean_and_deviation(tmp_path: Path) -> None:
+    linear = torch.nn.Linear(3, 3, bias=False)
+    linear.weight.data = torch.from_numpy(WEIGHT.T.copy())
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), linear).eval()
+    colours = torch.randint(0, 256, (8, 1, 1, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pixels = colours.expand(8, 6, 8, 3).contiguous()
+    assert embed(net(tmp_path / "net.onnx"), tmp_path / "o.onnx", pixels, network=network).verdict == "pass"
+    with OrtRuntime().load(tmp_path / "o.onnx") as session:
+        answers = session.run(pixels.numpy())[0]
+    scores = ((colours[:, 0, 0].numpy() / 255 - PREPARED.mean) / PREPARED.std) @ WEIGHT
+    assert np.allclose(answers, np.exp(scores) / np.exp(scores).sum(1, keepdims=True), atol=1e-5)
 
 
 def test_another_network_inside_is_refused(tmp_path: Path) -> None:
