@@ -42,7 +42,7 @@ _MOST_SAMPLED = 4
 """Comparisons whose samples are drawn."""
 
 FLAGS = (
-    ("parity", "Parity inconclusive", ("parity",)),
+    ("parity", "Parity", ("parity",)),
     ("fallback", "Fallback", ("fallback", "not available here")),
     ("slower", "Slower", ("slower than the unpruned",)),
     ("speed", "Not faster", ("not measurably faster",)),
@@ -119,7 +119,7 @@ def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ())
         "word_tone": "good" if good else "bad",
         "verdict": _typeset(report.verdict),
         "tiles": tuple(_tiles(report)),
-        "certificate": "" if report.certificate is None else certified(report.certificate),
+        "certificate": "" if report.certificate is None else _sentence(certified(report.certificate)),
         "parity": _pairs({k: v for k, v in report.parity.items() if k != "message"}),
         "guard": _pairs(report.guard),
         "environment": _pairs(report.environment),
@@ -179,6 +179,10 @@ def _typeset(text: str) -> str:
     return _FACTOR.sub(r"\1×", text).replace(" -> ", " → ").replace("<=", "≤").replace(" %", "\u00a0%")
 
 
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def flags_of(report: Report) -> tuple[Flag, ...]:
     """The red flags, most serious first, each with a word for what it is."""
     kinds = [_kind(text) for text in report.warnings]
@@ -190,7 +194,7 @@ def _kind(text: str) -> tuple[int, str]:
     low = text.lower()
     for place, (_, label, words) in enumerate(FLAGS):
         if any(word in low for word in words):
-            return place, label
+            return place, f"{label} inconclusive" if "inconclusive" in low and label == "Parity" else label
     return len(FLAGS), "Warning"
 
 
@@ -220,7 +224,7 @@ def _tiles(report: Report) -> Iterator[Tile]:
         about = f"{points:+.2f} points from {percent(before.top1)}; {interval}"
         yield Tile("Top-1, test", percent(after.top1), about)
     else:
-        yield Tile("Top-1", "not measured", "no labelled images")
+        yield Tile("Top-1", NONE, "not measured: no labelled images")
     old, new = report.before, report.after
     for name, before_, after_ in (("MACs", old.macs, new.macs), ("Parameters", old.params, new.params)):
         divided = f"÷ {before_ / after_:.2f}" if before_ > 0 and after_ > 0 else NONE
@@ -374,7 +378,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
     about = f"{where}; every network in the same {found.rounds:,} rounds. Red: fewer MACs, and slower than one with more."
     return {
         "title": title,
-        "sentence": " ".join([fronts.told(found), *(f"{flag[0].upper()}{flag[1:]}." for flag in found.flags if flag)]),
+        "sentence": " ".join([fronts.told(found), *(f"{_sentence(flag)}." for flag in found.flags)]),
         "plot": Plot("Measured latency", about, svg),
         "table": tables.front_latency_table(found),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,7 @@ from compress.report.figures import (
 )
 from compress.report.model import FrontLatency, Latency, Report, Width
 
+_RATES = re.compile(r"(\d+)% of the best compute rate here, (\d+)% of the best memory rate")
 _BLOCK = 32
 """Kernels of common processors work on 4 to 32 channels at once: alignment beyond it gains nothing."""
 
@@ -108,7 +111,18 @@ def tone(x: Latency) -> str:
 def arm_table(report: Report, results: Sequence[Clocked]) -> Table:
     """Every file that was clocked; from the raw samples where they are there."""
     head = heads(
-        "file", "runtime and provider", ">batch", ">threads", ">p50", ">p90", ">p95", ">p99", ">images/s", ">load", ">first run"
+        "file",
+        "runtime and provider",
+        ">batch",
+        ">threads",
+        ">p50",
+        ">p90",
+        ">p95",
+        ">p99",
+        ">CPU p50",
+        ">images/s",
+        ">load",
+        ">first run",
     )
     rows: list[tuple[Cell, ...]] = []
     for each in results:
@@ -118,17 +132,26 @@ def arm_table(report: Report, results: Sequence[Clocked]) -> Table:
             p99 = NONE if found.p99 is None else duration(found.p99)
             texts = [str(result.settings.batch), str(result.environment.threads or NONE)]
             texts += [duration(x) for x in (found.p50, found.p90, found.p95)]
-            texts += [p99, f"{arm.images_per_second:,.0f}", duration(arm.load_seconds), duration(arm.first_run_seconds)]
+            texts += [
+                p99,
+                duration(statistics.median(arm.cpu)),
+                f"{arm.images_per_second:,.0f}",
+                duration(arm.load_seconds),
+                duration(arm.first_run_seconds),
+            ]
             where = ", ".join(filter(None, (result.runtime, arm.providers[0], each.machine, arm.fallback and "fallback")))
             named = Cell(arm.name), Cell(where, tone="bad-text" if arm.fallback else "")
             rows.append((*named, *(Cell(t, whole=True) for t in texts)))
     if not results:
         for x in report.latency:
             for name, p50, p90 in (("base", x.base_p50, x.base_p90), ("pruned", x.pruned_p50, x.pruned_p90)):
-                texts = [str(x.batch), str(x.threads or NONE), duration(p50), duration(p90), NONE, NONE]
+                texts = [str(x.batch), str(x.threads or NONE), duration(p50), duration(p90), NONE, NONE, NONE]
                 texts += [f"{x.batch / p50:,.0f}" if p50 > 0 else NONE, NONE, NONE]
                 rows.append((Cell(name), Cell(machine_of(x)), *(Cell(t, whole=True) for t in texts)))
-    about = "Wall time a batch, what a user waits for. p99 from 1,000 rounds on. “base again” is the same file as the base."
+    about = (
+        "p50 to p99 are wall time a batch, what a user waits for, a busy processor included; CPU p50 is the work alone. "
+        "“base again” is the same file as the base. p99 from 1,000 rounds on."
+    )
     return Table("Every file that was clocked", about, head, tuple(rows))
 
 
@@ -183,7 +206,7 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
         layers: in forward order.
         times: from the profiles; without them the columns of times are left out.
     """
-    names = ["layer", ">channels", ">aligned to", ">MACs", ">MACs left", ">activations left"]
+    names = ["layer", ">channels", ">aligned to", ">MACs", ">activations left"]
     timed = {t.name: t for t in times}
     most = _longest(times)
     rows = []
@@ -196,8 +219,12 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
             Cell(w.layer, about=", ".join(filter(None, (w.kind.replace("_", " "), w.note)))),
             Cell(_from_to(f"{w.before:,}", f"{w.after:,}"), w.after, "cut" if changed else "", True),
             Cell(str(aligned), aligned, "bad-text" if odd else ""),
-            Cell(_from_to(number(w.macs_before), number(w.macs_after)), w.macs_after, whole=True),
-            Cell(_share(w.macs_after, w.macs_before), w.macs_after / max(w.macs_before, 1)),
+            Cell(
+                _from_to(number(w.macs_before), number(w.macs_after)),
+                w.macs_after,
+                whole=True,
+                about=f"{_share(w.macs_after, w.macs_before)} left" if w.macs_before else "",
+            ),
             Cell(_share(w.activations_after, w.activations_before), w.activations_after / max(w.activations_before, 1)),
         ]
         if times:
@@ -207,7 +234,7 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
         names += [">time", ">time left", "what binds it"]
     about = (
         "In forward order; the heads sort. “Aligned to”: the largest power of two that divides the channels left; "
-        "below 4 the fast kernels are lost."
+        "below 4 the fast kernels are lost. “What binds it” gives the shares of the best rates that any layer reached here."
     )
     return Table("Layers before and after", about, heads(">#", *names), tuple(rows), sortable=True, named=1)
 
@@ -263,7 +290,11 @@ def _timed(t: Timed, most: float) -> list[Cell]:
     left = t.after / t.before if t.before and t.after is not None else None
     slower = "bad-text" if left is not None and left > 1.02 else ""
     clock = Cell(NONE if texts == [NONE, NONE] else " → ".join(texts), t.after, whole=True, bars=bars)
-    return [clock, Cell(NONE if left is None else percent(left, 0), left, slower), Cell(t.binds, about=t.why)]
+    return [
+        clock,
+        Cell(NONE if left is None else percent(left, 0), left, slower),
+        Cell(t.binds, about=_RATES.sub(r"\1 % compute, \2 % memory", t.why)),
+    ]
 
 
 def _from_to(before: str, after: str) -> str:
