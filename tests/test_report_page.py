@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from pages import SPEEDS, Page, comparison
 from reports import SAMPLE, reports
 
+from compress.export.precision import Clocked as Beside
+from compress.export.precision import Precision, Precisions
 from compress.report import charts, evidence, figures, html, spreadsheet, store, tables
 from compress.report.evidence import Clocked, Evidence, Timed
 from compress.report.model import Report, Width
@@ -205,6 +207,24 @@ def test_layers_sort_by_numbers_not_by_text() -> None:
     assert cells["channels"].text == "64 → 8" and cells["channels"].sort == 8
     assert cells["MACs"].sort == 10**5 and cells["time"].bars == (1.0, 0.5)
     assert cells["what binds it"].text == "memory"
+
+
+def test_other_batches_and_precisions_have_their_grids() -> None:
+    assert tables.grid_table(SAMPLE) is None
+    twice = replace(SAMPLE, latency=(SAMPLE.latency[0], replace(SAMPLE.latency[0], batch=8, speedup=0.9, low=0.8, high=0.95)))
+    made = tables.grid_table(twice)
+    assert made is not None and [c.name for c in made.head] == ["runtime", "batch 1", "batch 8"]
+    assert [c.tone for c in made.rows[0]] == ["", "good-text", "bad-text"]
+    rows = tuple(
+        Beside("ort-cpu", b, 1, 1e-4, 2e-4, s, s - 0.1, s + 0.1, "different", "cpu", 99) for b, s in ((1, 2.0), (8, 0.5))
+    )
+    int8 = Precision(
+        "int8", "m.onnx", 1000, verdict="pass", message="agrees", agreement=0.99, top1=0.9, drop=0.01, latency=rows
+    )
+    made = tables.precision_table(Precisions("model.onnx", "x", 4000, (int8, Precision("fp16", verdict="warn"))))
+    first, second = made.rows
+    assert [c.text for c in first[4:]] == ["faster: 2.00 × (1.90 to 2.10)", "slower: 0.50 × (0.40 to 0.60)"]
+    assert first[2].text == "90.00 % (-1.00)" and {c.text for c in second[1:]} == {figures.NONE}
 
 
 @settings(max_examples=25)
