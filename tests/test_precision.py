@@ -264,5 +264,6 @@ def test_the_command_writes_beside_the_checkpoint_and_records(tmp_path: Path, mo
     shown = json.loads(again.stdout)
     assert [entry["precision"] for entry in shown["entries"]] == ["fp16", "int8"]
     assert shown["entries"][1]["latency"][0]["batch"] == 2
-    for wrong in (["--precision", "int8"], ["--precision", "int4"], ["--precision", "fp32"]):
+    none = ["--precision", "int8", "--data", "digits", "--calibration-images", "0"]
+    for wrong in (["--precision", "int8"], ["--precision", "int4"], ["--precision", "fp32"], none):
         assert CliRunner().invoke(app, ["export", "digits-net.onnx", *wrong]).exit_code in (2, 3)

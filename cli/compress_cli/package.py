@@ -40,7 +40,8 @@ def package(
         str, typer.Option(metavar="N,N", help="Batch sizes that Triton goes for first.", rich_help_panel=_BATCHING)
     ] = "",
     delay: Annotated[
-        int, typer.Option("--delay-us", help="Microseconds that a request may wait for others.", rich_help_panel=_BATCHING)
+        int,
+        typer.Option("--queue-delay-us", help="Microseconds that a request may wait for others.", rich_help_panel=_BATCHING),
     ] = 500,
     instances: Annotated[int, typer.Option(help="Copies of the network a device.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads of a copy on the CPU; 0: the server's choice.")] = 0,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor
 from compress import environment
 from compress.data import Data
 from compress.data.split import Split
-from compress.errors import DataError, ExportError, ParityError
+from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.events import Clock, Listen, ignore
 from compress.export.canonicalise import canonicalise
 from compress.export.fp16 import NO_GAIN, halve
@@ -56,7 +56,10 @@ class Options:
     max_drop: float = 0.005
     calibration: int = 256
     narrow: bool | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.calibration < 1:
+            raise ConfigError(f"--calibration-images {self.calibration}, 1 or more is wanted", hint="leave it at 256")
 
 
 def convert(
