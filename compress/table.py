@@ -193,5 +193,6 @@ def kind_of(topology: Topology, layer: Layer) -> str:
         return "linear"
     if layer.depthwise:
         return "depthwise"
-    kernel = topology.tensors[layer.weight].shape[2:]
-    return ("grouped " if layer.cardinality > 1 else "") + "x".join(str(k) for k in kernel)
+    info = topology.tensors[layer.weight]
+    shape = "x".join(str(k) for k in info.shape[2:])
+    return ("grouped " if layer.cardinality > 1 else "") + shape + (" once" if info.sites == 1 else "")

@@ -23,9 +23,9 @@ Array = NDArray[np.float64]
 
 _OWN = 0.5
 """How far a layer may be from its kind, relative, before it costs as much as a residual of one deviation."""
-_NODE_NOISE, _WHOLE_NOISE = 0.08, 0.02
+_NODE_NOISE, _WHOLE_NOISE = 0.08, 0.012
 """Deviations of a layer's and of a whole network's relative time."""
-_KIND_SPREAD, _LAYER_SPREAD, _REST_SPREAD = 0.1, 0.05, 0.02
+_KIND_SPREAD, _LAYER_SPREAD, _REST_SPREAD = 0.15, 0.05, 0.05
 _FOLDS = 6
 
 
