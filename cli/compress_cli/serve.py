@@ -48,7 +48,7 @@ def deploy(
     download: o.Download = False,
     max_batch: Annotated[int, typer.Option(help="Most images at once; 0: no batching.", rich_help_panel=_NEW)] = 32,
     delay: Annotated[
-        int, typer.Option("--delay-us", help="Microseconds that a request may wait for others.", rich_help_panel=_NEW)
+        int, typer.Option("--queue-delay-us", help="Microseconds that a request may wait for others.", rich_help_panel=_NEW)
     ] = 500,
     instances: Annotated[int, typer.Option(help="Copies of the network a device.", rich_help_panel=_NEW)] = 1,
     threads: Annotated[
