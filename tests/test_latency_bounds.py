@@ -145,6 +145,16 @@ def test_a_drifted_machine_does_not_matter_and_another_base_does(result: Latency
     assert one.ratio.ratio == pytest.approx(2.0, rel=0.1) and one.bounds[0].outcome is Outcome.HELD
 
 
+def test_one_sitting_has_one_floor(result: LatencyResult) -> None:
+    """Two sittings are as uncertain as both together."""
+    noisy = replace(result, control=replace(result.control, floor=1.3))
+    one = sitting(noisy)
+    (paired,) = compare(side(one, "base", "x"), side(one, None, "x"), [])
+    (apart,) = compare(side(one, "base", "x"), side(sitting(noisy), None, "y"), [])
+    assert paired.paired and paired.floor == pytest.approx(1.3)
+    assert apart.floor == pytest.approx(math.exp(math.hypot(math.log(1.3), math.log(1.3))))
+
+
 def test_other_machines_and_other_batches(result: LatencyResult) -> None:
     old = side(sitting(result), None, "old")
     elsewhere = replace(result, environment=replace(result.environment, cpu="another"))

@@ -59,6 +59,22 @@ class Unable(OrtRuntime):
         raise ModelError("it cannot be captured", hint="leave it out")
 
 
+def test_what_fails_while_it_is_measured_is_an_error_and_no_gap(file: Path) -> None:
+    """The files loaded when they were tried out; then the memory was gone."""
+    loads: list[Path] = []
+
+    class Later(OrtRuntime):
+        def load(self, path: Path):  # type: ignore[no-untyped-def]
+            loads.append(path)
+            if len(loads) > 1:
+                raise ModelError("no memory is left", hint="free some")
+            return OrtRuntime().load(path)
+
+    with pytest.raises(ModelError, match="no memory"):
+        measure_all(file, {}, [Cell(Later(), QUICK)], files=describe_all({"base": file}))
+    assert len(loads) == 2
+
+
 def test_what_is_optional_is_skipped_with_the_reason(file: Path) -> None:
     heard: list[object] = []
     wanted = [Cell(OrtRuntime(), QUICK), Cell(Unable(), replace(QUICK, batch=2), optional=True)]
