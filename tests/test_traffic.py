@@ -169,6 +169,20 @@ def test_a_whole_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     json.dumps(result.to_json())
 
 
+def test_a_rate_that_no_long_trial_confirms_is_told_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short trials are kept, long ones never."""
+
+    def moody(connect: Connect, schedule: Times, **_: object) -> Traffic:
+        lost = len(schedule) >= 1000 or schedule[-1] < len(schedule) / 50
+        latencies = np.full(len(schedule), 1.0 if lost else 0.001)
+        return Traffic(50.0, latencies, (), len(schedule), 0.0)
+
+    monkeypatch.setattr(load, "offer", moody)
+    arm = sustained({"only": one_at_a_time(0.002)}, Scenario(0.1, rounds=2, requests=300)).to_json()["arms"][0]
+    assert arm["typical"] > 0
+    assert (arm["confirmed"]["rate"], arm["confirmed"]["p99"]) == (0.0, None)
+
+
 def test_one_round_has_no_interval() -> None:
     with pytest.raises(ConfigError, match="2 or more"):
         sustained({"a": one_at_a_time(0.001), "b": one_at_a_time(0.001)}, Scenario(1.0, rounds=1))

@@ -7,6 +7,7 @@ of two arms comes from the rounds that hold both, as everywhere in this project.
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 import time
@@ -127,8 +128,9 @@ class LoadResult:
     flags: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data; what was not reached is null."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
