@@ -277,9 +277,9 @@ def failing(step: int, counted: list[int]) -> Prepare:
     return install
 
 
-def steps(suite: Suite) -> None:
-    """No space at the n-th step of writing, for every n until a run has fewer."""
-    for step in range(1, 500):
+def steps(suite: Suite, stride: int) -> None:
+    """No space at the n-th step of writing, for every n (or every so many) until a run has fewer."""
+    for step in range(1, 500, stride):
         if suite.trials.get("full at a step: all", {}).get("steps", 500) < step:
             return
         over = False
@@ -297,9 +297,9 @@ def steps(suite: Suite) -> None:
             return
 
 
-def limits(suite: Suite) -> None:
+def limits(suite: Suite, stride: int) -> None:
     """The kernel refuses files beyond a size, whoever writes them."""
-    for power in range(8, 20, 2):
+    for power in range(8, 20, 2 * stride):
         size = 2**power
 
         def small(size: int = size) -> None:
@@ -312,7 +312,7 @@ def limits(suite: Suite) -> None:
         suite.trial(f"files of at most {size}", SHORT, bad)
 
 
-def mounted(suite: Suite, place: Path) -> None:
+def mounted(suite: Suite, place: Path, stride: int) -> None:
     """A tmpfs that is full at every sixteenth of what a run needs, and one that is read-only. Runs inside a namespace."""
 
     def mount(*options: str) -> None:
@@ -323,7 +323,7 @@ def mounted(suite: Suite, place: Path) -> None:
     code = run(folder, SHORT)
     assert code in ENDED, code
     used = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    for part in range(1, 17):
+    for part in range(1, 17, stride):
         size = max(4096, used * part // 16)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -434,6 +434,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, default=Path("runs/faults"))
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--stride", type=int, default=1, help="between the steps of writing that fail, and in the other kinds")
     parser.add_argument("--result", type=Path, default=RESULT)
     parser.add_argument("--only", nargs="*", default=["kills", "steps", "limits", "mounted", "twice", "clocks"])
     parser.add_argument("--inside", action="store_true", help="in the namespace already")
@@ -443,12 +444,12 @@ def main() -> int:
     if options.inside:
         place = suite.work / "tmpfs"
         place.mkdir(exist_ok=True)
-        mounted(suite, place)
+        mounted(suite, place, options.stride)
         return 0
     made: dict[str, Callable[[], None]] = {
         "kills": lambda: kills(suite, options.kills),
-        "steps": lambda: steps(suite),
-        "limits": lambda: limits(suite),
+        "steps": lambda: steps(suite, options.stride),
+        "limits": lambda: limits(suite, options.stride),
         "twice": lambda: twice(suite),
         "clocks": lambda: clocks(suite),
     }
@@ -456,7 +457,17 @@ def main() -> int:
         if name != "mounted":
             made[name]()
             continue
-        command = ["unshare", "-Urm", sys.executable, __file__, "--work", str(suite.work), "--inside"]
+        command = [
+            "unshare",
+            "-Urm",
+            sys.executable,
+            __file__,
+            "--work",
+            str(suite.work),
+            "--inside",
+            "--stride",
+            str(options.stride),
+        ]
         if subprocess.run(command, check=False).returncode:
             print("no namespace to mount in: the full disk was not tried", file=sys.stderr)
         suite.trials = json.loads(suite.kept.read_text())

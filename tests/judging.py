@@ -40,7 +40,7 @@ class Verdict:
             ``no cure``, ``crash``, ``hang``, ``ran``.
         text: the message, or what went wrong.
         seconds: wall time.
-        mebibytes: how far the child's memory grew beyond the parent's.
+        mebibytes: how far the child's memory grew; unknown, 0, where it was killed.
     """
 
     outcome: str
@@ -66,7 +66,6 @@ def judged(
         may_write: the action has a place to write to.
     """
     read, write = os.pipe()
-    before = _resident()
     began = time.perf_counter()
     child = os.fork()
     if child == 0:
@@ -81,14 +80,13 @@ def judged(
     else:
         os.close(read)
         os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
+    _, status = os.waitpid(child, 0)
     took = time.perf_counter() - began
-    grown = max(usage.ru_maxrss / 1024 - before, 0.0)
     if not ready:
-        return Verdict("hang", f"still at work after {seconds:.0f} s", took, grown)
+        return Verdict("hang", f"still at work after {seconds:.0f} s", took, 0.0)
     if not data:
-        return Verdict("crash", f"status {status}, signal {status & 127}", took, grown)
-    outcome, text = pickle.loads(data)  # what our own child wrote
+        return Verdict("crash", f"status {status}, signal {status & 127}", took, 0.0)
+    outcome, text, grown = pickle.loads(data)  # what our own child wrote
     return Verdict(outcome, text, took, grown)
 
 
@@ -111,6 +109,7 @@ def _child(action: Callable[[], Any], pipe: int, mebibytes: int, may_write: bool
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seen: list[str] = []
+    before = _resident()
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         writes = event in _WRITES or (event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"))
@@ -131,5 +130,6 @@ def _child(action: Callable[[], Any], pipe: int, mebibytes: int, may_write: bool
     if seen:
         result = ("ran", "; ".join(seen[:3]))
     with contextlib.suppress(OSError), os.fdopen(pipe, "wb") as file:
-        file.write(pickle.dumps(result))
+        grown = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before, 0.0)
+        file.write(pickle.dumps((*result, grown)))
     os._exit(0)

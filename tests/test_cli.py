@@ -24,6 +24,7 @@ from hypothesis import given
 from PIL import Image
 from reports import SAMPLE, reports
 from rich.console import Console
+from sklearn.datasets import load_digits
 from torch import nn
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -355,7 +356,9 @@ def test_finetune_saves_what_it_measured(tmp_path: Path) -> None:
 
 def test_finetune_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole.safetensors", tmp_path / "broken.safetensors"
-    arguments = ["finetune", DIGITS, "--data", "digits", "--epochs", "2", "--quiet", "--out"]
+    found = load_digits()
+    np.savez(tmp_path / "few.npz", x=(found.images[:300] * 15).astype(np.uint8), y=found.target[:300])
+    arguments = ["finetune", DIGITS, "--data", tmp_path / "few.npz", "--epochs", "2", "--quiet", "--out"]
     assert compress(*arguments, whole).exit_code == 0
     real = progress.listening(Console(), quiet=True)
 

@@ -94,7 +94,7 @@ def test_smoea_beats_uniform_on_the_toy() -> None:
     better = 0
     for seed in range(5):
         toy = ToySpace.make(seed)
-        mine = min(toy.error(p.plan) for p in run(Smoea(population=24, generations=25), toy, seed))
+        mine = min(toy.error(p.plan) for p in run(Smoea(population=20, generations=15), toy, seed))
         uniform = min(toy.error(p.plan) for p in run(Uniform(), toy, seed))
         better += mine < uniform
     assert better == 5
@@ -164,7 +164,7 @@ def test_more_budget_is_no_worse() -> None:
     )
     large = hypervolume(
         ToySpace.make(1, Target("max_drop", 0.2)),
-        run(Smoea(generations=40), ToySpace.make(1, Target("max_drop", 0.2), budget=400_000)),
+        run(Smoea(generations=20), ToySpace.make(1, Target("max_drop", 0.2), budget=400_000)),
     )
     assert large >= small - 0.02
 
