@@ -27,6 +27,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -66,7 +67,7 @@ def start(folder: Path, flags: str, prepare: Prepare = lambda: None) -> int:
     if child:
         return child
     os.setsid()
-    log = os.open(folder.parent / f"{folder.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(Path(os.environ["FAULTS_LOG"]), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     code = 99
@@ -81,7 +82,8 @@ def start(folder: Path, flags: str, prepare: Prepare = lambda: None) -> int:
 
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
+        with suppress(Exception):
+            sys.stdout.flush()
         os._exit(code)
 
 
@@ -190,7 +192,7 @@ class Suite:
             code = run(folder, flags)
             self.seconds[flags] = time.monotonic() - began
             print(f"undisturbed: {self.seconds[flags]:.1f} s", flush=True)
-            assert code in ENDED, f"the undisturbed run ends with {code}: {folder}.log"
+            assert code in ENDED, f"the undisturbed run ends with {code}, see runs.log"
             assert not half_written(folder), half_written(folder)
             self.references[flags] = identity(folder)
         return self.references[flags]
@@ -441,6 +443,7 @@ def main() -> int:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     suite = Suite(options.work.resolve())
+    os.environ["FAULTS_LOG"] = str(suite.work / "runs.log")
     if options.inside:
         place = suite.work / "tmpfs"
         place.mkdir(exist_ok=True)

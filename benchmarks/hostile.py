@@ -63,8 +63,8 @@ class Row:
     unlawful: list[str] = field(default_factory=list)
 
 
-def one_by_one(row: Row, name: str, action: Callable[[], Any], *, seconds: float = 60.0) -> None:
-    verdict = judged(action, seconds=seconds)
+def one_by_one(row: Row, name: str, action: Callable[[], Any], *, may_write: bool = False) -> None:
+    verdict = judged(action, seconds=60.0, may_write=may_write)
     row.inputs += 1
     row.outcomes[verdict.outcome] = row.outcomes.get(verdict.outcome, 0) + 1
     row.slowest = round(max(row.slowest, verdict.seconds), 2)
@@ -127,7 +127,9 @@ def many(row: Row, name: str, data: bytes, path: Path, read: Read, count: int) -
         verdict = judged(batch, seconds=300.0, may_write=True)
         if verdict.outcome != "read":
             for seed in seeds:
-                one_by_one(row, f"{name}, seed {seed}", lambda seed=seed: read_one(seed))  # type: ignore[misc]
+                one_by_one(row, f"{name}, seed {seed}", lambda seed=seed: read_one(seed), may_write=True)  # type: ignore[misc]
+            if verdict.outcome != "traceback":
+                row.unlawful.append(f"{name}, seeds {seeds}: {verdict.outcome}: {verdict.text[:200]}")
             continue
         outcomes, slowest = json.loads(told.read_text())
         row.inputs += len(seeds)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks import TRAP, attacks, pictures
+from attacks import TRAP, attacks, image_zip, pictures
 from compress_cli.app import app
 from compress_cli.run import Inputs
 from compress_models import MODELS
@@ -226,6 +226,17 @@ def test_the_watch_sees_what_runs_and_what_takes_too_long(tmp_path: Path) -> Non
     assert judged(lambda: bytearray(2**33), mebibytes=512).outcome == "traceback"
 
 
+def test_an_archive_with_a_member_of_no_name_is_refused(tmp_path: Path) -> None:
+    path = image_zip(tmp_path / "d.zip", picture())
+    data = path.read_bytes()
+    place = data.index(b"PK\x01\x02")  # the first entry of the directory: its name becomes part of its comment
+    length = int.from_bytes(data[place + 28 : place + 30], "little")
+    path.write_bytes(data[: place + 28] + bytes(2) + data[place + 30 : place + 32] + bytes([length, 0]) + data[place + 34 :])
+    with pytest.raises(DataError) as caught:
+        open_data(str(path))
+    assert caught.value.hint
+
+
 def test_images_made_on_purpose_are_shown_or_left_out() -> None:
     to = Preprocessing((0.5,) * 3, (0.5,) * 3, (64, 64), resize=72)
 
@@ -360,7 +371,7 @@ def test_noise_is_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes,
         load(path, zoo={"tiny": tiny}, arch="tiny")
 
 
-def image_zip() -> bytes:
+def packed_images() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for i in range(30):
@@ -368,7 +379,7 @@ def image_zip() -> bytes:
     return buffer.getvalue()
 
 
-IMAGE_ZIP = image_zip()
+IMAGE_ZIP = packed_images()
 
 
 @given(data=st.data())

@@ -117,21 +117,11 @@ class ZipImages:
     def __init__(self, path: Path) -> None:
         try:
             self.archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            entries = [found for member in self.archive.infolist() if (found := _listed(path, member)) is not None]
+        except DataError:
+            raise
+        except Exception as error:  # a damaged directory fails in as many ways as it has bytes
             raise DataError(f"{path} is no readable zip archive: {error}", hint="copy or download it again") from error
-        entries = []
-        for member in self.archive.infolist():
-            parts = PurePosixPath(member.filename.replace("\\", "/"))
-            if member.is_dir() or parts.suffix.lower() not in SUFFIXES or any(_hidden(p) for p in parts.parts if p != ".."):
-                continue
-            if parts.is_absolute() or ".." in parts.parts or "\0" in member.filename:
-                raise DataError(
-                    f"{path}: the member {member.filename[:80]!r} points outside of the archive",
-                    hint="do not use this archive; pack the folder again with `zip -r`",
-                )
-            if member.flag_bits & 1:
-                raise DataError(f"{path}: {member.filename[:80]!r} is encrypted", hint="unpack it and give the folder")
-            entries.append((Entry(str(parts), member.file_size, member.CRC), member))
         entries.sort(key=lambda pair: pair[0].path)
         self.entries: Sequence[Entry] = tuple(e for e, _ in entries)
         self._members = tuple(m for _, m in entries)
@@ -159,6 +149,25 @@ class ZipImages:
         except Exception as error:  # damaged archives fail in any way: zlib, CRC, offsets, unknown methods
             raise Unreadable(str(error)) from error
         return decode(data)
+
+
+def _listed(path: Path, member: zipfile.ZipInfo) -> tuple[Entry, zipfile.ZipInfo] | None:
+    """A member that may be an image.
+
+    Raises:
+        DataError: its path leads out of the archive, or it is encrypted.
+    """
+    parts = PurePosixPath(member.filename.replace("\\", "/"))
+    if member.is_dir() or parts.suffix.lower() not in SUFFIXES or any(_hidden(p) for p in parts.parts if p != ".."):
+        return None
+    if parts.is_absolute() or ".." in parts.parts or "\0" in member.filename:
+        raise DataError(
+            f"{path}: the member {member.filename[:80]!r} points outside of the archive",
+            hint="do not use this archive; pack the folder again with `zip -r`",
+        )
+    if member.flag_bits & 1:
+        raise DataError(f"{path}: {member.filename[:80]!r} is encrypted", hint="unpack it and give the folder")
+    return Entry(str(parts), member.file_size, member.CRC), member
 
 
 def _hidden(name: str) -> bool:

@@ -135,7 +135,8 @@ class OrtRuntime:
         if provider != "cpu" and not self.require_gpu:
             chosen.append(PROVIDERS["cpu"])
         try:
-            return ort.InferenceSession(str(path), options, providers=chosen)
+            # Its second attempt, for the CPU the same again, is announced on standard output.
+            return ort.InferenceSession(str(path), options, providers=chosen, enable_fallback=int(provider != "cpu"))
         except Exception as error:  # the library's exceptions share no base class
             if self.require_gpu and "fallback to CPU" in str(error):
                 raise RuntimeUnavailable(
