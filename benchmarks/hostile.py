@@ -40,7 +40,7 @@ from compress.data.sources import Unreadable, decode  # noqa: E402
 from compress.data.split import to_pixels  # noqa: E402
 from compress.errors import CompressError  # noqa: E402
 from compress.files import write_json  # noqa: E402
-from compress.pipeline import _finished, _read_front, network_from, prune  # noqa: E402
+from compress.pipeline import _finished, network_from, prune, read_front  # noqa: E402
 from compress.report import store  # noqa: E402
 from compress.runtime.ort import OrtRuntime  # noqa: E402
 from compress.search.journal import Journal  # noqa: E402
@@ -237,7 +237,7 @@ def main() -> int:
     rows["files of a run"] = row = Row()
     readers: dict[str, Read] = {
         "report.json": lambda path: store.read(path.parent),
-        "front.json": lambda path: _read_front(path.parent, "again"),
+        "front.json": lambda path: read_front(path.parent, "again"),
         "plan.json": lambda path: _finished(network, path.parent),
         "model.safetensors": lambda path: _finished(network, path.parent),
         "journal.jsonl": lambda path: Journal(path, ""),
