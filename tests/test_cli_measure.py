@@ -121,6 +121,13 @@ def test_a_fixed_batch_is_measured_at_that_batch(made: Path, tmp_path: Path) -> 
     assert read(tmp_path / "new" / "r.json").results[0].settings.batch == 4
 
 
+def test_several_batches_end_in_one_table(made: Path) -> None:
+    ended = compress("bench", made / "slow.onnx", made / "fast.onnx", "--batch", "1,2", "--seconds", "0.1", "-q")
+    assert ended.exit_code == 0
+    _, table = ended.stdout.split("speed-up over the base")
+    assert "ort-cpu, batch 1" in table and "ort-cpu, batch 2" in table and table.count("×") == 2 and "fp32" in table
+
+
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
 def test_an_absent_provider_is_said_and_required_is_an_error(made: Path, tmp_path: Path) -> None:
     both = compress(

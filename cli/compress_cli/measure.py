@@ -87,6 +87,8 @@ def bench(
         return
     for result in found.results:
         _show(result, found, str(files[0]))
+    if len(found.results) > 1 and len(files) > 1:
+        _matrix(found)
     if target is not None:
         out().print(f"[dim]saved[/] {escape(str(target))}", soft_wrap=True)
 
@@ -342,6 +344,21 @@ def _show(result: LatencyResult, found: Measurement, base: str) -> None:
     console.print(table)
     for flag in result.flags:
         console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+
+
+def _matrix(found: Measurement) -> None:
+    """Every file on every runtime and batch, in one table."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="speed-up over the base", title_justify="left")
+    table.add_column("file")
+    table.add_column("")
+    for result in found.results:
+        device = ", device" if result.settings.transfer == "device" else ""
+        table.add_column(f"{result.runtime}, batch {result.settings.batch}{device}", justify="right")
+    for arm in found.results[0].ratios:
+        ratios = [result.ratios[arm] for result in found.results]
+        said = [f"{ratio.decisive.ratio:.2f} × {ratio.verdict}" for ratio in ratios]
+        table.add_row(escape(arm), found.files[arm].precision, *said)
+    out().print(table)
 
 
 def _without_samples(facts: dict[str, Any]) -> dict[str, Any]:
