@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ Weights are random and the batch norms hold the statistics of the inputs; neithe
 small as each network allows. `prunable` is the share of the MACs, at that size, in layers that lose rows or columns.
 `trace` is processor time in seconds on one thread, trial cut included. `trains` says whether a training step runs after the
 cut, auxiliary heads included; "–" where the uncut network does not train on these inputs either (detectors want targets).
-Parity is ONNX Runtime against torch at half of the channels; an empty cell: not run.
+Parity is ONNX Runtime against torch at half of the channels; an empty cell: not run. A star: measured before
+the last changes of the tracing code.
 """
 
 REFUSALS = """## What is refused, and why
@@ -69,7 +71,7 @@ def write_page(rows: dict[str, Any], path: Path) -> None:
         others = [rows[n] for n in names if rows[n]["state"] != "exact"]
         if others:
             parts.append("\n".join(f"- `{plain(r)}`: {r['state']}: {r['reason']}" for r in others) + "\n")
-    parts += [REFUSALS, left_alone(rows)]
+    parts += [structures(), REFUSALS, left_alone(rows)]
     path.write_text("\n".join(parts).rstrip() + "\n")
 
 
@@ -100,7 +102,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         trains = {True: "yes", False: "**no**", None: "–"}[r["trains"]]
         share, seconds = f"{100 * r['prunable']:.1f} %", f"{r.get('trace_cpu_s', r['trace_s']):.1f}"
-        cells = (f"`{plain(r)}`", r["size"], r["groups"], share, seconds, drawn, ranked, trains, parity(r))
+        cells = (
+            f"`{plain(r)}`{' \\*' if r.get('earlier') else ''}",
+            r["size"],
+            r["groups"],
+            share,
+            seconds,
+            drawn,
+            ranked,
+            trains,
+            parity(r),
+        )
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -112,14 +124,41 @@ def parity(row: dict[str, Any]) -> str:
     return f"{seen['verdict']}, {seen['error']:.0e}" if "error" in seen else seen["verdict"]
 
 
+def structures() -> str:
+    """The tiny networks of the tests: what of each is cut, and what is said of the rest."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+    import structures as more
+    from nets import ALL, traced
+
+    lines = [
+        "## Structures\n",
+        "One tiny network for each, in `tests/nets.py` and `tests/structures.py`. The slow tests compare cuts with networks",
+        "whose removed channels' readers were zeroed by hand: 60 random plans for each of the first, 40 for each of the second.\n",
+        "| structure | cut | stays, and why |",
+        "|---|---|---|",
+    ]
+    for name in ALL:
+        topology = traced(name)[1]
+        cut = ", ".join(f"`{g}`" for g in topology.by_id) or "nothing"
+        stays = "; ".join(f"`{x}`: {short(why)}" for x, why in topology.frozen.items() if "network's output" not in why)
+        lines.append(f"| {name} | {cut} | {stays} |")
+    for name, (_, pattern) in more.REFUSED.items():
+        lines.append(f"| {name} | refused | {pattern.replace('.', ' ').strip()} |")
+    return "\n".join(lines) + "\n"
+
+
+def short(reason: str) -> str:
+    """Without what the trial cut ran into, and where."""
+    return reason.partition("; a trial cut failed")[0].partition(": the cut network")[0].partition(" (in ")[0]
+
+
 def left_alone(rows: dict[str, Any]) -> str:
     """Layers that stay, with their reasons."""
     lines = ["## Layers that are left alone\n"]
     for row in rows.values():
         reasons: dict[str, list[str]] = {}
         for layer, reason in row.get("frozen", {}).items():
-            short = reason.partition("; a trial cut failed")[0].partition(": the cut network")[0]
-            reasons.setdefault(short.partition(" (in ")[0], []).append(layer)
+            reasons.setdefault(short(reason), []).append(layer)
         for reason, layers in reasons.items():
             more = f" and {len(layers) - 2} more" if len(layers) > 2 else ""
             lines.append(f"- `{plain(row)}`: {', '.join(f'`{x}`' for x in layers[:2])}{more}: {reason}")
