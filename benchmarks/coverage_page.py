@@ -102,17 +102,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         )
         trains = {True: "yes", False: "**no**", None: "–"}[r["trains"]]
         share, seconds = f"{100 * r['prunable']:.1f} %", f"{r.get('trace_cpu_s', r['trace_s']):.1f}"
-        cells = (
-            f"`{plain(r)}`{' \\*' if r.get('earlier') else ''}",
-            r["size"],
-            r["groups"],
-            share,
-            seconds,
-            drawn,
-            ranked,
-            trains,
-            parity(r),
-        )
+        name = f"`{plain(r)}`" + (" \\*" if r.get("earlier") else "")
+        cells = (name, r["size"], r["groups"], share, seconds, drawn, ranked, trains, parity(r))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
@@ -133,7 +124,7 @@ def structures() -> str:
     lines = [
         "## Structures\n",
         "One tiny network for each, in `tests/nets.py` and `tests/structures.py`. The slow tests compare cuts with networks",
-        "whose removed channels' readers were zeroed by hand: 60 random plans for each of the first, 40 for each of the second.\n",
+        "whose removed channels' readers were zeroed by hand: 60 random plans for each of the first, 40 for the second.\n",
         "| structure | cut | stays, and why |",
         "|---|---|---|",
     ]
