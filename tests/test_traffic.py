@@ -8,19 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from serving_nets import net
-from v2server import serving
 
 from compress.errors import ConfigError, ServingError
-from compress.export.repository import package
 from compress.serving import load
-from compress.serving.load import Scenario, asking, sustained
+from compress.serving.load import Scenario, sustained
 from compress.serving.traffic import Connect, Send, Times, Traffic, allowed, highest, offer, poisson
 
 
@@ -199,18 +195,3 @@ def test_a_tighter_bound_costs_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bound_that_nobody_keeps() -> None:
     with pytest.raises(ServingError, match=r"does not keep 0\.5 ms: alone it takes"):
         sustained({"slow": one_at_a_time(0.002)}, Scenario(0.0005, requests=100, rounds=1, connections=1))
-
-
-@pytest.mark.slow
-def test_the_rate_is_that_of_the_queue(tmp_path: Path) -> None:
-    """A real server with one worker of known speed: the ratio of two such is that of their speeds, within its interval."""
-    for name, seed in (("slow", 1), ("fast", 2)):
-        package(net(tmp_path / f"{name}.onnx", seed), tmp_path / "repository", "triton", name=name)
-    with serving(tmp_path / "repository") as world:
-        world.slow_by = {"slow": 0.008, "fast": 0.004}
-        scenario = Scenario(0.15, requests=100, rounds=2, confirm=100, step=1.2, control=True)
-        result = sustained({name: asking(world.url, name) for name in ("slow", "fast")}, scenario)
-    assert result.ratios["fast"].ratio == pytest.approx(2.0, rel=0.3)
-    assert result.control is not None
-    assert result.control.ratio == pytest.approx(1.0, rel=0.2)
-    assert result.arms[0].rates[0] < 1 / 0.008
