@@ -221,7 +221,7 @@ def front(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None) ->
         axes.plot([x[knee]], [y[knee]], "o", ms=11, mfc="none", mec=INK, mew=1.2, zorder=4)
     for index, label in marked.items():
         right = x[index] < (min(x) + max(x)) / 2
-        place = (9, 6) if right else (4, -17)
+        place = (-4 if right else 4, -18 if index == chosen else 10)  # apart, where the two are neighbours
         axes.annotate(label, (x[index], y[index]), place, textcoords="offset points", ha="left" if right else "right")
     axes.margins(0.09, 0.2)
     axes.set_xlabel("MACs kept, %")

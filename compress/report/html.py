@@ -146,7 +146,8 @@ def runs_page(reports: Mapping[str, Report]) -> str:
     Args:
         reports: name of the run -> its report.
     """
-    flags = [Flag(kind.label, f"{name}: {kind.text}") for name, r in reports.items() for kind in flags_of(r)]
+    raised = [(name, flag) for name, r in reports.items() for flag in flags_of(r)]
+    flags = [Flag(flag.label, f"{name}: {flag.text}") for name, flag in sorted(raised, key=lambda each: _kind(each[1].text)[0])]
     rows = [(name, r.speedup_macs, r.latency[0]) for name, r in reports.items() if r.latency]
     plots = []
     if rows:
