@@ -12,7 +12,7 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress.aim import SHOTS, aimed, towards
+from compress.aim import SHOTS, aimed, proposal, towards
 from compress.cost import count, sizes_after
 from compress.errors import ConfigError, ExportError, ModelError
 from compress.export.onnx import export
@@ -314,6 +314,17 @@ def test_a_plan_brought_to_another_budget_keeps_what_it_kept() -> None:
         narrower = set(less.cuts[group].keep)
         assert narrower <= set(kept.keep)
         assert group not in more.cuts or set(kept.keep) <= set(more.cuts[group].keep)
+
+
+def test_what_is_not_faster_is_told_what_would_help() -> None:
+    toy = ToySpace.make(target=Target("latency", 0.6), round_to=1)
+    odd = Plan({g.id: Cut(tuple(range(g.size - 3))) for g in toy.space.topology.groups})
+    said = proposal(toy.space, odd, 16)
+    assert "lost ONNX Runtime's fast kernel" in said
+    step = int(said.split("--round-to ")[1].split()[0])
+    aligned = Uniform().plan(replace(toy.space, round_to=step, target=Target("macs", 0.8)), 0.8)
+    assert step in (4, 8, 16, 32) and toy.space.share(aligned) < toy.space.share(odd)
+    assert "--round-to auto" in proposal(replace(toy.space, table=None), odd, 16)
 
 
 def test_a_target_of_latency_needs_a_table() -> None:
