@@ -40,7 +40,8 @@ from compress.data.sources import Unreadable, decode  # noqa: E402
 from compress.data.split import to_pixels  # noqa: E402
 from compress.errors import CompressError  # noqa: E402
 from compress.files import write_json  # noqa: E402
-from compress.pipeline import _finished, network_from, prune, read_front  # noqa: E402
+from compress.fronts import read_front  # noqa: E402
+from compress.pipeline import _finished, network_from, prune  # noqa: E402
 from compress.report import store  # noqa: E402
 from compress.runtime.ort import OrtRuntime  # noqa: E402
 from compress.search.journal import Journal  # noqa: E402

@@ -14,10 +14,10 @@ from compress.errors import ConfigError
 from compress.events import Clock, Listen, ignore
 from compress.export.parity import export_verified
 from compress.files import read_json
+from compress.fronts import read_front
 from compress.inspection import traced
 from compress.latency.protocol import measure
 from compress.latency.result import Settings
-from compress.pipeline import read_front
 from compress.plan import Plan, widths
 from compress.realise import Network, guarded_cut
 from compress.report import store

@@ -18,10 +18,9 @@ from compress import checkpoint, rundir
 from compress.aim import WITHIN, aimed, clocking, proposal
 from compress.answers import Answers, answers, certify, unseen
 from compress.architecture import UNNAMED, Architecture
-from compress.certificate import images_needed, upper
 from compress.checkpoint import Loaded
 from compress.config import Job
-from compress.cost import Cost, count
+from compress.cost import count
 from compress.criteria import Evidence
 from compress.criteria import kernels as kernels_of
 from compress.data import Data, Preprocessing, preset_for
@@ -29,6 +28,7 @@ from compress.errors import ConfigError, DataError, PlanError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
 from compress.files import read_json
+from compress.fronts import choose, near, read_front, save_front, share_wanted, which
 from compress.inspection import inspect, traced
 from compress.latency.statistics import Verdict
 from compress.latency.table import block_of
@@ -41,10 +41,9 @@ from compress.realise import Network, Realised, ready_to_draw, realise
 from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report
-from compress.report.plots import front_svg
 from compress.rerouting import cuttable
 from compress.runtime.ort import OrtRuntime
-from compress.search.base import Fidelity, Front, Planner, Point, Space, Target, Told, knee
+from compress.search.base import Front, Planner, Space, Told
 from compress.search.journal import Asked, Journal, drive
 from compress.search.kmeans import clusters_at
 from compress.search.widths import widths_of
@@ -56,8 +55,6 @@ from compress.train import wilson
 
 __all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune", "traced"]
 
-_NEAR = 0.005
-"""How far below a wanted share a front's point is taken for it, where another plan costs no search."""
 _FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 
 
@@ -145,7 +142,7 @@ def prune(
         plan, shots = _aim(network, space, front, chosen.plan, job, clock)
         plan = _to_realise(network, space, plan, job)
         rundir.write_json(folder / "plan.json", plan.to_json())
-        _save_front(folder, front, chosen, topology, space)
+        save_front(folder, front, chosen, topology, space)
         done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen)
         done = _timed(done, space, job, shots)
         search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback, **shots}
@@ -203,14 +200,14 @@ def pick(
     clock = Clock(listen)
     job = job if epochs is None else replace(job, epochs=epochs)
     whole, searcher = count(traced(network)), METHODS[job.method].make(**job.options)
-    wanted = _wanted(index, by, macs, params, latency)
-    if wanted is not None and isinstance(searcher, Planner) and not _near(front, whole, wanted):
+    wanted = share_wanted(index, by, macs, params, latency)
+    if wanted is not None and isinstance(searcher, Planner) and not near(front, whole, wanted):
         job = replace(job, target=wanted.kind, value=wanted.value)  # type: ignore[arg-type]
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         plan, name = searcher.plan(space, wanted.value), f"{wanted.kind}-{wanted.value:g}"
         why = f"made for {wanted.kind} {wanted.value:g} from the run's ranking, without a search"
     else:
-        number = _which(front, whole, job.target, index, by, wanted)
+        number = which(front, whole, job.target, index, by, wanted)
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         plan, name = front[number].plan, str(number)
         why = f"point {number} of {folder.name}"
@@ -321,43 +318,6 @@ def _base_error(evaluator: Evaluator) -> float:
     return 1.0 - float((evaluator.wanted.argmax(dim=1) == evaluator.material.labels).float().mean())
 
 
-def choose(front: Front, target: Target, share: Any, base_error: float, judged: int = 0) -> tuple[Point, str]:
-    """The point of a front that a target asks for, and why it was taken.
-
-    A budget takes the most accurate point within it; an accuracy takes the cheapest point within the allowed drop. Without
-    labels the errors are disagreements with the unpruned network on ``judged`` images, and it is the upper end of their
-    interval that has to be within the drop (``compress.certificate``).
-    """
-    if target.kind == "max_drop" and judged:
-        bounds = [upper(round(p.error * judged), judged) for p in front]
-        certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
-        if certified:
-            agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
-            return front[certified[0]], f"the cheapest of {len(certified)} points; before recovery it {agreed}"
-        best = min(front, key=lambda p: p.error)
-        few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
-        return best, f"no point can be certified before recovery{few}; the one that disagrees least was taken"
-    if target.kind == "max_drop":
-        allowed = [p for p in front if p.error <= base_error + target.value]
-        if allowed:
-            return allowed[0], f"the cheapest of {len(allowed)} points within the allowed drop before fine-tuning"
-        best = min(front, key=lambda p: p.error)
-        return best, f"no point is within the allowed drop before fine-tuning; the most accurate of {len(front)} was taken"
-    within = [p for p in front if share(p.plan) <= target.value + 1e-9]
-    if not within:
-        raise SearchError(
-            f"the search found nothing within {target.kind} {target.value:g}; "
-            f"its cheapest point keeps {share(front[0].plan):.3f}",
-            hint="a larger --budget, a smaller --round-to, or --method uniform, which meets every reachable target",
-        )
-    best = min(within, key=lambda p: (p.error, share(p.plan)))
-    reason = f"the most accurate of {len(within)} points within the budget"
-    if share(best.plan) < target.value - target.slack and target.value < 1:
-        reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
-        reason += "since nothing nearer to it that was tried scored better"
-    return best, reason
-
-
 def _to_realise(network: Network, space: Space, plan: Plan, job: Job) -> Plan:
     """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
     if job.realise == "cut" or METHODS[job.method].clusters:
@@ -371,89 +331,6 @@ def _to_realise(network: Network, space: Space, plan: Plan, job: Job) -> Plan:
     kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
     wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
     return clusters_at(space.topology, kernels, wanted)
-
-
-def _save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:
-    whole = count(topology, table=space.table)
-    points = []
-    for i, p in enumerate(front):
-        share = p.cost.share_of(whole)
-        entry: dict[str, Any] = {
-            "index": i,
-            "macs": p.cost.macs,
-            "params": p.cost.params,
-            "macs_share": share.macs,
-            "params_share": share.params,
-        }
-        if share.latency is not None:
-            entry["latency"] = entry["latency_share"] = share.latency
-        points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
-    picked = front.index(chosen)
-    rundir.write_json(
-        folder / "front.json",
-        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind},
-    )
-    rundir.write(folder / "front.svg", front_svg(points, picked))
-
-
-def read_front(folder: Path, again: str) -> Front:
-    """The points of a run's ``front.json``.
-
-    Raises:
-        ConfigError: there are none, or they are damaged; the hint says what to do ``again``.
-    """
-    data = read_json(folder / "front.json", hint=again)
-    try:
-        front = tuple(
-            Point(
-                Plan.from_json(p["plan"]),
-                float(p["error"]),
-                Cost(int(p["macs"]), int(p["params"]), p.get("latency")),
-                Fidelity(p["fidelity"]),
-            )
-            for p in data["points"]
-        )
-    except (ValueError, KeyError, TypeError, OverflowError, PlanError) as error:
-        raise ConfigError(f"{folder / 'front.json'} is damaged: {error!r:.100}", hint=again) from error
-    if not front:
-        raise ConfigError(f"{folder / 'front.json'} has no points", hint=again)
-    return front
-
-
-def _wanted(
-    index: int | None, by: str | None, macs: float | None, params: float | None, latency: float | None
-) -> Target | None:
-    """The share that is asked for, if it is a share."""
-    if sum(x is not None for x in (index, by, macs, params, latency)) != 1:
-        raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
-    shares = {"macs": macs, "params": params, "latency": latency}
-    return next((Target(kind, value) for kind, value in shares.items() if value is not None), None)
-
-
-def _near(front: Front, whole: Cost, wanted: Target) -> bool:
-    """Whether the front has a point just within the share."""
-    shares = (wanted.share(p.cost.share_of(whole)) for p in front)
-    return any(wanted.value - _NEAR <= share <= wanted.value for share in shares)
-
-
-def _which(front: Front, whole: Cost, target: str, index: int | None, by: str | None, wanted: Target | None) -> int:
-    if index is not None:
-        if not 0 <= index < len(front):
-            raise ConfigError(f"there is no point {index}; the front has 0 to {len(front) - 1}", hint="see front.json")
-        return index
-    if by is not None:
-        if by != "knee":
-            raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
-        return knee(front, target)
-    assert wanted is not None
-    shares = [wanted.share(p.cost.share_of(whole)) for p in front]
-    within = [i for i, s in enumerate(shares) if s <= wanted.value]
-    if not within:
-        raise ConfigError(
-            f"no point of the front keeps at most {wanted.value:g} of the {wanted.kind}; the least is {min(shares):.3f}",
-            hint=f"--{wanted.kind} {min(shares) + 5e-4:.3f}, or a new search",
-        )
-    return min(within, key=lambda i: front[i].error)
 
 
 def _conclude(

@@ -19,7 +19,8 @@ from compress.config import make_job
 from compress.cost import Cost
 from compress.data import Data, Split, open_data
 from compress.evaluate import Material
-from compress.pipeline import Network, choose, network_from, prune
+from compress.fronts import choose
+from compress.pipeline import Network, network_from, prune
 from compress.plan import Cut, Plan
 from compress.recover import reestimate
 from compress.search.base import Fidelity, Point, Target

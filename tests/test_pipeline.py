@@ -24,7 +24,8 @@ from compress.config import Job, make_job
 from compress.cost import Cost, count
 from compress.data import Data, Preprocessing, open_data
 from compress.errors import ConfigError, DataError, GuardError, SearchError
-from compress.pipeline import Network, Result, choose, inspect, network_from, network_of, pick, prune
+from compress.fronts import choose
+from compress.pipeline import Network, Result, inspect, network_from, network_of, pick, prune
 from compress.plan import Cut, Plan
 from compress.realise import epochs_for, guarded_cut
 from compress.search.base import Fidelity, Point, Target
