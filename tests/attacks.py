@@ -37,6 +37,7 @@ def archive(content: bytes, storages: Mapping[str, bytes] | None = None, *, scri
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("m/data.pkl", content)
         file.writestr("m/byteorder", "little")
+        file.writestr("m/version", "3\n")
         for key, data in ({"0": bytes(144)} if storages is None else storages).items():
             file.writestr(f"m/data/{key}", data)
         if script:
