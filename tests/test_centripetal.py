@@ -231,10 +231,12 @@ def test_too_strong_a_pull_is_refused() -> None:
 
 # ---- all of it ---------------------------------------------------------------------------------------------------------
 
+QUICK = ("dense", "depthwise", "option-a", "tied")
+"""The couplings that differ most; the others take as long and are slow tests."""
 LONG = Schedule(15, lr=0.05, batch=4, precision="fp32")
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in TRAINED])
 def test_a_trained_network_loses_nothing_by_the_trim(name: str) -> None:
     model, topology = nets.traced(name)
     plan = halved(topology, "kmeans")
