@@ -60,6 +60,7 @@ hint: give the size it was trained on with --size
 
 
 def write_page(rows: dict[str, Any], path: Path) -> None:
+    rows = {name: judged(row) for name, row in rows.items()}
     houses = {
         "torchvision's classifiers": [n for n in classifiers() if n in rows],
         "torchvision's networks for segmentation and detection": [n for n in DENSE if n in rows],
@@ -73,6 +74,14 @@ def write_page(rows: dict[str, Any], path: Path) -> None:
             parts.append("\n".join(f"- `{plain(r)}`: {r['state']}: {r['reason']}" for r in others) + "\n")
     parts += [structures(), REFUSALS, left_alone(rows)]
     path.write_text("\n".join(parts).rstrip() + "\n")
+
+
+def judged(row: dict[str, Any]) -> dict[str, Any]:
+    """A network of which no channel may go is not exact but refused."""
+    if row["state"] != "exact" or row["groups"]:
+        return row
+    ((reason, layers),) = Counter(row["frozen"].values()).most_common(1)
+    return row | {"state": "refused", "errors": {}, "reason": f"no channel may go; {layers} layers: {reason}"}
 
 
 def plain(row: dict[str, Any]) -> str:

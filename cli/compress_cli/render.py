@@ -17,6 +17,7 @@ from rich.table import Table
 from compress.report.figures import accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
 from compress.report.model import Latency, Report
 
+_SHOWN = ("model.onnx", "model.safetensors", "report.html", "report.md", "front.json")
 _MOST_WIDTHS = 24
 
 
@@ -95,10 +96,10 @@ def widths(report: Report) -> str:
 
 def _next(console: Console, report: Report, folder: Path) -> None:
     points = report.search.get("points")
-    front = f" ({points} points)" if isinstance(points, int) else ""
+    about = {"front.json": f" ({points} points)"} if isinstance(points, int) else {}
     place = shlex.quote(str(folder))
-    files = f"{folder}: model.onnx, model.safetensors, report.md, front.json{front}"
-    console.print(f"\n[dim]files in[/] {escape(files)}", soft_wrap=True)
+    there = ", ".join(f"{name}{about.get(name, '')}" for name in _SHOWN if (folder / name).exists())
+    console.print(f"\n[dim]files in[/] {escape(f'{folder}: {there}')}", soft_wrap=True)
     commands = [f"compress pick {place} --by knee"] if (folder / "front.json").exists() else []
     if (folder / "base.onnx").exists():
         commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
