@@ -238,9 +238,8 @@ def wanted(only: list[str]) -> list[str]:
     houses = {"small": small, "timm": TIMM, "dense": DENSE, "large": large, "torchvision": small + large}
     if not only:
         return [n for names in houses.values() for n in names]
-    return [
-        n for o in only for n in houses.get(o, [n for names in houses.values() for n in names if o in (n, n.split(":")[1])])
-    ]
+    all_of_them = dict.fromkeys(n for names in houses.values() for n in names)
+    return [n for o in only for n in houses.get(o, [n for n in all_of_them if o in (n, n.split(":")[1])])]
 
 
 def main() -> None:

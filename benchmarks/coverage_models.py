@@ -66,7 +66,7 @@ TIMM = [
         "vgg11_bn "
         # attention
         "botnet26t_256 halonet26t lambda_resnet26t bat_resnext26ts mobilenetv4_hybrid_medium mobilevit_xxs mobilevitv2_050 "
-        "efficientvit_b0 coatnet_nano_rw_224 levit_128 tiny_vit_5m_224 vit_tiny_patch16_224 swin_tiny_patch4_window7_224"
+        "efficientvit_b0 coatnet_nano_rw_224 levit_128 tiny_vit_5m_224 vit_tiny_patch16_224"
     ).split()
 ]
 
@@ -74,7 +74,7 @@ SIZES |= {
     f"timm:{n}": 224
     for n in (
         "xcit_nano_12_p16_224 coatnet_nano_rw_224 levit_128 tiny_vit_5m_224 vit_tiny_patch16_224 "
-        "swin_tiny_patch4_window7_224 lambda_resnet26t bat_resnext26ts "
+        "lambda_resnet26t bat_resnext26ts "
     ).split()
 }
 SIZES |= {"timm:botnet26t_256": 256, "timm:halonet26t": 256, "timm:inception_resnet_v2": 96, "timm:inception_v4": 96}
