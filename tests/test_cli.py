@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -609,10 +610,14 @@ def _one_thread() -> Iterator[None]:
 def test_the_readme_speaks_of_commands_and_options_that_are_there() -> None:
     root = get_command(app)
     assert isinstance(root, TyperGroup)
-    pages = [DIGITS.parents[2] / "README.md", DIGITS.parents[2] / "CONTRIBUTING.md"]
-    lines = [line for page in pages for block in page.read_text().split("```")[1::2] for line in block.splitlines()]
+    house = DIGITS.parents[2]
+    lines: list[str] = []
+    for page in (house / "README.md", house / "CONTRIBUTING.md", *sorted((house / "docs").glob("*.md"))):
+        parts = page.read_text().split("```")
+        lines += [line.removeprefix("$ ") for block in parts[1::2] for line in block.splitlines()]
+        lines += [" ".join(span.split()) for text in parts[::2] for span in re.findall(r"`(compress [^`]+)`", text)]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("compress ")]
-    assert len(commands) >= 8
+    assert len(commands) >= 60
     for name, *arguments in commands:
         known = {option for parameter in root.commands[name].params for option in parameter.opts}
         unknown = {a for a in arguments if a.startswith("--")} - known - {"--help"}
