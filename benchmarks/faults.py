@@ -480,9 +480,9 @@ def main() -> int:
     found = summary(suite)
     lost = {name: t for name, t in suite.trials.items() if not t["passed"]}
     write_json(
-        RESULT, {"kinds": found, "lost": lost, "command": {"searched": SEARCHED, "short": SHORT}, "trials": suite.trials}
+        options.result,
+        {"kinds": found, "lost": lost, "command": {"searched": SEARCHED, "short": SHORT}, "trials": suite.trials},
     )
-    options.result.chmod(0o644)
     for kind, row in found.items():
         print(f"{kind:16s} {row['passed']:3d} of {row['trials']:3d}   {row['faults at']}")
     return 1 if lost else 0
