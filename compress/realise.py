@@ -118,11 +118,16 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
     """
     small = cut(model, topology, plan)
     seen = verify(model, topology, plan, small, images[:_GUARD_INPUTS])
-    real = sum(p.numel() for p in {id(p): p for p in small.parameters()}.values())
+    real = _params(small)
     counted = count(topology, plan).params
     if real != counted:
         raise GuardError(f"the cut network has {real} parameters, {counted} were counted")
     return small, seen
+
+
+def _params(model: nn.Module) -> int:
+    """Learned numbers, tied ones once."""
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
 
 
 @dataclass
@@ -276,7 +281,7 @@ def _zero_kernels(
 
 
 def _effective(model: nn.Module) -> str:
-    effective, total = effective_params(model), sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
+    effective, total = effective_params(model), _params(model)
     return (
         f"kernel mode: {effective:,} effective parameters of {total:,}; zeros in a dense weight save no MACs and no time, "
         "which are those of the dense network"
