@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from compress.errors import TrainError
 from compress.plan import Plan, check
-from compress.search.kmeans import foldable
+from compress.stages import foldable
 from compress.surgery import is_channel_map
 from compress.topology import Role, Topology
 from compress.train import Event, Schedule, Split, fit, learning_rate, steps_per_epoch

@@ -71,7 +71,7 @@ def _example(network: Network) -> Tensor:
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:
     """The least share of MACs, parameters or, from a table, latency that the job's widths can reach."""
-    groups, _ = prunable(topology, job.ignore)
+    groups, _ = prunable(topology, job.ignore, job.realise)
     stages = make_stages(topology, groups, streams=job.streams)
     flat = {g.id: torch.zeros(g.size).double().numpy() for g in topology.groups}
     chosen = kind if kind in ("params", "latency") else "macs"
@@ -83,7 +83,7 @@ def inspect(network: Network, job: Job) -> Inspection:
     topology = traced(network)
     notes = disagreements(network.model, topology, _example(network))
     table = known_table(topology, job)
-    chosen, frozen = prunable(topology, job.ignore)
+    chosen, frozen = prunable(topology, job.ignore, job.realise)
     if not job.streams:
         kept = {g for s in make_stages(topology, chosen, streams=False) for g in s.groups}
         frozen = {**frozen, **{LayerName(g): "a residual stream (--no-streams)" for g in chosen if g not in kept}}

@@ -322,11 +322,6 @@ def _to_realise(network: Network, space: Space, plan: Plan, job: Job) -> Plan:
     """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
     if job.realise == "cut" or METHODS[job.method].clusters:
         return plan
-    if plan.inputs:
-        raise ConfigError(
-            f"the plan selects the inputs of {len(plan.inputs)} layers, but C-SGD realises widths only",
-            hint="use --realise cut, or --realise csgd with another method",
-        )
     evidence = Evidence(network.model.state_dict())
     kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
     wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}

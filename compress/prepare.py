@@ -60,7 +60,7 @@ def prepare(
     """Everything a search needs: groups, stages, importance, images."""
     with clock.phase("trace", network.name):
         topology = traced(network)
-    groups, _ = prunable(topology, job.ignore)
+    groups, _ = prunable(topology, job.ignore, job.realise)
     stages = make_stages(topology, groups, streams=job.streams)
     if not stages:
         raise SearchError(

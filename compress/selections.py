@@ -35,8 +35,10 @@ def may_select(network: Network, space: Space, job: Job, folder: Path, clock: Cl
     """The space with the layers for which reading selected inputs is measurably faster on the job's first runtime.
 
     Nothing is measured where the method selects no inputs, the job measures no latency, or the runtime is not here: then every
-    layer may select that can.
+    layer may select that can. No layer may where C-SGD realises the plan: clusters of filters are widths.
     """
+    if job.realise == "csgd":
+        return replace(space, selecting={})
     runtime = _runtime(job)
     if not METHODS[job.method].readings or runtime is None:
         return space

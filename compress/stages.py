@@ -10,27 +10,38 @@ from compress.search.base import Stage
 from compress.topology import ChannelGroup, GroupId, LayerName, Role, Topology
 
 
-def prunable(topology: Topology, ignore: Sequence[str]) -> tuple[tuple[GroupId, ...], dict[LayerName, str]]:
+def prunable(
+    topology: Topology, ignore: Sequence[str], realise: str = "cut"
+) -> tuple[tuple[GroupId, ...], dict[LayerName, str]]:
     """The groups that may be cut, and why the others may not.
 
     Args:
         topology: the traced network.
         ignore: fnmatch patterns on module names; a group is left alone if any layer that makes its channels matches.
+        realise: of the job: ``csgd`` leaves groups alone whose channels cannot become one.
     """
     chosen, left = [], dict(topology.frozen)
     for group in topology.groups:
         names = [*(x.name for x in topology.writers(group.id)), *_followers(topology, group)]
         hit = next((p for p in ignore for n in names if fnmatchcase(n, p)), None)
-        if hit is None:
-            chosen.append(group.id)
-        else:
+        if hit is not None:
             left[LayerName(group.id)] = f"ignored by {hit!r}"
+        elif realise == "csgd" and not foldable(topology, group.id):
+            left[LayerName(group.id)] = "a layer or group norm takes moments over its channels: they cannot become one (C-SGD)"
+        else:
+            chosen.append(group.id)
     return tuple(chosen), left
 
 
 def _followers(topology: Topology, group: ChannelGroup) -> list[str]:
     keys = {m.key for m in group.members if m.role is Role.WRITES}
     return [x.name for x in topology.layers if x.depthwise and x.weight in keys]
+
+
+def foldable(topology: Topology, group: GroupId) -> bool:
+    """Whether equal channels of a group can become one exactly: not where moments are taken over them (layer, group norm)."""
+    norms = {f"{name}.weight" for name in topology.moment_norms} | {f"{name}.bias" for name in topology.moment_norms}
+    return not any(m.key in norms for m in topology.by_id[group].members)
 
 
 def is_stream(topology: Topology, group: GroupId) -> bool:

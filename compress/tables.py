@@ -117,7 +117,7 @@ def make(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     runtime = runtime_of(job)
-    groups, _ = prunable(topology, job.ignore)
+    groups, _ = prunable(topology, job.ignore, job.realise)
     source = source_of(network, topology, job)
     here = machine(runtime).digest
     journal = path.with_name(f"{path.stem}-{topology.digest}-{here}-{job.seed}.jsonl")

@@ -32,8 +32,9 @@ from compress.centripetal import (
 from compress.errors import TrainError
 from compress.guard import relative_error
 from compress.plan import Cut, Plan
-from compress.search.kmeans import clusters_at, foldable
+from compress.search.kmeans import clusters_at
 from compress.search.widths import orbits
+from compress.stages import foldable, prunable
 from compress.surgery import cut
 from compress.topology import Topology
 from compress.train import Schedule, fit, steps_per_epoch
@@ -295,6 +296,16 @@ def test_what_cannot_be_drawn_together_is_refused() -> None:
     _, normed = nets.traced("layernorm")
     with pytest.raises(TrainError, match="layer or group norm"):
         tied_slices(normed, clusters_at(normed, {}, {g.id: (4,) for g in normed.groups}, "even"))
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_what_cannot_be_drawn_together_is_left_alone_before_the_search(name: str) -> None:
+    _, topology = nets.traced(name)
+    everything, _ = prunable(topology, ())
+    chosen, left = prunable(topology, (), "csgd")
+    assert set(chosen) <= set(everything) and all("become one" in left[g] for g in set(everything) - set(chosen))
+    widths = {g: tuple(max(1, len(o) // 2) for o in orbits(topology.by_id[g])) for g in chosen}
+    tied_slices(topology, clusters_at(topology, {}, widths, "even"))
 
 
 def test_the_caller_keeps_its_network() -> None:

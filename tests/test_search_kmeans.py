@@ -17,9 +17,9 @@ from compress.cost import count
 from compress.errors import ConfigError, SearchError
 from compress.plan import check
 from compress.search.base import Target
-from compress.search.kmeans import Clusters, clusters_at, divided, foldable
+from compress.search.kmeans import Clusters, clusters_at, divided
 from compress.search.widths import full_widths, orbits, widths_of
-from compress.stages import is_stream
+from compress.stages import foldable, is_stream
 from compress.testing import SearcherContract, ToySpace, run
 from compress.trace import trace
 

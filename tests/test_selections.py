@@ -128,3 +128,12 @@ def test_nothing_is_measured_where_nothing_selects_or_no_latency_is_wanted(tmp_p
     front = (space.point(Plan(), 0.0, Fidelity.FULL),)
     assert selections.settled(network, space, front, Job(method="bicnn"), tmp_path, Clock(ignore), ignore) == (front, ())
     assert not list(tmp_path.iterdir())
+
+
+def test_no_layer_selects_where_csgd_makes_the_plan_real(tmp_path) -> None:
+    """Clusters of filters are widths: a selection that was found would have to be given up after the search."""
+    model, space, _ = space_of("dense")
+    network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
+    job = Job(method="bicnn", realise="csgd", epochs=3)
+    assert selections.may_select(network, space, job, tmp_path, Clock(ignore), ignore).selecting == {}
+    assert not list(tmp_path.iterdir())

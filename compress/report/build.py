@@ -216,7 +216,7 @@ def _verdict(latency: Sequence[Latency], accuracy: Sequence[Measured], promised:
 
 
 def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:
-    _, frozen = prunable(topology, job.ignore)
+    _, frozen = prunable(topology, job.ignore, job.realise)
     searched = {x.name for g in space.groups for x in topology.writers(g)}
     changed = sizes_after(topology, done.plan)
     rows = []

@@ -25,6 +25,7 @@ from compress.plan import Cut, Plan
 from compress.search.base import Array, Search, Space, scored
 from compress.search.cluster import clustered
 from compress.search.widths import Widths, fill, meet, orbits, plan_of, scaled
+from compress.stages import foldable
 from compress.topology import GroupId, Topology
 
 Division = Literal["kmeans", "even", "imbalanced"]
@@ -85,12 +86,6 @@ class Clusters:
             budgets: list[float] = np.linspace(0.1, 0.95, self.points).tolist()
             return budgets
         return [space.target.value]
-
-
-def foldable(topology: Topology, group: GroupId) -> bool:
-    """Whether equal channels of a group can become one exactly: not where moments are taken over them (layer, group norm)."""
-    norms = {f"{name}.weight" for name in topology.moment_norms} | {f"{name}.bias" for name in topology.moment_norms}
-    return not any(m.key in norms for m in topology.by_id[group].members)
 
 
 def clusters_at(
