@@ -75,6 +75,7 @@ METHODS: Mapping[str, Method] = {
         "channels clustered by three features, cluster counts by differential evolution",
         "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         {},
+        moments=True,
         kernels=True,
     ),
     "csgd": Method(
@@ -88,7 +89,7 @@ METHODS: Mapping[str, Method] = {
     ),
     "obs": Method(
         Allocated,
-        "compensated elimination, widths by marginal error per cost; best before any training",
+        "compensated elimination: no evolution, one plan for every budget",
         "this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
         {},
         moments=True,

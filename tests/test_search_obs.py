@@ -44,6 +44,31 @@ def test_near_the_best_of_all_widths(budget: float) -> None:
     assert toy.error(mine) < uniform
 
 
+@pytest.mark.parametrize("budget", [0.3, 0.5, 0.7])
+def test_the_line_ends_at_the_two_closed_forms_and_every_place_on_it_meets_the_budget(budget: float) -> None:
+    space = informed(budget=budget).space
+    line = [Allocated(even=even).plan(space, budget) for even in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    assert line[0] == plan_for(space, budget) and line[-1] == Uniform("obs").plan(space, budget)
+    assert all(budget - 0.05 <= space.share(plan) <= budget for plan in line)
+
+
+@pytest.mark.parametrize(("true", "even"), [(True, 0.0), (False, 1.0)])
+def test_the_better_of_the_closed_forms_is_taken(true: bool, even: float) -> None:
+    """Where the curves are the truth the greedy widths win, where they mislead the equal ones do: scores decide."""
+    toy = informed()
+    if not true:
+        curves = {g: c * float(10 ** (i % 2 * 4)) for i, (g, c) in enumerate(toy.space.curves.items())}
+        toy = replace(toy, space=replace(toy.space, curves=curves))
+    asked = []
+
+    def evaluate(ask):
+        asked.append(ask.recovery)
+        return toy.evaluate(ask)
+
+    best = min(run(Allocated(), toy, evaluate=evaluate), key=lambda p: p.error)
+    assert best.plan == Allocated(even=even).plan(toy.space, 0.5) and asked == ["reconstructed"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_lazy_prices_are_the_prices(seed: int) -> None:
     """The queue of old prices takes the very steps that recomputing every price takes."""

@@ -276,8 +276,8 @@ def by_budget(planner: Planner, space: Space, points: int) -> list[Plan]:
     return list(dict.fromkeys(planner.plan(space, b) for b in budgets))
 
 
-def scored(space: Space, plans: Sequence[Plan], images: int) -> Search:
+def scored(space: Space, plans: Sequence[Plan], images: int, recovery: Recovery = "bn") -> Search:
     """All plans at full fidelity, on so many images (0: all), as a front."""
-    scores = yield Ask(plans, Fidelity.FULL, images=images)
+    scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=recovery)
     points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
     return non_dominated(points, space.target.kind)

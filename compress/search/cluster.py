@@ -8,7 +8,8 @@ all layers; inside a cluster the crowding distance of the samples decides which 
 
 Ours, each an option: the features are taken on the group's concatenated kernels and standardised per group; the evolution is
 SHADE's current-to-pbest/1 with an archive (Tanabe and Fukunaga, CEC 2013; Zhang and Sanderson's JADE, 2009); the cost is met by
-repair, not by penalty; the kept channels for every number of clusters are tabulated before the evolution starts.
+repair, not by penalty; the kept channels for every number of clusters are tabulated before the evolution starts; a candidate's
+readers are re-solved in closed form before it is scored.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ class Cluster:
         least: r_min, the smallest share of clusters per group.
         grid: numbers of clusters per group that are tabulated at the most.
         restarts: of K-means.
+        fitness: what is done to a candidate before it is scored: ``bn``: batch norms re-estimated; ``compensated``: its
+            readers re-solved in closed form as well, as the recovery after the cut will do. The second needs the recovery
+            ``reconstruct``.
         least_images: images of a candidate's score at the least.
-        finalists: best candidates that are scored again on all images.
+        finalists: best candidates that are recovered as the result will be, and scored again on all images.
     """
 
     population: int = 20
@@ -60,6 +64,7 @@ class Cluster:
     least: float = 0.1
     grid: int = 16
     restarts: int = 5
+    fitness: Literal["bn", "compensated"] = "compensated"
     least_images: int = 16
     finalists: int = 5
 
@@ -131,7 +136,7 @@ class Cluster:
         x = rng.uniform(self.least, 1.0, (self.population, len(space.groups)))
         x[0] = 1.0  # the repair makes it uniform
         plans = [decode(row) for row in x]
-        scores = yield Ask(plans, Fidelity.FULL, images=images)
+        scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
         fitness = np.array([_finite(s.error) for s in scores])
         seen = dict(zip(plans, fitness.tolist(), strict=True))
         memory_f, memory_cr, place = np.full(5, 0.5), np.full(5, 0.9), 0
@@ -139,7 +144,7 @@ class Cluster:
         for _ in range(generations):
             trials, f, cr = self._trials(x, fitness, archive, memory_f, memory_cr, rng)
             plans = [decode(row) for row in trials]
-            scores = yield Ask(plans, Fidelity.FULL, images=images)
+            scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
             errors = np.array([_finite(s.error) for s in scores])
             seen.update(zip(plans, errors.tolist(), strict=True))
             better = errors <= fitness
@@ -153,15 +158,18 @@ class Cluster:
                 memory_cr[place] = (weight * cr[better]).sum()
                 place = (place + 1) % len(memory_f)
         best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part)]
-        scores = yield Ask(best, Fidelity.FULL)
+        scores = yield Ask(best, Fidelity.FULL, recovery="bn" if self.fitness == "bn" else "reconstructed")
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
     def _finalists(self, space: Space, part: float) -> int:
-        return max(1, min(self.finalists, int(part * space.budget / 4 / space.full_images)))
+        return max(1, min(self.finalists, int(part * space.budget / 4 / self._judging(space))))
+
+    def _judging(self, space: Space) -> int:
+        return space.full_images if self.fitness == "bn" else max(space.full_images, space.solved_images)
 
     def _effort(self, space: Space, part: float) -> tuple[int, int]:
         """Generations and images per candidate that the budget buys; statistics take as many images again."""
-        share = part * space.budget - self._finalists(space, part) * space.full_images
+        share = part * space.budget - self._finalists(space, part) * self._judging(space)
         images = int(share / (2 * self.population * (self.generations + 1)))
         if images >= self.least_images:
             return self.generations, min(images, space.full_images)

@@ -1,9 +1,10 @@
-"""Widths by marginal error per cost: where the readers can be re-solved cheaply, channels go first.
+"""Widths between two closed forms: the same share of every group, and the least marginal error per cost.
 
 Compensated elimination (``compress.criteria.obs_curve``) orders each group's channels and says what every further removal
 adds to its readers' relative error, so a width's error is known without running anything. From the whole network, the step
-with the least error per MAC saved is taken until the budget is met: the greedy answer to a knapsack. Only the plans of the
-wanted budgets are scored. The combination is ours.
+with the least error per MAC saved is taken until the budget is met: the greedy answer to a knapsack. That answer believes
+that the layers' errors add up, which they do not where a residual stream is cut; equal shares believe nothing. So a few plans
+on the line between the two are recovered as the result will be, and scored. The combination is ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from compress.plan import Plan
 from compress.search.base import Array, Search, Space, by_budget, scored
-from compress.search.widths import allowed, fill, full_widths, plan_of, ranked
+from compress.search.uniform import Uniform
+from compress.search.widths import allowed, fill, full_widths, meet, nearest, plan_of, ranked, scaled
 from compress.topology import GroupId
 
 Widths = dict[GroupId, tuple[int, ...]]
@@ -25,28 +27,58 @@ _TRIED = 8
 
 @dataclass(frozen=True, slots=True)
 class Allocated:
-    """Greedy widths.
+    """Widths by compensated elimination, without an evolution.
 
     Attributes:
         criterion: which channels a width keeps; where it was not computed, the run's own ranking.
+        even: how far the widths go from the greedy ones (0) to the same share everywhere (1), where only one plan is made.
+        line: the places on that line whose plans are recovered and scored, as far as the budget goes.
         points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
         images: images for each plan's score; 0 leaves it to the evaluator.
     """
 
     criterion: str = "obs"
+    even: float = 0.75
+    line: tuple[float, ...] = (0.0, 0.5, 1.0)
     points: int = 18
     images: int = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
-        """One plan per budget, all scored at full fidelity."""
+        """Some plans of one budget, or one plan of each of several, recovered as the result will be."""
         plans = by_budget(self, space, self.points)
-        affordable = max(1, space.budget // max(self.images or space.full_images, 1))
-        plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
-        return (yield from scored(space, plans, self.images))
+        if space.target.kind != "max_drop":
+            plans += [_between(space, space.target.value, self._ranking(space), even) for even in self.line]
+        plans = list(dict.fromkeys(plans))
+        affordable = max(1, space.budget // max(space.solved_images, self.images or space.full_images, 1))
+        if space.target.kind == "max_drop":
+            plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
+        return (yield from scored(space, plans[:affordable], self.images, "reconstructed"))
 
     def plan(self, space: Space, budget: float) -> Plan:
-        """The allocated plan of one budget."""
-        return plan_for(space, budget, self.criterion if self.criterion in space.importance else space.ranking)
+        """One plan of a budget, nothing scored."""
+        return _between(space, budget, self._ranking(space), self.even)
+
+    def _ranking(self, space: Space) -> str:
+        return self.criterion if self.criterion in space.importance else space.ranking
+
+
+def _between(space: Space, budget: float, criterion: str, even: float) -> Plan:
+    """A plan within a budget whose widths lie on the line from the greedy ones (0) to the same share everywhere (1)."""
+    if even == 0:
+        return plan_for(space, budget, criterion)
+    if even == 1:
+        return Uniform(criterion).plan(space, budget)
+    greedy, whole = allocate(space, budget, criterion), full_widths(space)
+    same = meet(lambda share: space.share(plan_of(space, scaled(space, share), criterion)), budget)
+    kept = {g: [(1 - even) * w + even * same * n for w, n in zip(greedy[g], whole[g], strict=True)] for g in whole}
+
+    def at(scale: float) -> Widths:
+        sizes = {g: zip(kept[g], whole[g], strict=True) for g in whole}
+        return {g: tuple(nearest(min(scale * w, n), n, space.round_to) for w, n in pairs) for g, pairs in sizes.items()}
+
+    most = max(n / w for g in whole for w, n in zip(kept[g], whole[g], strict=True))
+    scale = most * meet(lambda part: space.share(plan_of(space, at(most * part), criterion)), budget)
+    return plan_of(space, fill(space, at(scale), budget, list(reversed(space.groups))), criterion)
 
 
 def allocate(space: Space, budget: float, criterion: str) -> Widths:
