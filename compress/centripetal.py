@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from compress.errors import TrainError
 from compress.plan import Plan, check
-from compress.stages import foldable
 from compress.surgery import is_channel_map
 from compress.topology import Role, Topology
 from compress.train import Event, Schedule, Split, fit, learning_rate, steps_per_epoch
@@ -113,7 +112,7 @@ def tied_slices(topology: Topology, plan: Plan) -> tuple[Tied, ...]:
                 else f"{next(iter(plan.inputs))} selects inputs, which Centripetal SGD cannot realise",
                 hint="realise this plan with --realise cut",
             )
-        if cut.fold and not foldable(topology, group_id):
+        if cut.fold and not topology.foldable(group_id):
             raise TrainError(
                 f"group {group_id} runs through a layer or group norm: its channels cannot become one exactly",
                 hint=f'leave it alone with --ignore "{group_id}", or use --realise cut',

@@ -44,6 +44,8 @@ class Job:
             kernels; effective parameters only, no MACs and no time. 0 turns it off.
         realise: ``cut`` the plan's channels, then recover and fine-tune; or ``csgd``: train until clusters of filters at the
             plan's widths are equal, then trim what is redundant. The method csgd implies it.
+        stage_epochs: training after every stage's cut, before the next stage is searched (SMOEA's progressive pruning); 0 cuts
+            all stages at once.
         eps: strength of Centripetal SGD's pull; None takes the paper's 0.003 and raises it where the training is too short.
         epochs: fine-tuning epochs; None chooses by the number of training images, 0 turns it off.
         lr: highest learning rate of the fine-tuning.
@@ -74,6 +76,7 @@ class Job:
     recover: Recover = "reconstruct"
     zero_kernels: float = 0.0
     realise: Literal["cut", "csgd"] = "cut"
+    stage_epochs: int = 0
     eps: float | None = None
     epochs: int | None = None
     lr: float = 0.02
@@ -96,6 +99,7 @@ class Job:
             "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
             "calibration": (self.calibration is None or self.calibration >= 4, "at least 4 images"),
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
+            "stage_epochs": (self.stage_epochs >= 0, "0 or more"),
             "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
             "zero_kernels": (0 <= self.zero_kernels < 1, "in [0, 1)"),
             "lr": (0 < self.lr < math.inf, "above 0"),
@@ -122,10 +126,25 @@ class Job:
         if self.realise == "csgd" and self.zero_kernels:
             raise ConfigError("zero_kernels is set, but nothing is changed after the trim of C-SGD", hint="use --realise cut")
         known = [f.name for f in fields(METHODS[self.method].searcher)]
+        if self.stage_epochs:
+            self._check_progressive()
         for name in self.options:
             if name not in known:
                 raise ConfigError(
                     f"method {self.method} has no option {name!r}", hint=_similar(name, known) or f"it has {', '.join(known)}"
+                )
+
+    def _check_progressive(self) -> None:
+        wrong = {
+            f"method {self.method}": METHODS[self.method].readings or METHODS[self.method].clusters,
+            f"realise {self.realise}": self.realise == "csgd",
+            f"a target of {self.target}": self.target not in ("macs", "params"),
+        }
+        for what, is_wrong in wrong.items():
+            if is_wrong:
+                raise ConfigError(
+                    f"stage_epochs is {self.stage_epochs}, but {what} cannot be pruned stage by stage",
+                    hint="leave stage_epochs out, or use --method smoea with --macs or --params",
                 )
 
     def to_json(self) -> dict[str, Any]:

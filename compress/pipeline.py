@@ -36,6 +36,7 @@ from compress.layer_times import profile_files
 from compress.methods import METHODS
 from compress.plan import Plan
 from compress.prepare import identity, prepare
+from compress.progressive import progressive
 from compress.randomness import derive
 from compress.realise import Network, Realised, ready_to_draw, realise
 from compress.report import store
@@ -133,7 +134,11 @@ def prune(
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         job = replace(job, round_to=space.round_to)
         space = may_select(network, space, job, folder, clock, listen)
-        front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
+        trained = None
+        if job.stage_epochs:
+            front, spent, trained = _by_stages(network, data, space, job, folder, clock, listen)
+        else:
+            front, spent = _search(space, evaluator, network, data, job, folder, clock, listen)
         front, notes = settled(network, space, front, job, folder, clock, listen)
         spent["notes"] += notes
         material = evaluator.material
@@ -143,7 +148,7 @@ def prune(
         plan = _to_realise(network, space, plan, job)
         rundir.write_json(folder / "plan.json", plan.to_json())
         save_front(folder, front, chosen, topology, space)
-        done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen)
+        done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen, trained=trained)
         done = _timed(done, space, job, shots)
         search = {**spent, "points": len(front), "chosen": why, "fallback": evaluator.fallback, **shots}
         return _conclude(network, data, job, folder, topology, space, base, done, material, search, clock, command)
@@ -192,6 +197,11 @@ def pick(
     if not isinstance(held.get("job"), dict):
         raise ConfigError(f"{folder / 'job.json'} is no job of compress", hint=again)
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
+    if job.stage_epochs:
+        raise ConfigError(
+            f"{folder} was pruned and trained stage by stage: there are weights for its own plan only",
+            hint="run `compress prune` with the other target, or leave stage_epochs out",
+        )
     if held.get("identity") != identity(network, data):
         raise ConfigError(
             f"{folder} was searched with another network, other images or another preprocessing",
@@ -277,6 +287,23 @@ def _search(
     own = {name: value for t in told for name, value in t.figures.items()}
     notes = [note for t in told for note in t.notes]
     return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged, **own, "notes": notes}
+
+
+def _by_stages(
+    network: Network, data: Data | None, space: Space, job: Job, folder: Path, clock: Clock, listen: Listen
+) -> tuple[Front, dict[str, Any], nn.Module]:
+    """Searching, cutting and training stage after stage."""
+    if data is None or data.train is None:
+        raise ConfigError(
+            "stage_epochs is training, and there are no training images",
+            hint="add --data with training images, or leave it out",
+        )
+
+    def search(part: Space, evaluator: Evaluator, current: Network) -> tuple[Front, dict[str, Any]]:
+        return _search(part, evaluator, current, data, job, folder, clock, listen)
+
+    done = progressive(network, data, space, job, folder, search, clock, listen)
+    return done.front, done.spent, done.model
 
 
 def _aim(network: Network, space: Space, front: Front, plan: Plan, job: Job, clock: Clock) -> tuple[Plan, dict[str, Any]]:

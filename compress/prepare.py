@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -55,12 +55,14 @@ def identity(network: Network, data: Data | None) -> dict[str, str]:
 
 
 def prepare(
-    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen
+    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen, only: Collection[GroupId] = ()
 ) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
-    """Everything a search needs: groups, stages, importance, images."""
+    """Everything a search needs: groups, stages, importance, images; of some groups only, where they are named."""
     with clock.phase("trace", network.name):
         topology = traced(network)
     groups, _ = prunable(topology, job.ignore, job.realise)
+    if only:
+        groups = tuple(g for g in groups if g in only)
     stages = make_stages(topology, groups, streams=job.streams)
     if not stages:
         raise SearchError(
@@ -74,7 +76,8 @@ def prepare(
         assert table is not None
         job = replace(job, round_to=alignment(topology, [g for s in stages for g in s.groups], table))
         listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
-    _check_target(topology, job, table, listen)
+    if not only:
+        _check_target(topology, job, table, listen)
     budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(network, data, job, budget, listen)

@@ -151,6 +151,7 @@ def realise(
     clock: Clock | None = None,
     base_folder: Path | None = None,
     listen: Listen = ignore,
+    trained: nn.Module | None = None,
 ) -> Realised:
     """Makes a plan real, step by step; nothing lands under a final name before it is proven.
 
@@ -165,6 +166,7 @@ def realise(
         clock: collects wall times.
         base_folder: where ``base.onnx`` is or goes; the folder itself by default.
         listen: receives events.
+        trained: the same cut network, trained already: its tensors are taken, and nothing is recovered before the fine-tuning.
 
     Raises:
         GuardError: wrong surgery.
@@ -179,7 +181,11 @@ def realise(
         with clock.phase("cut", "and prove that nothing else changed"):
             small, guard = guarded_cut(network.model, topology, plan, material.calibration)
             log.accuracy += judge(small, "cut")
-        small = _recover(network.model, small, topology, plan, material, job, judge, clock, log)
+        if trained is not None:
+            small.load_state_dict(trained.state_dict())
+            log.accuracy += judge(small, "trained by stages")
+        else:
+            small = recovered(network.model, small, topology, plan, material, job, judge, clock, log)
         small, kernels = _zero_kernels(small, topology, plan, material, job, judge, clock, log)
         small = finetune(network.model, small, data, job, folder, judge, clock, log, listen, kernels)
         if kernels:
@@ -232,7 +238,7 @@ def judging(data: Data | None) -> Judge:
     return judge
 
 
-def _recover(
+def recovered(
     original: nn.Module,
     small: nn.Module,
     topology: Topology,
@@ -299,8 +305,12 @@ def finetune(
     log: Log,
     listen: Listen,
     kernels: Mapping[str, Tensor] = MappingProxyType({}),
+    state: str = "finetune",
 ) -> nn.Module:
-    """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero."""
+    """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero.
+
+    An interrupted one is kept in the folder's ``state``.
+    """
     if data is None or data.train is None:
         log.notes.append("no training images: recovery is without training")
         return small
@@ -317,7 +327,7 @@ def finetune(
             data.train,
             schedule,
             teacher=teacher if distill else None,
-            state_dir=folder / "finetune",
+            state_dir=folder / state,
             listen=listen,
             rewrite=held(kernels) if kernels else None,
             rewrite_identity=identity_of(kernels) if kernels else "",

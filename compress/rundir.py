@@ -24,7 +24,7 @@ _FILES = (  # the report first: without it nothing passes for finished
     "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
     "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
-_STATES = ("finetune", "csgd")
+_STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
 
 
 @contextmanager

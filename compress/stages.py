@@ -26,7 +26,7 @@ def prunable(
         hit = next((p for p in ignore for n in names if fnmatchcase(n, p)), None)
         if hit is not None:
             left[LayerName(group.id)] = f"ignored by {hit!r}"
-        elif realise == "csgd" and not foldable(topology, group.id):
+        elif realise == "csgd" and not topology.foldable(group.id):
             left[LayerName(group.id)] = "a layer or group norm takes moments over its channels: they cannot become one (C-SGD)"
         else:
             chosen.append(group.id)
@@ -36,12 +36,6 @@ def prunable(
 def _followers(topology: Topology, group: ChannelGroup) -> list[str]:
     keys = {m.key for m in group.members if m.role is Role.WRITES}
     return [x.name for x in topology.layers if x.depthwise and x.weight in keys]
-
-
-def foldable(topology: Topology, group: GroupId) -> bool:
-    """Whether equal channels of a group can become one exactly: not where moments are taken over them (layer, group norm)."""
-    norms = {f"{name}.weight" for name in topology.moment_norms} | {f"{name}.bias" for name in topology.moment_norms}
-    return not any(m.key in norms for m in topology.by_id[group].members)
 
 
 def is_stream(topology: Topology, group: GroupId) -> bool:

@@ -269,6 +269,11 @@ class Topology:
         keys = {(m.key, m.dim) for m in self.by_id[group].members if m.role is Role.READS}
         return tuple(layer for layer in self.layers if (layer.weight, layer.read_dim) in keys)
 
+    def foldable(self, group: GroupId) -> bool:
+        """Whether equal channels of a group can become one exactly: not where a layer or group norm takes moments over them."""
+        norms = {f"{name}.{part}" for name in self.moment_norms for part in ("weight", "bias")}
+        return not any(m.key in norms for m in self.by_id[group].members)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form for ``compress inspect --json``."""
         return {

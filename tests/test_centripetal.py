@@ -34,7 +34,7 @@ from compress.guard import relative_error
 from compress.plan import Cut, Plan
 from compress.search.kmeans import clusters_at
 from compress.search.widths import orbits
-from compress.stages import foldable, prunable
+from compress.stages import prunable
 from compress.surgery import cut
 from compress.topology import Topology
 from compress.train import Schedule, fit, steps_per_epoch
@@ -68,7 +68,7 @@ class Noise:
 
 def halved(topology: Topology, division: str = "even", share: float = 0.5) -> Plan:
     """Clusters of about two channels in every group where equal channels may become one."""
-    groups = [g for g in topology.groups if foldable(topology, g.id)]
+    groups = [g for g in topology.groups if topology.foldable(g.id)]
     kernels = {g.id: np.random.default_rng(3).normal(size=(g.size, 5)) for g in groups}
     widths = {g.id: tuple(max(1, round(share * len(o))) for o in orbits(g)) for g in groups}
     return clusters_at(topology, kernels, widths, division)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from compress.plan import check
 from compress.search.base import Target
 from compress.search.kmeans import Clusters, clusters_at, divided
 from compress.search.widths import full_widths, orbits, widths_of
-from compress.stages import foldable, is_stream
+from compress.stages import is_stream
 from compress.testing import SearcherContract, ToySpace, run
 from compress.trace import trace
 
@@ -84,8 +84,8 @@ def test_squeezing_divides_every_width() -> None:
 
 def test_groups_whose_moments_are_taken_stay_whole() -> None:
     _, topology = nets.traced("layernorm")
-    assert [g.id for g in topology.groups if not foldable(topology, g.id)] == ["stem"]
-    assert all(foldable(t, g.id) for _, t in [nets.traced("instancenorm"), nets.traced("dense")] for g in t.groups)
+    assert [g.id for g in topology.groups if not topology.foldable(g.id)] == ["stem"]
+    assert all(t.foldable(g.id) for _, t in [nets.traced("instancenorm"), nets.traced("dense")] for g in t.groups)
 
 
 def test_a_target_of_accuracy_tries_several_widths() -> None:

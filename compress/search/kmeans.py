@@ -25,7 +25,6 @@ from compress.plan import Cut, Plan
 from compress.search.base import Array, Search, Space, scored
 from compress.search.cluster import clustered
 from compress.search.widths import Widths, fill, meet, orbits, plan_of, scaled
-from compress.stages import foldable
 from compress.topology import GroupId, Topology
 
 Division = Literal["kmeans", "even", "imbalanced"]
@@ -73,7 +72,7 @@ class Clusters:
 
     def plan(self, space: Space, budget: float) -> Plan:
         """The clusters at the largest uniform widths within a budget, or at the squeezed widths."""
-        groups = [g for g in space.groups if foldable(space.topology, g)]
+        groups = [g for g in space.groups if space.topology.foldable(g)]
         if self.squeeze is not None:
             widths = scaled(space, 1 / self.squeeze, groups)
         else:
