@@ -70,6 +70,7 @@ GROUPS: Mapping[str, tuple[Mapping[str, Any], tuple[Row, ...]]] = {
             Row("crowding distance"),
             Row("random inside a cluster", {}, {"keep": "random"}),
             Row("largest l1 norm inside a cluster", {}, {"keep": "l1"}),
+            Row("by obs inside a cluster", {}, {"keep": "obs"}),
             Row("fitness after batch norms only", {}, {"fitness": "bn"}),
         ),
     ),

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compress.cost import Cost
 from compress.plan import Plan
-from compress.search.base import Fidelity, Point, Target, knee, non_dominated
-from compress.search.cluster import Cluster, crowding_distance, features
+from compress.search.base import Ask, Fidelity, Point, Score, Target, knee, non_dominated
+from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
 from compress.search.journal import Journal, drive
 from compress.search.smoea import Smoea, controller
 from compress.search.uniform import Uniform
@@ -57,7 +58,7 @@ def test_the_third_feature_follows_from_the_first_two() -> None:
     assert features(kernels)[:, 2] == pytest.approx((cosine - cosine.mean()) / cosine.std())
 
 
-@pytest.mark.parametrize("keep", ["crowding", "random", "l1"])
+@pytest.mark.parametrize("keep", ["crowding", "random", "l1", "obs"])
 @pytest.mark.parametrize("rule", ["one_per_cluster", "ratio_per_cluster"])
 def test_the_table_keeps_what_a_width_says(keep: str, rule: str) -> None:
     toy = ToySpace.make()
@@ -73,8 +74,31 @@ def test_one_survivor_stands_for_each_cluster() -> None:
     centres = rng.normal(size=(8, 12)) * 10
     kernels = np.repeat(centres, 4, axis=0) + rng.normal(size=(32, 12)) * 1e-3
     method = Cluster(restarts=5)
-    kept = method._kept(kernels, 8, rng)
+    kept = method._kept(kernels, np.abs(kernels).sum(1), 8, rng)
     assert len({int(k) // 4 for k in kept}) == 8
+
+
+def test_inside_a_cluster_the_readers_decide_where_they_are_asked() -> None:
+    toy = ToySpace.make()
+    space = replace(toy.space, importance={**toy.space.importance, "obs": toy.harm})
+    table = Cluster(keep="obs", rule="ratio_per_cluster", clusters=1, restarts=1).tabulate(space, np.random.default_rng(0))
+    for (group, _), rows in table.items():
+        for width, kept in rows.items():
+            assert set(kept.tolist()) == set(np.argsort(-toy.harm[group])[:width].tolist())
+
+
+def test_clustering_is_not_behind_equal_shares_where_few_images_mislead() -> None:
+    """Scores on some images are noise here, those of all images the truth."""
+    toy, rng = ToySpace.make(), np.random.default_rng(0)
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(float(rng.random())) for _ in ask.plans] if ask.images else toy.evaluate(ask)
+
+    method = Cluster(population=6, generations=2, restarts=1)
+    table = method.tabulate(toy.space, rng)
+    even = _Decoder(method, toy.space, table, 0.5)(np.ones(len(toy.space.groups)))
+    best = min(run(method, toy, evaluate=evaluate), key=lambda p: p.error)
+    assert toy.error(best.plan) <= toy.error(even)
 
 
 def test_every_method_is_under_the_contract() -> None:

@@ -39,8 +39,8 @@ class Cluster:
     Attributes:
         population: NP of the evolution.
         generations: G.
-        keep: ``crowding``: the largest finite crowding distance inside a cluster survives (the paper's); ``random`` and ``l1``
-            are ablations.
+        keep: ``crowding``: the largest finite crowding distance inside a cluster survives (the paper's); ``obs``: the channel
+            that the readers could least make up for (ours); ``random`` and ``l1`` are ablations.
         rule: ``one_per_cluster``: as many clusters as kept channels; ``ratio_per_cluster``: ``clusters`` clusters per group,
             each keeps the same share.
         clusters: for ``ratio_per_cluster``.
@@ -57,7 +57,7 @@ class Cluster:
 
     population: int = 20
     generations: int = 30
-    keep: Literal["crowding", "random", "l1"] = "crowding"
+    keep: Literal["crowding", "obs", "random", "l1"] = "crowding"
     rule: Literal["one_per_cluster", "ratio_per_cluster"] = "one_per_cluster"
     clusters: int = 8
     cosine: Literal["ones", "mean-filter"] = "ones"
@@ -87,8 +87,9 @@ class Cluster:
             for number, orbit in enumerate(orbits(space.topology.by_id[group_id])):
                 members = np.array(orbit)
                 kernels = space.kernels[group_id][members]
+                worth = self._worth(space, group_id, kernels, members)
                 widths = self.widths(len(orbit), space.round_to)
-                table[group_id, number] = {w: members[self._kept(kernels, w, rng)] for w in widths}
+                table[group_id, number] = {w: members[self._kept(kernels, worth, w, rng)] for w in widths}
         return table
 
     def widths(self, size: int, round_to: int) -> tuple[int, ...]:
@@ -97,7 +98,15 @@ class Cluster:
         chosen = np.linspace(0, len(every) - 1, min(self.grid, len(every))).round().astype(int)
         return tuple(every[i] for i in sorted(set(chosen.tolist())))
 
-    def _kept(self, kernels: Array, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _worth(self, space: Space, group: GroupId, kernels: Array, members: NDArray[np.int64]) -> Array:
+        """What decides inside a cluster where the crowding distance does not; higher stays."""
+        if self.keep == "obs" and "obs" in space.importance:
+            worth: Array = np.asarray(space.importance["obs"][group])[members]
+            return worth
+        norms: Array = np.abs(kernels).sum(1)
+        return norms
+
+    def _kept(self, kernels: Array, worth: Array, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
         if width >= len(kernels):
             return np.arange(len(kernels))
         points = features(kernels, self.cosine)
@@ -106,18 +115,17 @@ class Cluster:
         kept: list[int] = []
         for label, quota in _quotas(labels, width).items():
             inside = np.flatnonzero(labels == label)
-            kept += self._survivors(points[inside], kernels[inside], inside, quota, rng)
+            kept += self._survivors(points[inside], worth[inside], inside, quota, rng)
         return np.sort(np.array(kept))
 
     def _survivors(
-        self, points: Array, kernels: Array, inside: NDArray[np.int64], quota: int, rng: np.random.Generator
+        self, points: Array, worth: Array, inside: NDArray[np.int64], quota: int, rng: np.random.Generator
     ) -> list[int]:
         if self.keep == "random":
             return [int(c) for c in rng.permutation(inside)[:quota]]
-        norms = np.abs(kernels).sum(1)
-        crowding = crowding_distance(points) if self.keep == "crowding" else norms
+        crowding = crowding_distance(points) if self.keep == "crowding" else np.zeros(len(inside))
         finite = np.isfinite(crowding)
-        order = np.lexsort((inside, -norms, -np.where(finite, crowding, -1.0)))  # those without a finite distance come last
+        order = np.lexsort((inside, -worth, -np.where(finite, crowding, -1.0)))  # those without a finite distance come last
         return [int(c) for c in inside[order][:quota]]
 
     # ---- how many clusters: the evolution --------------------------------------------------------------------------------
@@ -136,6 +144,7 @@ class Cluster:
         x = rng.uniform(self.least, 1.0, (self.population, len(space.groups)))
         x[0] = 1.0  # the repair makes it uniform
         plans = [decode(row) for row in x]
+        even = plans[0]
         scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
         fitness = np.array([_finite(s.error) for s in scores])
         seen = dict(zip(plans, fitness.tolist(), strict=True))
@@ -157,12 +166,13 @@ class Cluster:
                 memory_f[place] = (weight * f[better] ** 2).sum() / (weight * f[better]).sum()  # Lehmer mean
                 memory_cr[place] = (weight * cr[better]).sum()
                 place = (place + 1) % len(memory_f)
-        best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part)]
+        best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part) - 1]
+        best = list(dict.fromkeys([*best, even]))  # few images mislead: the result is not behind equal shares of every group
         scores = yield Ask(best, Fidelity.FULL, recovery="bn" if self.fitness == "bn" else "reconstructed")
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
     def _finalists(self, space: Space, part: float) -> int:
-        return max(1, min(self.finalists, int(part * space.budget / 4 / self._judging(space))))
+        return max(2, min(self.finalists, int(part * space.budget / 4 / self._judging(space))))
 
     def _judging(self, space: Space) -> int:
         return space.full_images if self.fitness == "bn" else max(space.full_images, space.solved_images)
@@ -209,7 +219,9 @@ class _Decoder:
 
     def __call__(self, x: Array) -> Plan:
         scale = meet(lambda s: self.space.share(self.plan(self.widths(x * s))), self.budget)
-        order = [self.space.groups[i] for i in np.argsort(-x, kind="stable")]
+        order = [
+            self.space.groups[i] for i in np.lexsort((-np.arange(len(x)), -x))
+        ]  # of equal ones the last: late layers are cheap
         filled = fill(self.space, self.widths(x * scale), self.budget, order)
         plan = self.plan(filled)
         return plan if self.space.share(plan) <= self.budget else self.plan(self.widths(x * scale))
