@@ -21,6 +21,8 @@ from compress.topology import ChannelGroup, GroupId, Layer, Member, Role, Topolo
 
 Array = NDArray[np.float64]
 DAMPING = 1e-3
+_NORM_EPS = 1e-5
+"""torch's default: the value itself is not among a network's tensors."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,33 @@ def importance(evidence: Evidence, topology: Topology, groups: Iterable[GroupId]
     return {name: {g: criterion(evidence, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
 
 
-def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
-    """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features)."""
-    parts = [rows for _, rows in _kernels(evidence, topology, group)]
+def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
+    """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features).
+
+    Args:
+        evidence: weights.
+        topology: the network.
+        group: the group.
+        folded: each filter times the factor of the batch norm that follows its layer, as if that were folded into it.
+    """
+    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
+    parts: list[Array] = []
+    for number, m in enumerate(group.members):
+        if m.role is Role.WRITES and (m.key, m.dim) in writers:
+            _, rows = _rows(evidence.weights[m.key], m.dim, m.positions)
+            parts.append(rows * _factor(evidence, group, number, writers)[:, None] if folded else rows)
     return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
+
+
+def _factor(evidence: Evidence, group: ChannelGroup, writer: int, writers: set[tuple[str, int]]) -> Array:
+    """Per channel, scale over deviation of the first batch norm between a writer and the next one; 1 where there is none."""
+    for m in group.members[writer + 1 :]:
+        if (m.key, m.dim) in writers:
+            break
+        variance = evidence.weights.get(f"{m.key.removesuffix('weight')}running_var")
+        if m.key.endswith(".weight") and variance is not None:
+            scale = evidence.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
+            first = [places[0] if places else 0 for places in m.positions]
+            factor: Array = scale.cpu().numpy()[first]
+            return factor
+    return np.ones(group.size)

@@ -99,7 +99,8 @@ def prepare(
             found, spent = closed_form(network.model, seen, topology, wanted, material.calibration, budget)
             budget -= spent
         if METHODS[job.method].kernels:
-            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g]) for g in wanted}
+            folded = bool(job.options.get("folded"))
+            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g], folded=folded) for g in wanted}
     solves = job.recover == "reconstruct"
     evaluator = Evaluator(
         network.model,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from nets import NETS, build, inputs, traced
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from compress.criteria import CRITERIA, Evidence, bn_scale, fpgm, gather, importance, kernels, l1, l2, random, taylor
 from compress.topology import GroupId
@@ -59,6 +60,27 @@ def test_a_channel_is_scored_by_the_layers_that_make_it() -> None:
     member = next(m for m in group.members if m.key == "stem.0.weight")
     added = [c for c in range(group.size) if not member.positions[c]]
     assert len(added) == 4 and (l1(evidence("option-a"), topology, group)[added] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["chain", "residual", "projection", "concat"])
+def test_folded_filters_are_those_of_the_network_with_its_norms_folded(name: str) -> None:
+    """Torch's own folding is the oracle: in these networks a layer's norm is the next module of its sequence."""
+    model, topology = traced(name)
+    modules = dict(model.named_modules())
+    found = evidence(name)
+    checked = 0
+    for group in topology.groups:
+        wanted = []
+        for writer in topology.writers(group.id):
+            stem, _, place = writer.name.rpartition(".")
+            layer, norm = modules[writer.name], modules.get(f"{stem}.{int(place) + 1}")
+            plain = layer.weight if norm is None or isinstance(norm, torch.nn.ReLU) else fuse_conv_bn_eval(layer, norm).weight
+            wanted.append(plain.detach().double().flatten(1).numpy())
+            checked += isinstance(norm, torch.nn.BatchNorm2d)
+        got = kernels(found, topology, group, folded=True)
+        np.testing.assert_allclose(got, np.concatenate(wanted, axis=1), rtol=1e-5)
+        assert not np.allclose(got, kernels(found, topology, group))
+    assert checked >= 2
 
 
 def test_a_layer_without_norm_falls_back_to_its_kernels() -> None:

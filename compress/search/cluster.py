@@ -45,6 +45,7 @@ class Cluster:
             each keeps the same share.
         clusters: for ``ratio_per_cluster``.
         cosine: the direction of the third feature: ``ones`` (then it is mu / sqrt(mu^2 + sigma^2)) or ``mean-filter``.
+        folded: the filters are given with their batch norms folded into them.
         least: r_min, the smallest share of clusters per group.
         grid: numbers of clusters per group that are tabulated at the most.
         restarts: of K-means.
@@ -61,6 +62,7 @@ class Cluster:
     rule: Literal["one_per_cluster", "ratio_per_cluster"] = "one_per_cluster"
     clusters: int = 8
     cosine: Literal["ones", "mean-filter"] = "ones"
+    folded: bool = False
     least: float = 0.1
     grid: int = 16
     restarts: int = 5

@@ -44,15 +44,18 @@ class Allocated:
     images: int = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
-        """Some plans of one budget, or one plan of each of several, recovered as the result will be."""
+        """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
         plans = by_budget(self, space, self.points)
+        cheap = max(1, self.images or space.full_images)
+        dear = max(cheap, space.solved_images)
         if space.target.kind != "max_drop":
             plans += [_between(space, space.target.value, self._ranking(space), even) for even in self.line]
-        plans = list(dict.fromkeys(plans))
-        affordable = max(1, space.budget // max(space.solved_images, self.images or space.full_images, 1))
-        if space.target.kind == "max_drop":
-            plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
-        return (yield from scored(space, plans[:affordable], self.images, "reconstructed"))
+            plans = list(dict.fromkeys(plans))[: max(1, space.budget // dear)]
+            return (yield from scored(space, plans, self.images, "reconstructed"))
+        affords = space.budget >= dear * len(plans)
+        few = len(plans) if affords else max(1, min(len(plans), space.budget // cheap))
+        plans = [plans[i] for i in np.linspace(0, len(plans) - 1, few).round().astype(int)]
+        return (yield from scored(space, plans, self.images, "reconstructed" if affords else "bn"))
 
     def plan(self, space: Space, budget: float) -> Plan:
         """One plan of a budget, nothing scored."""
