@@ -19,12 +19,13 @@ from compress.inspection import traced
 from compress.latency.protocol import measure
 from compress.latency.result import Settings
 from compress.plan import Plan, widths
-from compress.realise import Network, guarded_cut
+from compress.realise import Network
 from compress.report import store
 from compress.report.fronts import front_latency
 from compress.report.model import FrontLatency
 from compress.runtime.base import Runtime
 from compress.search.base import Front
+from compress.steps import guarded_cut
 from compress.synthetic import matched_inputs
 from compress.topology import Topology
 

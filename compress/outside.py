@@ -22,11 +22,12 @@ from compress.events import Clock, Listen, ignore
 from compress.export.parity import export_verified
 from compress.files import read_json
 from compress.prepare import calibration_count, identity
-from compress.realise import Log, Network, clock_files, finetune, judging
+from compress.realise import Network, clock_files
 from compress.recover import reestimate
 from compress.report.build import latency_of
 from compress.report.compared import Row
 from compress.report.model import Latency
+from compress.steps import Log, finetune, judging
 
 Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""

@@ -24,6 +24,7 @@ from compress.cost import count
 from compress.criteria import Evidence
 from compress.criteria import kernels as kernels_of
 from compress.data import Data, Preprocessing, preset_for
+from compress.draw import ready_to_draw
 from compress.errors import ConfigError, DataError, PlanError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
@@ -38,7 +39,7 @@ from compress.plan import Plan
 from compress.prepare import identity, prepare
 from compress.progressive import progressive
 from compress.randomness import derive
-from compress.realise import Network, Realised, ready_to_draw, realise
+from compress.realise import Network, Realised, realise
 from compress.report import store
 from compress.report.build import build
 from compress.report.model import Measured, Report

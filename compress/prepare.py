@@ -23,11 +23,12 @@ from compress.methods import METHODS
 from compress.moments import collect
 from compress.randomness import derive
 from compress.reading import closed_form
-from compress.realise import Network, measured
+from compress.realise import Network
 from compress.report.model import Measured
 from compress.search.base import Ask, Fidelity, Space, Target
 from compress.search.reading import Reading
 from compress.stages import make_stages, prunable
+from compress.steps import measured
 from compress.synthetic import matched_inputs
 from compress.table import LatencyTable
 from compress.tables import alignment, needed, table_for

@@ -22,9 +22,10 @@ from compress.events import Clock, Listen
 from compress.fronts import choose
 from compress.plan import Plan
 from compress.prepare import prepare
-from compress.realise import Log, Network, finetune, guarded_cut, judging, recovered
+from compress.realise import Network
 from compress.search.base import Fidelity, Front, Space
 from compress.search.smoea import controller
+from compress.steps import Log, finetune, guarded_cut, judging, recovered
 
 Searched = Callable[[Space, Evaluator, Network], tuple[Front, dict[str, Any]]]
 

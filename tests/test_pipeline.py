@@ -27,8 +27,8 @@ from compress.errors import ConfigError, DataError, GuardError, SearchError
 from compress.fronts import choose
 from compress.pipeline import Network, Result, inspect, network_from, network_of, pick, prune
 from compress.plan import Cut, Plan
-from compress.realise import epochs_for, guarded_cut
 from compress.search.base import Fidelity, Point, Target
+from compress.steps import epochs_for, guarded_cut
 from compress.topology import GroupId
 from compress.trace import trace
 
@@ -207,7 +207,7 @@ def test_everything_ignored_is_an_error(digits: tuple[Network, Data], tmp_path: 
 
 
 def test_wrong_surgery_leaves_no_model(digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress import realise
+    from compress import steps
 
     def wrong(model: nn.Module, topology: Any, plan: Plan) -> nn.Module:
         small = right(model, topology, plan)
@@ -215,8 +215,8 @@ def test_wrong_surgery_leaves_no_model(digits: tuple[Network, Data], tmp_path: P
             next(p for p in small.parameters() if p.dim() == 4).mul_(1.01)
         return small
 
-    right = realise.cut
-    monkeypatch.setattr(realise, "cut", wrong)
+    right = steps.cut
+    monkeypatch.setattr(steps, "cut", wrong)
     with pytest.raises(GuardError, match="computes something else"):
         prune(*digits, make_job(flags=QUICK), tmp_path / "r")
     assert not {p.name for p in (tmp_path / "r").iterdir()} & {"model.safetensors", "model.onnx", "report.json"}

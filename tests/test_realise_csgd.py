@@ -12,7 +12,7 @@ import pytest
 import torch
 from compress_models import MODELS
 
-from compress import checkpoint, realise
+from compress import checkpoint, draw
 from compress.config import Job, make_job
 from compress.data import Data, open_data
 from compress.errors import ConfigError, GuardError, TrainError
@@ -128,14 +128,14 @@ def test_a_trim_that_changes_an_output_is_refused(
     digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clusters are averaged before the trim: were another network trimmed, the outputs would tell."""
-    real = realise.guarded_cut
+    real = draw.guarded_cut
 
     def other(model: Any, *rest: Any) -> Any:
         small, seen = real(model, *rest)
         next(small.parameters()).data.mul_(1.01)
         return small, seen
 
-    monkeypatch.setattr(realise, "guarded_cut", other)
+    monkeypatch.setattr(draw, "guarded_cut", other)
     with pytest.raises(GuardError, match="the trim changed the outputs"):
         prune(*digits, make_job(flags=QUICK), tmp_path / "r")
     assert not (tmp_path / "r" / "model.onnx").exists()

@@ -18,7 +18,6 @@ from compress.evaluate import Evaluator, Material, logits
 from compress.moments import collect
 from compress.plan import Cut, Plan, check
 from compress.reading import closed_form
-from compress.realise import guarded_cut
 from compress.reconstruct import reconstruct
 from compress.recover import reestimate
 from compress.search.arrange import contiguous, slices
@@ -29,6 +28,7 @@ from compress.search.journal import Journal, drive
 from compress.search.lower import Lower
 from compress.search.reading import Reading
 from compress.stages import prunable
+from compress.steps import guarded_cut
 from compress.surgery import cut, simulate
 from compress.testing import SearcherContract, ToySpace, run
 from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology

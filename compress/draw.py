@@ -1,0 +1,98 @@
+"""Centripetal SGD instead of recovery: filters are trained until they are equal, and the trim changes nothing.
+
+Ding, Ding, Guo, Han: CVPR 2019 (``compress.centripetal``). Nothing is recovered or fine-tuned after the trim.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from compress import train
+from compress.centripetal import PAPER_EPS, draw_together, strength
+from compress.config import Job
+from compress.data import Data
+from compress.errors import ConfigError, GuardError
+from compress.evaluate import Material, logits
+from compress.events import Clock, Listen
+from compress.guard import Verified
+from compress.plan import Plan
+from compress.steps import Judge, Log, guarded_cut, schedule_for
+from compress.topology import Topology
+
+_TRIM_TOLERANCE = 1e-4
+
+
+def ready_to_draw(job: Job, data: Data | None) -> train.Split:
+    """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        TrainError: the schedule is too short or eps too weak; the hint says what would do.
+    """
+    if data is None or data.train is None:
+        raise ConfigError(
+            "C-SGD is training, and there are no training images",
+            hint="add --data with training images, or use --realise cut with another method",
+        )
+    schedule = schedule_for(job, data.train, data.labelled)
+    strength(schedule, train.steps_per_epoch(len(data.train), schedule), job.eps)
+    return data.train
+
+
+def draw(
+    model: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    material: Material,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    judge: Judge,
+    clock: Clock,
+    log: Log,
+    listen: Listen,
+) -> tuple[nn.Module, Verified]:
+    """Centripetal SGD instead of recovery: clusters are made equal first, so the trim itself changes nothing.
+
+    Raises:
+        GuardError: the trim changed an output.
+    """
+    images = ready_to_draw(job, data)
+    assert data is not None
+    schedule = schedule_for(job, images, data.labelled)
+    with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
+        state = folder / "csgd"
+        teacher = model if schedule.distill else None
+        drawn = draw_together(
+            model, topology, plan, images, schedule, eps=job.eps, teacher=teacher, state_dir=state, listen=listen
+        )
+        log.accuracy += judge(drawn.trained, "C-SGD")
+        log.accuracy += judge(drawn.averaged, "averaged")
+    with clock.phase("trim", "and prove that it changes nothing"):
+        small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
+        log.accuracy += judge(small, "cut")
+        outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
+    averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
+    if not trim[1] <= _TRIM_TOLERANCE:
+        raise GuardError(
+            f"the trim changed the outputs by {trim[1]:.1e} of the largest, at most {_TRIM_TOLERANCE:.0e} is wanted",
+            hint="channels that should be equal are treated differently somewhere; please report the network",
+        )
+    found, total = drawn.strength, len(material.judged)
+    raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
+    log.notes += [
+        f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
+        f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
+        f"{drawn.after:.1e}",
+        f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
+        f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
+    ]
+    return small, guard
+
+
+def _changes(wanted: Tensor, got: Tensor) -> tuple[int, float]:
+    """How many predictions differ, and the largest change over the largest output."""
+    differ = int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
+    return differ, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
