@@ -172,7 +172,8 @@ def _measured(row: PaperRow, held: Mapping[str, Any]) -> tuple[str, ...]:
         arrow = f"{_percent(runs[0]['base'])} → {_spread([r['pruned'] for r in runs])}"
         shares = (_share(statistics.fmean(r[k] for r in runs)) for k in ("macs_removed", "params_removed"))
         job = runs[0]["job"]
-        said = f"seeds {', '.join(sorted(held['runs']))}; {job['epochs']} epochs, search {_budget(job['budget'])}"
+        epochs = f"{job['epochs']} epoch{'s' if job['epochs'] != 1 else ''}"
+        said = f"seeds {', '.join(sorted(held['runs']))}; {epochs}, search {_budget(job['budget'])}"
         wanted = [str(s) for s in row.protocol.seeds if str(s) not in held["runs"]]
         said += f"; not run: seeds {', '.join(wanted)}" if wanted else ""
         return arrow, f"{_spread(drops, sign=True)}", *shares, said
