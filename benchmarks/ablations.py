@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from compress_models import MODELS
 from compress import checkpoint
 from compress.config import make_job
 from compress.data import Data, open_data
+from compress.files import write_json
 from compress.pipeline import network_from, prune
 from compress.realise import Network
 
@@ -146,15 +146,14 @@ def main() -> int:
     network = network_from(checkpoint.load(given.model, zoo=MODELS))
     data = open_data(given.data, preprocessing=network.preprocessing)
     path, end = RESULTS / f"ablations-{given.name}.json", time.monotonic() + 60 * given.minutes
-    for seed in given.seeds:
-        for group in given.only:
-            for number, row in enumerate(GROUPS[group][1]):
-                if time.monotonic() > end:
-                    print("the time is up; the same command goes on", file=sys.stderr)
-                    break
-                print(f"{group}: {row.name}, seed {seed}", file=sys.stderr, flush=True)
-                one = run(network, data, group, row, seed, given.work / f"{group}-{number}-seed-{seed}")
-                _keep(path, group, row.name, seed, one, {"network": network.digest, **data.digests})
+    wanted = [(s, g, n, row) for s in given.seeds for g in given.only for n, row in enumerate(GROUPS[g][1])]
+    for seed, group, number, row in wanted:
+        if time.monotonic() > end:
+            print("the time is up; the same command goes on", file=sys.stderr)
+            break
+        print(f"{group}: {row.name}, seed {seed}", file=sys.stderr, flush=True)
+        one = run(network, data, group, row, seed, given.work / f"{group}-{number}-seed-{seed}")
+        _keep(path, group, row.name, seed, one, {"network": network.digest, **data.digests})
     print(table(json.loads(path.read_text())["found"] if path.exists() else {}))
     return 0
 
@@ -164,9 +163,7 @@ def _keep(path: Path, group: str, row: str, seed: int, one: Mapping[str, Any], d
     held = json.loads(path.read_text()) if path.exists() else {"found": {}}
     held["digests"] = dict(digests)
     held["found"].setdefault(group, {}).setdefault(row, {})[str(seed)] = dict(one)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
-    aside.replace(path)
+    write_json(path, held)
 
 
 if __name__ == "__main__":

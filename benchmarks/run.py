@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.papers_schema import FOLDER, Count, PaperRow, read_all
 from compress.errors import CompressError
+from compress.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = FOLDER / "README.md"
@@ -111,9 +111,7 @@ def keep(row: PaperRow, entries: Mapping[str, Any]) -> None:
     held = json.loads(path.read_text()) if path.exists() else {"row": row.name}
     for key, value in entries.items():
         held[key] = {**held.get(key, {}), **value} if isinstance(value, Mapping) else value
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(held, indent=1, sort_keys=True) + "\n")
-    aside.replace(path)
+    write_json(path, held)
 
 
 def _forget_others(row: PaperRow, job: Mapping[str, Any]) -> None:

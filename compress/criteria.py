@@ -69,14 +69,16 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evi
     return Evidence({k: v.detach() for k, v in model.state_dict().items()}, total, seed)
 
 
+def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
+    """Places, among the group's members, of the kernels that make its channels."""
+    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
+    return [i for i, m in enumerate(group.members) if m.role is Role.WRITES and (m.key, m.dim) in writers]
+
+
 def _kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
     """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
-    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
-    return [
-        _rows(evidence.weights[m.key], m.dim, m.positions)
-        for m in group.members
-        if m.role is Role.WRITES and (m.key, m.dim) in writers
-    ]
+    makers = [group.members[i] for i in _makers(topology, group)]
+    return [_rows(evidence.weights[m.key], m.dim, m.positions) for m in makers]
 
 
 def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.bool_], Array]:
@@ -138,10 +140,9 @@ def taylor(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array
 
     Without gradients it is l1.
     """
-    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
     parts = []
-    for m in group.members:
-        if m.role is Role.WRITES and (m.key, m.dim) in writers and m.key in evidence.gradients:
+    for m in [group.members[i] for i in _makers(topology, group)]:
+        if m.key in evidence.gradients:
             present, rows = _rows(evidence.weights[m.key] * evidence.gradients[m.key], m.dim, m.positions)
             parts.append((present, np.abs(rows.sum(1))))
     return _average(parts, group.size) if parts else l1(evidence, topology, group)
@@ -255,24 +256,22 @@ def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup, *, fold
         group: the group.
         folded: each filter times the factor of the batch norm that follows its layer, as if that were folded into it.
     """
-    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
-    parts: list[Array] = []
-    for number, m in enumerate(group.members):
-        if m.role is Role.WRITES and (m.key, m.dim) in writers:
-            _, rows = _rows(evidence.weights[m.key], m.dim, m.positions)
-            parts.append(rows * _factor(evidence, group, number, writers)[:, None] if folded else rows)
+    parts = [rows for _, rows in _kernels(evidence, topology, group)]
+    if folded:
+        parts = [rows * factor[:, None] for rows, factor in zip(parts, _norm_factors(evidence, topology, group), strict=True)]
     return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
 
 
-def _factor(evidence: Evidence, group: ChannelGroup, writer: int, writers: set[tuple[str, int]]) -> Array:
-    """Per channel, scale over deviation of the first batch norm between a writer and the next one; 1 where there is none."""
-    for m in group.members[writer + 1 :]:
-        if (m.key, m.dim) in writers:
-            break
-        variance = evidence.weights.get(f"{m.key.removesuffix('weight')}running_var")
-        if m.key.endswith(".weight") and variance is not None:
-            scale = evidence.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
-            first = [places[0] if places else 0 for places in m.positions]
-            factor: Array = scale.cpu().numpy()[first]
-            return factor
-    return np.ones(group.size)
+def _norm_factors(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[Array]:
+    """Per layer that makes the channels: scale over deviation of the batch norm between it and the next; 1 where none is."""
+    makers = _makers(topology, group)
+    factors = []
+    for maker, following in zip(makers, [*makers[1:], len(group.members)], strict=True):
+        factor: Array = np.ones(group.size)
+        for m in reversed(group.members[maker + 1 : following]):  # the first one decides
+            variance = evidence.weights.get(f"{m.key.removesuffix('weight')}running_var")
+            if m.key.endswith(".weight") and variance is not None:
+                scale = evidence.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
+                factor = scale.cpu().numpy()[[places[0] if places else 0 for places in m.positions]]
+        factors.append(factor)
+    return factors

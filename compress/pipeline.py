@@ -128,6 +128,11 @@ def prune(
     """
     if job.realise == "csgd":
         ready_to_draw(job, data)
+    if job.stage_epochs and (data is None or data.train is None):
+        raise ConfigError(
+            "stage_epochs is training, and there are no training images",
+            hint="add --data with training images, or leave it out",
+        )
     with rundir.claim(folder, job, identity(network, data), fresh):
         if all((folder / name).exists() for name in _FINISHED):
             return _finished(network, folder)
@@ -294,11 +299,7 @@ def _by_stages(
     network: Network, data: Data | None, space: Space, job: Job, folder: Path, clock: Clock, listen: Listen
 ) -> tuple[Front, dict[str, Any], nn.Module]:
     """Searching, cutting and training stage after stage."""
-    if data is None or data.train is None:
-        raise ConfigError(
-            "stage_epochs is training, and there are no training images",
-            hint="add --data with training images, or leave it out",
-        )
+    assert data is not None
 
     def search(part: Space, evaluator: Evaluator, current: Network) -> tuple[Front, dict[str, Any]]:
         return _search(part, evaluator, current, data, job, folder, clock, listen)

@@ -35,13 +35,11 @@ class Progress:
     """A network that was pruned stage by stage.
 
     Attributes:
-        plan: what was cut in all, in the coordinates of the unpruned network.
         model: cut, and trained after every stage.
-        front: the plan, as the only point whose weights there are.
+        front: one point, what was cut in all: the only plan whose weights there are.
         spent: what the searches cost, added up, and what was found after every stage.
     """
 
-    plan: Plan
     model: nn.Module
     front: Front
     spent: dict[str, Any]
@@ -66,13 +64,14 @@ def progressive(
     spent: list[dict[str, Any]] = []
     notes: list[str] = []
     error = 0.0
-    judge = judging(data)
+    judge, trains = judging(data), replace(job, epochs=job.stage_epochs)
     for number, stage in enumerate(space.stages):
         target = controller(space, number, plan) / space.share(plan)
         if target >= 1:
             continue
-        own = replace(job, value=target, round_to=space.round_to, budget=max(100, space.budget // len(space.stages)))
-        topology, part, evaluator, _ = prepare(current, data, replace(own, accept_chance=True), clock, listen, stage.groups)
+        budget = max(100, space.budget // len(space.stages))
+        own = replace(job, value=target, round_to=space.round_to, budget=budget, accept_chance=True)
+        topology, part, evaluator, _ = prepare(current, data, own, clock, listen, stage.groups)
         front, told = search(part, evaluator, current)
         spent.append(told)
         point, _ = choose(front, part.target, part.share, 0.0)
@@ -81,12 +80,11 @@ def progressive(
         log, images = Log(), evaluator.material
         small, _ = guarded_cut(current.model, topology, point.plan, images.calibration)
         small = recovered(current.model, small, topology, point.plan, images, job, judge, clock, log)
-        trains = replace(job, epochs=job.stage_epochs)
         small = finetune(network.model, small, data, trains, folder, judge, clock, log, listen, state=f"stage-{number}")
         current = replace(current, model=small, digest=checkpoint.digest(small.state_dict()))
         seen = ", ".join(f"{100 * a.top1:.2f} % {a.when}" for a in log.accuracy if a.when in ("reconstructed", "fine-tuned"))
         notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
-    return Progress(plan, current.model, (space.point(plan, error, Fidelity.FULL),), _added(spent, notes))
+    return Progress(current.model, (space.point(plan, error, Fidelity.FULL),), _added(spent, notes))
 
 
 def _added(spent: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:

@@ -7,9 +7,31 @@ import os
 # Before torch is imported: two workers with two threads each on two cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from compress.data import Data
+    from compress.pipeline import Network
 
 _ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=15, **_ALWAYS)
 settings.register_profile("thorough", max_examples=400, **_ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Network, Data]:
+    """The reference network and its images."""
+    from compress_models import MODELS
+
+    from compress import checkpoint
+    from compress.data import open_data
+    from compress.pipeline import network_from
+
+    file = Path(__file__).parent.parent / "models" / "checkpoints" / "digits-net.safetensors"
+    network = network_from(checkpoint.load(file, zoo=MODELS))
+    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)

@@ -17,10 +17,10 @@ from compress.answers import answers, certify, unseen
 from compress.certificate import certificate, images_needed, upper
 from compress.config import make_job
 from compress.cost import Cost
-from compress.data import Data, Split, open_data
+from compress.data import Data, Split
 from compress.evaluate import Material
 from compress.fronts import choose
-from compress.pipeline import Network, network_from, prune
+from compress.pipeline import Network, prune
 from compress.plan import Cut, Plan
 from compress.recover import reestimate
 from compress.search.base import Fidelity, Point, Target
@@ -29,14 +29,6 @@ from compress.surgery import cut
 from compress.topology import GroupId
 from compress.trace import trace
 from compress.train import accuracy
-
-REFERENCE = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Network, Data]:
-    network = network_from(checkpoint.load(REFERENCE, zoo=MODELS))
-    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
 
 
 def unlabelled(data: Data) -> Data:

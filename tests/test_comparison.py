@@ -21,12 +21,12 @@ from compress.comparison import Entry, compare_methods, entry
 from compress.config import make_job
 from compress.cost import count
 from compress.criteria import CRITERIA
-from compress.data import Data, open_data
+from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.evaluate import batches as in_batches
 from compress.events import Clock
 from compress.paired import difference
-from compress.pipeline import Network, network_from
+from compress.pipeline import Network
 from compress.plan import Cut, Plan
 from compress.prepare import prepare
 from compress.recover import reestimate
@@ -37,12 +37,6 @@ from compress.train import accuracy
 
 REFERENCE = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK: dict[str, Any] = {"epochs": 1, "latency_seconds": 0.0, "budget": 3000, "exporter": "legacy", "recover": "bn"}
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Network, Data]:
-    network = network_from(checkpoint.load(REFERENCE, zoo=MODELS))
-    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
 
 
 def halved(model: nn.Module, batches: Sequence[Tensor], share: float, seed: int) -> nn.Module:

@@ -22,10 +22,10 @@ from torch import nn
 from compress import checkpoint
 from compress.config import Job, make_job
 from compress.cost import Cost, count
-from compress.data import Data, Preprocessing, open_data
+from compress.data import Data, Preprocessing
 from compress.errors import ConfigError, DataError, GuardError, SearchError
 from compress.fronts import choose
-from compress.pipeline import Network, Result, inspect, network_from, network_of, pick, prune
+from compress.pipeline import Network, Result, inspect, network_of, pick, prune
 from compress.plan import Cut, Plan
 from compress.search.base import Fidelity, Point, Target
 from compress.steps import epochs_for, guarded_cut
@@ -33,7 +33,6 @@ from compress.topology import GroupId
 from compress.trace import trace
 
 ROOT = Path(__file__).parent.parent
-REFERENCE = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK: dict[str, Any] = {
     "options": {"population": 6, "generations": 2},
     "epochs": 1,
@@ -43,12 +42,6 @@ QUICK: dict[str, Any] = {
     "exporter": "legacy",
 }
 UNIFORM: dict[str, Any] = {**QUICK, "method": "uniform", "epochs": 0, "options": {"points": 6}}
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Network, Data]:
-    network = network_from(checkpoint.load(REFERENCE, zoo=MODELS))
-    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,14 @@ from compress_models import MODELS
 
 from compress import checkpoint, draw
 from compress.config import Job, make_job
-from compress.data import Data, open_data
+from compress.data import Data
 from compress.errors import ConfigError, GuardError, TrainError
-from compress.pipeline import Network, Result, network_from, network_of, pick, prune
+from compress.pipeline import Network, Result, network_of, pick, prune
 from compress.plan import Plan
 from compress.plan import widths as widths_of
 from compress.trace import trace
 from compress.train import EpochDone
 
-REFERENCE = Path(__file__).parent.parent / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK: dict[str, Any] = {
     "method": "csgd",
     "epochs": 6,
@@ -30,12 +29,6 @@ QUICK: dict[str, Any] = {
     "latency_seconds": 0.0,
     "exporter": "legacy",
 }
-
-
-@pytest.fixture(scope="module")
-def digits() -> tuple[Network, Data]:
-    network = network_from(checkpoint.load(REFERENCE, zoo=MODELS))
-    return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
 
 
 @pytest.fixture(scope="module")

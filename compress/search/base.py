@@ -198,6 +198,11 @@ class Space:
     table: LatencyTable | None = None
 
     @property
+    def judged_images(self) -> int:
+        """Image-forwards of one score at full fidelity, recovered as the result will be."""
+        return self.solved_images or self.full_images
+
+    @property
     def groups(self) -> tuple[GroupId, ...]:
         """Every group that may be cut."""
         return tuple(g for s in self.stages for g in s.groups)

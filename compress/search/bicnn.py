@@ -137,7 +137,7 @@ class BiCnn:
     def _chosen(self, space: Space, run: _Cemba) -> list[Solution]:
         """The archive's best near the target, and along its front, as many as the budget can score."""
         front = _front(list(run.archive.values()))
-        affordable = max(2, space.budget // max(space.solved_images or space.full_images, 1))
+        affordable = max(2, space.budget // max(space.judged_images, 1))
         near = 0 if space.target.kind == "max_drop" else min(self.finalists, affordable - 1)
         along = max(1, min(self.spread + self.finalists - near, affordable - near))
         chosen = [front[i] for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]

@@ -177,7 +177,7 @@ class Cluster:
         return max(2, min(self.finalists, int(part * space.budget / 4 / self._judging(space))))
 
     def _judging(self, space: Space) -> int:
-        return space.full_images if self.fitness == "bn" else max(space.full_images, space.solved_images)
+        return space.full_images if self.fitness == "bn" else space.judged_images
 
     def _effort(self, space: Space, part: float) -> tuple[int, int]:
         """Generations and images per candidate that the budget buys; statistics take as many images again."""

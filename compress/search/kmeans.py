@@ -24,7 +24,7 @@ from compress.errors import ConfigError, SearchError
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Search, Space, scored
 from compress.search.cluster import clustered
-from compress.search.widths import Widths, fill, meet, orbits, plan_of, scaled
+from compress.search.widths import Widths, even_widths, orbits, scaled
 from compress.topology import GroupId, Topology
 
 Division = Literal["kmeans", "even", "imbalanced"]
@@ -72,12 +72,7 @@ class Clusters:
 
     def plan(self, space: Space, budget: float) -> Plan:
         """The clusters at the largest uniform widths within a budget, or at the squeezed widths."""
-        groups = [g for g in space.groups if space.topology.foldable(g)]
-        if self.squeeze is not None:
-            widths = scaled(space, 1 / self.squeeze, groups)
-        else:
-            ratio = meet(lambda share: space.share(plan_of(space, scaled(space, share, groups))), budget)
-            widths = fill(space, scaled(space, ratio, groups), budget, list(reversed(groups)))
+        widths = even_widths(space, budget) if self.squeeze is None else scaled(space, 1 / self.squeeze)
         return clusters_at(space.topology, space.kernels, widths, self.clusters, self.restarts)
 
     def _budgets(self, space: Space) -> Sequence[float]:

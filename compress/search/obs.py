@@ -47,7 +47,7 @@ class Allocated:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
         plans = by_budget(self, space, self.points)
         cheap = max(1, self.images or space.full_images)
-        dear = max(cheap, space.solved_images)
+        dear = max(cheap, space.judged_images)
         if space.target.kind != "max_drop":
             plans += [_between(space, space.target.value, self._ranking(space), even) for even in self.line]
             plans = list(dict.fromkeys(plans))[: max(1, space.budget // dear)]

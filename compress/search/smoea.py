@@ -166,7 +166,7 @@ class Smoea:
         return max(1, min(self.judged, int(space.budget / 3 / self._judging(space))))
 
     def _judging(self, space: Space) -> int:
-        return space.full_images if self.objective == "plain" else space.solved_images or space.full_images
+        return space.full_images if self.objective == "plain" else space.judged_images
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""

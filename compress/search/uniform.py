@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.plan import Plan
 from compress.search.base import Search, Space, by_budget, scored
-from compress.search.widths import fill, meet, plan_of, scaled
+from compress.search.widths import even_widths, plan_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,5 @@ class Uniform:
         return (yield from scored(space, plans, self.images))
 
     def plan(self, space: Space, budget: float) -> Plan:
-        """The largest uniform network within a budget, the last step of the staircase filled group by group."""
-
-        def share(ratio: float) -> float:
-            return space.share(plan_of(space, scaled(space, ratio), self.criterion))
-
-        widths = scaled(space, meet(share, budget))
-        return plan_of(space, fill(space, widths, budget, list(reversed(space.groups))), self.criterion)
+        """The largest uniform network within a budget."""
+        return plan_of(space, even_widths(space, budget), self.criterion)

@@ -138,6 +138,12 @@ def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) 
     return current
 
 
+def even_widths(space: Space, budget: float) -> dict[GroupId, tuple[int, ...]]:
+    """The largest uniform widths within a budget, the last step of the staircase filled group by group, late ones first."""
+    ratio = meet(lambda share: space.share(plan_of(space, scaled(space, share))), budget)
+    return fill(space, scaled(space, ratio), budget, list(reversed(space.groups)))
+
+
 def reachable(space: Space) -> float:
     """The least share of the target's cost that the allowed widths can reach."""
     least = space.share(plan_of(space, least_widths(space)))
