@@ -59,6 +59,8 @@ class Count(_Part):
     size: int = Field(ge=8)
     ratio: float = Field(gt=0, lt=1)
     streams: bool
+    ignore: tuple[str, ...] = ()
+    """Layers left whole, as ``--ignore`` does."""
 
 
 class Protocol(_Part):

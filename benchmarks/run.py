@@ -45,7 +45,7 @@ def counted(what: Count) -> dict[str, Any]:
     model = MODELS[name]() if name in MODELS else torchvision.models.get_model(name, weights=None)
     topology = trace(model.eval(), torch.zeros(1, 3, what.size, what.size))
     cuts = {}
-    for stage in make_stages(topology, prunable(topology, ())[0], streams=what.streams):
+    for stage in make_stages(topology, prunable(topology, what.ignore)[0], streams=what.streams):
         for group in stage.groups:
             orbits = topology.by_id[group].orbits()
             cuts[group] = Cut(tuple(sorted(c for o in orbits for c in sorted(o)[: max(1, round(what.ratio * len(o)))])))

@@ -145,3 +145,27 @@ def test_counting_is_counting() -> None:
     assert found["macs"] == 40_551_040 and found["macs_removed"] == pytest.approx(0.75, abs=0.01)
     inner = counted(Count(architecture="resnet20", size=32, ratio=0.5, streams=False))
     assert inner["macs_removed"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("ratio", [0.7, 0.6, 0.5])
+def test_resnet50_is_counted_as_by_hand(ratio: float) -> None:
+    """Blocks of 1x1, 3x3 (with the stride) and 1x1: the two inner widths shrink; first layer, shortcuts and classes do not."""
+
+    def by_hand(share: float) -> int:
+        macs, wide, side = 112 * 112 * 64 * 3 * 49, 64, 56
+        for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            inner = round(width * share)
+            for number in range(blocks):
+                before, side = side, side // (stride if number == 0 else 1)
+                macs += before**2 * wide * inner + side**2 * inner * (9 * inner + 4 * width)
+                macs += side**2 * wide * 4 * width if number == 0 else 0
+                wide = 4 * width
+        return macs + 2048 * 1000
+
+    from benchmarks.run import counted
+
+    count = row(f"csgd-resnet50-{round(100 * ratio)}").protocol.count
+    assert count is not None
+    found = counted(count)
+    assert found["macs"] == by_hand(1.0)
+    assert found["macs_removed"] == pytest.approx(1 - by_hand(ratio) / by_hand(1.0), abs=1e-9)
