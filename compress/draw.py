@@ -5,8 +5,6 @@ Ding, Ding, Guo, Han: CVPR 2019 (``compress.centripetal``). Nothing is recovered
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor, nn
 
 from compress import train
@@ -15,10 +13,9 @@ from compress.config import Job
 from compress.data import Data
 from compress.errors import ConfigError, GuardError
 from compress.evaluate import Material, logits
-from compress.events import Clock, Listen
 from compress.guard import Verified
 from compress.plan import Plan
-from compress.steps import Judge, Log, guarded_cut, schedule_for
+from compress.steps import Workbench, guarded_cut, schedule_for
 from compress.topology import Topology
 
 _TRIM_TOLERANCE = 1e-4
@@ -41,38 +38,33 @@ def ready_to_draw(job: Job, data: Data | None) -> train.Split:
     return data.train
 
 
-def draw(
-    model: nn.Module,
-    topology: Topology,
-    plan: Plan,
-    material: Material,
-    data: Data | None,
-    job: Job,
-    folder: Path,
-    judge: Judge,
-    clock: Clock,
-    log: Log,
-    listen: Listen,
-) -> tuple[nn.Module, Verified]:
+def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, material: Material) -> tuple[nn.Module, Verified]:
     """Centripetal SGD instead of recovery: clusters are made equal first, so the trim itself changes nothing.
 
     Raises:
         GuardError: the trim changed an output.
     """
+    data, job, clock = bench.data, bench.job, bench.clock
     images = ready_to_draw(job, data)
     assert data is not None
     schedule = schedule_for(job, images, data.labelled)
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
-        state = folder / "csgd"
-        teacher = model if schedule.distill else None
         drawn = draw_together(
-            model, topology, plan, images, schedule, eps=job.eps, teacher=teacher, state_dir=state, listen=listen
+            model,
+            topology,
+            plan,
+            images,
+            schedule,
+            eps=job.eps,
+            teacher=model if schedule.distill else None,
+            state_dir=bench.folder / "csgd",
+            listen=clock.listen,
         )
-        log.accuracy += judge(drawn.trained, "C-SGD")
-        log.accuracy += judge(drawn.averaged, "averaged")
+        bench.judge(drawn.trained, "C-SGD")
+        bench.judge(drawn.averaged, "averaged")
     with clock.phase("trim", "and prove that it changes nothing"):
         small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
-        log.accuracy += judge(small, "cut")
+        bench.judge(small, "cut")
         outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
     averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
     if not trim[1] <= _TRIM_TOLERANCE:
@@ -82,7 +74,7 @@ def draw(
         )
     found, total = drawn.strength, len(material.judged)
     raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
-    log.notes += [
+    bench.log.notes += [
         f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
         f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
         f"{drawn.after:.1e}",

@@ -27,7 +27,7 @@ from compress.recover import reestimate
 from compress.report.build import latency_of
 from compress.report.compared import Row
 from compress.report.model import Latency
-from compress.steps import Log, finetune, judging
+from compress.steps import Workbench, finetune
 
 Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
@@ -68,20 +68,21 @@ def prune_outside(
         result = folder / "arm.json"
         if result.exists() and not fresh:
             return _read(result)
-        clock, log, judge = Clock(listen), Log(), judging(data)
+        bench = Workbench(data, job, folder, Clock(listen))
+        clock = bench.clock
         calibration = data.calibration.images(calibration_count(job, data))
         with clock.phase("search", origin):
             given = copy.deepcopy(network.model).eval()
             small = _checked(arm(given, in_batches(calibration), job.value, job.seed), network.model, calibration[:2], name)
         macs, params = _size(small, calibration[:1])
         whole_macs, whole_params = _size(network.model, calibration[:1])
-        log.accuracy += judge(small, "cut")
+        bench.judge(small, "cut")
         if job.recover != "none":
             with clock.phase("batch norm", f"statistics of {len(calibration)} images"):
                 small = reestimate(small, in_batches(calibration))
-                log.accuracy += judge(small, "batch norm")
-        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen)
-        latency = _clocked(network, small, calibration, job, folder, clock, log, listen)
+                bench.judge(small, "batch norm")
+        small = finetune(bench, network.model, small)
+        latency = _clocked(bench, network.model, small, calibration)
         checkpoint.save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
         tests: dict[str, float] = {}
         if data.labelled:
@@ -96,7 +97,7 @@ def prune_outside(
             folder.name,
             macs=macs / whole_macs,
             params=params / whole_params,
-            validation={a.when: a.top1 for a in log.accuracy},
+            validation={a.when: a.top1 for a in bench.log.accuracy},
             base=tests.get("base"),
             test=tests.get("final"),
             latency=latency,
@@ -141,13 +142,11 @@ def _size(model: nn.Module, example: Tensor) -> tuple[int, int]:
     return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
 
 
-def _clocked(
-    network: Network, small: nn.Module, images: Tensor, job: Job, folder: Path, clock: Clock, log: Log, listen: Listen
-) -> tuple[Latency, ...]:
-    if job.latency_seconds == 0:
+def _clocked(bench: Workbench, base: nn.Module, small: nn.Module, images: Tensor) -> tuple[Latency, ...]:
+    if bench.job.latency_seconds == 0:
         return ()
-    with clock.phase("export", "ONNX"):
-        for model, name in ((small, "model.onnx"), (network.model, "base.onnx")):
-            export_verified(model, images[:_PARITY_INPUTS], folder / name, metadata={}, exporter=job.exporter)
-    results = clock_files(folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
-    return tuple(latency_of(r) for r in results)
+    files = [bench.folder / name for name in ("base.onnx", "model.onnx")]
+    with bench.clock.phase("export", "ONNX"):
+        for model, path in zip((base, small), files, strict=True):
+            export_verified(model, images[:_PARITY_INPUTS], path, metadata={}, exporter=bench.job.exporter)
+    return tuple(latency_of(found) for found in clock_files(bench, *files))

@@ -25,7 +25,7 @@ from compress.prepare import prepare
 from compress.realise import Network
 from compress.search.base import Fidelity, Front, Space
 from compress.search.smoea import controller
-from compress.steps import Log, finetune, guarded_cut, judging, recovered
+from compress.steps import Workbench, finetune, guarded_cut, recovered
 
 Searched = Callable[[Space, Evaluator, Network], tuple[Front, dict[str, Any]]]
 
@@ -64,7 +64,7 @@ def progressive(
     spent: list[dict[str, Any]] = []
     notes: list[str] = []
     error = 0.0
-    judge, trains = judging(data), replace(job, epochs=job.stage_epochs)
+    trains = replace(job, epochs=job.stage_epochs)
     for number, stage in enumerate(space.stages):
         target = controller(space, number, plan) / space.share(plan)
         if target >= 1:
@@ -77,12 +77,14 @@ def progressive(
         point, _ = choose(front, part.target, part.share, 0.0)
         error = point.error
         plan = Plan({**plan.cuts, **point.plan.cuts})
-        log, images = Log(), evaluator.material
-        small, _ = guarded_cut(current.model, topology, point.plan, images.calibration)
-        small = recovered(current.model, small, topology, point.plan, images, job, judge, clock, log)
-        small = finetune(network.model, small, data, trains, folder, judge, clock, log, listen, state=f"stage-{number}")
+        bench, images = Workbench(data, trains, folder, clock), evaluator.material.calibration
+        small, _ = guarded_cut(current.model, topology, point.plan, images)
+        small = recovered(bench, current.model, small, topology, point.plan, images)
+        small = finetune(bench, network.model, small, state=f"stage-{number}")
         current = replace(current, model=small, digest=checkpoint.digest(small.state_dict()))
-        seen = ", ".join(f"{100 * a.top1:.2f} % {a.when}" for a in log.accuracy if a.when in ("reconstructed", "fine-tuned"))
+        seen = ", ".join(
+            f"{100 * a.top1:.2f} % {a.when}" for a in bench.log.accuracy if a.when in ("reconstructed", "fine-tuned")
+        )
         notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
     return Progress(current.model, (space.point(plan, error, Fidelity.FULL),), _added(spent, notes))
 

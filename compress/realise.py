@@ -24,7 +24,7 @@ from compress.latency.protocol import LatencyResult, Settings, measure
 from compress.plan import Plan
 from compress.report.model import Measured
 from compress.runtime.ort import OrtRuntime
-from compress.steps import Log, effective, finetune, guarded_cut, judging, recovered, with_zero_kernels
+from compress.steps import Workbench, effective, finetune, guarded_cut, recovered, with_zero_kernels
 from compress.topology import Topology
 
 _PARITY_INPUTS = 10
@@ -118,22 +118,22 @@ def realise(
         GuardError: wrong surgery.
         ParityError: the ONNX file computes something else.
     """
-    clock = clock or Clock(listen)
-    log = Log()
-    judge = judging(data)
+    bench = Workbench(data, job, folder, clock or Clock(listen))
+    clock, log = bench.clock, bench.log
+    images = material.calibration
     if job.realise == "csgd" and plan:
-        small, guard = draw(network.model, topology, plan, material, data, job, folder, judge, clock, log, listen)
+        small, guard = draw(bench, network.model, topology, plan, material)
     else:
         with clock.phase("cut", "and prove that nothing else changed"):
-            small, guard = guarded_cut(network.model, topology, plan, material.calibration)
-            log.accuracy += judge(small, "cut")
+            small, guard = guarded_cut(network.model, topology, plan, images)
+            bench.judge(small, "cut")
         if trained is not None:
             small.load_state_dict(trained.state_dict())
-            log.accuracy += judge(small, "trained by stages")
+            bench.judge(small, "trained by stages")
         else:
-            small = recovered(network.model, small, topology, plan, material, job, judge, clock, log)
-        small, kernels = with_zero_kernels(small, topology, plan, material, job, judge, clock, log)
-        small = finetune(network.model, small, data, job, folder, judge, clock, log, listen, kernels)
+            small = recovered(bench, network.model, small, topology, plan, images)
+        small, kernels = with_zero_kernels(bench, small, topology, plan, images)
+        small = finetune(bench, network.model, small, kernels)
         if kernels:
             log.notes.append(effective(small))
     metadata = _provenance(network, plan, job, data, log.accuracy)
@@ -146,7 +146,7 @@ def realise(
         metadata=metadata,
     )
     base_folder = base_folder or folder
-    images = material.calibration[:_PARITY_INPUTS]
+    images = images[:_PARITY_INPUTS]
     with clock.phase("export", "ONNX, and prove that it computes the same"):
         kind, serving = job.exporter, _serving(network, data)
         exported, parity = export_verified(small, images, folder / "model.onnx", metadata=metadata, exporter=kind)
@@ -156,7 +156,7 @@ def realise(
         log.warnings.append(f"ONNX parity is inconclusive: {parity.message}")
     elif parity.verdict is Verdict.WARN:
         log.notes.append(f"ONNX parity: {parity.message}")
-    latency = clock_files(base_folder / "base.onnx", folder / "model.onnx", job, clock, log, listen)
+    latency = clock_files(bench, base_folder / "base.onnx", folder / "model.onnx")
     return Realised(
         small,
         plan,
@@ -172,8 +172,9 @@ def realise(
     )
 
 
-def clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: Log, listen: Listen) -> tuple[LatencyResult, ...]:
+def clock_files(bench: Workbench, base: Path, pruned: Path) -> tuple[LatencyResult, ...]:
     """Base and pruned in turn, on every runtime that the job names and the machine has."""
+    job, clock, log = bench.job, bench.clock, bench.log
     if job.latency_seconds == 0:
         log.notes.append("latency was not measured (--latency-seconds 0)")
         return ()
@@ -182,11 +183,11 @@ def clock_files(base: Path, pruned: Path, job: Job, clock: Clock, log: Log, list
         runtime = OrtRuntime(name, threads=job.threads if name == "cpu" else None, require_gpu=job.require_gpu)  # type: ignore[arg-type]
         if not runtime.available() and not job.require_gpu:
             log.warnings.append(f"runtime {name} is not available here; it was not measured")
-            listen(Warned(log.warnings[-1]))
+            clock.listen(Warned(log.warnings[-1]))
             continue
         with clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
             settings = Settings(budget_seconds=job.latency_seconds, seed=job.seed)
-            results.append(measure(base, {"pruned": pruned}, runtime=runtime, settings=settings, listen=listen))
+            results.append(measure(base, {"pruned": pruned}, runtime=runtime, settings=settings, listen=clock.listen))
     return tuple(results)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -15,9 +15,8 @@ from compress.config import Job
 from compress.cost import count
 from compress.data import Data
 from compress.errors import GuardError
-from compress.evaluate import Material
 from compress.evaluate import batches as in_batches
-from compress.events import Clock, Listen
+from compress.events import Clock
 from compress.guard import Verified, verify
 from compress.plan import Plan, restrict
 from compress.reconstruct import reconstruct
@@ -40,22 +39,34 @@ class Log:
     notes: list[str] = field(default_factory=list)
 
 
-Judge = Callable[[nn.Module, str], Sequence[Measured]]
+@dataclass(frozen=True)
+class Workbench:
+    """What every step after a search shares.
+
+    Attributes:
+        data: for accuracy and training; None without.
+        job: how to recover, train and clock.
+        folder: where interrupted training is kept.
+        clock: collects wall times and tells where the run is.
+        log: what is found out on the way.
+    """
+
+    data: Data | None
+    job: Job
+    folder: Path
+    clock: Clock
+    log: Log = field(default_factory=Log)
+
+    def judge(self, model: nn.Module, when: str) -> None:
+        """Notes the accuracy on the validation split, where there are labels."""
+        if self.data is not None and self.data.labelled:
+            self.log.accuracy.append(measured(model, when, "validation", self.data.validation))
 
 
 def measured(model: nn.Module, when: str, name: str, split: train.Split) -> Measured:
     """Accuracy on a split with its Wilson interval."""
     found = train.accuracy(model, split)
     return Measured(when, name, found.top1, *found.interval, found.total)
-
-
-def judging(data: Data | None) -> Judge:
-    """Accuracy on the validation split, or nothing where there are no labels."""
-
-    def judge(model: nn.Module, when: str) -> Sequence[Measured]:
-        return [measured(model, when, "validation", data.validation)] if data is not None and data.labelled else []
-
-    return judge
 
 
 def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
@@ -74,50 +85,38 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
 
 
 def recovered(
-    original: nn.Module,
-    small: nn.Module,
-    topology: Topology,
-    plan: Plan,
-    material: Material,
-    job: Job,
-    judge: Judge,
-    clock: Clock,
-    log: Log,
+    bench: Workbench, original: nn.Module, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
 ) -> nn.Module:
-    """Without training: batch norms re-estimated, then readers re-solved by least squares."""
-    if job.recover == "none" or not plan:
+    """Without training: batch norms re-estimated on the images, then readers re-solved by least squares."""
+    if bench.job.recover == "none" or not plan:
         return small
-    batches = in_batches(material.calibration)
-    with clock.phase("batch norm", f"statistics of {len(material.calibration)} images"):
+    batches = in_batches(images)
+    with bench.clock.phase("batch norm", f"statistics of {len(images)} images"):
         restored = reestimate(small, batches)
-        log.accuracy += judge(restored, "batch norm")
-    if job.recover == "bn":
+        bench.judge(restored, "batch norm")
+    if bench.job.recover == "bn":
         return restored
-    with clock.phase("reconstruct", "least squares on the readers, no labels"):
+    with bench.clock.phase("reconstruct", "least squares on the readers, no labels"):
         solved = reconstruct(original, small, topology, plan, batches)
-        log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]
-        log.accuracy += judge(solved.model, "reconstructed")
+        bench.log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]
+        bench.judge(solved.model, "reconstructed")
     return solved.model
 
 
 def with_zero_kernels(
-    small: nn.Module,
-    topology: Topology,
-    plan: Plan,
-    material: Material,
-    job: Job,
-    judge: Judge,
-    clock: Clock,
-    log: Log,
+    bench: Workbench, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
     """Kernel mode, where the job wants it: the network with zeros, and which kernels each weight keeps."""
-    if job.zero_kernels == 0:
+    share = bench.job.zero_kernels
+    if share == 0:
         return small, {}
-    with clock.phase("zero kernels", f"each filter may lose {100 * job.zero_kernels:g} % of its output's variance"):
-        found = zero_kernels(small, restrict(topology, plan), in_batches(material.calibration), job.zero_kernels)
-        log.accuracy += judge(found.model, "kernels zeroed")
+    with bench.clock.phase("zero kernels", f"each filter may lose {100 * share:g} % of its output's variance"):
+        found = zero_kernels(small, restrict(topology, plan), in_batches(images), share)
+        bench.judge(found.model, "kernels zeroed")
     kept, total = found.kernels
-    log.notes.append(f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero")
+    bench.log.notes.append(
+        f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero"
+    )
     return found.model, found.kept
 
 
@@ -141,15 +140,9 @@ def schedule_for(job: Job, images: train.Split, labelled: bool) -> train.Schedul
 
 
 def finetune(
+    bench: Workbench,
     teacher: nn.Module,
     small: nn.Module,
-    data: Data | None,
-    job: Job,
-    folder: Path,
-    judge: Judge,
-    clock: Clock,
-    log: Log,
-    listen: Listen,
     kernels: Mapping[str, Tensor] = MappingProxyType({}),
     state: str = "finetune",
 ) -> nn.Module:
@@ -157,6 +150,7 @@ def finetune(
 
     An interrupted one is kept in the folder's ``state``.
     """
+    data, job, log = bench.data, bench.job, bench.log
     if data is None or data.train is None:
         log.notes.append("no training images: recovery is without training")
         return small
@@ -166,19 +160,18 @@ def finetune(
     if not data.labelled and job.distill < 1:
         log.notes.append("no labels: the fine-tuning imitates the unpruned network")
     schedule = schedule_for(job, data.train, data.labelled)
-    distill = schedule.distill
-    with clock.phase("fine-tune", f"{epochs} epochs"):
+    with bench.clock.phase("fine-tune", f"{epochs} epochs"):
         trained = train.fit(
             small,
             data.train,
             schedule,
-            teacher=teacher if distill else None,
-            state_dir=folder / state,
-            listen=listen,
+            teacher=teacher if schedule.distill else None,
+            state_dir=bench.folder / state,
+            listen=bench.clock.listen,
             rewrite=held(kernels) if kernels else None,
             rewrite_identity=identity_of(kernels) if kernels else "",
         ).eval()
-        log.accuracy += judge(trained, "fine-tuned")
+        bench.judge(trained, "fine-tuned")
     return trained
 
 

@@ -79,7 +79,7 @@ def test_without_training_stage_by_stage_is_at_once(
         return found[-1]
 
     monkeypatch.setattr("compress.pipeline.progressive", kept)
-    monkeypatch.setattr(progressive, "finetune", lambda teacher, small, *rest, **more: small)
+    monkeypatch.setattr(progressive, "finetune", lambda bench, teacher, small, **more: small)
     flags = {**QUICK, "method": method, "recover": "none", "epochs": 0}
     flags["options"] = QUICK["options"] if method == "smoea" else {}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")
