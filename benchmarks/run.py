@@ -155,6 +155,8 @@ def table(rows: Mapping[str, PaperRow], found: Mapping[str, Mapping[str, Any]]) 
         lines += [f"Goal: {row.goal}.", ""] if row.goal else []
         lines += [*(f"- {text}" for text in row.differs), ""] if row.differs else []
         lines += ["```", row.command, "```"]
+        if other := _other(row, found.get(row.name, {})):
+            lines += ["", f"Measured with other settings: `{row.run_command()}{other}`"]
         if row.protocol.made_by:
             lines += ["", f"Its network: `{row.protocol.made_by}`"]
     return "\n".join(lines) + "\n"
@@ -177,6 +179,15 @@ def _measured(row: PaperRow, held: Mapping[str, Any]) -> tuple[str, ...]:
         return arrow, f"{_spread(drops, sign=True)}", *shares, said
     why = row.protocol.reason if row.protocol.kind == "none" else held.get("not run", "no time yet; the command below runs it")
     return "", "", "", "", f"not run: {why}"
+
+
+def _other(row: PaperRow, held: Mapping[str, Any]) -> str:
+    """What the runs there are were told beyond their row's protocol, as flags."""
+    runs = list(held.get("runs", {}).values())
+    if not runs:
+        return ""
+    own = row.job(0).to_json()
+    return "".join(f" --{k} {runs[0]['job'][k]}" for k in ("epochs", "budget") if runs[0]["job"][k] != own[k])
 
 
 def _budget(budget: int | None) -> str:
@@ -204,8 +215,8 @@ def _share(value: float | None) -> str:
 
 
 def _spread(values: Sequence[float], sign: bool = False) -> str:
-    sd = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.fmean(values):{'+' if sign else ''}.2f} ± {100 * sd:.2f}"
+    spread = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{100 * statistics.fmean(values):{'+' if sign else ''}.2f}{spread}"
 
 
 def main(arguments: Iterable[str] | None = None) -> int:

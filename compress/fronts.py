@@ -34,10 +34,10 @@ def choose(
         certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
         if certified:
             agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
-            return front[certified[0]], f"the cheapest of {len(certified)} points; before recovery it {agreed}"
+            return front[certified[0]], f"the cheapest of {len(certified)} points; before fine-tuning it {agreed}"
         best = min(front, key=lambda p: p.error)
         few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
-        return best, f"no point can be certified before recovery{few}; the one that disagrees least was taken"
+        return best, f"no point can be certified before fine-tuning{few}; the one that disagrees least was taken"
     if target.kind == "max_drop":
         allowed = [p for p in front if p.error <= base_error + target.value]
         if allowed:

@@ -102,6 +102,8 @@ class ToySpace:
         """Image-forwards of one plan."""
         if ask.fidelity is Fidelity.STAGE:
             return self.space.stages[ask.stage].fraction * ask.images
+        if ask.recovery == "reconstructed" and self.space.solved_images:
+            return float(self.space.solved_images)
         return min(2.0 * ask.images or self.space.full_images, self.space.full_images)
 
 
@@ -209,13 +211,28 @@ class SearcherContract:
         run(self.searcher(), toy, evaluate=lambda ask: [Score(0.5) for _ in ask.plans])
 
     def test_keeps_its_budget(self) -> None:
-        """Image-forwards stay within what was given."""
-        for budget in (3_000, 20_000):
-            toy = ToySpace.make(budget=budget)
-            spent: list[float] = []
-            search = self.searcher().search(toy.space, np.random.default_rng(0))
-            drive(search, toy.evaluate, Journal(None, "b"), price=toy.price, listen=partial(_note_spent, spent))
-            assert spent[-1] <= budget * 1.02
+        """Image-forwards stay within what was given, for every kind of target, where scores recovered for real are dear too."""
+        for kind, value in (("macs", 0.5), ("max_drop", 0.05)):
+            for budget, solved in ((3_000, 0), (20_000, 0), (20_000, 1_000)):
+                toy = ToySpace.make(target=Target(kind, value), budget=budget)
+                toy = replace(toy, space=replace(toy.space, solved_images=solved))
+                spent: list[float] = []
+                search = self.searcher().search(toy.space, np.random.default_rng(0))
+                drive(search, toy.evaluate, Journal(None, "b"), price=toy.price, listen=partial(_note_spent, spent))
+                assert spent[-1] <= budget * 1.02, (kind, budget, solved, spent[-1])
+
+    def test_an_allowed_drop_is_asked_of_all_images(self) -> None:
+        """Every point of a front that an accuracy is looked up in was scored on all images there are."""
+        toy, asked = ToySpace.make(target=Target("max_drop", 0.05)), dict[Plan, float]()
+
+        def evaluate(ask: Ask) -> list[Score]:
+            scores = toy.evaluate(ask)
+            if ask.fidelity is Fidelity.FULL and ask.images == 0:
+                asked.update((p, s.error) for p, s in zip(ask.plans, scores, strict=True))
+            return scores
+
+        front = run(self.searcher(), toy, evaluate=evaluate)
+        assert all(asked.get(p.plan) == p.error for p in front)
 
     def test_beats_random(self) -> None:
         """At the target's cost the plan found is better than random channels at uniform widths, over five seeds."""

@@ -250,6 +250,11 @@ def non_dominated(points: Sequence[Point], kind: str = "macs") -> Front:
     return tuple(front)
 
 
+def thinned(front: Front, count: int) -> Front:
+    """At most so many points of a front, spread evenly over it, both ends included."""
+    return tuple(front[i] for i in sorted(set(np.linspace(0, len(front) - 1, count).round().astype(int).tolist())))
+
+
 def cost_of(point: Point, kind: str) -> float:
     """The cost that a target speaks of; MACs for an accuracy.
 
@@ -282,7 +287,8 @@ def by_budget(planner: Planner, space: Space, points: int) -> list[Plan]:
 
 
 def scored(space: Space, plans: Sequence[Plan], images: int, recovery: Recovery = "bn") -> Search:
-    """All plans at full fidelity, on so many images (0: all), as a front."""
-    scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=recovery)
+    """All plans at full fidelity, on so many images (0: all; an allowed drop is always asked of all), as a front."""
+    seen = 0 if space.target.kind == "max_drop" else images
+    scores = yield Ask(plans, Fidelity.FULL, images=seen, recovery=recovery)
     points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
     return non_dominated(points, space.target.kind)

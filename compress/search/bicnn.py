@@ -167,7 +167,7 @@ class _Cemba:
         )
         self.archive: dict[bytes, Solution] = {}
         self.solved: list[dict[bytes, tuple[Bits, Bits]]] = [{} for _ in problem.consumers]
-        self.searches = 0
+        self.searches: list[int] = []  # what each lower search spent
         target = problem.space.target
         self.value = None if target.kind == "max_drop" else target.value
         self.least = min(reachable(problem.space), 0.95)
@@ -181,7 +181,7 @@ class _Cemba:
             if self.options.migrate and step % self.options.upper_every == 0:
                 best = [p[: self.options.migrants] for p in populations]
                 if self.value is not None:  # what B found elsewhere is brought onto A's budget
-                    best[1] = [self._kept(self._onto(s.u, self.problem.skipped(s.u, s.reads), 0)) for s in best[1]]
+                    best[1] = [self._moved(s, 0) for s in best[1]]
                 populations = [
                     self._survivors([*p, *arrived], i)
                     for i, (p, arrived) in enumerate(zip(populations, reversed(best), strict=True))
@@ -223,7 +223,7 @@ class _Cemba:
             reads[i], spent = self.lower.search(consumer, kept, given, problem.kind, problem.space.round_to, self.rng)
             self.solved[i][kept.tobytes()] = (kept.copy(), reads[i])
             problem.lower_evaluations += spent
-            self.searches += 1
+            self.searches.append(spent)
         return self._kept((u, tuple(reads)))
 
     def _kept(self, network: tuple[Bits, Reads]) -> Solution:
@@ -293,8 +293,26 @@ class _Cemba:
         """What the lower level freed of A's budget goes back to the upper one."""
         if number or self.value is None or found.share > self.value - 0.01:
             return found
-        wider = self._kept(self._onto(found.u, self.problem.skipped(found.u, found.reads), number))
+        wider = self._moved(found, number)
         return wider if wider.error < found.error else found
+
+    def _moved(self, found: Solution, number: int) -> Solution:
+        """Brought onto a population's goal; only what keeps the lower level's constraint there is archived."""
+        u, reads = self.problem.tidy(*self._onto(found.u, self.problem.skipped(found.u, found.reads), number))
+        return self._kept((u, reads)) if self._feasible(u, reads) else found
+
+    def _feasible(self, u: Bits, reads: Reads) -> bool:
+        """err(u, v) <= err(u, all) + delta, consumer by consumer; where everything is read it holds."""
+        if self.options.lower == "scalarised":
+            return True
+        for i in self.problem.two_level:
+            consumer, read = self.problem.consumers[i], reads[i]
+            kept = u[consumer.index]
+            if (read != kept).any():
+                self.problem.lower_evaluations += 1
+                if not self.lower.feasible(consumer, kept, read, self.problem.kind):
+                    return False
+        return True
 
     def _child(self, parents: Sequence[Solution], operators: Operators) -> Bits:
         """Binary tournament (parents are sorted), two-point crossover per layer, flips, swaps and steps of a width."""
@@ -336,10 +354,10 @@ class _Cemba:
     # ---- what is told ----------------------------------------------------------------------------------------------------
 
     def told(self, wide: bool) -> Told:
-        """Evaluations, beside those of a plain nested search of as many u."""
+        """Evaluations, and what a plain nested search would cost: a lower search as long as these for every u and consumer."""
         problem, options = self.problem, self.options
         pairs = len(problem.two_level)
-        nested = problem.upper_evaluations * pairs * 2 * options.lower_population * (options.lower_generations + 1)
+        nested = round(len(problem.asked) * sum(self.searches) / max(len(self.searches), 1) * pairs)
         folded = problem.folded()
         notes = []
         if folded:
@@ -352,7 +370,7 @@ class _Cemba:
         figures = {
             "upper_evaluations": problem.upper_evaluations,
             "lower_evaluations": problem.lower_evaluations,
-            "lower_searches": self.searches,
+            "lower_searches": len(self.searches),
             "nested_lower_evaluations": nested,
             "consumers_with_selection": pairs,
             "folded_groups": len(folded),

@@ -110,6 +110,7 @@ class Bilevel:
         self.sizes = _Sizes(self)
         self.errors: dict[tuple[int, bytes], float] = {}
         self.upper_evaluations = self.lower_evaluations = 0
+        self.asked: set[bytes] = set()  # every u that was evaluated
 
     def _consumers(self) -> tuple[Consumer, ...]:
         topology = self.space.topology
@@ -158,6 +159,7 @@ class Bilevel:
     def solution(self, u: Bits, reads: Reads) -> Solution:
         """Both objectives, without the channels that nobody reads."""
         u, reads = self.tidy(u, reads)
+        self.asked.add(u.tobytes())
         return Solution(u, reads, self.share(u, reads), self.error(reads))
 
     # ---- from one level to the other ---------------------------------------------------------------------------------

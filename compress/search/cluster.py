@@ -49,6 +49,7 @@ class Cluster:
         least: r_min, the smallest share of clusters per group.
         grid: numbers of clusters per group that are tabulated at the most.
         restarts: of K-means.
+        adapt: F and CR follow what succeeded (SHADE); without, F falls from 0.9 to 0.4 and CR is 0.9.
         fitness: what is done to a candidate before it is scored: ``bn``: batch norms re-estimated; ``compensated``: its
             readers re-solved in closed form as well, as the recovery after the cut will do. The second needs the recovery
             ``reconstruct``.
@@ -66,6 +67,7 @@ class Cluster:
     least: float = 0.1
     grid: int = 16
     restarts: int = 5
+    adapt: bool = True
     fitness: Literal["bn", "compensated"] = "compensated"
     least_images: int = 16
     finalists: int = 5
@@ -73,12 +75,19 @@ class Cluster:
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One evolution per budget; every evolution's best candidates are scored again on all images."""
         table = self.tabulate(space, rng)
-        budgets = _DROP_BUDGETS if space.target.kind == "max_drop" else (space.target.value,)
+        budgets = self._budgets(space) if space.target.kind == "max_drop" else [space.target.value]
         points: list[Point] = []
         for budget in budgets:
             points += yield from self._evolve(space, table, budget, 1 / len(budgets), rng)
         front: Front = non_dominated(points, space.target.kind)
         return front
+
+    def _budgets(self, space: Space) -> list[float]:
+        """For a target of accuracy: as many budgets as the whole one pays an evolution of two generations and finalists for."""
+        least = 2 * space.judged_images + 2 * 3 * self.population * self.least_images
+        count = max(1, min(len(_DROP_BUDGETS), int(space.budget / least)))
+        places = np.linspace(0, len(_DROP_BUDGETS) - 1, count + 2)[1:-1] if count < 3 else np.linspace(0, 4, count)
+        return [_DROP_BUDGETS[i] for i in places.round().astype(int)]
 
     # ---- which channels a number of clusters keeps -----------------------------------------------------------------------
 
@@ -152,7 +161,9 @@ class Cluster:
         seen = dict(zip(plans, fitness.tolist(), strict=True))
         memory_f, memory_cr, place = np.full(5, 0.5), np.full(5, 0.9), 0
         archive: list[Array] = []
-        for _ in range(generations):
+        for number in range(generations):
+            if not self.adapt:
+                memory_f, memory_cr = np.full(5, 0.9 - 0.5 * number / max(generations - 1, 1)), np.full(5, 0.9)
             trials, f, cr = self._trials(x, fitness, archive, memory_f, memory_cr, rng)
             plans = [decode(row) for row in trials]
             scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
@@ -170,18 +181,15 @@ class Cluster:
                 place = (place + 1) % len(memory_f)
         best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part) - 1]
         best = list(dict.fromkeys([*best, even]))  # few images mislead: the result is not behind equal shares of every group
-        scores = yield Ask(best, Fidelity.FULL, recovery="bn" if self.fitness == "bn" else "reconstructed")
+        scores = yield Ask(best, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
     def _finalists(self, space: Space, part: float) -> int:
-        return max(2, min(self.finalists, int(part * space.budget / 4 / self._judging(space))))
-
-    def _judging(self, space: Space) -> int:
-        return space.full_images if self.fitness == "bn" else space.judged_images
+        return max(2, min(self.finalists, int(part * space.budget / 4 / space.judged_images)))
 
     def _effort(self, space: Space, part: float) -> tuple[int, int]:
         """Generations and images per candidate that the budget buys; statistics take as many images again."""
-        share = part * space.budget - self._finalists(space, part) * self._judging(space)
+        share = part * space.budget - self._finalists(space, part) * space.judged_images
         images = int(share / (2 * self.population * (self.generations + 1)))
         if images >= self.least_images:
             return self.generations, min(images, space.full_images)
@@ -193,8 +201,10 @@ class Cluster:
         """v = x + F (x_pbest - x) + F (x_r1 - x_r2), binomial crossover; what leaves the box is put half-way back."""
         count, length = x.shape
         slot = rng.integers(len(memory_f), size=count)
-        f = np.clip(memory_f[slot] + 0.1 * rng.standard_cauchy(count), 0.05, 1.0)
-        cr = np.clip(rng.normal(memory_cr[slot], 0.1), 0.0, 1.0)
+        f, cr = memory_f[slot], memory_cr[slot]
+        if self.adapt:
+            f = np.clip(f + 0.1 * rng.standard_cauchy(count), 0.05, 1.0)
+            cr = np.clip(rng.normal(cr, 0.1), 0.0, 1.0)
         ranked = np.argsort(fitness, kind="stable")
         pbest = ranked[rng.integers(max(2, count // 10), size=count)]
         pool = np.vstack([x, *archive]) if archive else x

@@ -46,9 +46,10 @@ class Allocated:
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
         plans = by_budget(self, space, self.points)
-        cheap = max(1, self.images or space.full_images)
+        budgeted = space.target.kind != "max_drop"
+        cheap = max(1, (self.images if budgeted else 0) or space.full_images)
         dear = max(cheap, space.judged_images)
-        if space.target.kind != "max_drop":
+        if budgeted:
             plans += [_between(space, space.target.value, self._ranking(space), even) for even in self.line]
             plans = list(dict.fromkeys(plans))[: max(1, space.budget // dear)]
             return (yield from scored(space, plans, self.images, "reconstructed"))

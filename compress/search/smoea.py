@@ -25,7 +25,20 @@ from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
 from compress.plan import Plan
-from compress.search.base import Ask, Fidelity, Front, Point, Recovery, Score, Search, Space, Stage, knee, non_dominated
+from compress.search.base import (
+    Ask,
+    Fidelity,
+    Front,
+    Point,
+    Recovery,
+    Score,
+    Search,
+    Space,
+    Stage,
+    knee,
+    non_dominated,
+    thinned,
+)
 from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
 from compress.search.obs import plan_for
 from compress.search.uniform import Uniform
@@ -139,7 +152,7 @@ class Smoea:
         """Image-forwards that are kept back for scores at full fidelity; a screened one costs at most two per image."""
         near, along = self._finalists(space)
         looks = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _CLOSED_FORMS
-        return min(0.7 * space.budget, looks * 2 * self._screened(space) + self._judged(space) * self._judging(space))
+        return min(0.7 * space.budget, looks * 2 * self._screened(space) + self._judged(space) * space.judged_images)
 
     def _affordable(self, space: Space, part: float) -> int:
         """First looks that a part of the budget buys."""
@@ -163,10 +176,7 @@ class Smoea:
 
     def _judged(self, space: Space) -> int:
         """How many a third of the budget recovers and judges on all images."""
-        return max(1, min(self.judged, int(space.budget / 3 / self._judging(space))))
-
-    def _judging(self, space: Space) -> int:
-        return space.full_images if self.objective == "plain" else space.judged_images
+        return max(1, min(self.judged, int(space.budget / 3 / space.judged_images)))
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""
@@ -211,7 +221,7 @@ class Smoea:
         if not budgeted:
             near, along = 0, near + along
         known = closed_forms(space) if budgeted else []
-        chosen = [front[i].plan for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]
+        chosen = [p.plan for p in thinned(front, along)]
         if budgeted:
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
@@ -220,20 +230,25 @@ class Smoea:
         plans = list(dict.fromkeys(chosen))
         scores = yield self._fully(plans, self._screened(space))
         looked = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        if not budgeted:
-            return non_dominated(looked, space.target.kind)
+        if not budgeted:  # whether a drop is within what is allowed is asked of all images, never of some
+            few = thinned(non_dominated(looked, space.target.kind), max(2, self._judged(space)))
+            scores = yield self._truly(space, [p.plan for p in few])
+            judged = [space.point(p.plan, s.error, Fidelity.FULL) for p, s in zip(few, scores, strict=True)]
+            return non_dominated(judged, space.target.kind)
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
         judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
-        others = [p for p in looked if not value - _FINALIST_WINDOW <= space.share(p.plan) <= value]
-        return non_dominated([*judged, *others], space.target.kind)
+        best, seen = min((_finite(p.error) for p in judged), default=np.inf), {p.plan for p in judged}
+        others = [p for p in looked if p.plan not in seen and (space.share(p.plan) > value or p.error > best)]
+        return non_dominated([*judged, *others], space.target.kind)  # luck on few images beats nothing that was judged
 
     def _judge(
         self, space: Space, rivals: Sequence[Plan], known: Sequence[Plan], rng: np.random.Generator
     ) -> Generator[Ask, Sequence[Score], list[Point]]:
         """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
         count = self._judged(space)
-        plans = list(dict.fromkeys([*rivals[: max(1, count // 3)], *known]))[:count]
-        scores = yield self._truly(plans)
+        few = rivals[: max(1, count // 3)]
+        plans = list(dict.fromkeys([*few[:1], *known[-1:], *few, *known]))[:count]
+        scores = yield self._truly(space, plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         genes = Genes(space, Stage("all", space.groups, 1.0))
         left = count - len(plans)
@@ -245,13 +260,13 @@ class Smoea:
             left -= len(near)
             fresh = [p for p in dict.fromkeys(near) if all(p != q.plan for q in judged)]
             if fresh:
-                scores = yield self._truly(fresh)
+                scores = yield self._truly(space, fresh)
                 judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
         return judged
 
-    def _truly(self, plans: Sequence[Plan]) -> Ask:
-        """Scores on all images, of networks recovered as the result will be."""
-        return Ask(plans, Fidelity.FULL, recovery="bn" if self.objective == "plain" else "reconstructed")
+    def _truly(self, space: Space, plans: Sequence[Plan]) -> Ask:
+        """Scores on all images, of networks recovered as the result will be, whatever the objective was."""
+        return Ask(plans, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
 
     def _fully(self, plans: Sequence[Plan], images: int) -> Ask:
         """Real scores, of networks recovered as the search assumes."""
@@ -265,7 +280,7 @@ class Smoea:
 def closed_forms(space: Space) -> list[Plan]:
     """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without.
 
-    The last one is the baseline itself, so that on the judged images the search is never behind it.
+    The last one is the baseline itself: judged beside the first rival, so that the search is not behind it.
     """
     value = space.target.value
     inner = tuple(s for s in space.stages if not all(len(space.topology.writers(g)) > 1 for g in s.groups))
