@@ -240,18 +240,26 @@ def _comparison(
         seeds=tuple(dict.fromkeys(r.seed for r in rows)),
         rows=tuple(rows),
         summaries=tuple(summaries),
-        notes=_notes(job, summaries),
+        notes=_notes(job, entries, summaries),
         digests={"network": network.digest, **data.digests},
         environment=environment.capture(threads=job.threads).to_json(),
         command=command,
     )
 
 
-def _notes(job: Job, summaries: Sequence[Summary]) -> tuple[str, ...]:
+def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary]) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
-        "the interval of a difference is over the test images, answers averaged over the seeds; ± is over the seeds",
+        "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
+        "± is over the seeds",
     ]
+    if len(entries) > 2:
+        notes.append(
+            f"{len(entries) - 1} methods are set against one, each at 95 %: of those that do not differ one in twenty is "
+            "still called ahead or behind"
+        )
+    if arms := [e.name for e in entries if e.arm]:
+        notes.append(f"{', '.join(arms)}: told the share and the seed; round_to, ignore and streams do not reach them")
     for s in summaries:
         kept = s.figures.get(job.target)
         if kept is not None and abs(kept.mean - job.value) > _OFF * job.value:
