@@ -87,23 +87,25 @@ class Evaluator:
             self.graph = graph
         except NotTraceable as error:  # whole forwards, and as many again for the statistics
             self.fallback = error.message
-            self.stages = tuple(replace(stage, fraction=2.0) for stage in stages)
-        self._per_image: dict[int, int] = {}
-        self._runner: tuple[tuple[int, str, int, Recovery], StageRunner] | None = None
+            self.stages = tuple(replace(stage, fraction=2.0, tail=2.0) for stage in stages)
+        self._per_image: dict[tuple[int, bool], int] = {}
+        self._runner: tuple[tuple[int, bool, str, int, Recovery], StageRunner] | None = None
 
     def __call__(self, ask: Ask) -> list[Score]:
         """Scores every plan of a request."""
-        if ask.fidelity is Fidelity.STAGE and self.graph is None:
+        if ask.fidelity is not Fidelity.FULL and self.graph is None:
             return [Score(self.whole_error(plan, ask.images, ask.recovery)) for plan in ask.plans]
-        if ask.fidelity is Fidelity.STAGE:
+        if ask.fidelity is not Fidelity.FULL:
             runner = self._stage(ask)
             return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
         return [Score(self.full(plan, ask.images, ask.recovery)) for plan in ask.plans]
 
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
-        if ask.fidelity is Fidelity.STAGE:
-            return min(ask.images, len(self.material.calibration)) * self.stages[ask.stage].fraction
+        if ask.fidelity is not Fidelity.FULL:
+            stage = self.stages[ask.stage]
+            images = min(ask.images, len(self.material.calibration))
+            return images * (stage.tail if ask.fidelity is Fidelity.TAIL else stage.fraction)
         judged = min(ask.images or len(self.material.judged), len(self.material.judged))
         if ask.recovery == "reconstructed" and self.solve_images:  # both networks run, and solving takes about as long
             return float(judged + 3 * self.solve_images)
@@ -115,7 +117,8 @@ class Evaluator:
         before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
         images = min(ask.images, len(self.material.calibration))
         known = self._runner
-        key = (ask.stage, before.digest, images, ask.recovery)
+        to_end = ask.fidelity is Fidelity.TAIL
+        key = (ask.stage, to_end, before.digest, images, ask.recovery)
         if known is not None and known[0] == key:
             return known[1]
         assert self.graph is not None
@@ -124,8 +127,8 @@ class Evaluator:
         compensation = None if ask.recovery == "bn" else self.compensation
         recovery: Recovery = "bn" if compensation is None else "compensated"
         surrounded = self.small(before, self.statistics_images, recovery) if before else self.model
-        shown = self._calibration(self._fitting(ask.stage, images))
-        runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation)
+        shown = self._calibration(self._fitting(ask.stage, images, to_end))
+        runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation, to_end)
         self._runner = (key, runner)
         return runner
 
@@ -139,14 +142,14 @@ class Evaluator:
             model = replaced(model, self.compensation(plan))
         return reestimate(cut(model, self.topology, plan), self._statistics(images))
 
-    def _fitting(self, stage: int, images: int) -> int:
+    def _fitting(self, stage: int, images: int, to_end: bool) -> int:
         """As many of the images as the stage's cached inputs and outputs may take memory for."""
         assert self.graph is not None
-        if stage not in self._per_image:
-            part = cutout(self.graph, self.topology, self.stages[stage].groups)
+        if (stage, to_end) not in self._per_image:
+            part = cutout(self.graph, self.topology, self.stages[stage].groups, to_end)
             values = values_at(self.model, self.graph, self._calibration(1), (*part.inputs, *part.outputs))
-            self._per_image[stage] = max(1, sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor)))
-        return max(2, min(images, CACHE // self._per_image[stage]))
+            self._per_image[stage, to_end] = max(1, sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor)))
+        return max(2, min(images, CACHE // self._per_image[stage, to_end]))
 
     def whole_error(self, plan: Plan, images: int, recovery: Recovery = "bn") -> float:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""

@@ -70,7 +70,7 @@ def make_stages(topology: Topology, groups: Sequence[GroupId], most: int = 6, st
         small = min(range(len(runs) - 1), key=lambda i: len(runs[i]) + len(runs[i + 1]))
         runs[small : small + 2] = [runs[small] + runs[small + 1]]
     macs = _layer_macs(topology)
-    stages = [Stage(f"stage {i + 1}: {r[0]}", tuple(r), _fraction(topology, r, macs)) for i, r in enumerate(runs)]
+    stages = [Stage(f"stage {i + 1}: {r[0]}", tuple(r), *_fractions(topology, r, macs)) for i, r in enumerate(runs)]
     if closing:
         stages.append(Stage("residual streams", tuple(closing), 1.0))
     return tuple(stages)
@@ -80,9 +80,10 @@ def _layer_macs(topology: Topology) -> Mapping[LayerName, int]:
     return {x.name: topology.tensors[x.weight].sites * math.prod(topology.tensors[x.weight].shape) for x in topology.layers}
 
 
-def _fraction(topology: Topology, run: Sequence[GroupId], macs: Mapping[LayerName, int]) -> float:
-    """Share of the network's MACs from the run's first writer to its last reader."""
+def _fractions(topology: Topology, run: Sequence[GroupId], macs: Mapping[LayerName, int]) -> tuple[float, float]:
+    """Shares of the network's MACs from the run's first writer to its last reader, and to the network's end."""
     order = [x.name for x in topology.layers]
     touched = [order.index(x.name) for g in run for x in (*topology.writers(g), *topology.readers(g))]
-    inside = sum(macs[n] for n in order[min(touched) : max(touched) + 1])
-    return min(1.0, max(inside / max(sum(macs.values()), 1), 1e-3))
+    parts = (order[min(touched) : max(touched) + 1], order[min(touched) :])
+    inside, tail = (min(1.0, max(sum(macs[n] for n in p) / max(sum(macs.values()), 1), 1e-3)) for p in parts)
+    return inside, tail

@@ -59,17 +59,17 @@ class Cutout:
         inputs: names of the nodes whose values it starts from.
         nodes: names of the nodes it runs, in order.
         outputs: names of the observed nodes.
-        observed: the layers that make them.
+        observed: the layers that make them; None where the network's own output is observed.
     """
 
     inputs: tuple[str, ...]
     nodes: tuple[str, ...]
     outputs: tuple[str, ...]
-    observed: tuple[Layer, ...]
+    observed: tuple[Layer | None, ...]
 
 
-def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId]) -> Cutout:
-    """Finds the stage's sub-graph.
+def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId], to_end: bool = False) -> Cutout:
+    """Finds the stage's sub-graph, or all of the network from the stage on.
 
     Observed are the readers of the stage's groups that belong to no group of the stage themselves. Where such a reader
     adds into a residual stream, its error also passes by on the shortcut: then the next layers that read the stream after
@@ -85,6 +85,9 @@ def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId]) -> Cu
     marked = [n for n in graph.nodes if n in owner and owner[n].name in makers | users]
     if not marked or not all(any(owner[n].name == name for n in marked) for name in makers | users):
         raise NotTraceable("a layer of the stage is not a module of the graph")
+    affected = _downstream([n for n in marked if owner[n].name in makers] or marked)
+    if to_end:
+        return _between({n for n in next(iter(reversed(graph.nodes))).all_input_nodes if n in affected}, affected, {}, graph)
     last = max(order[n] for n in marked)
     written = {layer.name: len(topology.writers(g.id)) for g in topology.groups for layer in topology.writers(g.id)}
     ends: set[fx.Node] = set()
@@ -97,14 +100,18 @@ def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId]) -> Cu
             ends.add(node)
     if not ends:
         ends = {max(marked, key=lambda n: order[n])}
-    affected = _downstream([n for n in marked if owner[n].name in makers] or marked)
+    return _between(ends, affected, owner, graph)
+
+
+def _between(ends: set[fx.Node], affected: set[fx.Node], owner: Mapping[fx.Node, Layer], graph: fx.Graph) -> Cutout:
+    """What of the affected nodes the ends need."""
     needed = _upstream(ends) & affected
     inputs = {i for n in needed for i in n.all_input_nodes if i not in needed}
     return Cutout(
         tuple(n.name for n in graph.nodes if n in inputs),
         tuple(n.name for n in graph.nodes if n in needed),
         tuple(n.name for n in graph.nodes if n in ends),
-        tuple(owner[n] for n in graph.nodes if n in ends),
+        tuple(owner.get(n) for n in graph.nodes if n in ends),
     )
 
 
@@ -209,6 +216,7 @@ class StageRunner:
         images: (n, c, h, w).
         surrounded: the network after ``before``; by default simply cut.
         compensation: re-solves the readers that a plan takes inputs from; None leaves them as they are.
+        to_end: runs all of the network from the stage on, and observes its outputs.
     """
 
     def __init__(
@@ -221,8 +229,9 @@ class StageRunner:
         images: Tensor,
         surrounded: nn.Module | None = None,
         compensation: Compensate | None = None,
+        to_end: bool = False,
     ) -> None:
-        self.part = cutout(graph, topology, groups)
+        self.part = cutout(graph, topology, groups, to_end)
         self.before, self.compensation = before, compensation
         self.nodes = {n.name: n for n in graph.nodes}
         if surrounded is None:
@@ -231,7 +240,7 @@ class StageRunner:
         self.inputs = values_at(surrounded, graph, images, self.part.inputs)
         targets = values_at(model, graph, images, self.part.outputs)
         table = self.table = kept_positions(topology, before)
-        self.kept_outputs = [table.get((x.weight, x.write_dim)) for x in self.part.observed]
+        self.kept_outputs = [None if x is None else table.get((x.weight, x.write_dim)) for x in self.part.observed]
         self.targets = [
             t if k is None else t.index_select(_channel_dim(x, t), torch.from_numpy(k))
             for x, t, k in zip(self.part.observed, targets, self.kept_outputs, strict=True)
@@ -328,11 +337,13 @@ class StageRunner:
         return [environment[self.nodes[n]] for n in self.part.outputs]
 
 
-def _channel_dim(layer: Layer, output: Tensor) -> int:
-    return output.dim() - 1 if layer.kind == "linear" else 1
+def _channel_dim(layer: Layer | None, output: Tensor) -> int:
+    return output.dim() - 1 if layer is not None and layer.kind == "linear" else 1
 
 
-def _spread(layer: Layer, output: Tensor) -> float:
-    """||Y - mean||^2, the mean taken per channel."""
+def _spread(layer: Layer | None, output: Tensor) -> float:
+    """||Y - mean||^2, the mean taken per channel; per number where it is the network's output."""
+    if layer is None:
+        return float((output - output.mean(dim=0, keepdim=True)).pow(2).sum())
     others = tuple(d for d in range(output.dim()) if d != _channel_dim(layer, output))
     return float((output - output.mean(dim=others, keepdim=True)).pow(2).sum())

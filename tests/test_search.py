@@ -29,6 +29,11 @@ class TestSmoea(SearcherContract):
         return Smoea(population=16, generations=10)
 
 
+class TestSmoeaOnOutputs(TestSmoea):
+    def searcher(self) -> Smoea:
+        return replace(super().searcher(), objective="outputs")
+
+
 class TestCluster(SearcherContract):
     def searcher(self) -> Cluster:
         return Cluster(population=8, generations=6, restarts=1)

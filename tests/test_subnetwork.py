@@ -64,7 +64,7 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
         small = cut(model, topology, both)
         nodes = {n.name: n for n in graph.nodes}
         inside = [str(nodes[n].target) for n in runner.part.nodes if nodes[n].op == "call_module"]
-        observed = [x.name for x in runner.part.observed]
+        observed = [x.name for x in runner.part.observed if x is not None]
         got = in_place(small, list(runner.part.nodes), inside, observed, images)
         wanted = in_place(model, [], [], observed, images)
         expected = 0.0
@@ -73,6 +73,31 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
             dims = tuple(d for d in range(w.dim()) if d != 1)
             expected += float((g - w).pow(2).sum() / (w - w.mean(dim=dims, keepdim=True)).pow(2).sum()) / len(got)
         assert runner.error(both, len(images)) == pytest.approx(expected, rel=2e-3), stage.name
+        before = both
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str) -> None:
+    """The outputs' error of the cut network, its batch norms behind the stage's start on the batch's own statistics."""
+    model, images = network(name)
+    topology = trace(model, images[:1], probe=False)
+    groups, _ = prunable(topology, [])
+    graph, rng, before = symbolic(model), np.random.default_rng(0), Plan()
+    with torch.no_grad():
+        wanted = model(images)
+    for stage in make_stages(topology, groups):
+        runner = StageRunner(model, graph, topology, stage.groups, before, images, to_end=True)
+        both = Plan({**before.cuts, **random_plan(topology, 0.4, rng, list(stage.groups)).cuts})
+        small = copy.deepcopy(cut(model, topology, both))
+        nodes = {n.name: n for n in graph.nodes}
+        for node in (nodes[n] for n in runner.part.nodes if nodes[n].op == "call_module"):
+            if isinstance(module := small.get_submodule(str(node.target)), _BatchNorm):
+                module.train()
+        with torch.no_grad():
+            got = small(images)
+        assert runner.part.observed == (None,)
+        assert runner.error(both, len(images)) == pytest.approx(relative(wanted, got), rel=2e-3), stage.name
+        assert stage.fraction <= stage.tail <= 1.0
         before = both
 
 
@@ -101,12 +126,12 @@ def test_a_stage_ends_at_the_first_layers_after_it() -> None:
     groups, _ = prunable(topology, [])
     stages = make_stages(topology, groups)
     assert [s.name for s in stages][-1] == "residual streams" and all(is_stream(topology, g) for g in stages[-1].groups)
-    assert [x.name for x in cutout(symbolic(model), topology, stages[0].groups).observed] == ["layer2.0.conv1"]
+    assert [x and x.name for x in cutout(symbolic(model), topology, stages[0].groups).observed] == ["layer2.0.conv1"]
     resnet = torchvision.models.resnet18(weights=None).eval()
     topology = trace(resnet, torch.zeros(1, 3, 64, 64), probe=False)
     inner = [g.id for g in topology.groups if g.id.startswith("layer1")]
     part = cutout(symbolic(resnet), topology, inner)
-    assert {x.name for x in part.observed} == {"layer2.0.conv1", "layer2.0.downsample.0"}
+    assert {x and x.name for x in part.observed} == {"layer2.0.conv1", "layer2.0.downsample.0"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -31,6 +31,8 @@ class Fidelity(StrEnum):
 
     STAGE = "stage"
     """The stage's sub-network on cached inputs: relative error of its output."""
+    TAIL = "tail"
+    """All of the network from the stage on, on cached inputs: relative error of the network's outputs."""
     FULL = "full"
     """The whole cut network, batch norms re-estimated: 1 - top-1, or the outputs' relative error without labels."""
 
@@ -47,7 +49,7 @@ class Ask:
     Attributes:
         plans: candidates, in the coordinates of the traced network.
         fidelity: how to score them.
-        stage: index of the stage for ``STAGE``; the other stages' cuts are the already pruned surroundings.
+        stage: index of the stage for ``STAGE`` and ``TAIL``; the other stages' cuts are the already pruned surroundings.
         images: how many images each candidate sees; 0 leaves it to the evaluator.
         recovery: what is done to a candidate before it is judged; ``bn`` where the evaluator has nothing to solve with.
     """
@@ -150,11 +152,13 @@ class Stage:
         name: for people.
         groups: its groups, in forward order.
         fraction: share of the network's MACs that one stage evaluation runs.
+        tail: the same from the stage on to the network's outputs.
     """
 
     name: str
     groups: tuple[GroupId, ...]
     fraction: float
+    tail: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class Smoea:
         generations: generations per stage; fewer where the budget of image-forwards buys fewer.
         crossover: probability that a pair is recombined, layer by layer.
         objective: ``compensated`` scores a candidate with its readers re-solved from second moments, as the recovery after
-            the cut will do; ``plain`` takes them as they are. The first needs the recovery ``reconstruct``.
+            the cut will do; ``plain`` takes them as they are. ``outputs`` re-solves, runs all of the network from the stage
+            on, and looks at its outputs. The first and the last need the recovery ``reconstruct``.
         seeds: criteria whose ranks give the starting masks, at eight ratios each.
         least_images: images a candidate sees at the least; generations are given up before images.
         most_images: images a candidate sees at the most.
@@ -71,7 +72,7 @@ class Smoea:
     population: int = 40
     generations: int = 60
     crossover: float = 0.9
-    objective: Literal["compensated", "plain"] = "compensated"
+    objective: Literal["compensated", "plain", "outputs"] = "compensated"
     seeds: tuple[str, ...] = ("l1", "fpgm", "taylor", "obs")
     least_images: int = 8
     most_images: int = 48
@@ -102,6 +103,7 @@ class Smoea:
         stage = space.stages[number]
         genes = Genes(space, stage)
         generations, images = self._effort(space, stage)
+        fidelity = Fidelity.TAIL if self.objective == "outputs" else Fidelity.STAGE
         algorithm = NSGA2(
             pop_size=self.population,
             sampling=genes.start(self.population, self.seeds, rng),
@@ -122,7 +124,7 @@ class Smoea:
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
             plans = [genes.plan(row, before) for row in rows]
-            scores = yield Ask(plans, Fidelity.STAGE, number, images, self._recovery)
+            scores = yield Ask(plans, fidelity, number, images, self._recovery)
             for row, plan, score in zip(rows, plans, scores, strict=True):
                 seen.setdefault(row.tobytes(), space.point(plan, score.error, Fidelity.STAGE))
             if generation == 0:
@@ -135,7 +137,7 @@ class Smoea:
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
         """Generations and images per candidate that this stage's part of the budget buys."""
         share = (space.budget - self._reserve(space)) / len(space.stages)
-        per_image = (self.population + 1) * max(stage.fraction, 1e-6)
+        per_image = (self.population + 1) * max(stage.tail if self.objective == "outputs" else stage.fraction, 1e-6)
         images = int(share / (per_image * self.generations))
         most = min(self.most_images, space.stage_images)
         if images >= min(self.least_images, most):
