@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -235,7 +236,9 @@ def pick(
         rundir.write_json(out / "plan.json", plan.to_json())
         done = realise(network, topology, plan, evaluator.material, data, job, out, clock=clock, listen=listen)
         search = {"points": len(front), "chosen": why, "fallback": evaluator.fallback}
-        told = f"compress pick {folder}"
+        asked = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency, "epochs": epochs}
+        flags = [f"--{name}={value}" for name, value in asked.items() if value is not None]
+        told = shlex.join(["compress", "pick", str(folder), *flags])
         return _conclude(network, data, job, out, topology, space, base, done, evaluator.material, search, clock, told)
 
 

@@ -211,3 +211,15 @@ def test_the_sample_is_not_changed_by_rendering() -> None:
     markdown(SAMPLE)
     figures.accuracies(SAMPLE)
     assert before == SAMPLE
+
+
+@pytest.mark.parametrize("last", ["trained by stages", "kernels zeroed", "fine-tuned"])
+def test_the_final_test_figure_stands_on_the_last_state(last: str) -> None:
+    """Whatever a run passes through, what was exported last carries the test images' figure."""
+    steps = ["base", "cut", "trained by stages", "kernels zeroed", "fine-tuned"]
+    steps = steps[: steps.index(last) + 1]
+    seen = [Measured(s, "validation", 0.5, 0.4, 0.6, 100) for s in reversed(steps)]
+    seen += [Measured("base", "test", 0.9, 0.8, 1.0, 100), Measured("final", "test", 0.7, 0.6, 0.8, 100)]
+    rows = figures.accuracies(replace(SAMPLE, accuracy=tuple(seen)))
+    assert [r[0] for r in rows] == steps
+    assert "70.00 %" in rows[-1][2]

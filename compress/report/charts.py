@@ -225,7 +225,7 @@ def front(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None) ->
         axes.annotate(label, (x[index], y[index]), place, textcoords="offset points", ha="left" if right else "right")
     axes.margins(0.09, 0.2)
     axes.set_xlabel("MACs kept, %")
-    axes.set_ylabel("error before recovery, %")
+    axes.set_ylabel("error before fine-tuning, %")
     bare(axes)
     return made
 

@@ -10,7 +10,17 @@ from compress.certificate import Certificate
 from compress.report.model import Latency, Measured, Report, Width
 
 NONE = "–"
-STATES = ("base", "C-SGD", "averaged", "cut", "batch norm", "reconstructed", "fine-tuned")
+STATES = (
+    "base",
+    "C-SGD",
+    "averaged",
+    "cut",
+    "trained by stages",
+    "batch norm",
+    "reconstructed",
+    "kernels zeroed",
+    "fine-tuned",
+)
 """The states of a network in the order in which a run passes through them."""
 
 

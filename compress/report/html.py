@@ -352,7 +352,7 @@ def _front(report: Report, evidence: Evidence) -> dict[str, Any]:
     points, chosen, knee = (evidence.front[k] for k in ("points", "chosen", "knee"))
     told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
     svg = _draw(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
-    about = "Every dot is a network that compress pick makes real; its error is before recovery."
+    about = "Every dot is a network that compress pick makes real; its error is before fine-tuning."
     return {
         "front": Plot("Pareto front of the search", about, svg),
         "front_table": tables.front_table(points, chosen, knee),

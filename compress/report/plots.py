@@ -23,7 +23,7 @@ def front_svg(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
         axes.scatter(x, y, color="#2563eb", s=22, zorder=3, label="realisable networks")
         axes.scatter([x[chosen]], [y[chosen]], color="#dc2626", s=60, zorder=4, label="chosen")
         axes.set_xlabel("MACs kept, % of the original")
-        axes.set_ylabel(f"error before recovery ({points[chosen]['fidelity']})")
+        axes.set_ylabel(f"error before fine-tuning ({points[chosen]['fidelity']})")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
         text = io.StringIO()
