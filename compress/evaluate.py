@@ -103,9 +103,7 @@ class Evaluator:
     def price(self, ask: Ask) -> float:
         """Image-forwards that one plan of a request costs, at the most."""
         if ask.fidelity is not Fidelity.FULL:
-            stage = self.stages[ask.stage]
-            images = min(ask.images, len(self.material.calibration))
-            return images * (stage.tail if ask.fidelity is Fidelity.TAIL else stage.fraction)
+            return min(ask.images, len(self.material.calibration)) * self.stages[ask.stage].part(ask.fidelity)
         judged = min(ask.images or len(self.material.judged), len(self.material.judged))
         if ask.recovery == "reconstructed" and self.solve_images:  # both networks run, and solving takes about as long
             return float(judged + 3 * self.solve_images)

@@ -101,8 +101,7 @@ class ToySpace:
     def price(self, ask: Ask) -> float:
         """Image-forwards of one plan."""
         if ask.fidelity is not Fidelity.FULL:
-            stage = self.space.stages[ask.stage]
-            return (stage.tail if ask.fidelity is Fidelity.TAIL else stage.fraction) * ask.images
+            return self.space.stages[ask.stage].part(ask.fidelity) * ask.images
         if ask.recovery == "reconstructed" and self.space.solved_images:
             return float(self.space.solved_images)
         return min(2.0 * ask.images or self.space.full_images, self.space.full_images)

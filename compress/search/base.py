@@ -11,7 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from compress.table import LatencyTable
 from compress.topology import GroupId, LayerName, Topology
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 
 class Fidelity(StrEnum):
@@ -160,6 +161,10 @@ class Stage:
     fraction: float
     tail: float = 1.0
 
+    def part(self, fidelity: Fidelity) -> float:
+        """The share that a request of this fidelity runs, ``STAGE`` or ``TAIL``."""
+        return self.tail if fidelity is Fidelity.TAIL else self.fraction
+
 
 @dataclass(frozen=True)
 class Space:
@@ -200,6 +205,11 @@ class Space:
     readings: Mapping[LayerName, Reading] = field(default_factory=dict)
     selecting: Mapping[LayerName, float] | None = None
     table: LatencyTable | None = None
+
+    @property
+    def recovery(self) -> Recovery:
+        """What will be done to the result without training, as far as the evaluator can do it."""
+        return "reconstructed" if self.solved_images else "bn"
 
     @property
     def judged_images(self) -> int:
@@ -254,9 +264,9 @@ def non_dominated(points: Sequence[Point], kind: str = "macs") -> Front:
     return tuple(front)
 
 
-def thinned(front: Front, count: int) -> Front:
-    """At most so many points of a front, spread evenly over it, both ends included."""
-    return tuple(front[i] for i in sorted(set(np.linspace(0, len(front) - 1, count).round().astype(int).tolist())))
+def thinned(row: Sequence[T], count: int) -> tuple[T, ...]:
+    """At most so many of a row, spread evenly over it, both ends included."""
+    return tuple(row[i] for i in sorted(set(np.linspace(0, len(row) - 1, count).round().astype(int).tolist())))
 
 
 def cost_of(point: Point, kind: str) -> float:

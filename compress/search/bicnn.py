@@ -33,7 +33,7 @@ from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from compress.plan import Plan
 from compress.search.arrange import contiguous
-from compress.search.base import Array, Ask, Fidelity, Search, Space, Told, non_dominated
+from compress.search.base import Array, Search, Space, Told, scored, thinned
 from compress.search.bilevel import Bilevel, Reads, Solution
 from compress.search.lower import Lower
 from compress.search.obs import plan_for
@@ -126,9 +126,7 @@ class BiCnn:
         yield run.told(wide)
         plans = [self._plan(problem, s) for s in self._chosen(space, run)]
         plans = list(dict.fromkeys(plans))
-        scores = yield Ask(plans, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
-        points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        return non_dominated(points, space.target.kind)
+        return (yield from scored(space, plans, 0, space.recovery))
 
     def _plan(self, problem: Bilevel, found: Solution) -> Plan:
         plan = problem.plan(found.u, found.reads)
@@ -140,7 +138,7 @@ class BiCnn:
         affordable = max(2, space.budget // max(space.judged_images, 1))
         near = 0 if space.target.kind == "max_drop" else min(self.finalists, affordable - 1)
         along = max(1, min(self.spread + self.finalists - near, affordable - near))
-        chosen = [front[i] for i in sorted(set(np.linspace(0, len(front) - 1, along).round().astype(int).tolist()))]
+        chosen = list(thinned(front, along))
         if near:
             value = space.target.value
             within = [s for s in run.archive.values() if s.share <= value + 1e-9]

@@ -181,7 +181,7 @@ class Cluster:
                 place = (place + 1) % len(memory_f)
         best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part) - 1]
         best = list(dict.fromkeys([*best, even]))  # few images mislead: the result is not behind equal shares of every group
-        scores = yield Ask(best, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
+        scores = yield Ask(best, Fidelity.FULL, recovery=space.recovery)
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
     def _finalists(self, space: Space, part: float) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from compress.errors import ConfigError, SearchError
 from compress.plan import Cut, Plan
-from compress.search.base import Array, Search, Space, scored
+from compress.search.base import Array, Search, Space, scored, thinned
 from compress.search.cluster import clustered
 from compress.search.widths import Widths, even_widths, orbits, scaled
 from compress.topology import GroupId, Topology
@@ -62,7 +62,7 @@ class Clusters:
         plans = [self.plan(space, b) for b in self._budgets(space)]
         plans = list(dict.fromkeys(p for p in plans if p))
         affordable = max(1, space.budget // max(2 * self.images or space.full_images, 1))
-        plans = [plans[i] for i in np.linspace(0, len(plans) - 1, min(len(plans), affordable)).round().astype(int)]
+        plans = list(thinned(plans, min(len(plans), affordable)))
         if not plans:
             raise SearchError(
                 "no filters need to become equal: the target keeps every width",

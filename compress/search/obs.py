@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.plan import Plan
-from compress.search.base import Array, Search, Space, by_budget, scored
+from compress.search.base import Array, Search, Space, by_budget, scored, thinned
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, plan_of, ranked, scaled
 from compress.topology import GroupId
@@ -55,7 +55,7 @@ class Allocated:
             return (yield from scored(space, plans, self.images, "reconstructed"))
         affords = space.budget >= dear * len(plans)
         few = len(plans) if affords else max(1, min(len(plans), space.budget // cheap))
-        plans = [plans[i] for i in np.linspace(0, len(plans) - 1, few).round().astype(int)]
+        plans = list(thinned(plans, few))
         return (yield from scored(space, plans, self.images, "reconstructed" if affords else "bn"))
 
     def plan(self, space: Space, budget: float) -> Plan:

@@ -37,6 +37,7 @@ from compress.search.base import (
     Stage,
     knee,
     non_dominated,
+    scored,
     thinned,
 )
 from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
@@ -103,7 +104,6 @@ class Smoea:
         stage = space.stages[number]
         genes = Genes(space, stage)
         generations, images = self._effort(space, stage)
-        fidelity = Fidelity.TAIL if self.objective == "outputs" else Fidelity.STAGE
         algorithm = NSGA2(
             pop_size=self.population,
             sampling=genes.start(self.population, self.seeds, rng),
@@ -124,7 +124,7 @@ class Smoea:
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
             plans = [genes.plan(row, before) for row in rows]
-            scores = yield Ask(plans, fidelity, number, images, self._recovery)
+            scores = yield Ask(plans, self._fidelity, number, images, self._recovery)
             for row, plan, score in zip(rows, plans, scores, strict=True):
                 seen.setdefault(row.tobytes(), space.point(plan, score.error, Fidelity.STAGE))
             if generation == 0:
@@ -137,7 +137,7 @@ class Smoea:
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
         """Generations and images per candidate that this stage's part of the budget buys."""
         share = (space.budget - self._reserve(space)) / len(space.stages)
-        per_image = (self.population + 1) * max(stage.tail if self.objective == "outputs" else stage.fraction, 1e-6)
+        per_image = (self.population + 1) * max(stage.part(self._fidelity), 1e-6)
         images = int(share / (per_image * self.generations))
         most = min(self.most_images, space.stage_images)
         if images >= min(self.least_images, most):
@@ -234,9 +234,7 @@ class Smoea:
         looked = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         if not budgeted:  # whether a drop is within what is allowed is asked of all images, never of some
             few = thinned(non_dominated(looked, space.target.kind), max(2, self._judged(space)))
-            scores = yield self._truly(space, [p.plan for p in few])
-            judged = [space.point(p.plan, s.error, Fidelity.FULL) for p, s in zip(few, scores, strict=True)]
-            return non_dominated(judged, space.target.kind)
+            return (yield from scored(space, [p.plan for p in few], 0, space.recovery))
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
         judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
         best, seen = min((_finite(p.error) for p in judged), default=np.inf), {p.plan for p in judged}
@@ -268,11 +266,15 @@ class Smoea:
 
     def _truly(self, space: Space, plans: Sequence[Plan]) -> Ask:
         """Scores on all images, of networks recovered as the result will be, whatever the objective was."""
-        return Ask(plans, Fidelity.FULL, recovery="reconstructed" if space.solved_images else "bn")
+        return Ask(plans, Fidelity.FULL, recovery=space.recovery)
 
     def _fully(self, plans: Sequence[Plan], images: int) -> Ask:
         """Real scores, of networks recovered as the search assumes."""
         return Ask(plans, Fidelity.FULL, images=images, recovery=self._recovery)
+
+    @property
+    def _fidelity(self) -> Fidelity:
+        return Fidelity.TAIL if self.objective == "outputs" else Fidelity.STAGE
 
     @property
     def _recovery(self) -> Recovery:
