@@ -12,21 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compress import environment, rundir
+from compress.answers import read_answers
 from compress.config import Job
 from compress.criteria import CRITERIA
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
 from compress.events import Listen, Phase, Warned, ignore
-from compress.files import read_json
 from compress.methods import METHODS
 from compress.outside import Arm, prune_outside
 from compress.paired import Difference, Right, difference
 from compress.pipeline import prune
 from compress.realise import Network
-from compress.report.compared import Comparison, Row, Summary, markdown, states, summary
+from compress.report.compared import AGREEMENT, Comparison, Row, Summary, markdown, states, summary
 from compress.report.model import Report
 from compress.report.plots import comparison_svg
 
@@ -34,6 +32,7 @@ UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
 """Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
 _SHARED = "target value round_to ignore streams budget calibration recover epochs lr batch distill".split()
+_WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels".split()
 _OFF = 0.01
 
 
@@ -151,7 +150,7 @@ def compare_methods(
                 row = Row(one.name, seed, where.name, failed=error.message)
                 listen(Warned(f"{one.name}, seed {seed}: {error.message}"))
             else:
-                _remember(where, one.name, right)
+                row = _judged(row, where, right)
             rows.append(row)
             found = _comparison(network, data, job, entries, rows, right, reference, command)
             _write(found, folder)
@@ -176,7 +175,6 @@ def _same(one: Entry, other: Entry) -> bool:
 
 def _row(report: Report, method: str, seed: int, folder: str) -> Row:
     """What one of our own runs found."""
-    tests = {a.when: a.top1 for a in report.accuracy if a.split == "test"}
     return Row(
         method,
         seed,
@@ -184,8 +182,6 @@ def _row(report: Report, method: str, seed: int, folder: str) -> Row:
         macs=report.after.macs / max(report.before.macs, 1),
         params=report.after.params / max(report.before.params, 1),
         validation={a.when: a.top1 for a in report.accuracy if a.split == "validation" and a.when != "base"},
-        base=tests.get("base"),
-        test=tests.get("final"),
         latency=report.latency,
         search_seconds=report.seconds.get("importance", 0.0) + report.seconds.get("search", 0.0),
         image_forwards=float(report.search.get("image_forwards", 0.0)),
@@ -197,15 +193,14 @@ def _row(report: Report, method: str, seed: int, folder: str) -> Row:
 # ---- from rows to the comparison -------------------------------------------------------------------------------------
 
 
-def _remember(folder: Path, method: str, right: dict[str, list[Right]]) -> None:
-    """Reads which test images a run answered rightly."""
-    try:
-        kept = read_json(folder / "answers.json", hint="start over with --fresh")["right"]
-        final, base = (np.frombuffer(kept[when].encode(), dtype=np.uint8) == ord("1") for when in ("final", "base"))
-    except (ConfigError, KeyError, TypeError, AttributeError):
-        return
-    right.setdefault(method, []).append(final)
-    right[UNPRUNED] = [base]
+def _judged(row: Row, folder: Path, right: dict[str, list[Right]]) -> Row:
+    """The row with its figures on the test images, and which of them it answered rightly remembered for the pairs."""
+    found = read_answers(folder)
+    if not found:
+        return row
+    right.setdefault(row.method, []).append(found["final"])
+    right[UNPRUNED] = [found["base"]]
+    return replace(row, base=float(found["base"].mean()), test=float(found["final"].mean()))
 
 
 def _against(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
@@ -229,7 +224,7 @@ def _comparison(
         mine = [r for r in rows if r.method == one.name]
         if mine:
             summaries.append(summary(one.name, mine, _against(one.name, others, right)))
-    shared = {k: v for k, v in job.to_json().items() if k in _SHARED}
+    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != getattr(Job(), k))}
     options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
     return Comparison(
         network=network.architecture.name,
@@ -240,19 +235,22 @@ def _comparison(
         seeds=tuple(dict.fromkeys(r.seed for r in rows)),
         rows=tuple(rows),
         summaries=tuple(summaries),
-        notes=_notes(job, entries, summaries),
+        notes=_notes(job, entries, summaries, data.labelled),
         digests={"network": network.digest, **data.digests},
         environment=environment.capture(threads=job.threads).to_json(),
         command=command,
+        labelled=data.labelled,
     )
 
 
-def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary]) -> tuple[str, ...]:
+def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
         "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
         "± is over the seeds",
     ]
+    if not labelled:
+        notes.append(f"the images have no labels: {AGREEMENT} is the share of them that get the unpruned network's class")
     if len(entries) > 2:
         notes.append(
             f"{len(entries) - 1} methods are set against one, each at 95 %: of those that do not differ one in twenty is "
@@ -269,12 +267,14 @@ def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary]) -> 
 
 def _write(found: Comparison, folder: Path) -> None:
     """JSON last: who finds it finds the others too."""
-    shown = (*states(found.rows), "test")
+    shown = {**{s: s for s in states(found.rows)}, "test": found.judged}
+    axis = "top-1 accuracy, %" if found.labelled else "agreement with the unpruned network, %"
     told = [
-        {"name": s.method, "states": {k: (s.figures[k].mean, s.figures[k].sd) for k in shown if k in s.figures}}
+        {"name": s.method, "states": {t: (s.figures[k].mean, s.figures[k].sd) for k, t in shown.items() if k in s.figures}}
         for s in found.summaries
     ]
-    base = next((r.base for r in found.rows if r.base is not None), None)
-    rundir.write(folder / "comparison.svg", comparison_svg(told, base, f"{found.network}, {found.target}"))
+    base = next((r.base for r in found.rows if r.base is not None), None) if found.labelled else None
+    title = f"{found.network}, {found.target}"
+    rundir.write(folder / "comparison.svg", comparison_svg(told, [*shown.values()], base, title, axis))
     rundir.write(folder / "comparison.md", markdown(found))
     rundir.write_json(folder / "comparison.json", found.to_json())

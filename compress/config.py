@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
-
 from compress.errors import ConfigError
 from compress.files import read_text
 from compress.methods import METHODS
 from compress.search.base import Target
+from compress.validated import validated
 
 Recover = Literal["none", "bn", "reconstruct"]
 
@@ -133,6 +132,7 @@ class Job:
                 raise ConfigError(
                     f"method {self.method} has no option {name!r}", hint=_similar(name, known) or f"it has {', '.join(known)}"
                 )
+        METHODS[self.method].make(**self.options)
 
     def _check_progressive(self) -> None:
         wrong = {
@@ -163,14 +163,7 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     Raises:
         ConfigError: unknown names, wrong types, values out of range.
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        try:
-            values.update(tomllib.loads(read_text(file)))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{file}: not a readable TOML file: {error or type(error).__name__}", hint="write lines of name = value"
-            ) from error
+    values = {} if file is None else read_settings(file)
     for text in settings:
         _merge(values, _parse(text))
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
@@ -184,13 +177,21 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     for name in values:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}", hint=_similar(name, known) or f"known: {', '.join(known)}")
+    return validated(Job, values)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A TOML file's names and values, not checked.
+
+    Raises:
+        ConfigError: it is no TOML file.
+    """
     try:
-        return TypeAdapter(Job).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        cause = first.get("ctx", {}).get("error")
-        raise ConfigError(f"setting {where or 'job'}: {cause or first['msg']} (got {first['input']!r})") from error
+        return tomllib.loads(read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{file}: not a readable TOML file: {error or type(error).__name__}", hint="write lines of name = value"
+        ) from error
 
 
 def _parse(text: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from compress.search.obs import Allocated
 from compress.search.ranked import Ranked
 from compress.search.smoea import Smoea
 from compress.search.uniform import Uniform
+from compress.validated import validated
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,13 @@ class Method:
     """What ``ranking = auto`` means."""
 
     def make(self, **parameters: Any) -> Searcher:
-        """The searcher with parameters over the preset."""
-        searcher: Searcher = self.searcher(**{**self.preset, **parameters})
+        """The searcher with parameters over the preset.
+
+        Raises:
+            ConfigError: a parameter does not take this value.
+        """
+        hint = "`compress methods` lists every option with its default"
+        searcher: Searcher = validated(self.searcher, {**self.preset, **parameters}, prefix="options.", hint=hint)
         return searcher
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress import checkpoint, rundir
-from compress.answers import answers
+from compress.answers import agreements, blind, on_test, save_answers
 from compress.config import Job
 from compress.data import Data
 from compress.errors import ConfigError, ModelError
@@ -84,13 +84,12 @@ def prune_outside(
         small = finetune(bench, network.model, small)
         latency = _clocked(bench, network.model, small, calibration)
         checkpoint.save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
-        tests: dict[str, float] = {}
-        if data.labelled:
-            with clock.phase("test", f"{len(data.test)} images"):
-                said = {"base": answers(network.model, data.test).right, "final": answers(small, data.test).right}
-            tests = {when: float(found.mean()) for when, found in said.items()}
-            bits = {when: "".join("01"[int(r)] for r in found) for when, found in said.items()}
-            rundir.write_json(folder / "answers.json", {"split": data.test.digest, "right": bits})
+        with clock.phase("test", f"{len(data.test)} images"):
+            if data.labelled:
+                right = on_test(network.model, small, data.test)
+            else:
+                right = blind(agreements(network.model, small, ((data.test, 0),)), data.test)
+        save_answers(folder, data, right)
         row = Row(
             name,
             job.seed,
@@ -98,8 +97,6 @@ def prune_outside(
             macs=macs / whole_macs,
             params=params / whole_params,
             validation={a.when: a.top1 for a in bench.log.accuracy},
-            base=tests.get("base"),
-            test=tests.get("final"),
             latency=latency,
             search_seconds=clock.seconds["search"],
             seconds=dict(clock.seconds),

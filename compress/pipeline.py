@@ -17,7 +17,7 @@ from torch import nn
 
 from compress import checkpoint, rundir
 from compress.aim import WITHIN, aimed, clocking, proposal
-from compress.answers import Answers, answers, certify, unseen
+from compress.answers import agreements, blind, certify, on_test, save_answers, unseen
 from compress.architecture import UNNAMED, Architecture
 from compress.checkpoint import Loaded
 from compress.config import Job
@@ -26,7 +26,7 @@ from compress.criteria import Evidence
 from compress.criteria import kernels as kernels_of
 from compress.data import Data, Preprocessing, preset_for
 from compress.draw import ready_to_draw
-from compress.errors import ConfigError, DataError, PlanError, SearchError
+from compress.errors import ConfigError, PlanError, SearchError
 from compress.evaluate import Evaluator, Material
 from compress.events import Clock, Listen, ignore
 from compress.files import read_json
@@ -36,6 +36,7 @@ from compress.latency.statistics import Verdict
 from compress.latency.table import block_of
 from compress.layer_times import profile_files
 from compress.methods import METHODS
+from compress.paired import Right
 from compress.plan import Plan
 from compress.prepare import identity, prepare
 from compress.progressive import progressive
@@ -222,6 +223,9 @@ def pick(
         job = replace(job, target=wanted.kind, value=wanted.value)  # type: ignore[arg-type]
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
         plan, name = searcher.plan(space, wanted.value), f"{wanted.kind}-{wanted.value:g}"
+        if space.share(plan) > wanted.value + 1e-9:
+            kept = f"with these options {job.method} keeps {space.share(plan):.3f} of the {wanted.kind}"
+            raise SearchError(f"{kept}, {wanted.value:g} was wanted", hint="run it again without them and with this target")
         why = f"made for {wanted.kind} {wanted.value:g} from the run's ranking, without a search"
     else:
         number = which(front, whole, job.target, index, by, wanted)
@@ -379,13 +383,13 @@ def _conclude(
     bound = None
     if data is not None:
         with clock.phase("certificate", "agreement with the unpruned network, no labels"):
-            bound = certify(network.model, done.model, unseen(data, material))
-    if data is not None and data.labelled:
-        with clock.phase("test", f"{len(data.test)} images, read for the first time"):
-            said = {"base": answers(network.model, data.test), "final": answers(done.model, data.test)}
-            test = [_judged(when, found) for when, found in said.items()]
-        right = {when: "".join("01"[int(r)] for r in found.right) for when, found in said.items()}
-        rundir.write_json(folder / "answers.json", {"split": data.test.digest, "right": right})
+            agreed = agreements(network.model, done.model, unseen(data, material))
+            bound, right = certify(agreed), blind(agreed, data.test)
+        if data.labelled:
+            with clock.phase("test", f"{len(data.test)} images, read for the first time"):
+                right = on_test(network.model, done.model, data.test)
+            test = [_judged(when, found) for when, found in right.items()]
+        save_answers(folder, data, right)
     if done.latency:
         raw = [r.to_json() for r in done.latency]
         rundir.write_json(folder / "latency.json", raw)
@@ -398,11 +402,9 @@ def _conclude(
     return Result(done.model, done.plan, report, folder, done.onnx, exit_code(report))
 
 
-def _judged(when: str, said: Answers) -> Measured:
+def _judged(when: str, found: Right) -> Measured:
     """Answers about the test split as an accuracy."""
-    if not len(said.labels) or int(said.labels.min()) < 0:
-        raise DataError("the test images cannot be read or have no labels", hint="give labelled images in test/ (or val/)")
-    right, total = int(said.right.sum()), len(said.labels)
+    right, total = int(found.sum()), len(found)
     return Measured(when, "test", right / total, *wilson(right, total), total)
 
 

@@ -70,8 +70,7 @@ def prepare(
             f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
         )
     ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
-    if ranking not in criteria.CRITERIA:
-        raise ConfigError(f"ranking {ranking!r} is not one of auto, {', '.join(criteria.CRITERIA)}")
+    _check_criteria(job)
     table = table_for(network, topology, job, clock, listen) if needed(job) else None
     if job.auto_round:
         assert table is not None
@@ -130,6 +129,22 @@ def prepare(
         table=table,
     )
     return topology, space, evaluator, base
+
+
+def _check_criteria(job: Job) -> None:
+    """Every criterion that the job names has to be there.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    named = {"ranking": () if job.ranking == "auto" else (job.ranking,)}
+    for option in ("criterion", "seeds"):
+        value = job.options.get(option, ())
+        named[f"options.{option}"] = (value,) if isinstance(value, str) else tuple(value)
+    for setting, names in named.items():
+        for name in names:
+            if name not in criteria.CRITERIA:
+                raise ConfigError(f"{setting}: {name!r} is no criterion", hint=f"there are {', '.join(criteria.CRITERIA)}")
 
 
 def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:

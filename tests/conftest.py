@@ -35,3 +35,15 @@ def digits() -> tuple[Network, Data]:
     file = Path(__file__).parent.parent / "models" / "checkpoints" / "digits-net.safetensors"
     network = network_from(checkpoint.load(file, zoo=MODELS))
     return network, open_data("digits", preprocessing=network.preprocessing, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def unlabelled(digits: tuple[Network, Data]) -> Data:
+    """The same images, nothing known about them."""
+    from dataclasses import replace
+
+    from compress.data import Split
+
+    data = digits[1]
+    blind = {s.name: Split(s.name, s._images, s.indices, -abs(s.labels) - 1, s.preprocessing) for s in data.splits}
+    return replace(data, **blind)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,11 @@ from scipy.stats import beta, binom
 from torch import nn
 
 from compress import checkpoint
-from compress.answers import answers, certify, unseen
+from compress.answers import agreements, answers, certify, unseen
 from compress.certificate import certificate, images_needed, upper
 from compress.config import make_job
 from compress.cost import Cost
-from compress.data import Data, Split
+from compress.data import Data
 from compress.evaluate import Material
 from compress.fronts import choose
 from compress.pipeline import Network, prune
@@ -29,12 +28,6 @@ from compress.surgery import cut
 from compress.topology import GroupId
 from compress.trace import trace
 from compress.train import accuracy
-
-
-def unlabelled(data: Data) -> Data:
-    """The same images, nothing known about them."""
-    blind = {s.name: Split(s.name, s._images, s.indices, -np.ones_like(s.labels), s.preprocessing) for s in data.splits}
-    return replace(data, **blind)
 
 
 @given(st.integers(1, 400), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
@@ -80,7 +73,7 @@ def test_the_bound_lies_above_the_drop_that_labels_show(digits: tuple[Network, D
     plan = Plan({g: Cut(tuple(range(max(1, int(share * topology.by_id[g].size))))) for g in prunable(topology, ())[0]})
     small = reestimate(cut(network.model, topology, plan), [images])
     material = Material(images, data.validation.images(100), None, "agreement")
-    found = certify(network.model, small, unseen(data, material))
+    found = certify(agreements(network.model, small, unseen(data, material)))
     assert found is not None and found.images == len(data.validation) - 100 + len(data.calibration) - 64
     drop = accuracy(network.model, data.test).top1 - accuracy(small, data.test).top1
     assert found.bound >= drop and found.bound >= found.disagree / found.images
@@ -89,21 +82,20 @@ def test_the_bound_lies_above_the_drop_that_labels_show(digits: tuple[Network, D
 def test_a_network_agrees_with_itself(digits: tuple[Network, Data]) -> None:
     network, data = digits
     material = Material(data.calibration.images(4), data.validation.images(8), None, "agreement")
-    found = certify(network.model, network.model, unseen(data, material), most=100)
+    found = certify(agreements(network.model, network.model, unseen(data, material), most=100))
     assert found == certificate(0, 100, "100 validation images that the run had not used")
     assert found is not None and found.bound == pytest.approx(1 - 0.05 ** (1 / 100))
 
 
-def test_only_images_that_nothing_has_seen(digits: tuple[Network, Data]) -> None:
+def test_only_images_that_nothing_has_seen(digits: tuple[Network, Data], unlabelled: Data) -> None:
     """Calibration and judged images are left out; the test split is asked only where nobody will judge on it."""
     _, data = digits
     material = Material(data.calibration.images(5), data.validation.images(7), None, "agreement")
     assert unseen(data, material) == ((data.validation, 7), (data.calibration, 5))
-    blind = unlabelled(data)
-    assert unseen(blind, material)[2] == (blind.test, 0)
+    assert unseen(unlabelled, material)[0] == (unlabelled.test, 0)
     everything = Material(data.calibration.images(9999), data.validation.images(9999), None, "agreement")
     assert unseen(data, everything) == ()
-    assert certify(nn.Identity(), nn.Identity(), ()) is None
+    assert certify(agreements(nn.Identity(), nn.Identity(), ())) is None
 
 
 def test_answers_are_those_of_the_accuracy(digits: tuple[Network, Data]) -> None:
@@ -114,12 +106,12 @@ def test_answers_are_those_of_the_accuracy(digits: tuple[Network, Data]) -> None
     assert np.array_equal(part.classes, said.classes[100:150]) and np.array_equal(part.labels, said.labels[100:150])
 
 
-def test_a_drop_without_labels_is_certified(digits: tuple[Network, Data], tmp_path: Path) -> None:
+def test_a_drop_without_labels_is_certified(digits: tuple[Network, Data], unlabelled: Data, tmp_path: Path) -> None:
     """No label anywhere: the choice rests on the interval of disagreement, and the report says what was certified."""
-    network, data = digits
+    network, data = digits[0], unlabelled
     flags = {"method": "uniform", "target": "max_drop", "value": 0.06, "epochs": 0, "latency_seconds": 0.0, "recover": "bn"}
     job = make_job(flags={**flags, "exporter": "legacy", "options": {"points": 8}})
-    report = prune(network, unlabelled(data), job, tmp_path / "r").report
+    report = prune(network, data, job, tmp_path / "r").report
     assert not report.accuracy and report.certificate is not None
     found = report.certificate
     assert found.images == len(data.test) and "test" in found.source and found.bound == upper(found.disagree, found.images)
@@ -127,8 +119,8 @@ def test_a_drop_without_labels_is_certified(digits: tuple[Network, Data], tmp_pa
     assert "certified" in report.verdict and "at most" in (tmp_path / "r" / "report.md").read_text()
     warned = any("cannot be excluded" in w for w in report.warnings)
     assert warned == (found.bound > 0.06)
-    truth = accuracy(network.model, data.test).top1 - accuracy(checkpoint.load(
-        tmp_path / "r" / "model.safetensors", zoo=MODELS).model, data.test).top1  # fmt: skip
+    truth = accuracy(network.model, digits[1].test).top1 - accuracy(checkpoint.load(
+        tmp_path / "r" / "model.safetensors", zoo=MODELS).model, digits[1].test).top1  # fmt: skip
     assert truth <= found.bound
 
 

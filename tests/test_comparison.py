@@ -163,6 +163,24 @@ def test_one_failure_does_not_end_the_others(
     assert "no candidate could be scored" in (tmp_path / "comparison.md").read_text()
 
 
+def test_without_labels_agreement_with_the_unpruned_network_is_compared(
+    digits: tuple[Network, Data], unlabelled: Data, tmp_path: Path
+) -> None:
+    network, data = digits
+    arms = {"theirs": ("tests:halved", halved)}
+    small = make_job(flags={**QUICK, "epochs": 0, "recover": "none", "zero_kernels": 0.01})
+    found = compare_methods(network, unlabelled, small, [entry("l2"), entry("theirs", arms=arms)], (0,), tmp_path)
+    for row in found.rows:
+        pruned = checkpoint.load(tmp_path / row.folder / "model.safetensors", zoo=MODELS).model.eval()
+        with torch.no_grad():
+            same = [network.model(x).argmax(1) == pruned(x).argmax(1) for x, _ in data.test.batches(64)]
+        assert row.test == pytest.approx(float(torch.cat(same).float().mean())) and row.base == 1.0 and not row.validation
+    assert found.summaries[0].against["uniform"].images == len(data.test)
+    page = (tmp_path / "comparison.md").read_text()
+    assert "agreement − uniform" in page and "no labels" in page and "Unpruned" not in page and "zero_kernels 0.01" in page
+    assert "agreement" in (tmp_path / "comparison.svg").read_text()
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -189,6 +207,13 @@ def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network
     assert space.curves and any(
         (space.importance["obs"][g].argsort() != space.importance["l1"][g].argsort()).any() for g in space.groups
     )
+
+
+@pytest.mark.parametrize("setting", [{"ranking": "l0"}, {"options": {"seeds": ["l1", "l0"]}}, {"options": {"criterion": "l0"}}])
+def test_a_criterion_that_is_not_there_is_refused(setting: dict[str, Any], digits: tuple[Network, Data]) -> None:
+    job = make_job(flags={**QUICK, "method": "obs" if "criterion" in str(setting) else "smoea", **setting})
+    with pytest.raises(ConfigError, match="'l0' is no criterion"):
+        prepare(*digits, job, Clock(), lambda event: None)
 
 
 def test_wrong_protocols_end_before_any_work(digits: tuple[Network, Data], tmp_path: Path) -> None:
@@ -278,9 +303,16 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--methods obs --data digits --macs 0.5 --params 0.5", 2, "one target"),
         ("--methods obs --data digits --set smoea.population=4", 3, "not among --methods"),
         ("--methods obs --data digits --set obs.population=4", 3, "no option"),
+        ("--methods obs --data digits --set obs.line=much", 3, "options.line"),
+        ("--methods smoea --data digits --set options.population=6", 3, "--set smoea.population=6"),
+        ("--methods smoea --data digits --config job.toml", 3, "--set smoea.NAME=VALUE"),
     ],
 )
-def test_bad_comparisons_are_one_message(arguments: str, code: int, said: str, tmp_path: Path) -> None:
+def test_bad_comparisons_are_one_message(
+    arguments: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.toml").write_text("[options]\npopulation = 6\n")
     result = compress("compare-methods", REFERENCE, *arguments.split(), "--out", tmp_path / "o")
     assert result.exit_code == code and said in result.stderr, result.output
     assert not (tmp_path / "o").exists()

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from compress.config import Job, make_job
 from compress.errors import CompressError, ConfigError
+from compress.methods import METHODS
 from compress.rundir import claim, write, write_json
 
 
@@ -49,6 +51,25 @@ def test_wrong_settings_say_what_is_wrong(settings: list[str], words: str) -> No
     with pytest.raises(ConfigError) as caught:
         make_job(settings=settings)
     assert words in str(caught.value)
+
+
+WRONG: dict[type, list[object]] = {
+    bool: ["perhaps", 7],
+    int: [-3, 2.5, "many"],
+    float: [-0.5, float("nan"), float("inf"), "much"],
+    type(None): [-0.5, 1.0, "much"],
+    str: ["nope", 5],
+    tuple: [5, [7j]],
+}
+
+
+@pytest.mark.parametrize(("method", "name"), [(m, f.name) for m in METHODS for f in fields(METHODS[m].searcher)])
+def test_every_option_refuses_what_it_cannot_mean(method: str, name: str) -> None:
+    default = getattr(METHODS[method].make(), name)
+    for value in WRONG[type(default)][1 if name == "criterion" else 0 :]:
+        with pytest.raises(ConfigError, match=rf"options\.{name}"):
+            Job(method=method, options={name: value})
+    Job(method=method, options={name: default})
 
 
 def test_no_toml(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from compress_models import MODELS
 from compress import checkpoint, draw
 from compress.config import Job, make_job
 from compress.data import Data
-from compress.errors import ConfigError, GuardError, TrainError
+from compress.errors import ConfigError, GuardError, SearchError, TrainError
 from compress.pipeline import Network, Result, network_of, pick, prune
 from compress.plan import Plan
 from compress.plan import widths as widths_of
@@ -97,6 +97,10 @@ def test_a_wide_network_is_squeezed_to_its_original_widths(digits: tuple[Network
     result = prune(wide, data, job, tmp_path / "r")
     wanted = {k: v.shape for k, v in network.model.state_dict().items()}
     assert {k: v.shape for k, v in result.model.state_dict().items()} == wanted
+    share = result.report.reached
+    with pytest.raises(SearchError, match=f"keeps {share:.3f} of the macs, 0.3 was wanted"):
+        pick(wide, data, result.folder, macs=0.3)
+    assert not (result.folder / "picks").exists()
 
 
 def test_what_cannot_be_drawn_is_refused_before_any_work(digits: tuple[Network, Data], tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def _compared(
     quiet: bool,
 ) -> Comparison:
     from compress import comparison
-    from compress.config import make_job
+    from compress.config import make_job, read_settings
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -113,7 +113,11 @@ def _compared(
     shared = []
     for text in settings:
         owner, dot, rest = text.partition("=")[0].partition(".")
-        if dot and owner != "options":
+        if owner == "options":
+            raise ConfigError(
+                f"--set {text}: options belong to one method", hint=f"name it, as in --set {names[0]}.{text.partition('.')[2]}"
+            )
+        if dot:
             mine.setdefault(owner, []).append(f"options.{rest}{text[len(owner) + 1 + len(rest) :]}")
         else:
             shared.append(text)
@@ -127,6 +131,9 @@ def _compared(
             own = make_job(None, mine[name], {"method": one.method or "uniform"}).options
             one = replace(one, options={**one.options, **own})
         entries.append(one)
+    if config is not None and read_settings(config).get("options"):
+        hint = f"leave [options] out, and add --set {names[0]}.NAME=VALUE"
+        raise ConfigError(f"{config}: options belong to one method", hint=hint)
     job = make_job(config, shared, {"method": "uniform", **flags})
     writable(folder, folder=True)
     network, images = inputs.open(seeds[0])
@@ -175,9 +182,9 @@ def show(console: Console, found: Comparison, folder: Path) -> None:
     console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
     head, rows = compared.table(found, brief=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    wrapping = compared.states(found.rows)
     for index, column in enumerate(head):
-        table.add_column(escape(column), justify="right" if index else "left", no_wrap=column not in wrapping)
+        wraps = column == "speed-up" or column.startswith("−")
+        table.add_column(escape(column), justify="right" if index else "left", no_wrap=not wraps)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from compress.paired import Difference
-from compress.report.figures import NONE, STATES, duration, number, percent
+from compress.report.figures import NONE, STATES, TRAINED, duration, number, percent
 from compress.report.model import Latency
 
 SCHEMA = "compress-comparison-1"
+AGREEMENT = "agreement"
+"""What is compared where the images have no labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Row:
         params: share kept.
         validation: state of the network -> top-1.
         base: the unpruned network's test accuracy; None without labels.
-        test: the final network's.
+        test: the final network's; without labels both are agreement with the unpruned network.
         latency: per runtime.
         search_seconds: importance and search; for somebody else's pruner all of its work.
         image_forwards: that the search spent; 0 where it is not counted.
@@ -99,6 +101,7 @@ class Comparison:
         digests: of the network and the images.
         environment: the machine and the versions.
         command: how to run it again.
+        labelled: whether the test images have labels; otherwise agreement with the unpruned network stands for accuracy.
     """
 
     network: str
@@ -113,7 +116,13 @@ class Comparison:
     digests: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
+    labelled: bool = True
     schema: str = field(default=SCHEMA)
+
+    @property
+    def judged(self) -> str:
+        """What the final figure is."""
+        return "test" if self.labelled else AGREEMENT
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; numbers that JSON does not have become null."""
@@ -164,19 +173,20 @@ def table(found: Comparison, brief: bool = False) -> tuple[tuple[str, ...], list
 
     Args:
         found: the comparison.
-        brief: for a terminal: means only, and what the search spent left out.
+        brief: for a terminal: means only, of the last states before and after training; what the search spent left out.
     """
     seen = states(found.rows)
     if brief:
         clocked = any(s.latency for s in found.summaries)
-        short = ("method", "MACs", *seen, "test", f"− {found.reference} (95 %)", *(["speed-up"] if clocked else []))
-        told = [
-            (s.method, *(_mean(s, n) for n in ("macs", *seen)), _percents(s, "test"), _gap(s, found.reference), _speed(s))
-            for s in found.summaries
-        ]
+        steps = ("untrained", "trained") if seen else ()
+        short = ("method", "MACs", *steps, found.judged, f"− {found.reference} (95 %)", *(["speed-up"] if clocked else []))
+        told = []
+        for s in found.summaries:
+            start = (s.method, _mean(s, "macs"), *_untrained_trained(s)[: len(steps)])
+            told.append((*start, _percents(s, "test"), _gap(s, found.reference), _speed(s)))
         return short, [row if clocked else row[:-1] for row in told]
-    versus = f"test − {found.reference} (95 %)"
-    head = ("method", "MACs kept", *seen, "test", versus, "speed-up", "search", "image-forwards", "evaluated")
+    versus = f"{found.judged} − {found.reference} (95 %)"
+    head = ("method", "MACs kept", *seen, found.judged, versus, "speed-up", "search", "image-forwards", "evaluated")
     rows = []
     for s in found.summaries:
         cells = [s.method, _percents(s, "macs", 1), *(_percents(s, state) for state in seen), _percents(s, "test")]
@@ -195,7 +205,7 @@ def markdown(found: Comparison) -> str:
     lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in rows]
     lines += [""]
     base = next((r.base for r in found.rows if r.base is not None), None)
-    if base is not None:
+    if base is not None and found.labelled:
         lines += [f"Unpruned: {percent(base)} on the test images.", ""]
     lines += [f"- {text}" for text in found.notes]
     lines += [f"- {s.method}, {why}" for s in found.summaries for why in s.failed]
@@ -211,6 +221,13 @@ def against(found: Summary, reference: str) -> str:
     if gap is None:
         return NONE
     return f"{100 * gap.mean:+.2f} ({100 * gap.low:.2f} to {100 * gap.high:.2f}): {gap.verdict}"
+
+
+def _untrained_trained(found: Summary) -> list[str]:
+    """The last state that no training led to, and the last one that some did; C-SGD trains before it cuts."""
+    seen = [s for s in STATES if s in found.figures]
+    first = next((i for i, s in enumerate(seen) if s in TRAINED), len(seen))
+    return [_mean(found, part[-1]) if part else NONE for part in (seen[:first], seen[first:])]
 
 
 def _gap(found: Summary, reference: str) -> str:

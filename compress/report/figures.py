@@ -22,6 +22,8 @@ STATES = (
     "fine-tuned",
 )
 """The states of a network in the order in which a run passes through them."""
+TRAINED = ("C-SGD", "trained by stages", "fine-tuned")
+"""Those that training leads to."""
 
 
 @dataclass(frozen=True, slots=True)

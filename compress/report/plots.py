@@ -31,32 +31,38 @@ def front_svg(points: Sequence[Mapping[str, Any]], chosen: int) -> str:
     return text.getvalue()
 
 
-def comparison_svg(methods: Sequence[Mapping[str, Any]], base: float | None, title: str) -> str:
+def comparison_svg(
+    methods: Sequence[Mapping[str, Any]], states: Sequence[str], base: float | None, title: str, axis: str = "top-1 accuracy, %"
+) -> str:
     """Methods below each other, their accuracy after every step as a dot with its spread over seeds.
 
     Args:
-        methods: each with ``name`` and ``states``: state -> (mean, standard deviation), in the order of the run.
+        methods: each with ``name`` and ``states``: state -> (mean, standard deviation).
+        states: in the order of a run, the final figure last.
         base: the unpruned network's test accuracy: a line.
         title: of the figure.
+        axis: its label.
     """
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure
 
-    states = list(dict.fromkeys(state for m in methods for state in m["states"]))
     with matplotlib.rc_context({"svg.hashsalt": "compress", "font.family": "sans-serif"}):
         figure = Figure(figsize=(6.4, 1.4 + 0.36 * len(methods)), layout="constrained")
         axes = figure.subplots()
         for i, state in enumerate(states):
             told = [(row, *m["states"][state]) for row, m in enumerate(methods) if state in m["states"]]
+            if not told:
+                continue
             rows, means, spreads = zip(*told, strict=True)
-            colour = "#dc2626" if state == "test" else matplotlib.colormaps["Blues"](0.35 + 0.6 * (i + 1) / len(states))
+            final = state == states[-1]
+            colour = "#dc2626" if final else matplotlib.colormaps["Blues"](0.35 + 0.6 * (i + 1) / len(states))
             axes.errorbar(
                 [100 * x for x in means],
                 rows,
                 xerr=[100 * x for x in spreads],
-                fmt="o",
+                fmt="D" if final else "os^vPX<>"[i % 8],
                 color=colour,
                 ms=5,
                 capsize=2,
@@ -66,10 +72,10 @@ def comparison_svg(methods: Sequence[Mapping[str, Any]], base: float | None, tit
             axes.axvline(100 * base, color="#6b7280", linewidth=1, linestyle=":", label="unpruned, test")
         axes.set_yticks(range(len(methods)), [m["name"] for m in methods])
         axes.invert_yaxis()
-        axes.set_xlabel("top-1 accuracy, %")
+        axes.set_xlabel(axis)
         axes.set_title(title, fontsize="medium")
         axes.grid(alpha=0.25)
-        if states or base is not None:
+        if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

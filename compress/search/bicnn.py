@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
@@ -37,6 +38,7 @@ from compress.search.base import Array, Search, Space, Told, scored, thinned
 from compress.search.bilevel import Bilevel, Reads, Solution
 from compress.search.lower import Lower
 from compress.search.obs import plan_for
+from compress.search.options import AtLeastTwo, Fraction, NotNegative
 from compress.search.reading import Bits
 from compress.search.widths import reachable
 
@@ -92,29 +94,29 @@ class BiCnn:
         spread: points along the front that are scored too.
     """
 
-    population: int = 10
-    generations: int = 60
-    lower_population: int = 8
-    lower_generations: int = 6
-    crossover: float = 0.9
-    rho: float = 0.5
+    population: AtLeastTwo = 10
+    generations: PositiveInt = 60
+    lower_population: AtLeastTwo = 8
+    lower_generations: PositiveInt = 6
+    crossover: Fraction = 0.9
+    rho: Fraction = 0.5
     warm_start: bool = True
     migrate: bool = True
-    migrants: int = 2
-    upper_every: int = 5
-    lower_every: int = 3
-    patience: int = 2
-    delta: float = 0.005
+    migrants: NonNegativeInt = 2
+    upper_every: PositiveInt = 5
+    lower_every: PositiveInt = 3
+    patience: PositiveInt = 2
+    delta: NotNegative = 0.005
     lower: Literal["constrained", "scalarised"] = "constrained"
-    weight: float = 0.1
+    weight: NotNegative = 0.1
     error: Literal["compensated", "plain"] = "compensated"
-    widest: int = 1024
+    widest: PositiveInt = 1024
     criterion: str = "obs"
     seeds: tuple[str, ...] = ("obs", "l1", "fpgm", "taylor")
     greedy: bool = True
     arrange: bool = True
-    finalists: int = 8
-    spread: int = 6
+    finalists: PositiveInt = 8
+    spread: NonNegativeInt = 6
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """CEMBA in closed form, then real scores for the points that matter."""

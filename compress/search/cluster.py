@@ -20,11 +20,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
+from compress.search.options import AtLeastTwo, Fraction
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, orbits
 from compress.topology import GroupId
 
@@ -57,20 +59,20 @@ class Cluster:
         finalists: best candidates that are recovered as the result will be, and scored again on all images.
     """
 
-    population: int = 20
-    generations: int = 30
+    population: AtLeastTwo = 20
+    generations: PositiveInt = 30
     keep: Literal["crowding", "obs", "random", "l1"] = "crowding"
     rule: Literal["one_per_cluster", "ratio_per_cluster"] = "one_per_cluster"
-    clusters: int = 8
+    clusters: PositiveInt = 8
     cosine: Literal["ones", "mean-filter"] = "ones"
     folded: bool = False
-    least: float = 0.1
-    grid: int = 16
-    restarts: int = 5
+    least: Fraction = 0.1
+    grid: AtLeastTwo = 16
+    restarts: PositiveInt = 5
     adapt: bool = True
     fitness: Literal["bn", "compensated"] = "compensated"
-    least_images: int = 16
-    finalists: int = 5
+    least_images: PositiveInt = 16
+    finalists: PositiveInt = 5
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One evolution per budget; every evolution's best candidates are scored again on all images."""

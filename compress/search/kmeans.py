@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveInt
 
-from compress.errors import ConfigError, SearchError
+from compress.errors import SearchError
 from compress.plan import Cut, Plan
 from compress.search.base import Array, Search, Space, scored, thinned
 from compress.search.cluster import clustered
@@ -44,18 +45,10 @@ class Clusters:
     """
 
     clusters: Division = "kmeans"
-    squeeze: float | None = None
-    restarts: int = 3
-    points: int = 18
-    images: int = 0
-
-    def __post_init__(self) -> None:
-        if self.clusters not in ("kmeans", "even", "imbalanced"):
-            raise ConfigError(f"clusters is {self.clusters!r}, but must be kmeans, even or imbalanced")
-        if self.squeeze is not None and not 1 < self.squeeze < 100:
-            raise ConfigError(
-                f"squeeze is {self.squeeze!r}, but must be above 1", hint="1.5 makes every layer 1.5 times narrower"
-            )
+    squeeze: Annotated[float, Field(gt=1, lt=100)] | None = None
+    restarts: PositiveInt = 3
+    points: PositiveInt = 18
+    images: NonNegativeInt = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity as they are before any training."""

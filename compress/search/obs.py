@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt, PositiveInt
 
 from compress.plan import Plan
 from compress.search.base import Array, Search, Space, by_budget, scored, thinned
+from compress.search.options import Fraction
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, plan_of, ranked, scaled
 from compress.topology import GroupId
@@ -38,10 +40,10 @@ class Allocated:
     """
 
     criterion: str = "obs"
-    even: float = 0.75
-    line: tuple[float, ...] = (0.0, 0.5, 1.0)
-    points: int = 18
-    images: int = 0
+    even: Fraction = 0.75
+    line: tuple[Fraction, ...] = (0.0, 0.5, 1.0)
+    points: PositiveInt = 18
+    images: NonNegativeInt = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from compress.plan import Plan
 from compress.search.base import Array, Search, Space, by_budget, scored
+from compress.search.options import Fraction
 from compress.search.widths import Widths, allowed, fill, meet, nearest, plan_of, ranked
 from compress.topology import GroupId
 
@@ -29,9 +31,9 @@ class Ranked:
     """
 
     criterion: str = "l1"
-    protected: float = 0.1
-    points: int = 18
-    images: int = 0
+    protected: Fraction = 0.1
+    points: PositiveInt = 18
+    images: NonNegativeInt = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""

@@ -19,6 +19,7 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.evaluator import Evaluator
 from pymoo.core.problem import Problem
@@ -42,6 +43,7 @@ from compress.search.base import (
 )
 from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
 from compress.search.obs import plan_for
+from compress.search.options import AtLeastTwo, Fraction
 from compress.search.uniform import Uniform
 from compress.search.widths import meet, plan_of, reachable, scaled
 
@@ -70,17 +72,17 @@ class Smoea:
             be, and scored on all images.
     """
 
-    population: int = 40
-    generations: int = 60
-    crossover: float = 0.9
+    population: AtLeastTwo = 40
+    generations: PositiveInt = 60
+    crossover: Fraction = 0.9
     objective: Literal["compensated", "plain", "outputs"] = "compensated"
     seeds: tuple[str, ...] = ("l1", "fpgm", "taylor", "obs")
-    least_images: int = 8
-    most_images: int = 48
-    compromises: int = 3
-    finalists: int = 10
-    spread: int = 8
-    judged: int = 30
+    least_images: PositiveInt = 8
+    most_images: PositiveInt = 48
+    compromises: NonNegativeInt = 3
+    finalists: PositiveInt = 10
+    spread: NonNegativeInt = 8
+    judged: PositiveInt = 30
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Front to back over the stages; then the stages' fronts become one."""

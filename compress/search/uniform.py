@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
 
 from compress.plan import Plan
 from compress.search.base import Search, Space, by_budget, scored
@@ -22,8 +23,8 @@ class Uniform:
     """
 
     criterion: str = "l1"
-    points: int = 18
-    images: int = 0
+    points: PositiveInt = 18
+    images: NonNegativeInt = 0
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""

@@ -1,0 +1,34 @@
+"""Values from a user as a dataclass: every field by its type, what is wrong in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from compress.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def validated(kind: type[T], values: Mapping[str, Any], *, prefix: str = "", hint: str = "") -> T:
+    """The dataclass with these values.
+
+    Args:
+        kind: a dataclass; its annotations say what each field takes.
+        values: field -> value.
+        prefix: before a field's name in the message.
+        hint: of the error.
+
+    Raises:
+        ConfigError: a value does not fit; the first that does not is named.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = prefix + ".".join(str(p) for p in first["loc"])
+        cause = first.get("ctx", {}).get("error")
+        text = f"setting {where or 'job'}: {cause or first['msg']} (got {first['input']!r:.200})"
+        raise ConfigError(text, hint=hint) from error
