@@ -15,7 +15,7 @@ from compress.errors import ConfigError, GuardError
 from compress.evaluate import Material, logits
 from compress.guard import Verified
 from compress.plan import Plan
-from compress.steps import Workbench, guarded_cut, schedule_for
+from compress.steps import Workbench, guarded_cut, resuming, schedule_for
 from compress.topology import Topology
 
 _TRIM_TOLERANCE = 1e-4
@@ -58,7 +58,7 @@ def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, mat
             eps=job.eps,
             teacher=model if schedule.distill else None,
             state_dir=bench.folder / "csgd",
-            listen=clock.listen,
+            listen=resuming(clock, "C-SGD"),
         )
         bench.judge(drawn.trained, "C-SGD")
         bench.judge(drawn.averaged, "averaged")

@@ -62,5 +62,9 @@ class Clock:
         self.listen(Phase(name, detail))
         start = perf_counter()
         yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+        self.add(name, perf_counter() - start)
         self.listen(PhaseDone(name, perf_counter() - start))
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to a phase what was not timed here, as of an earlier sitting."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds

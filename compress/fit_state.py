@@ -31,7 +31,13 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def save(
-    folder: Path, identity: str, position: tuple[int, int], student: nn.Module, sgd: torch.optim.SGD, seen: Tensor
+    folder: Path,
+    identity: str,
+    position: tuple[int, int],
+    student: nn.Module,
+    sgd: torch.optim.SGD,
+    seen: Tensor,
+    seconds: float = 0.0,
 ) -> None:
     """Writes the state; a run killed in here leaves the one before.
 
@@ -42,6 +48,7 @@ def save(
         student: the network.
         sgd: its optimiser; only the momentum is state.
         seen: the running sums of the epoch.
+        seconds: that the training has taken, over all sittings.
 
     Raises:
         TrainError: the file cannot be written.
@@ -54,7 +61,7 @@ def save(
             tensors[f"momentum.{name}"] = buffer
     # Cloned: safetensors refuses tensors that share memory, and tied weights do.
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    header = json.dumps({"identity": identity, "position": position})
+    header = json.dumps({"identity": identity, "position": position, "seconds": seconds})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside(path) as temporary:
@@ -65,11 +72,11 @@ def save(
         ) from error
 
 
-def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, seen: Tensor) -> tuple[int, int] | None:
+def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, seen: Tensor) -> tuple[int, int, float] | None:
     """Puts a saved state in place.
 
     Returns:
-        The epoch, and the step in it, to go on with; None where nothing is saved.
+        The epoch, and the step in it, to go on with, and the seconds it has taken; None where nothing is saved.
 
     Raises:
         TrainError: the file is no state, or that of another training.
@@ -89,7 +96,7 @@ def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, 
                     sgd.state[parameter]["momentum_buffer"] = buffer
             seen.copy_(tensors["seen"])
             epoch, step = header["position"]
-            return int(epoch), int(step)
+            return int(epoch), int(step), float(header.get("seconds", 0.0))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(f"{path}: not a state of training: {error}", hint=f"delete {path} to start over") from error
     raise TrainError(

@@ -279,7 +279,8 @@ def _search(
         row = requests.setdefault(event.fidelity, {"requests": 0, "plans": 0, "evaluated": 0})
         row["requests"] += 1
         row["plans"] += event.asked
-        row["evaluated"] += event.fresh
+        row["evaluated"] += event.distinct
+        clock.add("search", event.earlier)
         row["spent"] = event.spent
         listen(event)
 

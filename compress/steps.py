@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from compress.cost import count
 from compress.data import Data
 from compress.errors import GuardError
 from compress.evaluate import batches as in_batches
-from compress.events import Clock
+from compress.events import Clock, Listen
 from compress.guard import Verified, verify
 from compress.plan import Plan, restrict
 from compress.reconstruct import reconstruct
@@ -167,12 +168,23 @@ def finetune(
             schedule,
             teacher=teacher if schedule.distill else None,
             state_dir=bench.folder / state,
-            listen=bench.clock.listen,
+            listen=resuming(bench.clock, "fine-tune"),
             rewrite=held(kernels) if kernels else None,
             rewrite_identity=identity_of(kernels) if kernels else "",
         ).eval()
         bench.judge(trained, "fine-tuned")
     return trained
+
+
+def resuming(clock: Clock, phase: str) -> Listen:
+    """A training's listener: what earlier sittings took is part of the phase's time."""
+
+    def hear(event: Any) -> None:
+        if isinstance(event, train.Resumed):
+            clock.add(phase, event.seconds)
+        clock.listen(event)
+
+    return hear
 
 
 def effective(model: nn.Module) -> str:

@@ -123,12 +123,13 @@ class EpochDone:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """An interrupted training goes on from here."""
+    """An interrupted training goes on from here; ``seconds`` is what earlier sittings took."""
 
     epoch: int
     epochs: int
     step: int
     steps: int
+    seconds: float = 0.0
 
 
 Event = Progress | EpochDone | Resumed
@@ -278,18 +279,20 @@ def fit(
     # Summed loss, images named right, images: on the device, so that no step waits for it.
     seen = torch.zeros(3, device=device)
     first_epoch = first_step = 0
-    identity = ""
+    identity, earlier = "", 0.0
     if state_dir is not None:
         how = asdict(schedule) | ({"rewrite": rewrite_identity} if rewrite_identity else {})
         identity = fit_state.identity(model, teacher, how, train.digest)
         found = fit_state.load(state_dir, identity, student, sgd, seen)
         if found is not None:
-            first_epoch, first_step = found
-            listen(Resumed(first_epoch + 1, schedule.epochs, first_step, steps))
+            first_epoch, first_step, earlier = found
+            listen(Resumed(first_epoch + 1, schedule.epochs, first_step, steps, earlier))
+    begun = time.perf_counter()
 
     def save(epoch: int, step: int) -> None:
         if state_dir is not None and accelerator.is_main_process:
-            fit_state.save(state_dir, identity, (epoch, step), student, sgd, seen)
+            seconds = earlier + time.perf_counter() - begun
+            fit_state.save(state_dir, identity, (epoch, step), student, sgd, seen, seconds)
 
     _train_mode(wrapped)
     with seeded(schedule.seed) as reseed:

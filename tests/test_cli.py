@@ -505,8 +505,8 @@ def test_runs_are_named_after_the_file(model: str, name: str) -> None:
 
 STORY = (
     events.Phase("search", "smoea, 100 image-forwards"),
-    Asked("stage", 0, 4, 4, 25.0, 100.0, 0.5),
-    Asked("full", -1, 4, 4, 110.0, 100.0, float("nan")),
+    Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5),
+    Asked("full", -1, 4, 4, 4, 0.0, 110.0, 100.0, float("nan")),
     events.PhaseDone("search", 12.0),
     events.Warned("no [bold]data[/]"),
     events.Table("reach", ("", "least"), (("macs", "0.048"),)),
@@ -544,7 +544,9 @@ def test_quiet_is_quiet() -> None:
 
 
 def test_positions() -> None:
-    assert progress.position(Asked("stage", 0, 4, 4, 25.0, 100.0, 0.5)) == progress.Position(25.0, 100.0, "error 0.5000")
+    assert progress.position(Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5)) == progress.Position(
+        25.0, 100.0, "error 0.5000"
+    )
     step = train.Progress(2, 3, 5, 10, 0.7, 0.1, 1.0)
     assert progress.position(step) == progress.Position(15, 30, "epoch 2 of 3, loss 0.700")
     assert progress.position(latency.Progress(1, 2.0, 8.0, 0.013)) == progress.Position(2.0, 8.0, "± 1.3 %")

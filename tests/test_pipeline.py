@@ -327,6 +327,9 @@ def test_killed_and_called_again_it_ends_with_the_same_plan(
     again = prune(*digits, make_job(flags=QUICK), folder, listen=events.append)
     asked = [e for e in events if type(e).__name__ == "Asked"]
     assert asked and not any(e.fresh for e in asked), "every score was written down before it was used"
+    assert again.report.search["requests"] == finished[0].report.search["requests"], "evaluations of all sittings count"
+    scored = [json.loads(line)["seconds"] for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert again.report.seconds["search"] >= sum(scored) - 0.01 > 0, "and so does their time"
     for name in ("plan.json", "front.json"):
         assert (folder / name).read_bytes() == (finished[0].folder / name).read_bytes()
     assert again.report.digests == finished[0].report.digests

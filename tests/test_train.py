@@ -157,6 +157,7 @@ def test_an_interruption_leaves_no_trace(
     heard.clear()
     again = fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, listen=heard.append)
     assert same(weights(straight), weights(again)) and len(heard) == 1
+    assert isinstance(heard[0], Resumed) and heard[0].seconds > 0
 
 
 @pytest.mark.slow

@@ -33,8 +33,8 @@ class Row:
         latency: per runtime.
         search_seconds: importance and search; for somebody else's pruner all of its work.
         image_forwards: that the search spent; 0 where it is not counted.
-        requests: fidelity -> requests, plans in them, plans really evaluated.
-        seconds: phase -> wall time of the last sitting.
+        requests: fidelity -> requests, plans in them, different ones.
+        seconds: phase -> wall time, as in a report.
         failed: why there is nothing else here; empty where the run ended well.
     """
 

@@ -199,7 +199,7 @@ class Report:
         parity: verdict and figures of the ONNX file against torch.
         guard: the guard's error, place and tolerance.
         search: image-forwards spent and allowed, requests, points on the front.
-        seconds: phase -> wall time.
+        seconds: phase -> wall time; of searching and training over all sittings, of the rest in the last one.
         digests: what identifies inputs and outputs.
         environment: the machine and the versions.
         job: the resolved job.

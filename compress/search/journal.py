@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from compress.errors import CompressError, SearchError
@@ -30,7 +31,9 @@ class Asked:
         fidelity: of the request.
         stage: of the request.
         asked: plans in it.
-        fresh: plans that were really evaluated.
+        fresh: plans that were evaluated now.
+        distinct: plans that this search had not asked for before, whoever evaluated them.
+        earlier: seconds that earlier sittings spent on evaluating them.
         spent: image-forwards so far, journalled ones included.
         budget: image-forwards allowed.
         best: lowest error in the request.
@@ -40,6 +43,8 @@ class Asked:
     stage: int
     asked: int
     fresh: int
+    distinct: int
+    earlier: float
     spent: float
     budget: float
     best: float
@@ -61,6 +66,8 @@ class Journal:
         self.path = path
         self.context = context
         self.scores: dict[str, float] = {}
+        self.earlier: dict[str, float] = {}
+        """Seconds of the evaluations that were read from the file."""
         if path is not None and path.exists():
             self._read(path)
 
@@ -76,7 +83,7 @@ class Journal:
         for line in whole.splitlines():
             found = _entry(line)
             if found is not None:
-                self.scores[found[0]] = found[1]
+                key, self.scores[key], self.earlier[key] = found[0], found[1], found[2]
 
     def key(self, ask: Ask, plan: Plan) -> str:
         """Names one evaluation."""
@@ -98,19 +105,18 @@ def _line(entry: dict[str, Any]) -> str:
     return json.dumps({**entry, "check": zlib.crc32(text.encode())}) + "\n"
 
 
-def _entry(line: bytes) -> tuple[str, float] | None:
-    """Key and score of a line; a damaged one is none: it costs an evaluation, and cannot change what is chosen."""
+def _entry(line: bytes) -> tuple[str, float, float] | None:
+    """Key, score and seconds of a line; a damaged one is none: it costs an evaluation, and cannot change what is chosen."""
     try:
         entry = json.loads(line)
         check = entry.pop("check", None)
-        key, error = entry["key"], entry["error"]
+        key, error, seconds = entry["key"], entry["error"], entry.get("seconds", 0.0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if check is not None and check != zlib.crc32(json.dumps(entry).encode()):
         return None
-    if not isinstance(key, str) or isinstance(error, bool) or not isinstance(error, int | float):
-        return None
-    return key, float(error)
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (error, seconds))
+    return (key, float(error), float(seconds)) if isinstance(key, str) and numbers else None
 
 
 def drive(
@@ -138,6 +144,7 @@ def drive(
         SearchError: the evaluation did not score every plan.
     """
     spent = 0.0
+    seen: set[str] = set()
     answer: Sequence[Score] | None = None
     while True:
         try:
@@ -151,17 +158,19 @@ def drive(
             continue
         keys = [journal.key(ask, plan) for plan in ask.plans]
         missing = {k: p for k, p in zip(keys, ask.plans, strict=True) if k not in journal.scores}
+        first = set(keys) - seen
+        seen |= first
+        earlier = sum(journal.earlier.get(k, 0.0) for k in first)
         if missing:
+            start = perf_counter()
             scores = evaluate(replace(ask, plans=tuple(missing.values())))
             if len(scores) != len(missing):
                 raise SearchError(f"the evaluation scored {len(scores)} of {len(missing)} plans")
-            more = {"fidelity": ask.fidelity.value, "stage": ask.stage}
+            seconds = (perf_counter() - start) / len(missing)
+            more = {"fidelity": ask.fidelity.value, "stage": ask.stage, "seconds": round(seconds, 6)}
             journal.add([(k, s.error, {**more, "plan": p.digest}) for (k, p), s in zip(missing.items(), scores, strict=True)])
         answer = [Score(journal.scores[k]) for k in keys]
         spent += price(ask) * len(set(keys))
         errors = [s.error for s in answer if s.error == s.error]
-        listen(
-            Asked(
-                ask.fidelity.value, ask.stage, len(keys), len(missing), spent, budget, min(errors) if errors else float("nan")
-            )
-        )
+        counts = (len(keys), len(missing), len(first), earlier)
+        listen(Asked(ask.fidelity.value, ask.stage, *counts, spent, budget, min(errors, default=float("nan"))))
