@@ -275,7 +275,9 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
         paired = _round_up(max(better.eps, better.vector_eps / VECTORS))
         hint = f"eps {paired:.2g} would do, or leave it out" if _reached(schedule, steps, paired).enough else "leave eps out"
     else:
-        hint = f"train for at least {_epochs_that_do(schedule, steps)} epochs, or in smaller batches"
+        epochs = _epochs_that_do(schedule, steps)
+        fits = eps is None or _reached(replace(schedule, epochs=epochs), steps, eps).enough
+        hint = f"train for at least {epochs} epochs{'' if fits else ' and leave eps out'}, or in smaller batches"
     raise TrainError(
         f"eps {found.eps:.2g} over {schedule.epochs} epochs of {steps} steps cannot make filters equal: a deviation inside a "
         f"cluster shrinks by exp(-{found.kernels:.1f}) in kernels, exp(-{found.vectors:.1f}) in vectors, "

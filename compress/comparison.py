@@ -147,8 +147,8 @@ def compare_methods(
             except ConfigError:
                 raise
             except CompressError as error:
-                row = Row(one.name, seed, where.name, failed=error.message)
-                listen(Warned(f"{one.name}, seed {seed}: {error.message}"))
+                row = Row(one.name, seed, where.name, failed=f"{error.message} ({error.hint})")
+                listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
             else:
                 row = _judged(row, where, right)
             rows.append(row)

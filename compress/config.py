@@ -121,7 +121,8 @@ class Job:
         if METHODS[self.method].clusters:
             object.__setattr__(self, "realise", "csgd")
         if self.realise == "csgd" and self.epochs == 0:
-            raise ConfigError("epochs is 0, but C-SGD is training", hint="leave --epochs out, or use --realise cut")
+            other = "" if METHODS[self.method].clusters else ", or use --realise cut"
+            raise ConfigError("epochs is 0, but C-SGD is training", hint=f"leave --epochs out{other}")
         if self.realise == "csgd" and self.zero_kernels:
             raise ConfigError("zero_kernels is set, but nothing is changed after the trim of C-SGD", hint="use --realise cut")
         known = [f.name for f in fields(METHODS[self.method].searcher)]
@@ -173,6 +174,11 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     options = values.get("options", {})
     if isinstance(options, Mapping) and "squeeze" in options and not {"target", "value"} & values.keys():
         values |= {"target": "macs", "value": 1.0}  # the widths are given, no budget is to be met
+    if values.get("realise") == "cut" and METHODS.get(values.get("method", ""), METHODS["smoea"]).clusters:
+        raise ConfigError(
+            f"realise is cut, but the clusters of {values['method']} are nothing that could be cut before it trains",
+            hint="leave --realise out, or take its widths with another method: --method uniform",
+        )
     known = [f.name for f in fields(Job)]
     for name in values:
         if name not in known:

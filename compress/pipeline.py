@@ -59,6 +59,8 @@ from compress.train import wilson
 
 __all__ = ["Network", "Result", "inspect", "network_from", "pick", "prune", "traced"]
 
+_ABOVE = 1.05
+"""Times its budget: what a search may spend without a word."""
 _FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 
 
@@ -152,6 +154,8 @@ def prune(
         material = evaluator.material
         judged = len(material.judged) if material.metric == "agreement" else 0
         chosen, why = choose(front, space.target, space.share, _base_error(evaluator), judged)
+        if job.stage_epochs:
+            why = f"cut and trained stage by stage; the stages left {space.share(chosen.plan):.3f}"
         plan, shots = _aim(network, space, front, chosen.plan, job, clock)
         plan = _to_realise(network, space, plan, job)
         rundir.write_json(folder / "plan.json", plan.to_json())
@@ -201,6 +205,10 @@ def pick(
 
     again = "run `compress prune ... --out` there first"
     held = read_json(folder / "job.json", hint=again)
+    if not (folder / "front.json").exists():
+        raise ConfigError(
+            f"the search in {folder} has not ended", hint="give its `compress prune` command again: it goes on where it stopped"
+        )
     front = read_front(folder, again)
     if not isinstance(held.get("job"), dict):
         raise ConfigError(f"{folder / 'job.json'} is no job of compress", hint=again)
@@ -219,6 +227,11 @@ def pick(
     job = job if epochs is None else replace(job, epochs=epochs)
     whole, searcher = count(traced(network)), METHODS[job.method].make(**job.options)
     wanted = share_wanted(index, by, macs, params, latency)
+    if latency is not None and any(p.cost.latency is None for p in front):
+        raise ConfigError(
+            f"{folder} was searched without a latency table: nothing predicts its points' latency",
+            hint=f"search with `compress prune --latency {latency:g}`, or measure them: compress bench {folder} --front",
+        )
     if wanted is not None and isinstance(searcher, Planner) and not near(front, whole, wanted):
         job = replace(job, target=wanted.kind, value=wanted.value)  # type: ignore[arg-type]
         topology, space, evaluator, base = prepare(network, data, job, clock, listen)
@@ -297,10 +310,16 @@ def _search(
     if not front:
         raise SearchError("no candidate could be scored", hint="give more or other images with --data")
     spent = max((row.pop("spent") for row in requests.values()), default=0.0)
+    told += [_overspent(space, job.method, spent)] if spent > _ABOVE * space.budget else []
     judged = {"metric": evaluator.material.metric, "judged_images": len(evaluator.material.judged)}
     own = {name: value for t in told for name, value in t.figures.items()}
     notes = [note for t in told for note in t.notes]
     return front, {"budget": space.budget, "image_forwards": spent, "requests": requests, **judged, **own, "notes": notes}
+
+
+def _overspent(space: Space, method: str, spent: float) -> Told:
+    least = f"the least that {method} needs with these options"
+    return Told({}, (f"the search spent {spent:,.0f} image-forwards, {space.budget:,} were allowed: {least}",))
 
 
 def _by_stages(

@@ -223,6 +223,12 @@ def test_too_few_steps_are_refused_and_enough_epochs_are_named() -> None:
         strength(Schedule(2), 12)
     epochs = int(caught.value.hint.split()[4])
     assert strength(Schedule(epochs), 12).enough
+    for eps in (PAPER_EPS, 0.03, 0.1, 0.3):
+        with pytest.raises(TrainError) as caught:
+            strength(Schedule(2), 12, eps)
+        alone = "leave eps out" in caught.value.hint
+        assert strength(Schedule(int(caught.value.hint.split()[4])), 12, None if alone else eps).enough
+        assert alone or eps > PAPER_EPS, "the papers' is too weak for so few epochs"
 
 
 def test_too_strong_a_pull_is_refused() -> None:

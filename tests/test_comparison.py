@@ -148,7 +148,7 @@ def test_one_failure_does_not_end_the_others(
 ) -> None:
     def sometimes(network: Network, data: Data, job: Any, folder: Path, **more: Any) -> Any:
         if job.method == "obs":
-            raise SearchError("no candidate could be scored")
+            raise SearchError("no candidate could be scored", hint="give others")
         return honest(network, data, job, folder, **more)
 
     honest = comparison.prune
@@ -158,7 +158,8 @@ def test_one_failure_does_not_end_the_others(
     entries = [entry("obs"), entry("broken", arms=arms)]
     found = compare_methods(*digits, make_job(flags=small), entries, (0,), tmp_path)
     assert [bool(r.failed) for r in found.rows] == [True, True, False]
-    assert found.summaries[0].failed == ("seed 0: no candidate could be scored",) and not found.summaries[0].figures
+    assert found.summaries[0].failed == ("seed 0: no candidate could be scored (give others)",)
+    assert not found.summaries[0].figures
     assert "outputs (2, 64), (2, 10) were wanted" in found.rows[1].failed
     assert "no candidate could be scored" in (tmp_path / "comparison.md").read_text()
 

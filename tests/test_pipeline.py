@@ -180,6 +180,35 @@ def test_targets(digits: tuple[Network, Data], tmp_path: Path) -> None:
     assert "allowed drop" in by_drop.report.search["chosen"]
 
 
+def test_what_went_wrong_is_said(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    """A network that a cut destroyed, a budget that was too small, a certificate that nobody could give."""
+    job = make_job(flags={**UNIFORM, "recover": "none", "value": 0.3, "budget": 100})
+    report = prune(*digits, job, tmp_path / "r").report
+    assert any(w.startswith("the pruned network is of no use as it is: 99.4 % -> ") for w in report.warnings)
+    assert any("100 were allowed" in n for n in report.notes) == (report.search["image_forwards"] > 105)
+    assert any(n.startswith("no certificate") for n in report.notes) == (report.certificate is None)
+    good = prune(*digits, make_job(flags={**UNIFORM, "value": 0.8}), tmp_path / "good").report
+    assert not any("of no use" in w for w in good.warnings) and not any("were allowed" in n for n in good.notes)
+
+
+def test_a_drop_is_told_in_points(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    job = make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.05})
+    result = prune(*digits, job, tmp_path / "r")
+    share = result.report.after.macs / result.report.before.macs
+    assert f"max drop &lt;= 5 points, keeps {100 * share:.2f} % of the MACs" in (tmp_path / "r" / "report.md").read_text()
+    with pytest.raises(ConfigError, match="max_drop is -1 points, but must be above 0 and at most 100 points"):
+        make_job(flags={"target": "max_drop", "value": -0.01})
+
+
+def test_a_pick_says_what_is_missing(digits: tuple[Network, Data], finished: tuple[Result, list[Any]], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="without a latency table"):
+        pick(*digits, finished[0].folder, latency=0.5)
+    (tmp_path / "job.json").write_bytes((finished[0].folder / "job.json").read_bytes())
+    with pytest.raises(ConfigError, match="has not ended") as caught:
+        pick(*digits, tmp_path, index=0)
+    assert "goes on where it stopped" in caught.value.hint
+
+
 def test_an_unreachable_target_names_the_nearest(digits: tuple[Network, Data], tmp_path: Path) -> None:
     with pytest.raises(SearchError, match="at least") as caught:
         prune(*digits, make_job(flags={**QUICK, "value": 0.001}), tmp_path / "r")

@@ -41,6 +41,7 @@ def test_every_stage_is_trained_and_the_target_is_met(finished: Result) -> None:
     assert 0.2 < report.reached <= 0.5 and report.guard["error"] < 1e-9
     stages = [n for n in report.notes if "left; validation" in n]
     assert len(stages) >= 2 and all("reconstructed" in n and "fine-tuned" in n for n in stages)
+    assert "stage by stage" in report.search["chosen"] and f"left {report.reached:.3f}" in report.search["chosen"]
     assert report.search["image_forwards"] <= report.search["budget"] <= 16_000
 
 

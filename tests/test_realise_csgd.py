@@ -74,14 +74,16 @@ def test_a_killed_run_ends_with_the_same_weights(digits: tuple[Network, Data], f
 
 
 def test_any_searchers_widths_are_made_real(digits: tuple[Network, Data], tmp_path: Path) -> None:
-    flags = {**QUICK, "method": "obs", "realise": "csgd", "budget": 5000, "value": 0.4}
+    flags = {**QUICK, "method": "obs", "realise": "csgd", "budget": 5000, "value": 0.4, "recover": "bn"}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")
     topology = trace(digits[0].model, torch.zeros(1, 1, 8, 8))
     held = json.loads((tmp_path / "r" / "front.json").read_text())
     searched = Plan.from_json(held["points"][held["chosen"]]["plan"])
     assert widths_of(topology, result.plan) == widths_of(topology, searched) and not any(c.fold for c in searched.cuts.values())
     assert all(cut.fold for cut in result.plan.cuts.values())
-    assert "the trim changed 0 of" in " ".join(result.report.notes)
+    told = " ".join(result.report.notes)
+    assert "the trim changed 0 of" in told and "recover bn had no effect" in told
+    assert "brain surgeon" in result.report.citation and "Centripetal SGD" in result.report.citation
 
 
 def test_another_budget_of_the_same_run(digits: tuple[Network, Data], finished: Result) -> None:
@@ -118,6 +120,8 @@ def test_what_cannot_be_drawn_is_refused_before_any_work(digits: tuple[Network, 
         make_job(flags={**QUICK, "epochs": 0})
     with pytest.raises(ConfigError, match="eps is -1"):
         make_job(flags={"eps": -1.0})
+    with pytest.raises(ConfigError, match="realise is cut"):
+        make_job(flags={**QUICK, "realise": "cut"})
     assert make_job(flags=QUICK).realise == "csgd" and Job().realise == "cut"
 
 

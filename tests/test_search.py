@@ -177,6 +177,9 @@ def test_knee_and_non_dominated() -> None:
     front = non_dominated(points)
     assert [p.cost.macs for p in front] == [10, 20, 30, 40]
     assert front[knee(front)].cost.macs == 20
+    assert knee(front[:1]) == 0 and knee(front[1:3]) == 1, "between two points there is no knee: the more accurate one"
+    above = [point(10, 0.9), point(20, 0.85), point(30, 0.1)]
+    assert knee(non_dominated(above)) == 2, "nor where all points lie above the line"
 
 
 def test_a_torn_journal_line_is_forgotten(tmp_path) -> None:

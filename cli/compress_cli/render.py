@@ -100,9 +100,11 @@ def _next(console: Console, report: Report, folder: Path) -> None:
     place = shlex.quote(str(folder))
     there = ", ".join(f"{name}{about.get(name, '')}" for name in _SHOWN if (folder / name).exists())
     console.print(f"\n[dim]files in[/] {escape(f'{folder}: {there}')}", soft_wrap=True)
-    commands = [f"compress pick {place} --by knee"] if (folder / "front.json").exists() else []
+    more = isinstance(points, int) and points > 1 and (folder / "front.json").exists()
+    commands = [f"compress pick {place} --by knee"] if more else []
     if (folder / "base.onnx").exists():
         commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
-    commands.append(f"compress cite {report.method}")
+    also = ("csgd",) if report.job.get("realise") == "csgd" else ()
+    commands += [f"compress cite {method}" for method in dict.fromkeys((report.method, *also))]
     for number, command in enumerate(commands):
         console.print(f"[dim]{'next:' if number == 0 else '     '}[/] {escape(command)}", soft_wrap=True)

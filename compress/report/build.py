@@ -52,6 +52,11 @@ def build(
         *done.notes,
     ]
     notes.append(f"{job.target}: {search['chosen']}")
+    if data is not None and certificate is None and job.target != "max_drop":
+        notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
+    drawn = ("csgd",) if job.realise == "csgd" else ()
+    if drawn and job.recover != Job().recover:
+        notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
         notes.append(
@@ -63,7 +68,7 @@ def build(
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
-        citation=METHODS[job.method].citation,
+        citation="; made real by ".join(METHODS[m].citation for m in dict.fromkeys((job.method, *drawn))),
         target=f"max drop <= {100 * job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
         reached=share,
         architecture=network.architecture.name,
@@ -143,7 +148,19 @@ def _flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[La
     if not accuracy:
         why = "no data was given" if data is None else "the images have no labels"
         flags.append(f"accuracy was not measured: {why}; the outputs were only compared with the unpruned network's")
+    elif data is not None:
+        flags += _destroyed(accuracy, 1 / len(data.classes))
     return [*flags, *speed_flags(latency)]
+
+
+def _destroyed(accuracy: Sequence[Measured], chance: float) -> list[str]:
+    """A network that lost most of what it knew beyond chance."""
+    split = accuracy[-1].split
+    base, final = (next((a.top1 for a in row if a.split == split), 0.0) for row in (accuracy, accuracy[::-1]))
+    if final - chance >= (base - chance) / 2:
+        return []
+    fall = f"{100 * base:.1f} % -> {100 * final:.1f} % ({split} images, chance is {100 * chance:.3g} %)"
+    return [f"the pruned network is of no use as it is: {fall}; --recover reconstruct, train it (--epochs), or cut less"]
 
 
 def speed_flags(latency: Sequence[Latency]) -> list[str]:

@@ -27,6 +27,7 @@ from compress.report.figures import (
     changed,
     duration,
     efficiency,
+    kept,
     machine_of,
     number,
     percent,
@@ -111,7 +112,7 @@ def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ())
     shown: dict[str, Any] = {
         "title": f"{report.name}: {word.lower()}",
         "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {_typeset(report.target)}, "
-        f"reached {percent(report.reached, 1)} · {report.data}",
+        f"{kept(report)} · {report.data}",
         "name": report.name,
         "tone": "good" if good and not flags else "bad",
         "flags": flags,

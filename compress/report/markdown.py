@@ -14,6 +14,7 @@ from compress.report.figures import (
     efficiency,
     expected,
     judged,
+    kept,
     machine_of,
     percent,
     plain,
@@ -43,7 +44,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield (
         f"{text_of(report.architecture)} pruned by {text_of(report.method)}, asked for {text_of(report.target)}, "
-        f"reached {percent(report.reached)}. Images: {text_of(report.data)}."
+        f"{kept(report)}. Images: {text_of(report.data)}."
     )
     yield ""
     yield f"{text_of(expected(report))}."

@@ -125,8 +125,11 @@ class Target:
         if self.kind not in ("macs", "params", "latency", "max_drop"):
             raise ConfigError(f"target {self.kind!r} is not one of macs, params, latency, max_drop")
         if not 0 < self.value <= 1 or not math.isfinite(self.value):
+            said, most = f"{self.value:g}", "1"
+            if self.kind == "max_drop":
+                said, most = f"{100 * self.value:g} points", "100 points"
             raise ConfigError(
-                f"target {self.kind} is {self.value:g}, but must be above 0 and at most 1",
+                f"target {self.kind} is {said}, but must be above 0 and at most {most}",
                 hint="--macs 0.5 keeps half of the multiply-accumulates; --max-drop 1.0 allows one point",
             )
 
@@ -283,14 +286,13 @@ def cost_of(point: Point, kind: str) -> float:
 
 
 def knee(front: Front, kind: str = "macs") -> int:
-    """Index of the point farthest from the line between the ends (both axes scaled to [0, 1])."""
-    if len(front) < 3:
-        return 0
+    """Index of the point farthest below the line between the ends (axes scaled to [0, 1]); without one the most accurate."""
     cost = np.array([cost_of(p, kind) for p in front], dtype=float)
     error = np.array([p.error for p in front])
     x = (cost - cost[0]) / max(cost[-1] - cost[0], 1e-12)
     y = (error - error[-1]) / max(error[0] - error[-1], 1e-12)
-    return int(np.argmax(1 - x - y))
+    below = 1 - x - y
+    return int(np.argmax(below)) if below.max() > 1e-9 else len(front) - 1
 
 
 def by_budget(planner: Planner, space: Space, points: int) -> list[Plan]:
