@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from compress.cost import Cost
+from compress.errors import ConfigError
 from compress.fronts import choose
+from compress.methods import METHODS
 from compress.plan import Plan
 from compress.search.base import Ask, Fidelity, Point, Score, Target, knee, non_dominated
 from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
@@ -43,6 +46,32 @@ class TestCluster(SearcherContract):
 def test_widths_so_coarse_that_little_is_left_to_choose(searcher: Smoea | Cluster) -> None:
     toy = ToySpace.make(round_to=64, target=Target("macs", 0.8))
     assert run(searcher, toy)
+
+
+SMALL = {"population": 4, "generations": 2, "lower_generations": 2, "restarts": 1, "points": 4}
+
+
+def extremes() -> list[tuple[str, str, float]]:
+    """(method, parameter, value) for every number, at the ends of what a job lets it be."""
+    found = []
+    for method, how in METHODS.items():
+        for parameter in fields(how.searcher):
+            default = getattr(how.make(), parameter.name)
+            trials = (0, 1, 2) if type(default) is int else (0.0, 1.0) if type(default) is float else ()
+            for value in trials:
+                with suppress(ConfigError):
+                    how.make(**{parameter.name: value})
+                    found.append((method, parameter.name, value))
+    return found
+
+
+@pytest.mark.parametrize(("method", "name", "value"), extremes())
+def test_what_a_job_accepts_can_be_searched_with(method: str, name: str, value: float) -> None:
+    how = METHODS[method]
+    small = {k: v for k, v in SMALL.items() if k in {f.name for f in fields(how.searcher)}}
+    toy = ToySpace.make(round_to=8)
+    front = run(how.make(**{**small, name: value}), toy)
+    assert front and min(toy.space.share(p.plan) for p in front) <= 0.5
 
 
 def test_a_low_target_is_met() -> None:
