@@ -34,6 +34,7 @@ from judging import judged  # noqa: E402
 from test_hostile import samples, tiny  # noqa: E402
 
 from compress.checkpoint import load  # noqa: E402
+from compress.conclude import finished  # noqa: E402
 from compress.config import make_job  # noqa: E402
 from compress.data import Preprocessing, open_data  # noqa: E402
 from compress.data.sources import Unreadable, decode  # noqa: E402
@@ -41,7 +42,7 @@ from compress.data.split import to_pixels  # noqa: E402
 from compress.errors import CompressError  # noqa: E402
 from compress.files import write_json  # noqa: E402
 from compress.fronts import read_front  # noqa: E402
-from compress.pipeline import _finished, network_from, prune  # noqa: E402
+from compress.pipeline import network_from, prune  # noqa: E402
 from compress.report import store  # noqa: E402
 from compress.runtime.ort import OrtRuntime  # noqa: E402
 from compress.search.journal import Journal  # noqa: E402
@@ -239,8 +240,8 @@ def main() -> int:
     readers: dict[str, Read] = {
         "report.json": lambda path: store.read(path.parent),
         "front.json": lambda path: read_front(path.parent, "again"),
-        "plan.json": lambda path: _finished(network, path.parent),
-        "model.safetensors": lambda path: _finished(network, path.parent),
+        "plan.json": lambda path: finished(network, path.parent),
+        "model.safetensors": lambda path: finished(network, path.parent),
         "journal.jsonl": lambda path: Journal(path, ""),
         "job.json": lambda path: prune(network, data, make_job(flags=flags), path.parent),
     }

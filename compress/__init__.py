@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compress.checkpoint import Loaded as Loaded
     from compress.checkpoint import load as load
     from compress.checkpoint import save as save
+    from compress.conclude import Result as Result
     from compress.config import Job as Job
     from compress.config import make_job as make_job
     from compress.data import Data as Data
@@ -25,12 +26,11 @@ if TYPE_CHECKING:
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
     from compress.methods import METHODS as METHODS
+    from compress.picking import pick as pick
     from compress.pipeline import Network as Network
-    from compress.pipeline import Result as Result
     from compress.pipeline import inspect as inspect
     from compress.pipeline import network_from as network_from
     from compress.pipeline import network_of as network_of
-    from compress.pipeline import pick as pick
     from compress.pipeline import prune as prune
     from compress.plan import Plan as Plan
     from compress.report.model import Report as Report
@@ -48,7 +48,7 @@ _HOMES = {
     "Plan": "compress.plan",
     "Preprocessing": "compress.data",
     "Report": "compress.report.model",
-    "Result": "compress.pipeline",
+    "Result": "compress.conclude",
     "Topology": "compress.topology",
     "cuttable": "compress.rerouting",
     "inspect": "compress.pipeline",
@@ -57,7 +57,7 @@ _HOMES = {
     "network_from": "compress.pipeline",
     "network_of": "compress.pipeline",
     "open_data": "compress.data",
-    "pick": "compress.pipeline",
+    "pick": "compress.picking",
     "prune": "compress.pipeline",
     "save": "compress.checkpoint",
 }

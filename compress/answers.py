@@ -13,12 +13,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from compress import rundir
 from compress.certificate import Certificate, certificate
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError
 from compress.evaluate import Material, logits
-from compress.files import read_json
+from compress.files import read_json, write_json
 from compress.paired import Right
 
 MOST_IMAGES = 5_000
@@ -147,7 +146,7 @@ def save_answers(folder: Path, data: Data, right: Mapping[str, Right]) -> None:
     """Writes ``answers.json``: a 0 or 1 for each test image, and what 1 means."""
     bits = {when: "".join("01"[int(r)] for r in found) for when, found in right.items()}
     means = "the label" if data.labelled else "what the unpruned network says"
-    rundir.write_json(folder / _FILE, {"split": data.test.digest, "one": means, "right": bits})
+    write_json(folder / _FILE, {"split": data.test.digest, "one": means, "right": bits})
 
 
 def read_answers(folder: Path) -> dict[str, Right]:

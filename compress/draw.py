@@ -10,11 +10,17 @@ from torch import Tensor, nn
 from compress import train
 from compress.centripetal import PAPER_EPS, draw_together, strength
 from compress.config import Job
+from compress.criteria import Evidence
+from compress.criteria import kernels as kernels_of
 from compress.data import Data
 from compress.errors import ConfigError, GuardError
 from compress.evaluate import Material, logits
 from compress.guard import Verified
+from compress.methods import METHODS
 from compress.plan import Plan
+from compress.search.base import Space
+from compress.search.kmeans import clusters_at
+from compress.search.widths import widths_of
 from compress.steps import Workbench, guarded_cut, resuming, schedule_for
 from compress.topology import Topology
 
@@ -36,6 +42,16 @@ def ready_to_draw(job: Job, data: Data | None) -> train.Split:
     schedule = schedule_for(job, data.train, data.labelled)
     strength(schedule, train.steps_per_epoch(len(data.train), schedule), job.eps)
     return data.train
+
+
+def drawable(model: nn.Module, space: Space, plan: Plan, job: Job) -> Plan:
+    """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
+    if job.realise == "cut" or METHODS[job.method].clusters:
+        return plan
+    evidence = Evidence(model.state_dict())
+    kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
+    wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
+    return clusters_at(space.topology, kernels, wanted)
 
 
 def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, material: Material) -> tuple[nn.Module, Verified]:

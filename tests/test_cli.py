@@ -31,7 +31,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from compress import events, pipeline, train
+from compress import conclude, events, pipeline, train
 from compress.checkpoint import Architecture, Loaded, load
 from compress.data import Preprocessing
 from compress.errors import CompressError, ParityError
@@ -121,7 +121,7 @@ def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [0, 5, 6])
 def test_the_run_decides_the_exit_code(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
-    result = pipeline.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
+    result = conclude.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
     monkeypatch.setattr(pipeline, "prune", lambda *a, **k: result)
     ended = compress("prune", DIGITS, "--out", tmp_path / "run", "--json")
     assert ended.exit_code == code

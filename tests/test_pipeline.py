@@ -20,12 +20,14 @@ from compress_models import MODELS
 from torch import nn
 
 from compress import checkpoint
+from compress.conclude import Result
 from compress.config import Job, make_job
 from compress.cost import Cost, count
 from compress.data import Data, Preprocessing
 from compress.errors import ConfigError, DataError, GuardError, SearchError
 from compress.fronts import choose
-from compress.pipeline import Network, Result, inspect, network_of, pick, prune
+from compress.picking import pick
+from compress.pipeline import Network, inspect, network_of, prune
 from compress.plan import Cut, Plan
 from compress.search.base import Fidelity, Point, Target
 from compress.steps import epochs_for, guarded_cut

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from compress import checkpoint, progressive
+from compress.conclude import Result
 from compress.config import make_job
 from compress.data import Data
 from compress.errors import ConfigError
-from compress.pipeline import Network, Result, pick, prune
+from compress.picking import pick
+from compress.pipeline import Network, prune
 from compress.surgery import cut
 from compress.trace import trace
 from compress.train import EpochDone

@@ -13,10 +13,12 @@ import torch
 from compress_models import MODELS
 
 from compress import checkpoint, draw
+from compress.conclude import Result
 from compress.config import Job, make_job
 from compress.data import Data
 from compress.errors import ConfigError, GuardError, SearchError, TrainError
-from compress.pipeline import Network, Result, network_of, pick, prune
+from compress.picking import pick
+from compress.pipeline import Network, network_of, prune
 from compress.plan import Plan
 from compress.plan import widths as widths_of
 from compress.trace import trace

@@ -1,11 +1,12 @@
 """A report on the terminal: verdict, red flags, what got smaller, what got faster, what to do next.
 
-Reads the report and nothing else.
+Reads the report, and which methods there are.
 """
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich import box
@@ -14,8 +15,10 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from compress.methods import METHODS
 from compress.report.figures import accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
 from compress.report.model import Latency, Report
+from compress.search.base import Planner
 
 _SHOWN = ("model.onnx", "model.safetensors", "report.html", "report.md", "front.json")
 _MOST_WIDTHS = 24
@@ -94,14 +97,24 @@ def widths(report: Report) -> str:
     return f"{listed}{more}" + (f"; {same} layer{'s' * (same != 1)} unchanged" if same else "")
 
 
+def _another(report: Report, folder: Path) -> Iterator[str]:
+    """Which other network the run can make, without a search; nothing where there are weights for its own plan only."""
+    if not (folder / "front.json").exists() or report.job.get("stage_epochs"):
+        return
+    points = report.search.get("points")
+    if isinstance(points, int) and points > 1:
+        yield "--by knee"
+    elif report.method in METHODS and isinstance(METHODS[report.method].make(), Planner):
+        yield f"--macs {min(0.95, report.after.macs / max(report.before.macs, 1) + 0.1):.2f}"
+
+
 def _next(console: Console, report: Report, folder: Path) -> None:
     points = report.search.get("points")
     about = {"front.json": f" ({points} points)"} if isinstance(points, int) else {}
     place = shlex.quote(str(folder))
     there = ", ".join(f"{name}{about.get(name, '')}" for name in _SHOWN if (folder / name).exists())
     console.print(f"\n[dim]files in[/] {escape(f'{folder}: {there}')}", soft_wrap=True)
-    more = isinstance(points, int) and points > 1 and (folder / "front.json").exists()
-    commands = [f"compress pick {place} --by knee"] if more else []
+    commands = [f"compress pick {place} {point}" for point in _another(report, folder)]
     if (folder / "base.onnx").exists():
         commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
     also = ("csgd",) if report.job.get("realise") == "csgd" else ()

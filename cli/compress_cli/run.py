@@ -15,8 +15,9 @@ from compress_cli import options as o
 from compress_cli.door import UsageError, command_line, err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
+    from compress.conclude import Result
     from compress.data import Data
-    from compress.pipeline import Network, Result
+    from compress.pipeline import Network
 
 app = typer.Typer()
 INPUTS = "inputs.json"
@@ -334,7 +335,7 @@ def pick(
     """Make another point of a run's front real, without a new search."""
     from dataclasses import replace
 
-    from compress import pipeline
+    from compress import picking
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -355,7 +356,7 @@ def pick(
     network, images = inputs.open(seed_of(run))
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
-        result = pipeline.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
+        result = picking.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)
 
