@@ -130,11 +130,13 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
         "ort-cpu: not measurably faster (1.00x, same)",
         "ort-cuda: fallback: cuda was asked for",
         "something else",
+        "the pruned network is of no use as it is: 99.4 % -> 14.5 % (test images, chance is 10 %)",
         "ONNX parity is inconclusive: no spread",
     )
     told = html.flags_of(replace(SAMPLE, warnings=warnings))
-    labels = ["Parity inconclusive", "Fallback", "Not faster", "Accuracy", "Noisy", "Warning"]
+    labels = ["Parity inconclusive", "Accuracy lost", "Fallback", "Not faster", "Accuracy", "Noisy", "Warning"]
     assert [flag.label for flag in told] == labels and sorted(f.text for f in told) == sorted(warnings)
+    assert html.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
     source = html.page(replace(SAMPLE, warnings=warnings), Evidence())
     places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="accuracy"')]
     assert places == sorted(places)

@@ -44,6 +44,7 @@ _MOST_SAMPLED = 4
 
 FLAGS = (
     ("parity", "Parity", ("parity",)),
+    ("lost", "Accuracy lost", ("of no use",)),
     ("fallback", "Fallback", ("fallback", "not available here")),
     ("slower", "Slower", ("slower than the unpruned",)),
     ("speed", "Not faster", ("not measurably faster",)),
@@ -201,7 +202,9 @@ def _kind(text: str) -> tuple[int, str]:
 
 
 def status(report: Report) -> tuple[str, bool]:
-    """One word for the first measurement, and whether it is good news."""
+    """One word for the first measurement, and whether it is good news; no speed is, of a network that is of no use."""
+    if any(flag.label == "Accuracy lost" for flag in flags_of(report)):
+        return "Accuracy lost", False
     if not report.latency:
         return "Latency not measured", False
     first = report.latency[0]
