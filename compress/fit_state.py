@@ -18,6 +18,7 @@ from compress.errors import TrainError
 from compress.files import aside
 
 FILE = "fit.safetensors"
+_LONGEST = 1e9
 
 
 def identity(model: nn.Module, teacher: nn.Module | None, schedule: Mapping[str, Any], images: str) -> str:
@@ -96,7 +97,10 @@ def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, 
                     sgd.state[parameter]["momentum_buffer"] = buffer
             seen.copy_(tensors["seen"])
             epoch, step = header["position"]
-            return int(epoch), int(step), float(header.get("seconds", 0.0))
+            seconds = float(header.get("seconds", 0.0))
+            if not 0 <= seconds < _LONGEST:
+                raise ValueError(f"{seconds} seconds")
+            return int(epoch), int(step), seconds
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(f"{path}: not a state of training: {error}", hint=f"delete {path} to start over") from error
     raise TrainError(

@@ -223,6 +223,17 @@ def test_a_torn_journal_line_is_forgotten(tmp_path) -> None:
         assert path.read_bytes().count(b"\n") == data.count(b"\n")
 
 
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300", '"long"', "true"])
+def test_a_journal_cannot_make_time_up(seconds: str, tmp_path) -> None:
+    """Lines without a checksum are those of older versions; what they say of time has to be a time."""
+    toy, path = ToySpace.make(), tmp_path / "journal.jsonl"
+    drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+    key = next(iter(Journal(path, "x").scores))
+    path.write_text(f'{{"key": "{key}", "error": 0.0, "seconds": {seconds}}}\n{{"key": "old", "error": 0.5}}\n')
+    read = Journal(path, "x")
+    assert read.scores == {"old": 0.5} and read.earlier == {"old": 0.0}
+
+
 def test_another_context_is_another_score(tmp_path) -> None:
     toy = ToySpace.make()
     path = tmp_path / "journal.jsonl"

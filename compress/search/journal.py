@@ -21,6 +21,7 @@ from compress.plan import Plan
 from compress.search.base import Ask, Front, Score, Search, Told
 
 _LARGEST = 2**30
+_LONGEST = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,9 @@ def _entry(line: bytes) -> tuple[str, float, float] | None:
     if check is not None and check != zlib.crc32(json.dumps(entry).encode()):
         return None
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (error, seconds))
-    return (key, float(error), float(seconds)) if isinstance(key, str) and numbers else None
+    if not isinstance(key, str) or not numbers or not 0 <= seconds < _LONGEST:
+        return None
+    return key, float(error), float(seconds)
 
 
 def drive(
