@@ -18,7 +18,7 @@ from compress.search.cluster import Cluster, _Decoder, crowding_distance, featur
 from compress.search.journal import Journal, drive
 from compress.search.smoea import Smoea, controller
 from compress.search.uniform import Uniform
-from compress.search.widths import allowed, nearest, reachable
+from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable
 from compress.testing import SearcherContract, ToySpace, hypervolume, run
 
 
@@ -176,11 +176,16 @@ def test_smoea_beats_uniform_on_the_toy() -> None:
     assert better == 5
 
 
-def test_controller_meets_the_target_over_the_stages() -> None:
-    toy = ToySpace.make(target=Target("macs", 0.4))
-    last = controller(toy.space, len(toy.space.stages) - 1, Plan())
-    assert last > 0.4 or last == pytest.approx(0.4, abs=0.08)  # the first stage is still whole
-    assert controller(toy.space, 0, Plan()) >= 0.4
+@pytest.mark.parametrize("round_to", [1, 8, 32])
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.8])
+def test_the_controller_hands_out_the_whole_target_and_no_more(target: float, round_to: int) -> None:
+    """What a stage gets leaves the later ones enough to cut; what is left at the end goes to the last one to the full."""
+    space = ToySpace.make(target=Target("macs", target), round_to=round_to).space
+    first, last = controller(space, 0, Plan()), controller(space, 1, Plan())
+    assert target <= first <= 1.0 and last == target
+    spent = even_widths(replace(space, stages=space.stages[:1]), first)
+    both = plan_of(space, {**spent, **dict.fromkeys(space.stages[1].groups, (1,))})
+    assert space.share(both) <= target
 
 
 @pytest.mark.parametrize("size", [1, 8, 15, 16, 17, 24, 60, 64])

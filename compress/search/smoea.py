@@ -310,7 +310,8 @@ def controller(space: Space, number: int, before: Plan) -> float:
     """The share of the whole that should be left after this stage.
 
     One ratio for this and all later stages is found that meets the target after what was already cut; the stage gets the
-    share that this ratio leaves it, so that greedy stages still arrive at the target.
+    share that this ratio leaves it, so that greedy stages still arrive at the target. None gets less than the target itself,
+    which is what the last one gets: few aligned widths follow one ratio, and what they overshoot would be thrown away.
     """
     later = [g for s in space.stages[number:] for g in s.groups]
     own = space.stages[number].groups
@@ -320,7 +321,7 @@ def controller(space: Space, number: int, before: Plan) -> float:
         return space.share(Plan({**before.cuts, **plan.cuts}))
 
     ratio = meet(partial(with_ratio, groups=later), space.target.value)
-    return with_ratio(ratio, own)
+    return max(with_ratio(ratio, own), space.target.value)
 
 
 def combine(
