@@ -224,7 +224,8 @@ def _comparison(
         mine = [r for r in rows if r.method == one.name]
         if mine:
             summaries.append(summary(one.name, mine, _against(one.name, others, right)))
-    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != getattr(Job(), k))}
+    usual = Job().to_json()
+    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual[k])}
     options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
     return Comparison(
         network=network.architecture.name,

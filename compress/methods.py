@@ -113,3 +113,8 @@ METHODS: Mapping[str, Method] = {
         {},
     ),
 }
+
+
+def behind(method: str, realise: str) -> tuple[str, ...]:
+    """The methods that a run stands on: its searcher's, and C-SGD where that made the plan real."""
+    return tuple(dict.fromkeys((method, "csgd"))) if realise == "csgd" else (method,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,10 +26,17 @@ def validated(kind: type[T], values: Mapping[str, Any], *, prefix: str = "", hin
         ConfigError: a value does not fit; the first that does not is named.
     """
     try:
-        return TypeAdapter(kind).validate_python(values)
+        found: T = _adapter(kind).validate_python(values)  # type: ignore[arg-type]  # a class is hashable
+        return found
     except ValidationError as error:
         first = error.errors()[0]
         where = prefix + ".".join(str(p) for p in first["loc"])
         cause = first.get("ctx", {}).get("error")
         text = f"setting {where or 'job'}: {cause or first['msg']} (got {first['input']!r:.200})"
         raise ConfigError(text, hint=hint) from error
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Built once a class: a job is made, and made again with other values, many times a run."""
+    return TypeAdapter(kind)

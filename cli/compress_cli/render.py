@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from compress.methods import METHODS
+from compress.methods import METHODS, behind
 from compress.report.figures import accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
 from compress.report.model import Latency, Report
 from compress.search.base import Planner
@@ -117,7 +117,6 @@ def _next(console: Console, report: Report, folder: Path) -> None:
     commands = [f"compress pick {place} {point}" for point in _another(report, folder)]
     if (folder / "base.onnx").exists():
         commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
-    also = ("csgd",) if report.job.get("realise") == "csgd" else ()
-    commands += [f"compress cite {method}" for method in dict.fromkeys((report.method, *also))]
+    commands += [f"compress cite {method}" for method in behind(report.method, str(report.job.get("realise")))]
     for number, command in enumerate(commands):
         console.print(f"[dim]{'next:' if number == 0 else '     '}[/] {escape(command)}", soft_wrap=True)

@@ -15,7 +15,7 @@ from compress.data import Data
 from compress.events import Clock
 from compress.latency.document import identify
 from compress.latency.protocol import LatencyResult
-from compress.methods import METHODS
+from compress.methods import METHODS, behind
 from compress.plan import Plan, widths
 from compress.realise import Network, Realised
 from compress.report.figures import machine_of
@@ -54,8 +54,7 @@ def build(
     notes.append(f"{job.target}: {search['chosen']}")
     if data is not None and certificate is None and job.target != "max_drop":
         notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
-    drawn = ("csgd",) if job.realise == "csgd" else ()
-    if drawn and job.recover != Job().recover:
+    if job.realise == "csgd" and job.recover != Job().recover:
         notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
@@ -68,7 +67,7 @@ def build(
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
-        citation="; made real by ".join(METHODS[m].citation for m in dict.fromkeys((job.method, *drawn))),
+        citation="; made real by ".join(METHODS[m].citation for m in behind(job.method, job.realise)),
         target=f"max drop <= {100 * job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
         reached=share,
         architecture=network.architecture.name,
