@@ -21,12 +21,12 @@ from typing import Any
 
 from compress_models import MODELS
 
-from compress import checkpoint
-from compress.config import make_job
+from compress.core.files import write_json
 from compress.data import Data, open_data
-from compress.files import write_json
-from compress.pipeline import network_from, prune
-from compress.realise import Network
+from compress.networks import checkpoint
+from compress.pipeline.job import make_job
+from compress.pipeline.pruning import network_from, prune
+from compress.pipeline.realisation import Network
 
 RESULTS = Path(__file__).parent / "results"
 

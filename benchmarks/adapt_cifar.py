@@ -15,9 +15,9 @@ from pathlib import Path
 
 from compress_models import MODELS
 
-from compress import checkpoint
 from compress.data import open_data, preset_for
-from compress.train import EpochDone, Event, Schedule, accuracy, fit
+from compress.networks import checkpoint
+from compress.recovery.training import EpochDone, Event, Schedule, accuracy, fit
 
 
 def listen(event: Event) -> None:

@@ -84,12 +84,12 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     """One network: traced, cut six ways, checked."""
     import torch
 
-    from compress import criteria
-    from compress.cost import count
+    from compress.core.cost import count
+    from compress.coupling.tracer import trace
+    from compress.coupling.trial_cut import shaken
     from compress.errors import CompressError
-    from compress.probe import shaken
-    from compress.rerouting import cuttable
-    from compress.trace import trace
+    from compress.evaluation import criteria
+    from compress.surgery.rewriting import cuttable
 
     model = cuttable(make(name))
     row: dict[str, Any] = {"name": name, "params": sum(p.numel() for p in model.parameters())}
@@ -123,7 +123,7 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
 
 def plan_of(topology: Any, ranking: Any, ratio: float) -> Any:
     """Drops the least important channels of every orbit."""
-    from compress.plan import Cut, Plan
+    from compress.core.plan import Cut, Plan
     from compress.search.widths import ranked
 
     cuts = {}
@@ -138,10 +138,10 @@ def guarded(trained: Any, topology: Any, ranking: Any, inputs: Any) -> dict[str,
     """The guard's error at every ratio, for random and for ranked channels; counted cost against the cut network's own."""
     import numpy as np
 
-    from compress.cost import count
+    from compress.core.cost import count
     from compress.errors import CompressError
-    from compress.guard import random_plan, verify
-    from compress.surgery import cut
+    from compress.surgery.cutting import cut
+    from compress.surgery.guard import random_plan, verify
 
     errors: dict[str, float] = {}
     seconds = 0.0
@@ -162,7 +162,7 @@ def guarded(trained: Any, topology: Any, ranking: Any, inputs: Any) -> dict[str,
 
 def trains(model: Any, topology: Any, ranking: Any, example: Any) -> dict[str, Any]:
     """Whether the cut network still trains, auxiliary heads included, where the whole one does."""
-    from compress.surgery import cut, own_tensors
+    from compress.surgery.cutting import cut, own_tensors
 
     def step(network: Any) -> str:
         import torch
@@ -188,7 +188,7 @@ def exported(trained: Any, topology: Any, ranking: Any, size: int) -> dict[str, 
 
     from compress.errors import CompressError
     from compress.export.parity import export_verified
-    from compress.surgery import cut
+    from compress.surgery.cutting import cut
 
     small = cut(trained, topology, plan_of(topology, ranking, 0.5)).eval()
     images = torch.randn(10, 3, size, size, generator=torch.Generator().manual_seed(2))
@@ -255,9 +255,7 @@ def main() -> None:
     import torch
     from coverage_page import write_page
 
-    import compress.export.parity
-    import compress.trace  # noqa: F401
-    from compress.rundir import write_json
+    from compress.pipeline.run_folder import write_json
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -23,13 +23,13 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress.centripetal import Pull, tied_slices
-from compress.criteria import Evidence, kernels
-from compress.environment import capture
-from compress.search.kmeans import clusters_at
+from compress.core.environment import capture
+from compress.coupling.tracer import trace
+from compress.evaluation.criteria import Evidence, kernels
+from compress.recovery.centripetal_sgd import Pull, tied_slices
+from compress.recovery.training import Schedule, fit
+from compress.search.csgd_clusters import clusters_at
 from compress.search.widths import orbits
-from compress.trace import trace
-from compress.train import Schedule, fit
 
 NETWORKS = {"resnet20": 128, "vgg14": 32}
 """Architecture -> batch."""

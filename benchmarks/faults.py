@@ -43,9 +43,9 @@ from compress_cli.app import app
 from compress_models import MODELS
 from safetensors import safe_open
 
-from compress import checkpoint
-from compress.files import write_json
-from compress.pipeline import prune  # noqa: F401
+from compress.core.files import write_json
+from compress.networks import checkpoint
+from compress.pipeline.pruning import prune  # noqa: F401
 from compress.report import store
 
 ROOT = Path(__file__).resolve().parent.parent

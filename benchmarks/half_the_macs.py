@@ -18,10 +18,10 @@ from typing import Any
 import torch
 import torchvision
 
-from compress.latency.explain import explain, summary
-from compress.latency.files import describe_all
+from compress.latency.explanation import explain, summary
 from compress.latency.matrix import cells, measure_all
-from compress.latency.profile import profile, read_graph
+from compress.latency.onnx_files import describe_all
+from compress.latency.profiling import profile, read_graph
 from compress.latency.result import Settings
 
 MULTIPLES = (1, 8, 16)

@@ -33,16 +33,16 @@ from attacks import TRAP, attacks, image_zip, picture, pictures  # noqa: E402
 from judging import judged  # noqa: E402
 from test_hostile import samples, tiny  # noqa: E402
 
-from compress.checkpoint import load  # noqa: E402
-from compress.conclude import finished  # noqa: E402
-from compress.config import make_job  # noqa: E402
+from compress.core.files import write_json  # noqa: E402
 from compress.data import Preprocessing, open_data  # noqa: E402
 from compress.data.sources import Unreadable, decode  # noqa: E402
 from compress.data.split import to_pixels  # noqa: E402
 from compress.errors import CompressError  # noqa: E402
-from compress.files import write_json  # noqa: E402
-from compress.fronts import read_front  # noqa: E402
-from compress.pipeline import network_from, prune  # noqa: E402
+from compress.networks.checkpoint import load  # noqa: E402
+from compress.pipeline.conclusion import finished  # noqa: E402
+from compress.pipeline.front import read_front  # noqa: E402
+from compress.pipeline.job import make_job  # noqa: E402
+from compress.pipeline.pruning import network_from, prune  # noqa: E402
 from compress.report import store  # noqa: E402
 from compress.runtime.ort import OrtRuntime  # noqa: E402
 from compress.search.journal import Journal  # noqa: E402

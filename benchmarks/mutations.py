@@ -40,13 +40,13 @@ import structures  # noqa: E402, F401  (its networks are among ALL)
 from nets import ALL, any_plan, example, inputs, traced  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from compress import plan as planning  # noqa: E402
-from compress import surgery  # noqa: E402
-from compress.cost import Cost, count  # noqa: E402
+from compress.core import plan as planning  # noqa: E402
+from compress.core.cost import Cost, count  # noqa: E402
+from compress.core.plan import Cut, Plan, compose, restrict  # noqa: E402
+from compress.core.topology import ChannelGroup, Member, Role, Topology  # noqa: E402
 from compress.errors import CompressError  # noqa: E402
-from compress.guard import verify  # noqa: E402
-from compress.plan import Cut, Plan, compose, restrict  # noqa: E402
-from compress.topology import ChannelGroup, Member, Role, Topology  # noqa: E402
+from compress.surgery import cutting  # noqa: E402
+from compress.surgery.guard import verify  # noqa: E402
 
 SEEDS = (0, 1)
 Change = Callable[[Member], Member | None]
@@ -154,8 +154,8 @@ def no_folds(topology: Topology, plan: Plan) -> dict[Any, Any]:
     return {}
 
 
-_folds, _kept, _ordered, _fold = planning.folds, planning.kept_positions, planning._ordered, surgery._fold
-_cut_map = surgery._cut_map
+_folds, _kept, _ordered, _fold = planning.folds, planning.kept_positions, planning._ordered, cutting._fold
+_cut_map = cutting._cut_map
 
 
 def folds_backwards(topology: Topology, plan: Plan) -> dict[Any, Any]:
@@ -239,15 +239,15 @@ MUTATIONS = (
     Mutation("half of a channel's pixels forgotten", members(half_of_them, which=block)),
     Mutation("concatenation without its offset", members(without_offset, which=behind_another)),
     Mutation("a reader taken for a writer", members(other_role, which=first_reader), fold=True),
-    Mutation("folds dropped when cutting", patches=((surgery, "folds", no_folds),), fold=True),
+    Mutation("folds dropped when cutting", patches=((cutting, "folds", no_folds),), fold=True),
     Mutation("folds the wrong way round", patches=everywhere("folds", folds_backwards), fold=True),
-    Mutation("a fold that overwrites", patches=((surgery, "_fold", fold_overwrites),), fold=True),
-    Mutation("order forgotten in kernels", patches=((surgery, "kept_positions", sorted_table),)),
+    Mutation("a fold that overwrites", patches=((cutting, "_fold", fold_overwrites),), fold=True),
+    Mutation("order forgotten in kernels", patches=((cutting, "kept_positions", sorted_table),)),
     Mutation("reordered the other way round", patches=((planning, "_ordered", inverse_order),)),
-    Mutation("the removed kept", patches=((surgery, "kept_positions", complement),)),
-    Mutation("selected inputs in old coordinates", patches=((surgery, "_reads", stale_reads),), select=True),
-    Mutation("a channel map in old coordinates", patches=((surgery, "_cut_map", map_in_old_coordinates),)),
-    Mutation("a channel map in another order", patches=((surgery, "_cut_map", map_in_another_order),)),
+    Mutation("the removed kept", patches=((cutting, "kept_positions", complement),)),
+    Mutation("selected inputs in old coordinates", patches=((cutting, "_reads", stale_reads),), select=True),
+    Mutation("a channel map in old coordinates", patches=((cutting, "_cut_map", map_in_old_coordinates),)),
+    Mutation("a channel map in another order", patches=((cutting, "_cut_map", map_in_another_order),)),
     Mutation("stale statistics after the cut", small=stale_norms),
     Mutation("an attribute that lies", small=wrong_attribute),
 )
@@ -270,7 +270,7 @@ def guard_is_red(name: str, topology: Topology, plan: Plan, mutation: Mutation) 
     model = traced(name)[0]
     try:
         planning.check(topology, plan)
-        small = surgery.cut(model, topology, plan)
+        small = cutting.cut(model, topology, plan)
         if mutation.small is not None:
             small = mutation.small(small)
         verify(model, topology, plan, small, inputs(name))
@@ -303,11 +303,11 @@ def duplicate_is_lossy(name: str, topology: Topology) -> bool:
         state = twin.state_dict()
         with torch.no_grad():
             for m in group.members:
-                if m.role is Role.WRITES and not surgery.is_channel_map(m.key, right):
+                if m.role is Role.WRITES and not cutting.is_channel_map(m.key, right):
                     a, b = (torch.tensor(m.positions[c], dtype=torch.int64) for c in orbit[:2])
                     state[m.key].index_copy_(m.dim, b, state[m.key].index_select(m.dim, a))
         keep = tuple(c for c in range(group.size) if c != orbit[1])
-        folded = surgery.cut(twin, topology, Plan({group.id: Cut(keep, {orbit[1]: orbit[0]})}))
+        folded = cutting.cut(twin, topology, Plan({group.id: Cut(keep, {orbit[1]: orbit[0]})}))
         if any(
             not torch.allclose(x, y, rtol=1e-9, atol=1e-11)
             for x, y in zip(outputs(twin, name), outputs(folded, name), strict=True)
@@ -322,7 +322,7 @@ def columns_are_summed(model: nn.Module, topology: Topology, right: Topology, gr
         return True
     keep = tuple(c for c in range(group.size) if c != gone)
     state = model.state_dict()
-    got = surgery.cut_state(state, topology, Plan({group.id: Cut(keep, {gone: heir})}))
+    got = cutting.cut_state(state, topology, Plan({group.id: Cut(keep, {gone: heir})}))
     for m in group.members:
         if m.role is Role.READS:
             a, b = (torch.tensor(m.positions[c], dtype=torch.int64) for c in (heir, gone))
@@ -338,7 +338,7 @@ def law_is_red(name: str, topology: Topology, plan: Plan) -> bool:
     """Counted is measured; two cuts are one; a duplicate folds without loss."""
     model = traced(name)[0]
     try:
-        small = surgery.cut(model, topology, plan)
+        small = cutting.cut(model, topology, plan)
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
             small.eval()(*several(example(name)))
@@ -346,8 +346,8 @@ def law_is_red(name: str, topology: Topology, plan: Plan) -> bool:
             return True
         smaller = restrict(topology, plan)
         more = any_plan(smaller, 1, 0.3, reorder=True)
-        once = surgery.cut(model, topology, compose(topology, plan, more)).state_dict()
-        twice = surgery.cut(small, smaller, more).state_dict()
+        once = cutting.cut(model, topology, compose(topology, plan, more)).state_dict()
+        twice = cutting.cut(small, smaller, more).state_dict()
         if any(
             k not in twice or once[k].shape != twice[k].shape or not torch.allclose(once[k], twice[k], atol=1e-5) for k in once
         ):
@@ -370,11 +370,11 @@ def run(mutation: Mutation) -> dict[str, Any]:
         model, right = traced(name)
         for seed in SEEDS:
             plan = any_plan(right, seed, 0.4, reorder=True, fold=mutation.fold, select=mutation.select)
-            expected = surgery.cut(model, right, plan).state_dict()
+            expected = cutting.cut(model, right, plan).state_dict()
             with mutated(mutation):
                 wrong = mutation.topology(right) if mutation.topology else right
                 try:
-                    got = surgery.cut(model, wrong, plan)
+                    got = cutting.cut(model, wrong, plan)
                     got = mutation.small(got) if mutation.small else got
                     state = got.state_dict()
                     matters = touches(expected, state) or mutation.small is wrong_attribute

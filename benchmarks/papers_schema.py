@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compress.config import Job, make_job
 from compress.errors import ConfigError
+from compress.pipeline.job import Job, make_job
 
 FOLDER = Path(__file__).parent / "papers"
 

@@ -21,22 +21,22 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress import checkpoint
-from compress.cost import count
-from compress.criteria import gather, l1, obs_and_curves
+from compress.core.cost import count
+from compress.core.plan import Plan
+from compress.core.topology import Topology
+from compress.coupling.tracer import trace
 from compress.data import Preprocessing, open_data, preset_for
-from compress.moments import collect
-from compress.plan import Plan
-from compress.reconstruct import reconstruct
-from compress.recover import reestimate
+from compress.evaluation.criteria import gather, l1, obs_and_curves
+from compress.networks import checkpoint
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.moments import collect
+from compress.recovery.reconstruction import reconstruct
+from compress.recovery.training import accuracy
 from compress.search.base import Space, Target
 from compress.search.obs import plan_for
+from compress.search.stages import make_stages, prunable
 from compress.search.uniform import Uniform
-from compress.stages import make_stages, prunable
-from compress.surgery import cut
-from compress.topology import Topology
-from compress.trace import trace
-from compress.train import accuracy
+from compress.surgery.cutting import cut
 
 # The published EfficientNet-Lite0 was trained on pixels scaled by (x - 127) / 128.
 LITE0 = Preprocessing((0.498, 0.498, 0.498), (0.502, 0.502, 0.502), (224, 224), 256, "bicubic")

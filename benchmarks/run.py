@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.papers_schema import FOLDER, Count, PaperRow, read_all
+from compress.core.files import write_json
 from compress.errors import CompressError
-from compress.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = FOLDER / "README.md"
@@ -36,10 +36,10 @@ def counted(what: Count) -> dict[str, Any]:
     import torchvision
     from compress_models import MODELS
 
-    from compress.cost import count
-    from compress.plan import Cut, Plan
-    from compress.stages import make_stages, prunable
-    from compress.trace import trace
+    from compress.core.cost import count
+    from compress.core.plan import Cut, Plan
+    from compress.coupling.tracer import trace
+    from compress.search.stages import make_stages, prunable
 
     name = what.architecture.removeprefix("torchvision:")
     model = MODELS[name]() if name in MODELS else torchvision.models.get_model(name, weights=None)
@@ -82,9 +82,9 @@ def run(row: PaperRow, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One run of one row; a finished one is only read."""
     from compress_models import MODELS
 
-    from compress import checkpoint
     from compress.data import open_data
-    from compress.pipeline import network_from, prune
+    from compress.networks import checkpoint
+    from compress.pipeline.pruning import network_from, prune
 
     job = row.job(seed, epochs=given.epochs, budget=given.budget)
     network = network_from(checkpoint.load(given.models / row.protocol.model, zoo=MODELS))

@@ -27,12 +27,12 @@ import torchvision
 from compress_models import MODELS
 from torch import nn
 
-from compress.guard import random_plan
-from compress.plan import Plan
-from compress.stages import make_stages, prunable
-from compress.subnetwork import StageRunner, symbolic
-from compress.surgery import cut
-from compress.trace import trace
+from compress.core.plan import Plan
+from compress.coupling.tracer import trace
+from compress.evaluation.stage_runner import StageRunner, symbolic
+from compress.search.stages import make_stages, prunable
+from compress.surgery.cutting import cut
+from compress.surgery.guard import random_plan
 
 warnings.simplefilter("ignore")
 
@@ -130,7 +130,7 @@ def peak(kind: str) -> float:
 
 
 def _peak(kind: str) -> None:
-    from compress.evaluate import Evaluator, Material
+    from compress.evaluation.evaluator import Evaluator, Material
     from compress.search.base import Ask, Fidelity
 
     torch.manual_seed(0)

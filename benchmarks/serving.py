@@ -36,16 +36,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from servers import launch
 
+from compress.core.environment import capture
 from compress.data import open_data
-from compress.environment import capture
 from compress.errors import CompressError
 from compress.export.interface import read_interface
-from compress.export.repository import package
-from compress.export.serving import Serving
-from compress.rundir import write_json
+from compress.pipeline.run_folder import write_json
 from compress.serving.client import Client
-from compress.serving.deploy import deploy
-from compress.serving.load import Scenario, Tried, asking, sustained
+from compress.serving.deployment import deploy
+from compress.serving.load_test import Scenario, Tried, asking, sustained
+from compress.serving.packages import package
+from compress.serving.settings import Serving
 
 RESULTS = Path(__file__).parent / "results"
 SERVING = Serving(max_batch=8, preferred=(), queue_delay_us=500, threads=1, device="cpu")

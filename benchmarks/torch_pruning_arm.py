@@ -30,16 +30,16 @@ from compress_models import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress import checkpoint
+from compress.core.randomness import derive
+from compress.coupling.tracer import trace
 from compress.data import open_data
 from compress.errors import ModelError
-from compress.evaluate import batches as in_batches
-from compress.pipeline import network_from
-from compress.randomness import derive
-from compress.recover import reestimate
-from compress.stages import is_stream
-from compress.trace import trace
-from compress.train import accuracy
+from compress.evaluation.evaluator import batches as in_batches
+from compress.networks import checkpoint
+from compress.pipeline.pruning import network_from
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.training import accuracy
+from compress.search.stages import is_stream
 
 STEPS = 18
 """Bisections: finer than one channel of 2,048."""

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from compress_models import MODELS
 
-from compress import checkpoint
+from compress.core.randomness import seeded
 from compress.data import Data, open_data, preset_for
-from compress.randomness import seeded
-from compress.train import Accuracy, Schedule, accuracy, fit
+from compress.networks import checkpoint
+from compress.recovery.training import Accuracy, Schedule, accuracy, fit
 
 SEEDS = (0, 1, 2)
 NAME = "digits_net"

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.environment import capture
-from compress.export.onnx import export
+from compress.core.environment import capture
+from compress.export.exporting import export
 from compress.latency.protocol import Settings, measure
 from compress.latency.statistics import Verdict
 from compress.runtime.ort import OrtRuntime

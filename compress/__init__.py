@@ -14,52 +14,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress.checkpoint import Architecture as Architecture
-    from compress.checkpoint import Loaded as Loaded
-    from compress.checkpoint import load as load
-    from compress.checkpoint import save as save
-    from compress.conclude import Result as Result
-    from compress.config import Job as Job
-    from compress.config import make_job as make_job
+    from compress.core.plan import Plan as Plan
+    from compress.core.topology import Topology as Topology
     from compress.data import Data as Data
     from compress.data import Preprocessing as Preprocessing
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
-    from compress.methods import METHODS as METHODS
-    from compress.picking import pick as pick
-    from compress.pipeline import Network as Network
-    from compress.pipeline import inspect as inspect
-    from compress.pipeline import network_from as network_from
-    from compress.pipeline import network_of as network_of
-    from compress.pipeline import prune as prune
-    from compress.plan import Plan as Plan
+    from compress.networks.checkpoint import Architecture as Architecture
+    from compress.networks.checkpoint import Loaded as Loaded
+    from compress.networks.checkpoint import load as load
+    from compress.networks.checkpoint import save as save
+    from compress.pipeline.conclusion import Result as Result
+    from compress.pipeline.job import Job as Job
+    from compress.pipeline.job import make_job as make_job
+    from compress.pipeline.picking import pick as pick
+    from compress.pipeline.pruning import Network as Network
+    from compress.pipeline.pruning import inspect as inspect
+    from compress.pipeline.pruning import network_from as network_from
+    from compress.pipeline.pruning import network_of as network_of
+    from compress.pipeline.pruning import prune as prune
     from compress.report.model import Report as Report
-    from compress.rerouting import cuttable as cuttable
-    from compress.topology import Topology as Topology
+    from compress.search.methods import METHODS as METHODS
+    from compress.surgery.rewriting import cuttable as cuttable
 
 _HOMES = {
-    "Architecture": "compress.checkpoint",
+    "Architecture": "compress.networks.checkpoint",
     "CompressError": "compress.errors",
     "Data": "compress.data",
-    "Job": "compress.config",
-    "Loaded": "compress.checkpoint",
-    "METHODS": "compress.methods",
-    "Network": "compress.pipeline",
-    "Plan": "compress.plan",
+    "Job": "compress.pipeline.job",
+    "Loaded": "compress.networks.checkpoint",
+    "METHODS": "compress.search.methods",
+    "Network": "compress.pipeline.pruning",
+    "Plan": "compress.core.plan",
     "Preprocessing": "compress.data",
     "Report": "compress.report.model",
-    "Result": "compress.conclude",
-    "Topology": "compress.topology",
-    "cuttable": "compress.rerouting",
-    "inspect": "compress.pipeline",
-    "load": "compress.checkpoint",
-    "make_job": "compress.config",
-    "network_from": "compress.pipeline",
-    "network_of": "compress.pipeline",
+    "Result": "compress.pipeline.conclusion",
+    "Topology": "compress.core.topology",
+    "cuttable": "compress.surgery.rewriting",
+    "inspect": "compress.pipeline.pruning",
+    "load": "compress.networks.checkpoint",
+    "make_job": "compress.pipeline.job",
+    "network_from": "compress.pipeline.pruning",
+    "network_of": "compress.pipeline.pruning",
     "open_data": "compress.data",
-    "pick": "compress.picking",
-    "prune": "compress.pipeline",
-    "save": "compress.checkpoint",
+    "pick": "compress.pipeline.picking",
+    "prune": "compress.pipeline.pruning",
+    "save": "compress.networks.checkpoint",
 }
 
 __all__ = [

@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compress.cost import count
-from compress.plan import Plan, check
+from compress.core.cost import count
+from compress.core.latency_table import LatencyTable, PredictionError, features
+from compress.core.plan import Plan, check
+from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
 from compress.search.base import Array, Ask, Fidelity, Front, Score, Search, Searcher, Space, Stage, Target
 from compress.search.journal import Asked, Journal, drive
-from compress.table import LatencyTable, PredictionError, features
-from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
 
 
 def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> Topology:

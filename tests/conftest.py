@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from compress.data import Data
-    from compress.pipeline import Network
+    from compress.pipeline.pruning import Network
 
 _ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=15, **_ALWAYS)
@@ -28,9 +28,9 @@ def digits() -> tuple[Network, Data]:
     """The reference network and its images."""
     from compress_models import MODELS
 
-    from compress import checkpoint
     from compress.data import open_data
-    from compress.pipeline import network_from
+    from compress.networks import checkpoint
+    from compress.pipeline.pruning import network_from
 
     file = Path(__file__).parent.parent / "models" / "checkpoints" / "digits-net.safetensors"
     network = network_from(checkpoint.load(file, zoo=MODELS))

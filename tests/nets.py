@@ -17,9 +17,9 @@ from compress_models.resnet import ZeroPadShortcut
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.plan import Cut, Plan, selectable
-from compress.topology import GroupId, LayerName, Topology
-from compress.trace import trace
+from compress.core.plan import Cut, Plan, selectable
+from compress.core.topology import GroupId, LayerName, Topology
+from compress.coupling.tracer import trace
 
 
 def conv(i: int, o: int, k: int = 3, *, bias: bool = True, stride: int = 1, groups: int = 1) -> nn.Conv2d:

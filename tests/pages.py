@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from compress.environment import Environment
+from compress.core.environment import Environment
 from compress.latency.result import ArmResult, LatencyResult, Ratio, Settings
 from compress.latency.statistics import Verdict, percentiles
 

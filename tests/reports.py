@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from compress.certificate import Certificate
+from compress.core.statistics import Certificate
 from compress.report.model import FrontLatency, FrontPoint, Latency, Measured, Report, Size, Width
 
 SAMPLE = Report(

@@ -16,8 +16,8 @@ from torch.nn.utils import parametrizations, prune
 from torchvision.models import ShuffleNetV2
 from torchvision.ops import deform_conv2d
 
-from compress.folding import folded
-from compress.rerouting import cuttable
+from compress.surgery.parametrizations import folded
+from compress.surgery.rewriting import cuttable
 
 
 class Wired(nn.Module):

@@ -15,7 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compress.centripetal import (
+from compress.core.plan import Cut, Plan
+from compress.core.topology import Topology
+from compress.errors import TrainError
+from compress.recovery.centripetal_sgd import (
     BIASES,
     LEAST_EXPONENT,
     PAPER_EPS,
@@ -29,15 +32,12 @@ from compress.centripetal import (
     strength,
     tied_slices,
 )
-from compress.errors import TrainError
-from compress.guard import relative_error
-from compress.plan import Cut, Plan
-from compress.search.kmeans import clusters_at
+from compress.recovery.training import Schedule, fit, steps_per_epoch
+from compress.search.csgd_clusters import clusters_at
+from compress.search.stages import prunable
 from compress.search.widths import orbits
-from compress.stages import prunable
-from compress.surgery import cut
-from compress.topology import Topology
-from compress.train import Schedule, fit, steps_per_epoch
+from compress.surgery.cutting import cut
+from compress.surgery.guard import relative_error
 
 COUPLED = [n for n in nets.NETS if n not in ("groupnorm", "layernorm", "conv1d", "conv3d")]
 TRAINED = ["chain", "residual", "concat", "dense", "depthwise", "option-a", "grouped", "shared", "tied"]

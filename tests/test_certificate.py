@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom
 from torch import nn
 
-from compress import checkpoint
-from compress.answers import agreements, answers, certify, unseen
-from compress.certificate import certificate, images_needed, upper
-from compress.config import make_job
-from compress.cost import Cost
+from compress.core.cost import Cost
+from compress.core.plan import Cut, Plan
+from compress.core.statistics import certificate, images_needed, upper
+from compress.core.topology import GroupId
+from compress.coupling.tracer import trace
 from compress.data import Data
-from compress.evaluate import Material
-from compress.fronts import choose
-from compress.pipeline import Network, prune
-from compress.plan import Cut, Plan
-from compress.recover import reestimate
+from compress.evaluation.evaluator import Material
+from compress.evaluation.predictions import agreements, answers, certify, unseen
+from compress.networks import checkpoint
+from compress.pipeline.front import choose
+from compress.pipeline.job import make_job
+from compress.pipeline.pruning import Network, prune
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.training import accuracy
 from compress.search.base import Fidelity, Point, Target
-from compress.stages import prunable
-from compress.surgery import cut
-from compress.topology import GroupId
-from compress.trace import trace
-from compress.train import accuracy
+from compress.search.stages import prunable
+from compress.surgery.cutting import cut
 
 
 @given(st.integers(1, 400), st.data(), st.sampled_from([0.9, 0.95, 0.99]))

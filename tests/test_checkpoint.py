@@ -12,14 +12,14 @@ from compress_models import MODELS
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress.architecture import Architecture
-from compress.checkpoint import digest, load, save
+from compress.core.plan import Cut, Plan
+from compress.core.topology import GroupId
 from compress.data import Preprocessing
 from compress.errors import CheckpointError
-from compress.plan import Cut, Plan
-from compress.recognise import SIBLINGS
-from compress.surgery import fit
-from compress.topology import GroupId
+from compress.networks.architecture import Architecture
+from compress.networks.checkpoint import digest, load, save
+from compress.networks.recognition import SIBLINGS
+from compress.surgery.cutting import fit
 
 ZOO = {name: MODELS[name] for name in ("lenet", "digits_net", "resnet20")}  # few: recognition builds each of them
 

@@ -31,16 +31,18 @@ from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from compress import conclude, events, pipeline, train
-from compress.checkpoint import Architecture, Loaded, load
+from compress.core import events
+from compress.core.plan import Plan
 from compress.data import Preprocessing
 from compress.errors import CompressError, ParityError
 from compress.latency import result as latency
-from compress.methods import METHODS
-from compress.plan import Plan
+from compress.networks.checkpoint import Architecture, Loaded, load
+from compress.pipeline import conclusion, pruning
+from compress.recovery import training
 from compress.report import store
-from compress.report.jsonschema import schema
+from compress.report.schema import schema
 from compress.search.journal import Asked
+from compress.search.methods import METHODS
 
 DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK = ["--data", "digits", "--budget", "600", "--epochs", "1", "--latency-seconds", "0", "--exporter", "legacy"]
@@ -121,8 +123,8 @@ def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", [0, 5, 6])
 def test_the_run_decides_the_exit_code(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
-    result = conclude.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
-    monkeypatch.setattr(pipeline, "prune", lambda *a, **k: result)
+    result = conclusion.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
+    monkeypatch.setattr(pruning, "prune", lambda *a, **k: result)
     ended = compress("prune", DIGITS, "--out", tmp_path / "run", "--json")
     assert ended.exit_code == code
     assert json.loads(ended.stdout)["verdict"] == SAMPLE.verdict
@@ -372,7 +374,7 @@ def test_finetune_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
             real.__exit__(None, None, None)
 
         def hear(self, event: Any) -> None:
-            if isinstance(event, train.EpochDone):
+            if isinstance(event, training.EpochDone):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -510,11 +512,11 @@ STORY = (
     events.PhaseDone("search", 12.0),
     events.Warned("no [bold]data[/]"),
     events.Table("reach", ("", "least"), (("macs", "0.048"),)),
-    train.Progress(1, 2, 5, 10, 0.7, 0.1, 1.0),
-    train.EpochDone(1, 2, 0.8, 0.9, 0.3),
-    train.EpochDone(1, 2, 0.7, 0.9, 30.0),
-    train.EpochDone(2, 2, 0.6, 0.9, 0.3),
-    train.Resumed(2, 2, 0, 10),
+    training.Progress(1, 2, 5, 10, 0.7, 0.1, 1.0),
+    training.EpochDone(1, 2, 0.8, 0.9, 0.3),
+    training.EpochDone(1, 2, 0.7, 0.9, 30.0),
+    training.EpochDone(2, 2, 0.6, 0.9, 0.3),
+    training.Resumed(2, 2, 0, 10),
     latency.WarmedUp("base", 3, 0.1),
     latency.Progress(10, 1.0, 2.0, None),
     latency.Progress(20, 2.0, 2.0, 0.01),
@@ -547,7 +549,7 @@ def test_positions() -> None:
     assert progress.position(Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5)) == progress.Position(
         25.0, 100.0, "error 0.5000"
     )
-    step = train.Progress(2, 3, 5, 10, 0.7, 0.1, 1.0)
+    step = training.Progress(2, 3, 5, 10, 0.7, 0.1, 1.0)
     assert progress.position(step) == progress.Position(15, 30, "epoch 2 of 3, loss 0.700")
     assert progress.position(latency.Progress(1, 2.0, 8.0, 0.013)) == progress.Position(2.0, 8.0, "± 1.3 %")
     assert progress.position(events.Phase("x")) is None
@@ -558,7 +560,7 @@ def test_plain_lines_come_now_and_then_with_the_time_left() -> None:
     lines = progress._Lines(Console(file=page, width=100), clock=lambda: float(next(now)))
     lines.hear(events.Phase("train"))
     for step in range(1, 41):
-        lines.hear(train.Progress(1, 1, step, 100, 0.5, 0.1, 1.0))
+        lines.hear(training.Progress(1, 1, step, 100, 0.5, 0.1, 1.0))
     said = [line for line in page.getvalue().splitlines() if "left" in line]
     assert len(said) == 4
     assert said[-1].startswith("  40 %, about 1 min 0")

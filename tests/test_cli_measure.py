@@ -17,9 +17,9 @@ from test_latency_protocol import QUICK, Spin, chain
 from test_runtime import external_data_gone, two_inputs, unknown_operator
 from typer.testing import CliRunner, Result
 
-from compress import environment
-from compress.export.onnx import export
-from compress.latency.document import MeasuredFile, Measurement, read
+from compress.core import environment
+from compress.export.exporting import export
+from compress.latency.measurement import MeasuredFile, Measurement, read
 from compress.latency.protocol import measure
 from compress.runtime.ort import OrtRuntime, gpus
 

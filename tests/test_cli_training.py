@@ -12,8 +12,8 @@ from compress_models import MODELS
 from rich.console import Console
 from test_cli import compress, text
 
-from compress import train
-from compress.checkpoint import load
+from compress.networks.checkpoint import load
+from compress.recovery import training
 
 
 def test_it_saves_what_it_measured(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_it_goes_on_where_it_was_stopped_and_says_what_is_next(tmp_path: Path, m
             real.__exit__(None, None, None)
 
         def hear(self, event: Any) -> None:
-            if isinstance(event, train.EpochDone):
+            if isinstance(event, training.EpochDone):
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

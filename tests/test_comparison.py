@@ -16,24 +16,25 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from compress import checkpoint, comparison
-from compress.comparison import Entry, compare_methods, entry
-from compress.config import make_job
-from compress.cost import count
-from compress.criteria import CRITERIA
+from compress.core.cost import count
+from compress.core.events import Clock
+from compress.core.paired import difference
+from compress.core.plan import Cut, Plan
+from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
-from compress.evaluate import batches as in_batches
-from compress.events import Clock
-from compress.paired import difference
-from compress.pipeline import Network
-from compress.plan import Cut, Plan
-from compress.prepare import prepare
-from compress.recover import reestimate
-from compress.report.compared import Comparison, Row, summary
-from compress.surgery import cut
-from compress.trace import trace
-from compress.train import accuracy
+from compress.evaluation.criteria import CRITERIA
+from compress.evaluation.evaluator import batches as in_batches
+from compress.networks import checkpoint
+from compress.pipeline import comparison
+from compress.pipeline.comparison import Entry, compare_methods, entry
+from compress.pipeline.job import make_job
+from compress.pipeline.preparation import prepare
+from compress.pipeline.pruning import Network
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.training import accuracy
+from compress.report.comparison import Comparison, Row, summary
+from compress.surgery.cutting import cut
 
 REFERENCE = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 QUICK: dict[str, Any] = {"epochs": 1, "latency_seconds": 0.0, "budget": 3000, "exporter": "legacy", "recover": "bn"}

@@ -10,15 +10,15 @@ import torch
 from nets import NETS, inputs, traced
 from torch import Tensor, nn
 
-from compress import compensate
-from compress.compensate import Compensation
-from compress.guard import random_plan
-from compress.moments import collect, unfold
-from compress.plan import Cut, Plan, kept_positions
-from compress.stages import make_stages, prunable
-from compress.subnetwork import StageRunner, symbolic
-from compress.surgery import cut, replaced
-from compress.topology import Topology
+from compress.core.plan import Cut, Plan, kept_positions
+from compress.core.topology import Topology
+from compress.evaluation.stage_runner import StageRunner, symbolic
+from compress.recovery import compensation as compensation_module
+from compress.recovery.compensation import Compensation
+from compress.recovery.moments import collect, unfold
+from compress.search.stages import make_stages, prunable
+from compress.surgery.cutting import cut, replaced
+from compress.surgery.guard import random_plan
 
 
 def setting(name: str, images: int = 24, ridge: float = 1e-9) -> tuple[nn.Module, Topology, Tensor, Compensation]:
@@ -108,7 +108,7 @@ def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
     group = max(topology.groups, key=lambda g: g.size)
     rng = np.random.default_rng(0)
     bound = 4 * max(t.numel() * 4 for t in compensation.state.values())
-    monkeypatch.setattr(compensate, "REMEMBERED", bound)
+    monkeypatch.setattr(compensation_module, "REMEMBERED", bound)
     seen = 0
     for _ in range(60):
         keep = np.flatnonzero(rng.random(group.size) < 0.5)

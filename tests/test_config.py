@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from compress.config import Job, make_job
 from compress.errors import CompressError, ConfigError
-from compress.methods import METHODS
-from compress.rundir import claim, write, write_json
+from compress.pipeline.job import Job, make_job
+from compress.pipeline.run_folder import claim, write, write_json
+from compress.search.methods import METHODS
 
 
 def test_precedence_is_defaults_file_settings_flags(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_a_folder_holds_one_job(tmp_path: Path) -> None:
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from compress.config import Job
-from compress.rundir import claim
+from compress.pipeline.job import Job
+from compress.pipeline.run_folder import claim
 with claim(Path({str(tmp_path / "run")!r}), Job(), {{}}, False):
     print("in", flush=True); input()
 """

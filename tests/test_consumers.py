@@ -18,11 +18,11 @@ from compress_models import MODELS
 from PIL import Image
 
 from benchmarks.consumers import CONSUMERS, consume, facts
-from compress.checkpoint import load
 from compress.data import open_data
-from compress.export.embed import embed, pixels_of
+from compress.export.embedding import embed, pixels_of
+from compress.export.exporting import export
 from compress.export.interface import serving_facts
-from compress.export.onnx import export
+from compress.networks.checkpoint import load
 
 pytestmark = pytest.mark.consumers
 ROOT = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ from nets import NETS, any_plan, example, traced
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.cost import Cost, Share, count, sizes_after
-from compress.plan import Cut, Plan, compose, restrict
-from compress.surgery import cut, is_channel_map
+from compress.core.cost import Cost, Share, count, sizes_after
+from compress.core.plan import Cut, Plan, compose, restrict
+from compress.surgery.cutting import cut, is_channel_map
 
 every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)

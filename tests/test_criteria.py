@@ -9,8 +9,8 @@ from nets import NETS, build, inputs, traced
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from compress.criteria import CRITERIA, Evidence, bn_scale, fpgm, gather, importance, kernels, l1, l2, random, taylor
-from compress.topology import GroupId
+from compress.core.topology import GroupId
+from compress.evaluation.criteria import CRITERIA, Evidence, bn_scale, fpgm, gather, importance, kernels, l1, l2, random, taylor
 
 STEM = GroupId("0.0")
 

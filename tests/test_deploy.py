@@ -27,17 +27,17 @@ from serving_nets import images, net
 from typer.testing import CliRunner, Result
 from v2server import V2Server, serving
 
-from compress.checkpoint import load
 from compress.errors import CompressError, ExportError, ServerSilent, ServingError
-from compress.export.embed import embed
+from compress.export.embedding import embed
+from compress.export.exporting import export
 from compress.export.interface import serving_facts
-from compress.export.onnx import export
-from compress.export.repository import package
-from compress.export.serving import Serving
-from compress.serving import deploy as deployment
+from compress.networks.checkpoint import load
+from compress.serving import deployment as deployment
 from compress.serving.client import Client
-from compress.serving.deploy import deploy
-from compress.serving.landing import LOCK, locked
+from compress.serving.deployment import deploy
+from compress.serving.model_repository import LOCK, locked
+from compress.serving.packages import package
+from compress.serving.settings import Serving
 
 SETTINGS = Serving(max_batch=4, preferred=(2, 4))
 IMAGES = images()

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.errors import ExportError
-from compress.export.canonicalise import canonicalise
-from compress.export.onnx import export
+from compress.export.canonical import canonicalise
+from compress.export.exporting import export
 from compress.runtime.ort import OrtRuntime
 
 
@@ -136,7 +136,7 @@ def test_a_killed_export_leaves_no_final_file(tmp_path: Path) -> None:
     script = f"""
         import os, signal, torch
         from pathlib import Path
-        from compress.export import onnx as module
+        from compress.export import exporting as module
         def die(path, example):
             print(path.stat().st_size, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)

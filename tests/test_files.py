@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from compress import checkpoint, fit_state
-from compress.checkpoint import Architecture
+from compress.core.files import append, read_bytes, read_json, write
 from compress.errors import CompressError, ConfigError
-from compress.files import append, read_bytes, read_json, write
+from compress.networks import checkpoint
+from compress.networks.checkpoint import Architecture
+from compress.recovery import training_state
 
 WRITERS = {
     "text": lambda path: write(path, "new\n"),
     "checkpoint": lambda path: checkpoint.save(path, nn.Linear(2, 2), architecture=Architecture("x")),
-    "state": lambda path: fit_state.save(
+    "state": lambda path: training_state.save(
         path.parent, "id", (1, 0), (net := nn.Linear(2, 2)), torch.optim.SGD(net.parameters(), 0.1), torch.zeros(3)
     ),
 }
@@ -33,7 +34,7 @@ STEPS = ("open", "write_bytes", "fsync", "replace")
 def test_a_step_that_fails_leaves_what_was_there(
     writer: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / (fit_state.FILE if writer == "state" else "file")
+    path = tmp_path / (training_state.FILE if writer == "state" else "file")
     path.write_text("old")
     failed = []
 

@@ -11,8 +11,8 @@ from nets import block, conv, head
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
-from compress.folding import folded
-from compress.trace import trace
+from compress.coupling.tracer import trace
+from compress.surgery.parametrizations import folded
 
 
 def old(norm: Callable[..., nn.Module]) -> Callable[[nn.Module], nn.Module]:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pages import Page, comparison
 from typer.testing import CliRunner
 
-from compress.cost import Cost
+from compress.core.cost import Cost
+from compress.core.plan import Plan
 from compress.errors import ConfigError
-from compress.front_latency import spread
-from compress.plan import Plan
+from compress.pipeline.front_latency import spread
 from compress.report import store
 from compress.report.fronts import front_latency, slower_with_less, spearman, told
 from compress.report.model import FrontPoint

@@ -16,11 +16,11 @@ from nets import NETS, any_plan, inputs, traced
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from compress.core.plan import Cut, Plan, check
+from compress.core.topology import Role, Topology
 from compress.errors import CompressError, GuardError
-from compress.guard import TOLERANCE, attributes, random_plan, relative_error, verify
-from compress.plan import Cut, Plan, check
-from compress.surgery import cut
-from compress.topology import Role, Topology
+from compress.surgery.cutting import cut
+from compress.surgery.guard import TOLERANCE, attributes, random_plan, relative_error, verify
 
 every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)
@@ -197,7 +197,7 @@ def test_readers_of_a_grouped_transposed_convolution_do_not_hide_their_neighbour
             x = self.stem(x)
             return self.one(self.up(x).relu()) + self.two(self.zoom(x).relu())  # type: ignore[no-any-return]
 
-    from compress.trace import trace
+    from compress.coupling.tracer import trace
 
     torch.manual_seed(0)
     model = Fork().eval()

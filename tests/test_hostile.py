@@ -30,15 +30,15 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from typer.testing import CliRunner
 
-from compress.architecture import Architecture
-from compress.checkpoint import load, save
-from compress.config import make_job
 from compress.data import Preprocessing, open_data
 from compress.data.sources import Unreadable, decode
 from compress.data.split import to_pixels
 from compress.errors import CheckpointError, CompressError, DataError
+from compress.networks.architecture import Architecture
+from compress.networks.checkpoint import load, save
+from compress.pipeline.job import make_job
+from compress.pipeline.run_folder import claim, write_json
 from compress.report import store
-from compress.rundir import claim, write_json
 from compress.search.journal import Journal
 
 

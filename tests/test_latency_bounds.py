@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from test_latency_protocol import Spin
 
 from compress.errors import ConfigError
-from compress.latency.against import Side, compare, find, side
 from compress.latency.bounds import Outcome, between, judge, parse
-from compress.latency.document import MeasuredFile, Measurement, identify
+from compress.latency.comparison import Side, compare, find, side
+from compress.latency.measurement import MeasuredFile, Measurement, identify
 from compress.latency.protocol import Settings, measure
 from compress.latency.result import LatencyResult
 from compress.latency.statistics import Interval

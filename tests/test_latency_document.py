@@ -9,7 +9,7 @@ import pytest
 from test_latency_protocol import Spin
 
 from compress.errors import ConfigError, ModelError
-from compress.latency.document import MeasuredFile, Measurement, identify, read
+from compress.latency.measurement import MeasuredFile, Measurement, identify, read
 from compress.latency.protocol import Settings, measure
 from compress.runtime.ort import OrtRuntime
 

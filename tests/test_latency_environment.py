@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import environment
+from compress.core import environment
 
 
 def test_facts_without_names_or_paths() -> None:

@@ -10,12 +10,12 @@ from compress_cli.app import app
 from torch import nn
 from typer.testing import CliRunner
 
-from compress.cost import count
-from compress.environment import capture
-from compress.export.onnx import export
-from compress.latency.explain import Explained, Layer, block, changes, explain, summary, widths
-from compress.latency.profile import KernelTime, Profile, profile, read_graph
-from compress.trace import trace
+from compress.core.cost import count
+from compress.core.environment import capture
+from compress.coupling.tracer import trace
+from compress.export.exporting import export
+from compress.latency.explanation import Explained, Layer, block, changes, explain, summary, widths
+from compress.latency.profiling import KernelTime, Profile, profile, read_graph
 
 
 def net(wide: int, hidden: int) -> nn.Module:

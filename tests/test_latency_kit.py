@@ -16,10 +16,10 @@ import torch
 from test_latency_protocol import chain
 
 from compress.errors import ConfigError
-from compress.export.onnx import export
-from compress.latency.document import read
-from compress.latency.files import arms, describe_all
-from compress.latency.kit import PACKAGE, Packed, pack
+from compress.export.exporting import export
+from compress.latency.bench_kit import PACKAGE, Packed, pack
+from compress.latency.measurement import read
+from compress.latency.onnx_files import arms, describe_all
 from compress.latency.result import Settings
 
 

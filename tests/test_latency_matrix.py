@@ -10,11 +10,11 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from test_latency_protocol import QUICK, chain
 
+from compress.core.events import Phase
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
-from compress.events import Phase
-from compress.export.onnx import export
-from compress.latency.files import arms, describe, describe_all, precision
+from compress.export.exporting import export
 from compress.latency.matrix import Cell, cells, measure_all
+from compress.latency.onnx_files import arms, describe, describe_all, precision
 from compress.latency.result import Settings
 from compress.runtime.ort import OrtRuntime, OrtSession
 

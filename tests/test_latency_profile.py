@@ -10,8 +10,8 @@ import torchvision
 from torch import Tensor, nn
 
 from compress.errors import ConfigError, ModelError
-from compress.export.onnx import Exporter, export
-from compress.latency.profile import modules, profile
+from compress.export.exporting import Exporter, export
+from compress.latency.profiling import modules, profile
 
 
 class Mixed(nn.Module):

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from compress import environment
+from compress.core import environment
 from compress.errors import ConfigError, ModelError
-from compress.export.onnx import export
-from compress.latency.files import describe_all
+from compress.export.exporting import export
 from compress.latency.matrix import cells, measure_all
+from compress.latency.onnx_files import describe_all
 from compress.latency.protocol import LatencyResult, Progress, Settings, WarmedUp, measure
 from compress.latency.statistics import Verdict
 from compress.runtime import eager

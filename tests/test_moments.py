@@ -10,7 +10,7 @@ from nets import NETS, StdConv, build, inputs, traced
 from torch import Tensor, nn
 
 from compress.errors import DataError
-from compress.moments import Sums, collect, flat_output, map_size, plain, sample, thin, unfold
+from compress.recovery.moments import Sums, collect, flat_output, map_size, plain, sample, thin, unfold
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv": (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 7, 6)),

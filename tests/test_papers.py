@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from typer.main import get_command
 
 from compress.errors import ConfigError
-from compress.methods import METHODS
+from compress.search.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 ROWS = sorted(p.stem for p in (ROOT / "benchmarks" / "papers").glob("*.toml"))

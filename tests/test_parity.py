@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from compress.errors import ExportError, ModelError, ParityError
 from compress.export import parity
-from compress.export.onnx import export
+from compress.export.exporting import export
 from compress.export.parity import Verdict, compare, export_verified, judge
 
 

@@ -19,20 +19,20 @@ import torch
 from compress_models import MODELS
 from torch import nn
 
-from compress import checkpoint
-from compress.conclude import Result
-from compress.config import Job, make_job
-from compress.cost import Cost, count
+from compress.core.cost import Cost, count
+from compress.core.plan import Cut, Plan
+from compress.core.topology import GroupId
+from compress.coupling.tracer import trace
 from compress.data import Data, Preprocessing
 from compress.errors import ConfigError, DataError, GuardError, SearchError
-from compress.fronts import choose
-from compress.picking import pick
-from compress.pipeline import Network, inspect, network_of, prune
-from compress.plan import Cut, Plan
+from compress.networks import checkpoint
+from compress.pipeline.conclusion import Result
+from compress.pipeline.front import choose
+from compress.pipeline.job import Job, make_job
+from compress.pipeline.picking import pick
+from compress.pipeline.pruning import Network, inspect, network_of, prune
+from compress.pipeline.steps import epochs_for, guarded_cut
 from compress.search.base import Fidelity, Point, Target
-from compress.steps import epochs_for, guarded_cut
-from compress.topology import GroupId
-from compress.trace import trace
 
 ROOT = Path(__file__).parent.parent
 QUICK: dict[str, Any] = {
@@ -231,7 +231,7 @@ def test_everything_ignored_is_an_error(digits: tuple[Network, Data], tmp_path: 
 
 
 def test_wrong_surgery_leaves_no_model(digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compress import steps
+    from compress.pipeline import steps
 
     def wrong(model: nn.Module, topology: Any, plan: Plan) -> nn.Module:
         small = right(model, topology, plan)

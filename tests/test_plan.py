@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import NETS, any_plan, traced
 
+from compress.core.plan import Cut, Plan, check, compose, keep_all, kept_positions, restrict, selectable, widths
 from compress.errors import PlanError
-from compress.plan import Cut, Plan, check, compose, keep_all, kept_positions, restrict, selectable, widths
 
 every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)
@@ -179,7 +179,7 @@ def test_widths_are_those_of_the_weights(name: str) -> None:
 @given(seed=seeds)
 @settings(max_examples=2)
 def test_widths_after_are_those_of_the_cut_layers(name: str, seed: int) -> None:
-    from compress.surgery import cut
+    from compress.surgery.cutting import cut
 
     model, topology = traced(name)
     plan = any_plan(topology, seed)

@@ -19,15 +19,15 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from compress.checkpoint import load
 from compress.data import Data, open_data
 from compress.errors import DataError, ExportError, ParityError
 from compress.export import precision as record
-from compress.export.convert import Options, _with_accuracy, convert
+from compress.export.conversion import Options, _with_accuracy, convert
+from compress.export.exporting import export
 from compress.export.int8 import Layer, Quantiser, digest_of, fewest
-from compress.export.onnx import export
 from compress.export.parity import Verdict
 from compress.export.precision import Clocked, Precision, Precisions
+from compress.networks.checkpoint import load
 from compress.runtime.ort import OrtRuntime
 
 DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"

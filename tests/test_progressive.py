@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import torch
 
-from compress import checkpoint, progressive
-from compress.conclude import Result
-from compress.config import make_job
+from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError
-from compress.picking import pick
-from compress.pipeline import Network, prune
-from compress.surgery import cut
-from compress.trace import trace
-from compress.train import EpochDone
+from compress.networks import checkpoint
+from compress.pipeline import stagewise
+from compress.pipeline.conclusion import Result
+from compress.pipeline.job import make_job
+from compress.pipeline.picking import pick
+from compress.pipeline.pruning import Network, prune
+from compress.recovery.training import EpochDone
+from compress.surgery.cutting import cut
 
 QUICK: dict[str, Any] = {
     "method": "smoea",
@@ -77,12 +78,12 @@ def test_without_training_stage_by_stage_is_at_once(
     """The law behind it: the stages' plans, each found on an already cut network, cut the unpruned one to the very same."""
     found = []
 
-    def kept(*given: Any) -> progressive.Progress:
-        found.append(progressive.progressive(*given))
+    def kept(*given: Any) -> stagewise.Progress:
+        found.append(stagewise.progressive(*given))
         return found[-1]
 
-    monkeypatch.setattr("compress.pipeline.progressive", kept)
-    monkeypatch.setattr(progressive, "finetune", lambda bench, teacher, small, **more: small)
+    monkeypatch.setattr("compress.pipeline.pruning.progressive", kept)
+    monkeypatch.setattr(stagewise, "finetune", lambda bench, teacher, small, **more: small)
     flags = {**QUICK, "method": method, "recover": "none", "epochs": 0}
     flags["options"] = QUICK["options"] if method == "smoea" else {}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")

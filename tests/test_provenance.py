@@ -14,10 +14,10 @@ from nets import NETS, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from compress.labels import Provenance
-from compress.provenance import follow
-from compress.surgery import is_channel_map
-from compress.topology import Role
+from compress.core.topology import Role
+from compress.coupling.channel_labels import Provenance
+from compress.coupling.provenance import follow
+from compress.surgery.cutting import is_channel_map
 
 
 class Between(nn.Module):

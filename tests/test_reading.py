@@ -10,11 +10,11 @@ import pytest
 import torch
 from nets import inputs, traced
 
-from compress import criteria
-from compress.evaluate import logits, relative
-from compress.moments import collect
-from compress.reading import calibrated, closed_form, readings
-from compress.search.reading import Reading
+from compress.evaluation import criteria
+from compress.evaluation.evaluator import logits, relative
+from compress.evaluation.reader_losses import calibrated, closed_form, readings
+from compress.recovery.moments import collect
+from compress.search.reader_loss import Reading
 
 NAMES = ("chain", "plain", "flatten", "residual", "concat", "depthwise", "grouped", "option-a")
 

@@ -12,17 +12,18 @@ import pytest
 import torch
 from compress_models import MODELS
 
-from compress import checkpoint, draw
-from compress.conclude import Result
-from compress.config import Job, make_job
+from compress.core.plan import Plan
+from compress.core.plan import widths as widths_of
+from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, GuardError, SearchError, TrainError
-from compress.picking import pick
-from compress.pipeline import Network, network_of, prune
-from compress.plan import Plan
-from compress.plan import widths as widths_of
-from compress.trace import trace
-from compress.train import EpochDone
+from compress.networks import checkpoint
+from compress.pipeline import csgd
+from compress.pipeline.conclusion import Result
+from compress.pipeline.job import Job, make_job
+from compress.pipeline.picking import pick
+from compress.pipeline.pruning import Network, network_of, prune
+from compress.recovery.training import EpochDone
 
 QUICK: dict[str, Any] = {
     "method": "csgd",
@@ -131,14 +132,14 @@ def test_a_trim_that_changes_an_output_is_refused(
     digits: tuple[Network, Data], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clusters are averaged before the trim: were another network trimmed, the outputs would tell."""
-    real = draw.guarded_cut
+    real = csgd.guarded_cut
 
     def other(model: Any, *rest: Any) -> Any:
         small, seen = real(model, *rest)
         next(small.parameters()).data.mul_(1.01)
         return small, seen
 
-    monkeypatch.setattr(draw, "guarded_cut", other)
+    monkeypatch.setattr(csgd, "guarded_cut", other)
     with pytest.raises(GuardError, match="the trim changed the outputs"):
         prune(*digits, make_job(flags=QUICK), tmp_path / "r")
     assert not (tmp_path / "r" / "model.onnx").exists()

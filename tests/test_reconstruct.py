@@ -14,17 +14,17 @@ from hypothesis import strategies as st
 from nets import NETS, any_plan, build, inputs, traced
 from torch import Tensor, nn
 
-from compress.criteria import CRITERIA, Evidence, gather, l1, obs, obs_and_curves, obs_curve
-from compress.elimination import Reader, eliminate
+from compress.core.plan import Cut, Plan, kept_positions
+from compress.core.topology import GroupId
+from compress.coupling.tracer import trace
 from compress.errors import DataError
-from compress.least_squares import from_rows, from_sums
-from compress.moments import Sums, collect
-from compress.plan import Cut, Plan, kept_positions
-from compress.reconstruct import Reconstructed, reconstruct
-from compress.recover import reestimate
-from compress.surgery import cut
-from compress.topology import GroupId
-from compress.trace import trace
+from compress.evaluation.criteria import CRITERIA, Evidence, gather, l1, obs, obs_and_curves, obs_curve
+from compress.evaluation.obs_elimination import Reader, eliminate
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.least_squares import from_rows, from_sums
+from compress.recovery.moments import Sums, collect
+from compress.recovery.reconstruction import Reconstructed, reconstruct
+from compress.surgery.cutting import cut
 
 NAMES = sorted(NETS)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compress.errors import DataError
-from compress.recover import reestimate
+from compress.recovery.batch_norm import reestimate
 
 
 def images(count: int, seed: int = 0, size: int = 6) -> Tensor:

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from reports import SAMPLE, reports
 
 from compress.errors import CompressError, ConfigError
-from compress.report import figures, store
-from compress.report.jsonschema import schema, validate
+from compress.report import formatting, store
 from compress.report.markdown import markdown
 from compress.report.model import Measured, Report
+from compress.report.schema import schema, validate
 
 
 @given(reports)
@@ -155,12 +155,12 @@ def test_markdown_says_what_was_not_measured() -> None:
     ],
 )
 def test_numbers(value: float, text: str) -> None:
-    assert figures.number(value) == text
+    assert formatting.number(value) == text
 
 
 @given(st.floats(1, 1e12))
 def test_numbers_keep_three_digits(value: float) -> None:
-    text = figures.number(value)
+    text = formatting.number(value)
     digits, _, unit = text.partition(" ")
     assert float(digits) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[unit] == pytest.approx(value, rel=0.005, abs=0.5)
 
@@ -177,39 +177,39 @@ def test_numbers_keep_three_digits(value: float) -> None:
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert figures.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 def test_ratio_is_told_both_ways() -> None:
-    assert figures.ratio(200, 100) == "÷ 2.00 (50.0 %)"
-    assert figures.ratio(200, 0) == figures.NONE
+    assert formatting.ratio(200, 100) == "÷ 2.00 (50.0 %)"
+    assert formatting.ratio(200, 0) == formatting.NONE
 
 
 def test_the_final_test_figure_stands_beside_the_last_state() -> None:
-    rows = figures.accuracies(SAMPLE)
+    rows = formatting.accuracies(SAMPLE)
     assert [r[0] for r in rows] == ["base", "cut", "fine-tuned"]
     assert rows[-1][2].startswith("97.21 %")
-    assert rows[1][2] == figures.NONE
+    assert rows[1][2] == formatting.NONE
 
 
 @given(reports)
 def test_no_accuracy_is_lost(report: Report) -> None:
     """Whatever was measured last of a state and split is in the table."""
-    shown = [cell for row in figures.accuracies(report) for cell in row[1:]]
+    shown = [cell for row in formatting.accuracies(report) for cell in row[1:]]
     last: dict[tuple[str, str], Measured] = {(a.when, a.split): a for a in report.accuracy}
     for measured in last.values():
-        assert figures.accuracy(measured) in shown
+        assert formatting.accuracy(measured) in shown
 
 
 def test_expectation_stands_beside_measurement() -> None:
-    assert figures.expected(SAMPLE) == "MACs promise 2.00 ×; ort-cpu measured 1.13 × (1.12 to 1.14) (batch 1)"
-    assert "not measured" in figures.expected(replace(SAMPLE, latency=()))
+    assert formatting.expected(SAMPLE) == "MACs promise 2.00 ×; ort-cpu measured 1.13 × (1.12 to 1.14) (batch 1)"
+    assert "not measured" in formatting.expected(replace(SAMPLE, latency=()))
 
 
 def test_the_sample_is_not_changed_by_rendering() -> None:
     before = copy.deepcopy(SAMPLE)
     markdown(SAMPLE)
-    figures.accuracies(SAMPLE)
+    formatting.accuracies(SAMPLE)
     assert before == SAMPLE
 
 
@@ -220,6 +220,6 @@ def test_the_final_test_figure_stands_on_the_last_state(last: str) -> None:
     steps = steps[: steps.index(last) + 1]
     seen = [Measured(s, "validation", 0.5, 0.4, 0.6, 100) for s in reversed(steps)]
     seen += [Measured("base", "test", 0.9, 0.8, 1.0, 100), Measured("final", "test", 0.7, 0.6, 0.8, 100)]
-    rows = figures.accuracies(replace(SAMPLE, accuracy=tuple(seen)))
+    rows = formatting.accuracies(replace(SAMPLE, accuracy=tuple(seen)))
     assert [r[0] for r in rows] == steps
     assert "70.00 %" in rows[-1][2]

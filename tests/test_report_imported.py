@@ -15,11 +15,11 @@ from pages import HERE, Page, comparison
 from reports import SAMPLE
 from typer.testing import CliRunner
 
-from compress.environment import Gpu
+from compress.core.environment import Gpu
 from compress.errors import ConfigError
-from compress.latency.document import Measurement, identify
+from compress.latency.measurement import Measurement, identify
 from compress.latency.result import LatencyResult
-from compress.report import evidence, store
+from compress.report import run_files, store
 from compress.report.imported import take_in
 
 CARD = replace(HERE, gpus=(Gpu("A card", "1.0", 1024),))
@@ -55,7 +55,7 @@ def test_a_card_elsewhere_enters_the_report(run: Path) -> None:
     assert any("ort-tensorrt" in note for note in report.notes)
     page = Page((run / "report.html").read_text())
     assert "ort-cuda on A card, model.fp16.onnx" in page.text and "ort-cuda on A card" in (run / "report.md").read_text()
-    (found,) = evidence.read(run).latency
+    (found,) = run_files.read(run).latency
     assert found.machine == "A card" and found.result == there()
 
 
@@ -126,4 +126,4 @@ def test_there_and_back(tmp_path: Path) -> None:
     subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=300)
     result = CliRunner().invoke(app, ["report", str(run), "--import", str(place / "result.json")])
     assert result.exit_code == 0, result.stderr
-    assert len(store.read(run).latency) == 2 and len(evidence.read(run).latency) == 2
+    assert len(store.read(run).latency) == 2 and len(run_files.read(run).latency) == 2

@@ -19,9 +19,9 @@ from reports import SAMPLE, reports
 
 from compress.export.precision import Clocked as Beside
 from compress.export.precision import Precision, Precisions
-from compress.report import charts, evidence, figures, html, spreadsheet, store, tables
-from compress.report.evidence import Clocked, Evidence, Timed
+from compress.report import charts, formatting, html, run_files, store, tables, timm_csv
 from compress.report.model import Report, Width
+from compress.report.run_files import Clocked, Evidence, Timed
 from compress.report.svg import inline
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x_{$ \x00\x1b & {{ 7*7 }} {% raw %}'
@@ -162,7 +162,7 @@ def test_only_what_is_certainly_faster_is_called_so(low: float, high: float, ver
 def test_a_damaged_neighbour_costs_its_part_only(tmp_path: Path) -> None:
     (tmp_path / "latency.json").write_text("[{}]")
     (tmp_path / "front.json").write_text("{")
-    found = evidence.read(tmp_path)
+    found = run_files.read(tmp_path)
     assert not found.latency and found.front is None and len(found.damaged) == 2
     assert "front.json cannot be read" in Page(store.page_of(SAMPLE, tmp_path)).text
 
@@ -173,7 +173,7 @@ def test_raw_samples_come_back_out_of_the_page(tmp_path: Path) -> None:
     page = Page(store.page_of(SAMPLE, tmp_path))
     files = {a["download"]: a["href"] for a in page.all("a") if "download" in a}
     assert base64.b64decode((files["latency.json"] or "").partition("base64,")[2]).decode() == raw
-    assert figures.duration(comparison().arm("pruned").latency.p95) in page.text
+    assert formatting.duration(comparison().arm("pruned").latency.p95) in page.text
 
 
 def test_several_runs_stand_beside_each_other() -> None:
@@ -190,11 +190,11 @@ def test_several_runs_stand_beside_each_other() -> None:
 
 @given(st.floats(1.02, 50), st.floats(0.1, 50))
 def test_efficiency_is_the_share_of_the_promise_that_arrived(promised: float, measured: float) -> None:
-    share = figures.efficiency(promised, measured)
+    share = formatting.efficiency(promised, measured)
     assert share is not None
     assert 1 + share * (promised - 1) == pytest.approx(measured)
-    assert figures.efficiency(promised, promised) == pytest.approx(1) and figures.efficiency(promised, 1.0) == 0
-    assert figures.efficiency(1.0, measured) is None
+    assert formatting.efficiency(promised, promised) == pytest.approx(1) and formatting.efficiency(promised, 1.0) == 0
+    assert formatting.efficiency(1.0, measured) is None
 
 
 @given(st.integers(1, 4096))
@@ -226,21 +226,21 @@ def test_other_batches_and_precisions_have_their_grids() -> None:
     made = tables.precision_table(Precisions("model.onnx", "x", 4000, (int8, Precision("fp16", verdict="warn"))))
     first, second = made.rows
     assert [c.text for c in first[4:]] == ["faster: 2.00 × (1.90 to 2.10)", "slower: 0.50 × (0.40 to 0.60)"]
-    assert first[2].text == "90.00 % (-1.00)" and {c.text for c in second[1:]} == {figures.NONE}
+    assert first[2].text == "90.00 % (-1.00)" and {c.text for c in second[1:]} == {formatting.NONE}
 
 
 @settings(max_examples=25)
 @given(reports, st.text(max_size=8))
 def test_timms_columns_hold_every_run(report: Report, name: str) -> None:
-    text = spreadsheet.timm_csv({name: report})
+    text = timm_csv.timm_csv({name: report})
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(rows) == 2 * max(1, len(report.latency))
-    assert set(spreadsheet.COLUMNS) < set(rows[0])
+    assert set(timm_csv.COLUMNS) < set(rows[0])
     assert not rows[0]["model"].startswith(("=", "+", "-", "@"))
 
 
 def test_timms_units() -> None:
-    base, pruned = csv.DictReader(io.StringIO(spreadsheet.timm_csv({"r": replace(SAMPLE, image=(1, 8, 8))})))
+    base, pruned = csv.DictReader(io.StringIO(timm_csv.timm_csv({"r": replace(SAMPLE, image=(1, 8, 8))})))
     assert (base["param_count"], base["infer_gmacs"], base["img_size"]) == ("0.12", "0.00296", "8")
     assert pruned["infer_step_time"] == "0.0429" and float(pruned["infer_samples_per_sec"]) == pytest.approx(
         1 / 42.9e-6, rel=1e-4

@@ -15,16 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.checkpoint import load
 from compress.data import Preprocessing, open_data
 from compress.errors import ConfigError, ExportError, ParityError
-from compress.export import triton
-from compress.export.embed import embed, pixels_of
+from compress.export.embedding import embed, pixels_of
+from compress.export.exporting import export
 from compress.export.interface import read_interface, serving_facts
-from compress.export.onnx import export
-from compress.export.repository import package
-from compress.export.serving import Serving
+from compress.networks.checkpoint import load
 from compress.runtime.ort import OrtRuntime
+from compress.serving import triton
+from compress.serving.packages import package
+from compress.serving.settings import Serving
 
 DIGITS = Path(__file__).parents[1] / "models" / "checkpoints" / "digits-net.safetensors"
 PREPARED = Preprocessing((0.5, 0.4, 0.3), (0.2, 0.2, 0.1), (6, 8), resize=9)

@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import nn
 
-from compress.checkpoint import Architecture, load, save
-from compress.guard import random_plan, verify
-from compress.rerouting import ChannelMap, ShuffleUnit, cuttable
-from compress.surgery import cut
-from compress.trace import trace
+from compress.coupling.tracer import trace
+from compress.networks.checkpoint import Architecture, load, save
+from compress.surgery.cutting import cut
+from compress.surgery.guard import random_plan, verify
+from compress.surgery.rewriting import ChannelMap, ShuffleUnit, cuttable
 
 
 def shufflenet() -> nn.Module:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from compress.errors import ModelError, RuntimeUnavailable
-from compress.export.onnx import export
+from compress.export.exporting import export
 from compress.runtime import eager
 from compress.runtime.base import Runtime, Session
 from compress.runtime.ort import OrtRuntime, gpus

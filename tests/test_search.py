@@ -8,14 +8,14 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from compress.cost import Cost
+from compress.core.cost import Cost
+from compress.core.plan import Plan
 from compress.errors import ConfigError
-from compress.fronts import choose
-from compress.methods import METHODS
-from compress.plan import Plan
+from compress.pipeline.front import choose
 from compress.search.base import Ask, Fidelity, Point, Score, Target, knee, non_dominated
 from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
 from compress.search.journal import Journal, drive
+from compress.search.methods import METHODS
 from compress.search.smoea import Smoea, controller
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable
@@ -158,7 +158,7 @@ def test_every_method_is_under_the_contract() -> None:
     import test_search_obs
     import test_search_ranked
 
-    from compress.methods import METHODS
+    from compress.search.methods import METHODS
 
     assert test_search_bicnn and test_search_kmeans and test_search_obs and test_search_ranked
     tested = {type(cls().searcher()) for cls in SearcherContract.__subclasses__()}

@@ -12,26 +12,26 @@ import torch
 from nets import NETS, inputs, traced
 from torch import nn
 
-from compress import criteria
-from compress.cost import count
-from compress.evaluate import Evaluator, Material, logits
-from compress.moments import collect
-from compress.plan import Cut, Plan, check
-from compress.reading import closed_form
-from compress.reconstruct import reconstruct
-from compress.recover import reestimate
-from compress.search.arrange import contiguous, slices
+from compress.core.cost import count
+from compress.core.plan import Cut, Plan, check
+from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
+from compress.evaluation import criteria
+from compress.evaluation.evaluator import Evaluator, Material, logits
+from compress.evaluation.reader_losses import closed_form
+from compress.pipeline.steps import guarded_cut
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.moments import collect
+from compress.recovery.reconstruction import reconstruct
 from compress.search.base import Ask, Score, Space, Stage, Target, Told
-from compress.search.bicnn import BiCnn, _Cemba
-from compress.search.bilevel import Bilevel, Consumer
+from compress.search.bicnn.lower import Lower
+from compress.search.bicnn.ordering import contiguous, slices
+from compress.search.bicnn.problem import Bilevel, Consumer
+from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.journal import Journal, drive
-from compress.search.lower import Lower
-from compress.search.reading import Reading
-from compress.stages import prunable
-from compress.steps import guarded_cut
-from compress.surgery import cut, simulate
+from compress.search.reader_loss import Reading
+from compress.search.stages import prunable
+from compress.surgery.cutting import cut, simulate
 from compress.testing import SearcherContract, ToySpace, run
-from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
 
 QUICK = BiCnn(population=6, generations=6)
 

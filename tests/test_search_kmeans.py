@@ -13,15 +13,15 @@ from compress_models import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.cost import count
+from compress.core.cost import count
+from compress.core.plan import check
+from compress.coupling.tracer import trace
 from compress.errors import SearchError
-from compress.plan import check
 from compress.search.base import Target
-from compress.search.kmeans import Clusters, clusters_at, divided
+from compress.search.csgd_clusters import Clusters, clusters_at, divided
+from compress.search.stages import is_stream
 from compress.search.widths import full_widths, orbits, widths_of
-from compress.stages import is_stream
 from compress.testing import SearcherContract, ToySpace, run
-from compress.trace import trace
 
 DIVISIONS = ("kmeans", "even", "imbalanced")
 

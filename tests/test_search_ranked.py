@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.search.base import Target
-from compress.search.ranked import Ranked
+from compress.search.global_ranking import Ranked
 from compress.search.uniform import Uniform
 from compress.search.widths import widths_of
 from compress.testing import SearcherContract, ToySpace

@@ -6,8 +6,8 @@ import pytest
 import torch
 from nets import example, traced
 
-from compress import second_opinion
-from compress.second_opinion import disagreements
+from compress.coupling import dependency_graph
+from compress.coupling.dependency_graph import disagreements
 
 
 def asked(name: str) -> tuple[str, ...]:
@@ -29,5 +29,5 @@ def test_where_both_agree_there_is_nothing_to_say(name: str) -> None:
 
 
 def test_it_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second_opinion, "_MOST_STEPS", 3)
+    monkeypatch.setattr(dependency_graph, "_MOST_STEPS", 3)
     assert asked("dense") == ("torch-pruning was not asked: 3 concatenations under 5 layers take its graph too long",)

@@ -12,18 +12,18 @@ import torch
 from test_search_bicnn import evolved, forked, space_of
 from torch import nn
 
-from compress import rundir, selections
-from compress.architecture import Architecture
-from compress.config import Job
+from compress.core.events import Clock, ignore
+from compress.core.plan import Plan
+from compress.core.topology import LayerName
 from compress.data import Preprocessing
-from compress.events import Clock, ignore
-from compress.latency.selection import GAIN, Reader, _file, gains, readers, worthwhile
-from compress.plan import Plan
-from compress.realise import Network
+from compress.latency.input_selection import GAIN, Reader, _file, gains, readers, worthwhile
+from compress.networks.architecture import Architecture
+from compress.pipeline import input_selection, run_folder
+from compress.pipeline.job import Job
+from compress.pipeline.realisation import Network
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Fidelity
-from compress.search.bilevel import Bilevel
-from compress.topology import LayerName
+from compress.search.bicnn.problem import Bilevel
 
 LARGE = Reader((64, 28, 28), 64, (3, 3), (1, 1), (1, 1), (1, 1))
 SMALL = Reader((64,), 10)
@@ -72,7 +72,7 @@ def test_shapes_come_from_the_networks_own_run_and_alike_layers_are_measured_onc
         asked.append(reader)
         return {n: 2.0 if n <= reader.arriving[0] / 2 else 0.9 for n in reads}
 
-    monkeypatch.setattr("compress.latency.selection.gains", pays_at_half)
+    monkeypatch.setattr("compress.latency.input_selection.gains", pays_at_half)
     share = worthwhile(model, torch.zeros(1, 3, 16, 16), [*names, LayerName("3")], runtime=ORT)
     assert len(asked) == 3 and share[LayerName("4")] == 0.5 and share[LayerName("3")] == 0.0
 
@@ -108,15 +108,15 @@ def test_what_does_not_pay_is_taken_back_and_an_interrupted_run_finds_the_same(t
         calls.append(reader)
         return dict.fromkeys(reads, GAIN + 0.1 if reader.arriving[0] % 2 else GAIN - 0.1)
 
-    monkeypatch.setattr(selections, "gains", measured)
-    front, notes = selections.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
-    held = json.loads((tmp_path / rundir.SELECTIONS).read_text())
+    monkeypatch.setattr(input_selection, "gains", measured)
+    front, notes = input_selection.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
+    held = json.loads((tmp_path / run_folder.SELECTIONS).read_text())
     assert calls and held["after the search"] and "input selections" in notes[0]
     for point in front:
         assert set(point.plan.inputs) <= set().union(*(p.plan.inputs for p in points))
         assert point.cost == space.point(point.plan, 0.0, Fidelity.FULL).cost
-    monkeypatch.setattr(selections, "gains", None)  # asking again would fail
-    again, _ = selections.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
+    monkeypatch.setattr(input_selection, "gains", None)  # asking again would fail
+    again, _ = input_selection.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
     assert again == front
 
 
@@ -124,9 +124,9 @@ def test_nothing_is_measured_where_nothing_selects_or_no_latency_is_wanted(tmp_p
     model, space, _ = space_of("dense")
     network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
     for job in (Job(method="obs"), Job(method="bicnn", latency_seconds=0)):
-        assert selections.may_select(network, space, job, tmp_path, Clock(ignore), ignore) is space
+        assert input_selection.may_select(network, space, job, tmp_path, Clock(ignore), ignore) is space
     front = (space.point(Plan(), 0.0, Fidelity.FULL),)
-    assert selections.settled(network, space, front, Job(method="bicnn"), tmp_path, Clock(ignore), ignore) == (front, ())
+    assert input_selection.settled(network, space, front, Job(method="bicnn"), tmp_path, Clock(ignore), ignore) == (front, ())
     assert not list(tmp_path.iterdir())
 
 
@@ -135,5 +135,5 @@ def test_no_layer_selects_where_csgd_makes_the_plan_real(tmp_path) -> None:
     model, space, _ = space_of("dense")
     network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
     job = Job(method="bicnn", realise="csgd", epochs=3)
-    assert selections.may_select(network, space, job, tmp_path, Clock(ignore), ignore).selecting == {}
+    assert input_selection.may_select(network, space, job, tmp_path, Clock(ignore), ignore).selecting == {}
     assert not list(tmp_path.iterdir())

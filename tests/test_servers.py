@@ -21,11 +21,11 @@ from servers import launch
 from serving_nets import images, net
 
 from compress.errors import CompressError, ServerRefused, ServingError
-from compress.export.repository import package
-from compress.export.serving import Serving
 from compress.serving.client import Client
-from compress.serving.deploy import deploy
-from compress.serving.load import Scenario, asking, sustained
+from compress.serving.deployment import deploy
+from compress.serving.load_test import Scenario, asking, sustained
+from compress.serving.packages import package
+from compress.serving.settings import Serving
 
 pytestmark = pytest.mark.servers
 

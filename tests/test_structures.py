@@ -16,10 +16,10 @@ from test_surgery import assert_same, silenced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from compress.coupling.tracer import trace
 from compress.errors import TraceError
-from compress.guard import TOLERANCE, verify
-from compress.surgery import cut, simulate
-from compress.trace import trace
+from compress.surgery.cutting import cut, simulate
+from compress.surgery.guard import TOLERANCE, verify
 
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
 

@@ -10,14 +10,14 @@ from compress_models import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.evaluate import Evaluator, Material, relative
-from compress.guard import random_plan
-from compress.plan import Plan
+from compress.core.plan import Plan
+from compress.coupling.tracer import trace
+from compress.evaluation.evaluator import Evaluator, Material, relative
+from compress.evaluation.stage_runner import NotTraceable, StageRunner, cutout, symbolic, values_at
 from compress.search.base import Ask, Fidelity
-from compress.stages import is_stream, make_stages, prunable
-from compress.subnetwork import NotTraceable, StageRunner, cutout, symbolic, values_at
-from compress.surgery import cut
-from compress.trace import trace
+from compress.search.stages import is_stream, make_stages, prunable
+from compress.surgery.cutting import cut
+from compress.surgery.guard import random_plan
 
 NAMES = ("digits_net", "resnet20", "vgg14", "mobilenetv2_cifar", "lenet")
 
@@ -228,7 +228,7 @@ def test_what_a_stage_caches_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
     plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
     whole = evaluator._stage(Ask([plan], Fidelity.STAGE, 0, 6)).bytes()
-    monkeypatch.setattr("compress.evaluate.CACHE", whole // 2)
+    monkeypatch.setattr("compress.evaluation.evaluator.CACHE", whole // 2)
     held = Evaluator(model, topology, stages, Material(images, images, None, "output"))
     small = held._stage(Ask([plan], Fidelity.STAGE, 0, 6))
     assert len(small.targets[0]) == 3 and small.bytes() <= whole // 2

@@ -16,10 +16,10 @@ from nets import NETS, any_plan, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from compress.core.plan import Cut, Plan, compose, restrict
+from compress.core.topology import LayerName, Role, Topology
 from compress.errors import PlanError, UnsupportedLayer
-from compress.plan import Cut, Plan, compose, restrict
-from compress.surgery import READS, cut, cut_state, fit, is_channel_map, own_tensors, select_inputs, simulate
-from compress.topology import LayerName, Role, Topology
+from compress.surgery.cutting import READS, cut, cut_state, fit, is_channel_map, own_tensors, select_inputs, simulate
 
 every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.synthetic import matched_inputs
+from compress.evaluation.synthetic_images import matched_inputs
 
 
 def smooth(count: int, side: int = 16) -> Tensor:

@@ -12,26 +12,26 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress.aim import SHOTS, aimed, proposal, towards
-from compress.cost import count, sizes_after
+from compress.core.cost import count, sizes_after
+from compress.core.latency_table import FEATURES, LatencyTable, features, kind_of, slow_layers
+from compress.core.plan import Cut, Plan
+from compress.core.topology import Topology
+from compress.coupling.tracer import trace
 from compress.errors import ConfigError, ExportError, ModelError
-from compress.export.onnx import export
-from compress.export.resize import Resizable, resizable, resized, write
-from compress.latency.fit import Sample, fit, validate
+from compress.export.cutting_onnx import Resizable, resizable, resized, write
+from compress.export.exporting import export
 from compress.latency.kernels import kernels
-from compress.latency.table import Measured, block_of, collect, machine, random_plan, table_of
-from compress.plan import Cut, Plan
+from compress.latency.table_fit import Sample, fit, validate
+from compress.latency.table_measure import Measured, block_of, collect, machine, random_plan, table_of
+from compress.pipeline.latency_tables import alignment, load
+from compress.pipeline.latency_target import SHOTS, aimed, proposal, towards
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Target
+from compress.search.stages import prunable
 from compress.search.uniform import Uniform
 from compress.search.widths import plan_of, scaled
-from compress.stages import prunable
-from compress.surgery import cut
-from compress.table import FEATURES, LatencyTable, features, kind_of, slow_layers
-from compress.tables import alignment, load
+from compress.surgery.cutting import cut
 from compress.testing import ToySpace, toy_table
-from compress.topology import Topology
-from compress.trace import trace
 
 
 class Inverted(nn.Module):

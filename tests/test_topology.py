@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from nets import NETS, traced
 
-from compress.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
+from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
 
 every_net = pytest.mark.parametrize("name", NETS)
 

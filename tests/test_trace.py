@@ -11,8 +11,8 @@ import torchvision
 from nets import NETS, build, example, traced
 from torch import Tensor, nn
 
+from compress.coupling.tracer import trace
 from compress.errors import TraceError
-from compress.trace import trace
 
 every_net = pytest.mark.parametrize("name", NETS)
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compress.errors import ConfigError, ServingError
-from compress.serving import load
-from compress.serving.load import Scenario, sustained
+from compress.serving import load_test
+from compress.serving.load_test import Scenario, sustained
 from compress.serving.traffic import Connect, Send, Times, Traffic, allowed, highest, offer, poisson
 
 
@@ -150,8 +150,8 @@ SPEEDS: dict[Connect, float] = {}
 @pytest.fixture
 def in_queue(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers of known speed: nothing depends on this machine's clock."""
-    monkeypatch.setattr(load, "offer", queue)
-    monkeypatch.setattr(load, "_probe", lambda arm: SPEEDS[arm.connect])
+    monkeypatch.setattr(load_test, "offer", queue)
+    monkeypatch.setattr(load_test, "_probe", lambda arm: SPEEDS[arm.connect])
 
 
 @pytest.mark.usefixtures("in_queue")
@@ -190,7 +190,7 @@ def test_a_rate_that_no_long_trial_confirms_is_told_as_none(monkeypatch: pytest.
         latencies = np.full(len(schedule), 1.0 if lost else 0.001)
         return Traffic(50.0, latencies, (), len(schedule), 0.0)
 
-    monkeypatch.setattr(load, "offer", moody)
+    monkeypatch.setattr(load_test, "offer", moody)
     arm = sustained({"only": one_at_a_time(0.002)}, Scenario(0.1, rounds=2, requests=300)).to_json()["arms"][0]
     assert arm["typical"] > 0
     assert (arm["confirmed"]["rate"], arm["confirmed"]["p99"]) == (0.0, None)
@@ -204,7 +204,7 @@ def test_one_round_has_no_interval() -> None:
 def test_a_tighter_bound_costs_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     arms = {"only": one_at_a_time(0.002)}
     SPEEDS.update(zip(arms.values(), (0.02,), strict=True))
-    monkeypatch.setattr(load, "offer", queue)
+    monkeypatch.setattr(load_test, "offer", queue)
     rates = [sustained(arms, Scenario(bound, rounds=5)).arms[0].confirmed.rate for bound in (0.05, 0.1, 0.4)]
     assert 0 < rates[0] < rates[1] < rates[2] < 50
 

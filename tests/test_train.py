@@ -20,10 +20,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compress.core.randomness import derive, seeded
 from compress.errors import DataError, TrainError
-from compress.fit_state import FILE
-from compress.randomness import derive, seeded
-from compress.train import (
+from compress.recovery.training import (
     Accuracy,
     EpochDone,
     Progress,
@@ -35,6 +34,7 @@ from compress.train import (
     learning_rate,
     wilson,
 )
+from compress.recovery.training_state import FILE
 
 CLASSES = 3
 
@@ -164,7 +164,7 @@ def test_an_interruption_leaves_no_trace(
 def test_a_killed_process_ends_with_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from test_train import Blobs, SHORT, net\nfrom compress.train import fit\n"
+        "from test_train import Blobs, SHORT, net\nfrom compress.recovery.training import fit\n"
         "n = 0\ndef rewrite(model, lr):\n    global n\n    n += 1\n    if n == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
         "fit(net(), Blobs(), SHORT, state_dir=Path(sys.argv[1]), save_every=2, rewrite=rewrite)\n"
     )

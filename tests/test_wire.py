@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compress.errors import ServingError
-from compress.serving.wire import DATATYPES, JSON_LENGTH, decode, encode
+from compress.serving.v2_protocol import DATATYPES, JSON_LENGTH, decode, encode
 
 arrays = st.sampled_from(sorted(DATATYPES)).flatmap(
     lambda kind: hnp.arrays(

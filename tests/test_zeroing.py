@@ -8,15 +8,15 @@ import torch
 from nets import inputs, traced
 from torch import nn
 
-from compress.compensate import RIDGE
-from compress.cost import count
-from compress.guard import random_plan
-from compress.moments import collect
-from compress.plan import restrict
-from compress.recover import reestimate
-from compress.surgery import cut
-from compress.train import Schedule, fit
-from compress.zeroing import _without, effective_params, held, identity_of, zero_kernels
+from compress.core.cost import count
+from compress.core.plan import restrict
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.compensation import RIDGE
+from compress.recovery.kernel_sparsity import _without, effective_params, held, identity_of, zero_kernels
+from compress.recovery.moments import collect
+from compress.recovery.training import Schedule, fit
+from compress.surgery.cutting import cut
+from compress.surgery.guard import random_plan
 
 
 @pytest.mark.parametrize("seed", range(3))

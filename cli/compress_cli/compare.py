@@ -19,8 +19,8 @@ from compress_cli.door import UsageError, command_line, err, guarded, out, print
 from compress_cli.run import Inputs, stem
 
 if TYPE_CHECKING:
-    from compress.outside import Arm
-    from compress.report.compared import Comparison
+    from compress.pipeline.external import Arm
+    from compress.report.comparison import Comparison
 
 app = typer.Typer()
 
@@ -104,8 +104,8 @@ def _compared(
     fresh: bool,
     quiet: bool,
 ) -> Comparison:
-    from compress import comparison
-    from compress.config import make_job, read_settings
+    from compress.pipeline import comparison
+    from compress.pipeline.job import make_job, read_settings
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -161,7 +161,7 @@ def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
         UsageError: it has another form.
         ConfigError: it cannot be imported.
     """
-    from compress.entrypoint import import_entrypoint, is_entrypoint
+    from compress.core.entry_points import import_entrypoint, is_entrypoint
 
     arms = {}
     for text in given:
@@ -177,10 +177,10 @@ def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
 
 def show(console: Console, found: Comparison, folder: Path) -> None:
     """A comparison on the terminal."""
-    from compress.report import compared
+    from compress.report import comparison
 
     console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
-    head, rows = compared.table(found, brief=True)
+    head, rows = comparison.table(found, brief=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(head):
         wraps = column == "speed-up" or column.startswith("−")

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from compress.errors import ConfigError, DataError
-from compress.report.figures import accuracy as in_words
+from compress.report.formatting import accuracy as in_words
 from compress.report.model import Measured
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json
@@ -48,8 +48,9 @@ def finetune(
     debug: o.Debug = False,
 ) -> None:
     """Train a network on your images and save it in our own format. The same command goes on where it was stopped."""
-    from compress import checkpoint, train
-    from compress.events import Clock
+    from compress.core.events import Clock
+    from compress.networks import checkpoint
+    from compress.recovery import training
     from compress_cli.loading import classes_of, load_data, load_network, writable
     from compress_cli.progress import listening
 
@@ -57,7 +58,7 @@ def finetune(
     writable(target, folder=False)
     if target.exists() and not fresh:
         raise ConfigError(f"{target} exists already", hint="choose another --out, or overwrite it with --fresh")
-    schedule = train.Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
+    schedule = training.Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     if data is None:
         raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
     loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=mean, std=std)
@@ -75,7 +76,7 @@ def finetune(
             seen = [measured(loaded.model, "before", images.validation)]
         with clock.phase("train", f"{epochs} epochs of {len(images.train)} images"):
             state.parent.mkdir(parents=True, exist_ok=True)
-            trained = train.fit(loaded.model, images.train, schedule, state_dir=state, listen=listen).eval()
+            trained = training.fit(loaded.model, images.train, schedule, state_dir=state, listen=listen).eval()
         with clock.phase("accuracy after", f"{len(images.test)} test images, read for the first time"):
             seen.append(measured(trained, "after", images.validation))
             seen.append(measured(trained, "after", images.test))
@@ -106,9 +107,9 @@ def finetune(
 
 def measured(network: nn.Module, when: str, split: Any) -> Measured:
     """Accuracy on a split, with its interval."""
-    from compress import train
+    from compress.recovery import training
 
-    found = train.accuracy(network, split)
+    found = training.accuracy(network, split)
     return Measured(when, split.name, found.top1, *found.interval, found.total)
 
 

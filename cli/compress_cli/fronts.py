@@ -27,11 +27,11 @@ def clock(
     quiet: bool,
 ) -> None:
     """Realises and measures a run's front, on one runtime at one batch."""
-    from compress.config import make_job
-    from compress.files import read_json
-    from compress.front_latency import clock_front
+    from compress.core.files import read_json
     from compress.latency.matrix import cells
     from compress.latency.result import Settings
+    from compress.pipeline.front_latency import clock_front
+    from compress.pipeline.job import make_job
     from compress.report.fronts import told
     from compress.report.tables import front_latency_table
     from compress_cli.progress import listening

@@ -11,8 +11,8 @@ from compress_cli.door import UsageError, warn
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress.checkpoint import Loaded
     from compress.data import Data, Preprocessing
+    from compress.networks.checkpoint import Loaded
 
 
 def load_network(
@@ -25,7 +25,7 @@ def load_network(
     """
     from compress_models import MODELS
 
-    from compress.checkpoint import load
+    from compress.networks.checkpoint import load
 
     sides, means, stds = numbers("size", size), numbers("mean", mean), numbers("std", std)
     loaded = load(model, zoo=MODELS, arch=arch, trust_pickle=trust_pickle)

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.figures import byte_size, duration, times
+from compress.report.formatting import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency.against import Compared, Side
-    from compress.latency.document import Measurement
+    from compress.latency.comparison import Compared, Side
+    from compress.latency.measurement import Measurement
     from compress.latency.result import LatencyResult
 
 app = typer.Typer()
@@ -61,7 +61,7 @@ def bench(
     debug: o.Debug = False,
 ) -> None:
     """Compare the latency of ONNX files: in turn, with the base against itself as a control."""
-    from compress.rundir import write_json
+    from compress.pipeline.run_folder import write_json
     from compress_cli.fronts import clock as clock_front
     from compress_cli.loading import writable
 
@@ -106,11 +106,11 @@ def bench_kit(
     debug: o.Debug = False,
 ) -> None:
     """Pack ONNX files with a script that measures them on another machine; it needs only NumPy and ONNX Runtime there."""
-    from compress.latency.files import arms, describe_all
-    from compress.latency.kit import pack
+    from compress.latency.bench_kit import pack
     from compress.latency.matrix import cells, try_out
+    from compress.latency.onnx_files import arms, describe_all
     from compress.latency.result import Settings
-    from compress.rundir import write
+    from compress.pipeline.run_folder import write
     from compress_cli.loading import writable
 
     writable(target, folder=False)
@@ -159,10 +159,10 @@ def compare(
     debug: o.Debug = False,
 ) -> None:
     """Compare a new file with an old one, for a pipeline: exit code 7 where a bound failed, 5 where it cannot be told."""
-    from compress.latency import against
+    from compress.latency import comparison
     from compress.latency.bounds import Outcome, parse
-    from compress.latency.document import read
-    from compress.rundir import write_json
+    from compress.latency.measurement import read
+    from compress.pipeline.run_folder import write_json
     from compress_cli.loading import writable
 
     bounds = [parse(text) for text in fail_if or []]
@@ -176,20 +176,20 @@ def compare(
             quiet=quiet or as_json, min_rounds=needed,
         )  # fmt: skip
 
-    earlier = against.side(read(old), arm, str(old)) if old.suffix == ".json" else None
+    earlier = comparison.side(read(old), arm, str(old)) if old.suffix == ".json" else None
     if new.suffix == ".json":
         if earlier is None:
             raise ConfigError(f"{old} is no measurement, {new} is one", hint="give two .onnx files, or two .json files")
-        later = against.side(read(new), arm, str(new))
+        later = comparison.side(read(new), arm, str(new))
     else:
         start, earlier = _start(old, earlier, new, base)
         found = clock([start, new])
-        later = against.Side(found, next(name for name in found.files if name != "base"))
-        earlier = earlier or against.Side(found, "base")
+        later = comparison.Side(found, next(name for name in found.files if name != "base"))
+        earlier = earlier or comparison.Side(found, "base")
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_json(target, found.to_json())
-    compared = against.compare(earlier, later, bounds, force=force)
+    compared = comparison.compare(earlier, later, bounds, force=force)
     outcomes = {judged.outcome for one in compared for judged in one.bounds}
     code = 0
     if Outcome.INCONCLUSIVE in outcomes and not allow_inconclusive:
@@ -209,7 +209,7 @@ def _start(old: Path, earlier: Side | None, new: Path, base: Path | None) -> tup
 
     The old file itself, if it can be found, for nothing is better than the same rounds; else the base it was measured against.
     """
-    from compress.latency.against import find
+    from compress.latency.comparison import find
 
     if earlier is None:
         return old, None
@@ -275,8 +275,8 @@ def measured(
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from compress.latency.files import arms, describe_all
     from compress.latency.matrix import cells, measure_all
+    from compress.latency.onnx_files import arms, describe_all
     from compress.latency.result import Settings
     from compress_cli.progress import listening
 

@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.figures import byte_size, duration, percent, times
+from compress.report.formatting import byte_size, duration, percent, times
 from compress_cli.door import out, warn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data import Data
-    from compress.export.convert import Options
+    from compress.export.conversion import Options
     from compress.export.precision import Precision, Precisions
     from compress_cli.run import Inputs
 
@@ -79,7 +79,7 @@ def of_file(file: Path, given: Inputs) -> Source:
 
 def inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """A few images, or inputs that the batch norms know."""
-    from compress.synthetic import matched_inputs
+    from compress.evaluation.synthetic_images import matched_inputs
 
     return matched_inputs(model, shape, _IMAGES).images if data is None else data.calibration.images(_IMAGES)
 
@@ -104,10 +104,10 @@ def write(
     """Converts, judges, clocks and records; the record lies beside the file."""
     from dataclasses import replace
 
-    from compress.events import Clock
-    from compress.export.convert import clocked, convert, file_digest, machine
+    from compress.core.events import Clock
+    from compress.export.conversion import clocked, convert, file_digest, machine
     from compress.export.precision import Precisions, read
-    from compress.rundir import write_json
+    from compress.pipeline.run_folder import write_json
     from compress_cli.door import err
     from compress_cli.progress import listening
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from compress.report.figures import duration, percent
+from compress.report.formatting import duration, percent
 
 Listener = Callable[[Any], None]
 EVERY = 10.0
@@ -37,11 +37,11 @@ class Position:
 
 def position(event: Any) -> Position | None:
     """Where an event of the library says that its phase is; None for events that say nothing about it."""
-    from compress import train
     from compress.latency import result as latency
+    from compress.pipeline.latency_tables import Measuring
+    from compress.recovery import training
     from compress.search.journal import Asked
-    from compress.serving.load import Tried
-    from compress.tables import Measuring
+    from compress.serving.load_test import Tried
 
     match event:
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
@@ -53,7 +53,7 @@ def position(event: Any) -> Position | None:
             return Position(done, total, f"{done} of {total} networks")
         case Asked(spent=spent, budget=budget, best=best):
             return Position(spent, budget, f"error {best:.4f}" if best == best else "")
-        case train.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
+        case training.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
             return Position((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch} of {epochs}, loss {loss:.3f}")
         case latency.Progress(elapsed=elapsed, budget=budget, half_width=width):
             return Position(elapsed, budget, "" if width is None else f"± {percent(width, 1)}")
@@ -62,14 +62,14 @@ def position(event: Any) -> Position | None:
 
 def remark(event: Any) -> str:
     """What an event says in words; empty where it only moves the bar, as short epochs do but for the last."""
-    from compress import train
+    from compress.recovery import training
 
     match event:
-        case train.EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
+        case training.EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
             seen = f"training accuracy {percent(accuracy, 1)}"
             told = seconds >= EVERY or epoch == epochs
             return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}" if told else ""
-        case train.Resumed(epoch=epoch, epochs=epochs, step=step):
+        case training.Resumed(epoch=epoch, epochs=epochs, step=step):
             return f"goes on at epoch {epoch} of {epochs}, step {step}"
     return ""
 
@@ -176,7 +176,7 @@ class _Lines:
 
 def _phases(event: Any) -> tuple[str, str, list[Any]]:
     """(phase that begins, phase that ended, what is printed)."""
-    from compress import events
+    from compress.core import events
 
     match event:
         case events.Phase(name=name, detail=detail):

@@ -86,14 +86,14 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _text(form: str, found: dict[str, Report], runs: list[Path]) -> str:
-    from compress.report import html, spreadsheet, store
+    from compress.report import html, store, timm_csv
     from compress.report.markdown import markdown
-    from compress.report.runs import markdown as side_by_side
+    from compress.report.side_by_side import markdown as side_by_side
 
     only = next(iter(found.values())) if len(found) == 1 else None
     match form:
         case "csv":
-            return spreadsheet.timm_csv(found)
+            return timm_csv.timm_csv(found)
         case "html":
             return html.runs_page(found) if only is None else store.page_of(only, _folder(runs[0]))
         case "markdown":
@@ -110,7 +110,7 @@ def _all(found: dict[str, Report]) -> str:
 
 
 def _give(text: str, target: Path | None) -> None:
-    from compress.rundir import write
+    from compress.pipeline.run_folder import write
 
     if target is None:
         typer.echo(text, nl=False)
@@ -120,7 +120,7 @@ def _give(text: str, target: Path | None) -> None:
 
 
 def _compare(found: dict[str, Report]) -> None:
-    from compress.report import runs as beside
+    from compress.report import side_by_side as beside
 
     made = beside.table(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

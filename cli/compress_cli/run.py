@@ -15,9 +15,9 @@ from compress_cli import options as o
 from compress_cli.door import UsageError, command_line, err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.conclude import Result
     from compress.data import Data
-    from compress.pipeline import Network
+    from compress.pipeline.conclusion import Result
+    from compress.pipeline.pruning import Network
 
 app = typer.Typer()
 INPUTS = "inputs.json"
@@ -42,7 +42,7 @@ class Inputs:
 
     def open(self, seed: int) -> tuple[Network, Data | None]:
         """Reads the network and lists the images."""
-        from compress.pipeline import network_from
+        from compress.pipeline.pruning import network_from
         from compress_cli.loading import classes_of, load_data, load_network
 
         loaded, prepared = load_network(
@@ -54,16 +54,16 @@ class Inputs:
 
     def remember(self, folder: Path) -> None:
         """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
-        from compress.rundir import write_json
+        from compress.pipeline.run_folder import write_json
 
         kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
         write_json(folder / INPUTS, kept)
 
     def code(self) -> str:
         """What of the user's own code opening them runs; empty for none."""
-        from compress.architecture import Architecture
+        from compress.core.entry_points import is_entrypoint
         from compress.data.listing import TORCHVISION
-        from compress.entrypoint import is_entrypoint
+        from compress.networks.architecture import Architecture
 
         if self.arch is not None and Architecture(self.arch).runs_user_code:
             return f"imports the network's {self.arch}"
@@ -79,7 +79,7 @@ class Inputs:
         Raises:
             ConfigError: the folder has none.
         """
-        from compress.files import read_json
+        from compress.core.files import read_json
 
         again = "give the folder of a finished run, or add --model FILE"
         try:
@@ -263,8 +263,8 @@ def _prune(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from compress import pipeline
-    from compress.config import make_job
+    from compress.pipeline import pruning
+    from compress.pipeline.job import make_job
     from compress_cli.loading import writable
     from compress_cli.look import as_data, show_inspection
     from compress_cli.progress import listening
@@ -273,13 +273,13 @@ def _prune(
     folder = writable(folder or Path("runs") / f"{stem(inputs.model)}-{job.method}", folder=True)
     network, images = inputs.open(job.seed)
     if dry_run:
-        seen = pipeline.inspect(network, job)
+        seen = pruning.inspect(network, job)
         print_json(as_data(seen)) if as_json else show_inspection(out(), network.name, seen)
         return
     if images is None and not quiet:
         warn("no data: accuracy will not be measured; --data FOLDER measures it")
     with listening(err(), quiet=quiet or as_json) as listen:
-        result = pipeline.prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
+        result = pruning.prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
     inputs.remember(folder)
     _end(result, as_json)
 
@@ -335,7 +335,7 @@ def pick(
     """Make another point of a run's front real, without a new search."""
     from dataclasses import replace
 
-    from compress import picking
+    from compress.pipeline import picking
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -363,7 +363,7 @@ def pick(
 
 def seed_of(run: Path) -> int:
     """The run's seed divided its images, too."""
-    from compress.files import read_json
+    from compress.core.files import read_json
 
     again = "give the folder of a finished run"
     kept = read_json(run / "job.json", hint=again)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compress.errors import ConfigError, DataError
-from compress.report.figures import accuracy as in_words
+from compress.report.formatting import accuracy as in_words
 from compress_cli import options as o
 from compress_cli.door import UsageError, err, guarded, print_json
 from compress_cli.finetune import measured, show_saved
@@ -45,11 +45,11 @@ def train(
     """Train a network from scratch and save it in our own format. The same command goes on where it was stopped."""
     from compress_models import MODELS
 
-    from compress import checkpoint
-    from compress.architecture import Architecture, accepts, canonical, factory_of, skeleton, untrained
-    from compress.events import Clock
-    from compress.plan import Plan
-    from compress.train import Schedule, fit
+    from compress.core.events import Clock
+    from compress.core.plan import Plan
+    from compress.networks import checkpoint
+    from compress.networks.architecture import Architecture, accepts, canonical, factory_of, skeleton, untrained
+    from compress.recovery.training import Schedule, fit
     from compress_cli.loading import load_data, numbers, resolve, writable
     from compress_cli.progress import listening
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from compress.core.files import read_text
 from compress.errors import DataError
-from compress.files import read_text
 
 _INDEX = re.compile(r"(\d{1,6})(?:[_\-. ].*)?")
 MOST_CLASSES = 10**6

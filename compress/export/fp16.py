@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compress.errors import ExportError
-from compress.export.canonicalise import canonicalise
+from compress.export.canonical import canonicalise
 
 NO_GAIN = "fp16 gains nothing on a CPU, which computes it in fp32 after converting: it is for GPUs, and halves the file"
 

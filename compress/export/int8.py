@@ -18,7 +18,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from compress import environment
+from compress.core import environment
 from compress.errors import ExportError
 from compress.runtime.base import Array
 from compress.runtime.ort import OrtRuntime

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError, ParityError
-from compress.export.onnx import BATCHES, ORDER, Exported, Exporter, beside, export
+from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
 from compress.runtime.base import Array, Session
 from compress.runtime.eager import EagerSession
 from compress.runtime.ort import OrtRuntime

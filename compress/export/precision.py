@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compress.core.files import read_text
 from compress.errors import ExportError
-from compress.files import read_text
 
 SCHEMA = "compress-precisions-1"
 

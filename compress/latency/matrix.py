@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from compress.core.events import Phase
 from compress.errors import CompressError, ConfigError, RuntimeUnavailable
-from compress.events import Phase
 from compress.latency.arms import noise
-from compress.latency.document import MeasuredFile, Measurement
+from compress.latency.measurement import MeasuredFile, Measurement
 from compress.latency.protocol import BASE, measure
 from compress.latency.result import Event, LatencyResult, Settings
 from compress.runtime.ort import ON_GPU, PROVIDERS, OrtRuntime, Provider
@@ -90,9 +90,9 @@ def measure_all(
         base: an ONNX file.
         candidates: name -> file.
         wanted: see :func:`cells`.
-        files: arm -> which bytes it is; see :func:`compress.latency.document.identify`.
+        files: arm -> which bytes it is; see :func:`compress.latency.measurement.identify`.
         kit: identity of the bench kit.
-        listen: receives a :class:`~compress.events.Phase` for every cell, and what :func:`measure` tells.
+        listen: receives a :class:`~compress.core.events.Phase` for every cell, and what :func:`measure` tells.
 
     Raises:
         ModelError: a file cannot be loaded or does not take the batch.

@@ -24,8 +24,8 @@ from typing import Literal
 
 import numpy as np
 
-from compress import environment
-from compress.environment import Environment, GpuState
+from compress.core import environment
+from compress.core.environment import Environment, GpuState
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from compress.environment import Environment, GpuState
+from compress.core.environment import Environment, GpuState
 from compress.errors import ConfigError
 from compress.latency.statistics import Interval, Percentiles, Verdict
 from compress.runtime.base import Transfer

@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress import environment
-from compress.certificate import Certificate, images_needed
-from compress.config import Job
-from compress.cost import count, sizes_after
+from compress.core import environment
+from compress.core.cost import count, sizes_after
+from compress.core.events import Clock
+from compress.core.plan import Plan, widths
+from compress.core.statistics import Certificate, images_needed
+from compress.core.topology import Topology
 from compress.data import Data
-from compress.events import Clock
-from compress.latency.document import identify
+from compress.latency.measurement import identify
 from compress.latency.protocol import LatencyResult
-from compress.methods import METHODS, behind
-from compress.plan import Plan, widths
-from compress.realise import Network, Realised
-from compress.report.figures import machine_of
+from compress.pipeline.job import Job
+from compress.pipeline.realisation import Network, Realised
+from compress.report.formatting import machine_of
 from compress.report.model import Latency, Measured, Report, Size, Width
 from compress.search.base import Space
+from compress.search.methods import METHODS, behind
+from compress.search.stages import prunable
 from compress.search.widths import NARROW
-from compress.stages import prunable
-from compress.topology import Topology
 
 
 def build(

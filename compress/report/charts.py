@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.report.figures import STATES, duration
+from compress.report.formatting import STATES, duration
 from compress.report.model import Latency, Measured, Width
 from compress.report.svg import (
     BAD,

@@ -18,9 +18,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.report import charts, fronts, runs, spreadsheet, tables
-from compress.report.evidence import Clocked, Evidence, LayerTimes
-from compress.report.figures import (
+from compress.report import charts, fronts, side_by_side, tables, timm_csv
+from compress.report.formatting import (
     NONE,
     byte_size,
     certified,
@@ -35,6 +34,7 @@ from compress.report.figures import (
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report
+from compress.report.run_files import Clocked, Evidence, LayerTimes
 from compress.report.svg import inline
 
 _PARTS = Path(__file__).parent / "page"
@@ -156,7 +156,7 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         told = "; ".join(f"{name}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for name, p, x in rows)
         svg = _draw(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told)
         plots.append(Plot("Promised and measured", "By the first runtime of each run.", svg))
-    dots = runs.dots(reports)
+    dots = side_by_side.dots(reports)
     if dots:
         told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {d.y[1]:.2f} %" for d in dots)
         draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", "top-1, test, % (95 % interval)")
@@ -169,10 +169,10 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         "tone": "bad" if flags else "good",
         "flags": flags,
         "verdicts": tuple((name, _typeset(r.verdict), *status(r)) for name, r in reports.items()),
-        "runs": runs.table(reports),
+        "runs": side_by_side.table(reports),
         "plots": plots,
-        "notes": runs.differences(reports),
-        "downloads": (Download("timm.csv", "CSV, timm's columns", spreadsheet.timm_csv(reports).encode(), "text/csv"),),
+        "notes": side_by_side.differences(reports),
+        "downloads": (Download("timm.csv", "CSV, timm's columns", timm_csv.timm_csv(reports).encode(), "text/csv"),),
     }
     return _render("runs.html.j2", shown)
 

@@ -6,14 +6,14 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from compress import rundir
 from compress.errors import ConfigError
-from compress.latency.document import Measurement, identify, read
+from compress.latency.measurement import Measurement, identify, read
+from compress.pipeline import run_folder
 from compress.report import store
 from compress.report.build import latency_of, speed_flags, verdict_of
-from compress.report.evidence import IMPORTED, machine_name
-from compress.report.figures import clocked, machine_of
+from compress.report.formatting import clocked, machine_of
 from compress.report.model import Latency, Report
+from compress.report.run_files import IMPORTED, machine_name
 
 BASE, MODEL = "base.onnx", "model.onnx"
 
@@ -39,7 +39,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     text = file.read_bytes()
     place = folder / IMPORTED
     place.mkdir(exist_ok=True)
-    rundir.write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
+    run_folder.write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
     new = {_key(x) for x in added}
     latency = (*(x for x in report.latency if _key(x) not in new), *added)
     flags = tuple(dict.fromkeys([*report.warnings, *speed_flags(added)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from compress.report.figures import (
+from compress.report.formatting import (
     NONE,
     accuracies,
     certified,

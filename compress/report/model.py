@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.certificate import Certificate
+from compress.core.statistics import Certificate
 
 SCHEMA = "compress-report-1"
 

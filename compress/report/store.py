@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from compress.core.files import read_json
+from compress.core.files import write as place
 from compress.errors import ConfigError
-from compress.files import read_json
-from compress.files import write as place
-from compress.report.jsonschema import schema, validate
 from compress.report.markdown import markdown
 from compress.report.model import Report
+from compress.report.schema import schema, validate
 
 JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.json", "report.html"
 
@@ -21,7 +21,7 @@ JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.j
 def write(report: Report, folder: Path) -> None:
     """Writes ``report.json``, its schema, ``report.md`` and ``report.html`` into a folder that exists.
 
-    The page shows what lies beside the report as well: raw samples, the front (``compress.report.evidence``).
+    The page shows what lies beside the report as well: raw samples, the front (``compress.report.run_files``).
 
     Raises:
         CompressError: a file cannot be written; what was there before is still whole.
@@ -35,17 +35,17 @@ def write(report: Report, folder: Path) -> None:
 
 def page_of(report: Report, folder: Path) -> str:
     """The report as one HTML file, with everything that its folder holds."""
-    from compress.report import evidence, html, spreadsheet
+    from compress.report import html, run_files, timm_csv
 
     files = [
         html.Download(JSON, "Report (JSON)", to_text(report).encode()),
-        html.Download("timm.csv", "CSV, timm's columns", spreadsheet.timm_csv({report.name: report}).encode(), "text/csv"),
+        html.Download("timm.csv", "CSV, timm's columns", timm_csv.timm_csv({report.name: report}).encode(), "text/csv"),
         html.Download("summary.md", "Markdown", markdown(report).encode(), "text/markdown"),
     ]
-    samples = folder / evidence.LATENCY
+    samples = folder / run_files.LATENCY
     if samples.exists():
-        files.append(html.Download(evidence.LATENCY, "Raw samples (JSON)", samples.read_bytes()))
-    return html.page(report, evidence.read(folder), files)
+        files.append(html.Download(run_files.LATENCY, "Raw samples (JSON)", samples.read_bytes()))
+    return html.page(report, run_files.read(folder), files)
 
 
 def to_text(report: Report) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.export.precision import Precisions
-from compress.report.evidence import Clocked, Timed
-from compress.report.figures import (
+from compress.report.formatting import (
     NONE,
     accuracies,
     byte_size,
@@ -23,6 +22,7 @@ from compress.report.figures import (
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report, Width
+from compress.report.run_files import Clocked, Timed
 
 _RATES = re.compile(r"(\d+)% of the best compute rate here, (\d+)% of the best memory rate")
 _BLOCK = 32

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 
-from compress import environment
+from compress.core import environment
 from compress.errors import ModelError, RuntimeUnavailable
 from compress.runtime.base import Array, Transfer
 

@@ -16,12 +16,12 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.cost import Cost, Share, count
+from compress.core.cost import Cost, Share, count
+from compress.core.latency_table import LatencyTable
+from compress.core.plan import Plan
+from compress.core.topology import GroupId, LayerName, Topology
 from compress.errors import ConfigError
-from compress.plan import Plan
-from compress.search.reading import Reading
-from compress.table import LatencyTable
-from compress.topology import GroupId, LayerName, Topology
+from compress.search.reader_loss import Reading
 
 Array = NDArray[np.float64]
 T = TypeVar("T")

@@ -24,11 +24,11 @@ from pydantic import PositiveInt
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from compress.plan import Cut, Plan
+from compress.core.plan import Cut, Plan
+from compress.core.topology import GroupId
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, orbits
-from compress.topology import GroupId
 
 Widths = dict[GroupId, tuple[int, ...]]
 _DROP_BUDGETS = (0.25, 0.4, 0.55, 0.7, 0.85)

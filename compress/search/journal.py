@@ -15,9 +15,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from compress.core.files import append, read_bytes
+from compress.core.plan import Plan
 from compress.errors import CompressError, SearchError
-from compress.files import append, read_bytes
-from compress.plan import Plan
 from compress.search.base import Ask, Front, Score, Search, Told
 
 _LARGEST = 2**30

@@ -1,6 +1,6 @@
 """Widths between two closed forms: the same share of every group, and the least marginal error per cost.
 
-Compensated elimination (``compress.criteria.obs_curve``) orders each group's channels and says what every further removal
+Compensated elimination (``evaluation.criteria.obs_curve``) orders each group's channels and says what every further removal
 adds to its readers' relative error, so a width's error is known without running anything. From the whole network, the step
 with the least error per MAC saved is taken until the budget is met: the greedy answer to a knapsack. That answer believes
 that the layers' errors add up, which they do not where a residual stream is cut; equal shares believe nothing. So a few plans
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.plan import Plan
+from compress.core.plan import Plan
+from compress.core.topology import GroupId
 from compress.search.base import Array, Search, Space, by_budget, scored, thinned
 from compress.search.options import Fraction
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, plan_of, ranked, scaled
-from compress.topology import GroupId
 
 Widths = dict[GroupId, tuple[int, ...]]
 _TRIED = 8

@@ -12,10 +12,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.plan import Cut, Plan
+from compress.core.topology import ChannelGroup, GroupId
 from compress.errors import ConfigError
-from compress.plan import Cut, Plan
 from compress.search.base import Array, Space
-from compress.topology import ChannelGroup, GroupId
 
 NARROW = 16
 """Groups of fewer channels are exempt from alignment."""

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from compress.errors import ConfigError, ServerRefused, ServerSilent, ServingError
 from compress.export.interface import Port
 from compress.runtime.base import Array
-from compress.serving.wire import Answer, Body, Format, decode, encode
+from compress.serving.v2_protocol import Answer, Body, Format, decode, encode
 
 LARGEST = 1 << 28  # bytes of an answer; what is longer is none
 UNREADABLE = frozenset({400, 415, 422, 500})

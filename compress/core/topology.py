@@ -1,0 +1,285 @@
+"""What a network is to a pruner: coupled channel groups and parameter shapes, as plain data.
+
+A :class:`Topology` is read off a model once (``compress.coupling.tracer``) and speaks of state_dict keys and dimensions only.
+Whatever a module looks like inside, a channel is the set of places in the parameters that must go together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, NewType
+
+import numpy as np
+from numpy.typing import NDArray
+
+GroupId = NewType("GroupId", str)
+"""The first layer, in forward order, that makes the channels of a group."""
+
+LayerName = NewType("LayerName", str)
+"""A module's name as in ``model.named_modules()``; for a bare parameter, the parameter's own name."""
+
+READS = "reads"
+"""Buffer of a convolution or linear layer that reads selected inputs only: their indices in the incoming activation."""
+
+Slot = tuple[str, int]
+"""One dimension of one tensor: ``(state_dict key, dim)``."""
+
+
+class Role(StrEnum):
+    """What a slice of a tensor is to a channel."""
+
+    WRITES = "writes"
+    """The slice makes the channel or belongs to it: kernel rows, bias, batch norm, layer scale."""
+    READS = "reads"
+    """The slice consumes the channel: kernel columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One dimension of one tensor that a group runs through.
+
+    Attributes:
+        key: state_dict key, e.g. ``"layer1.0.conv1.weight"``.
+        dim: the dimension.
+        role: whether the slices make the channels or consume them.
+        positions: channel -> its indices in that dimension. H*W of them after a flatten, one per conv-group in a
+            grouped convolution, none where the channel does not exist (a zero-padded shortcut adds it later).
+    """
+
+    key: str
+    dim: int
+    role: Role
+    positions: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelGroup:
+    """Channels whose keep-or-go is decided together with the layers that share them.
+
+    Attributes:
+        id: its first layer.
+        size: how many channels.
+        members: every dimension it runs through.
+        kinds: per channel, what else sets channels apart: which of its positions a layer with selected inputs still
+            reads. Empty where nothing does.
+    """
+
+    id: GroupId
+    size: int
+    members: tuple[Member, ...]
+    kinds: tuple[int, ...] = ()
+
+    def orbits(self) -> tuple[tuple[int, ...], ...]:
+        """Channels that occur in exactly the same tensors, the same number of times: they are interchangeable.
+
+        A plain group has one orbit. An option-A residual stream has one for each width that the zero-padding adds.
+        """
+        seen: dict[tuple[int, ...], list[int]] = {}
+        for channel in range(self.size):
+            signature = (*(len(m.positions[channel]) for m in self.members), *self.kinds[channel : channel + 1])
+            seen.setdefault(signature, []).append(channel)
+        return tuple(tuple(orbit) for orbit in seen.values())
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One entry of the state_dict.
+
+    Attributes:
+        shape: its sizes.
+        parameter: learned, hence counted; buffers are not.
+        sites: at how many positions of one image a convolution or linear layer applies this weight, summed over its
+            calls; 0 for every other tensor. MACs = sites * number of elements.
+        same_as: key of the entry whose tensor this one is (tied weights): cut with it, counted there.
+    """
+
+    shape: tuple[int, ...]
+    parameter: bool
+    sites: int = 0
+    same_as: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution or linear layer: what is cut, counted and reported.
+
+    Attributes:
+        name: module name.
+        kind: ``conv``, ``conv_transpose`` or ``linear``.
+        weight: state_dict key of the weight.
+        cardinality: number of conv-groups.
+        depthwise: its conv-groups follow the channels (each goes with its channel).
+        standardised: each row of its weight is normalised over all it reads, so nothing it reads may go.
+    """
+
+    name: LayerName
+    kind: str
+    weight: str
+    cardinality: int = 1
+    depthwise: bool = False
+    standardised: bool = False
+
+    @property
+    def write_dim(self) -> int:
+        """The dimension of the weight that makes channels."""
+        return 1 if self.kind == "conv_transpose" else 0
+
+    @property
+    def read_dim(self) -> int:
+        """The dimension of the weight that consumes channels."""
+        return 0 if self.kind == "conv_transpose" else 1
+
+    @property
+    def selection(self) -> str:
+        """State_dict key of the table of inputs that the layer reads, once it reads selected ones only."""
+        return f"{self.weight.rpartition('.')[0]}.{READS}"
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What no plan changes about the layers, one entry each, in forward order.
+
+    Attributes:
+        sites: positions of one image at which the weight is applied.
+        kernel: elements of a 2-D kernel.
+        groups: conv-groups whose number stays.
+        depthwise: conv-groups follow the channels.
+        linear: no convolution.
+    """
+
+    sites: NDArray[np.float64]
+    kernel: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    depthwise: NDArray[np.bool_]
+    linear: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """A network as coupled channel groups.
+
+    Attributes:
+        groups: in forward order.
+        tensors: every state_dict entry, in state_dict order.
+        layers: convolutions and linear layers, in forward order of their first call.
+        frozen: layer -> why the channels it makes cannot be cut.
+        example: shape of the example input, of the first one where there are several, without the batch dimension.
+        moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
+        fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    tensors: Mapping[str, TensorInfo]
+    layers: tuple[Layer, ...]
+    frozen: Mapping[LayerName, str] = field(default_factory=dict)
+    example: tuple[int, ...] = ()
+    moment_norms: tuple[LayerName, ...] = ()
+    fixed_macs: int = 0
+
+    @cached_property
+    def by_id(self) -> Mapping[GroupId, ChannelGroup]:
+        """Group id -> group."""
+        return {g.id: g for g in self.groups}
+
+    @cached_property
+    def by_layer(self) -> Mapping[LayerName, Layer]:
+        """Layer name -> layer."""
+        return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def slots(self) -> Mapping[Slot, tuple[tuple[GroupId, Member], ...]]:
+        """Each touched dimension of each tensor -> the groups that run through it."""
+        table: dict[Slot, list[tuple[GroupId, Member]]] = {}
+        for group in self.groups:
+            for member in group.members:
+                table.setdefault((member.key, member.dim), []).append((group.id, member))
+        return {slot: tuple(found) for slot, found in table.items()}
+
+    @cached_property
+    def occupancy(self) -> Mapping[GroupId, tuple[tuple[str, int, NDArray[np.int64]], ...]]:
+        """Group -> (key, dim, how many indices each channel has there); what counting needs and no more."""
+        return {g.id: tuple((m.key, m.dim, np.array([len(p) for p in m.positions])) for m in g.members) for g in self.groups}
+
+    @cached_property
+    def each(self) -> Mapping[GroupId, tuple[int, ...]]:
+        """Group -> per member, the number of indices that every channel has there; -1 where channels differ."""
+        return {
+            g: tuple(int(taken[0]) if (taken == taken[0]).all() else -1 for _, _, taken in members)
+            for g, members in self.occupancy.items()
+        }
+
+    @cached_property
+    def flat(self) -> Mapping[tuple[GroupId, Slot], tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """(group, slot) -> every index the group has there, and the channel each belongs to."""
+        table = {}
+        for group in self.groups:
+            for m in group.members:
+                indices = np.array([i for p in m.positions for i in p], dtype=np.int64)
+                owners = np.repeat(np.arange(group.size), [len(p) for p in m.positions])
+                table[group.id, (m.key, m.dim)] = (indices, owners)
+        return table
+
+    @cached_property
+    def alike(self) -> Mapping[Slot, Slot]:
+        """Slot -> the first one that the same channels run through at the same indices: what one keeps, the other keeps."""
+        first: dict[Any, Slot] = {}
+        return {
+            slot: first.setdefault((self.tensors[slot[0]].shape[slot[1]], tuple((g, m.positions) for g, m in found)), slot)
+            for slot, found in self.slots.items()
+        }
+
+    @cached_property
+    def whole(self) -> tuple[int, int]:
+        """MACs and parameters of the network as it was traced."""
+        sizes = {key: math.prod(t.shape) for key, t in self.tensors.items()}
+        macs = self.fixed_macs + sum(t.sites * sizes[key] for key, t in self.tensors.items())
+        return macs, sum(sizes[key] for key, t in self.tensors.items() if t.parameter)
+
+    @cached_property
+    def facts(self) -> LayerFacts:
+        """The layers' fixed numbers, for what counts many plans."""
+        infos = [self.tensors[layer.weight] for layer in self.layers]
+        return LayerFacts(
+            np.array([max(i.sites, 1) for i in infos], dtype=np.float64),
+            np.array([math.prod(i.shape[2:]) for i in infos], dtype=np.float64),
+            np.array([1 if x.depthwise else x.cardinality for x in self.layers], dtype=np.int64),
+            np.array([x.depthwise for x in self.layers], dtype=bool),
+            np.array([x.kind == "linear" for x in self.layers], dtype=bool),
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the structure; plans carry it so that they are never applied to another network."""
+        payload = [asdict(g) for g in self.groups] + [[k, list(t.shape)] for k, t in self.tensors.items()]
+        return hashlib.sha256(json.dumps(payload, default=list).encode()).hexdigest()[:16]
+
+    def writers(self, group: GroupId) -> tuple[Layer, ...]:
+        """The dense layers that make the group's channels, in forward order."""
+        keys = {(m.key, m.dim) for m in self.by_id[group].members if m.role is Role.WRITES}
+        return tuple(layer for layer in self.layers if not layer.depthwise and (layer.weight, layer.write_dim) in keys)
+
+    def readers(self, group: GroupId) -> tuple[Layer, ...]:
+        """The dense layers that consume the group's channels, in forward order."""
+        keys = {(m.key, m.dim) for m in self.by_id[group].members if m.role is Role.READS}
+        return tuple(layer for layer in self.layers if (layer.weight, layer.read_dim) in keys)
+
+    def foldable(self, group: GroupId) -> bool:
+        """Whether equal channels of a group can become one exactly: not where a layer or group norm takes moments over them."""
+        norms = {f"{name}.{part}" for name in self.moment_norms for part in ("weight", "bias")}
+        return not any(m.key in norms for m in self.by_id[group].members)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-able form for ``compress inspect --json``."""
+        return {
+            "digest": self.digest,
+            "groups": [
+                {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]} for g in self.groups
+            ],
+            "frozen": dict(self.frozen),
+        }

@@ -1,0 +1,213 @@
+"""The ledger of one run: a label for every channel beside every activation, and which labels have become one.
+
+Label 0 is "no channel": constants and spatial padding.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from compress.core.topology import Layer, LayerName, Slot
+
+
+@dataclass
+class Provenance:
+    """What one run told.
+
+    Attributes:
+        labels: slot -> the channel class of each of its indices (0: none).
+        reads: slots in which a layer consumes channels.
+        layers: dense and depthwise layers in forward order.
+        sites: weight key -> positions it is applied at, per image.
+        frozen: channel class -> why it cannot be cut.
+        moment_norms: modules that take moments over channels.
+        attention: the module that computes attention, if one does.
+        fixed_macs: of layers whose weight is computed.
+    """
+
+    labels: dict[Slot, NDArray[np.int64]] = field(default_factory=dict)
+    reads: set[Slot] = field(default_factory=set)
+    layers: dict[str, Layer] = field(default_factory=dict)
+    sites: dict[str, int] = field(default_factory=dict)
+    frozen: dict[int, str] = field(default_factory=dict)
+    moment_norms: list[LayerName] = field(default_factory=list)
+    attention: str | None = None
+    fixed_macs: int = 0
+
+
+class Channels:
+    """Union-find over labels; what is frozen stays frozen when united."""
+
+    def __init__(self) -> None:
+        self.parent = [0]
+        self.frozen: dict[int, str] = {}
+
+    def fresh(self, count: int) -> Tensor:
+        """New channels."""
+        first = len(self.parent)
+        self.parent.extend(range(first, first + count))
+        return torch.arange(first, first + count)
+
+    def root(self, label: int) -> int:
+        """The class of a label."""
+        while self.parent[label] != label:
+            self.parent[label] = self.parent[self.parent[label]]
+            label = self.parent[label]
+        return label
+
+    def unite(self, a: int, b: int) -> None:
+        """They go together from now on."""
+        low, high = sorted((self.root(a), self.root(b)))
+        if low == high:
+            return
+        self.parent[high] = low
+        if high in self.frozen:
+            self.frozen.setdefault(low, self.frozen.pop(high))
+
+    def unite_pairs(self, a: Tensor, b: Tensor) -> None:
+        """Unites where both are channels and differ."""
+        differ = (a != b) & (a != 0) & (b != 0)
+        if bool(differ.any()):
+            for x, y in torch.unique(torch.stack([a[differ], b[differ]]), dim=1).T.tolist():
+                self.unite(x, y)
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """They stay; the first reason is kept."""
+        for label in torch.unique(labels).tolist():
+            if label:
+                self.frozen.setdefault(self.root(label), reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter, or a view or element-wise function of one: where its entries come from.
+
+    Attributes:
+        key: state_dict key.
+        shape: of the parameter.
+        view: flat index into the parameter, in the shape of the view; None: the parameter as it is.
+        flipped: it is the transpose of that, as a linear layer wants it.
+        rows_only: a row depends on everything it reads (weight standardisation), so nothing it reads may go.
+        per_row: keys of the parameters that scale or shift its rows.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    view: Tensor | None = None
+    flipped: bool = False
+    rows_only: bool = False
+    per_row: tuple[str, ...] = ()
+
+    @property
+    def index(self) -> Tensor:
+        """The view, written out: eight bytes an entry, so only where it is needed."""
+        if self.view is not None:
+            return self.view
+        whole = torch.arange(math.prod(self.shape)).reshape(self.shape)
+        return whole.T if self.flipped else whole
+
+    def whole(self, *, transposed: bool = False) -> bool:
+        """Whether it is all of the parameter, in order."""
+        if self.view is None:
+            return self.flipped == transposed
+        index = self.view.T if transposed else self.view
+        return index.shape == self.shape and bool((index.flatten() == torch.arange(index.numel())).all())
+
+
+class Ledger:
+    """What is known of every tensor while the network runs.
+
+    Attributes:
+        activations: tensor -> its labels, in its shape.
+        weights: tensor -> the parameter it is or views.
+        derived: tensor -> the parameters it was computed from, where no entry of it is an entry of theirs.
+        scores: products of activations and what became of them: a softmax over them is attention.
+        here: names of the modules that are running, outermost first.
+    """
+
+    def __init__(self) -> None:
+        self.channels = Channels()
+        self.result = Provenance()
+        self.activations: Any = WeakTensorKeyDictionary()
+        self.weights: Any = WeakTensorKeyDictionary()
+        self.derived: Any = WeakTensorKeyDictionary()
+        self.scores: Any = WeakTensorKeyDictionary()
+        self.here: list[str] = []
+        self._fixed: dict[str, str] = {}
+
+    def track(self, tensor: Tensor, labels: Tensor) -> None:
+        """The tensor has these labels."""
+        self.activations[tensor] = labels
+
+    def labels(self, tensor: Tensor) -> Tensor:
+        """Its labels; zeros where it holds no channel."""
+        found: Tensor | None = self.activations.get(tensor)
+        return torch.zeros(tensor.shape, dtype=torch.int64) if found is None else found
+
+    def freeze(self, labels: Tensor, reason: str) -> None:
+        """These channels stay."""
+        self.channels.freeze(labels, reason)
+
+    def opaque(self, shape: torch.Size, reason: str) -> Tensor:
+        """Labels of something that may not change."""
+        label = self.channels.fresh(1)
+        self.channels.freeze(label, reason)
+        return label[0].expand(shape).clone()
+
+    def fix(self, key: str, reason: str) -> None:
+        """Nothing of this parameter may go."""
+        self._fixed.setdefault(key, reason)
+
+    def weight(self, tensor: Any) -> Weight | None:
+        """The parameter that a tensor is or views."""
+        found: Weight | None = self.weights.get(tensor) if isinstance(tensor, Tensor) else None
+        return found
+
+    def slot(self, key: str, dim: int, labels: Tensor, *, reads: bool = False) -> None:
+        """These indices of this dimension belong to these channels."""
+        slot = (key, dim)
+        new = labels.numpy().astype(np.int64)
+        if slot in self.result.labels:
+            old = self.result.labels[slot]
+            self.channels.unite_pairs(torch.from_numpy(old), torch.from_numpy(new))
+            self.result.labels[slot] = np.where(old == 0, new, old)
+        else:
+            self.result.labels[slot] = new.copy()
+        if reads:
+            self.result.reads.add(slot)
+
+    def per_channel(self, labels: Tensor, dim: int = 1) -> Tensor:
+        """One label per channel; whatever shares a channel's kernel column is one class."""
+        if labels.numel() == 0:
+            return torch.zeros(labels.shape[dim], dtype=torch.int64)
+        rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)
+        first = rows[:, 0].clone()
+        if bool((rows == first[:, None]).all()):
+            return first
+        first = rows.max(dim=1).values
+        self.channels.unite_pairs(first[:, None].expand_as(rows), rows)
+        return first
+
+    def spread(self, channel_labels: Tensor, out: Tensor, dim: int = 1) -> None:
+        """The tensor has these labels along one dimension."""
+        shape = [1] * out.dim()
+        shape[dim] = -1
+        self.track(out, channel_labels.view(shape).expand(out.shape).clone())
+
+    def finish(self) -> Provenance:
+        """Every label replaced by its class."""
+        for (key, _), values in self.result.labels.items():
+            if key in self._fixed:
+                self.freeze(torch.from_numpy(values), self._fixed[key])
+        roots = np.array([self.channels.root(i) for i in range(len(self.channels.parent))])
+        self.result.labels = {slot: roots[values] for slot, values in self.result.labels.items()}
+        self.result.frozen = self.channels.frozen
+        return self.result

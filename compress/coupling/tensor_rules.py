@@ -1,0 +1,163 @@
+"""What operations without parameters of their own do to channels: they move them, join them, or pass them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from compress.coupling.aten_ops import INDEXING
+from compress.coupling.channel_labels import Ledger, Weight
+from compress.coupling.layer_rules import unknown
+
+
+def tensors_of(tree: Any) -> list[Tensor]:
+    """Every tensor in arguments or results."""
+    return [t for t in tree_flatten(tree)[0] if isinstance(t, Tensor)]
+
+
+def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments that mean the same for labels."""
+    return {k: v for k, v in kwargs.items() if k not in ("dtype", "layout", "device", "pin_memory")}
+
+
+def constant(ledger: Ledger, out: Any) -> None:
+    """No channel is in it."""
+    for tensor in tensors_of(out):
+        ledger.track(tensor, torch.zeros(tensor.shape, dtype=torch.int64))
+
+
+def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
+    """The operation itself, on labels. Parameters concatenated with activations cannot be told apart: frozen."""
+    tensors = tensors_of((args, kwargs))
+    active = [t for t in tensors if t in ledger.activations]
+    if any(t in ledger.weights or t in ledger.derived for t in tensors):
+        return unknown(ledger, f"{name} of parameters and activations", active, out)
+    places = tensors[1:] if name in INDEXING else []
+    if any(bool(ledger.labels(t).any()) for t in places):
+        return unknown(ledger, "indexing by what was computed", active, out)
+    constant = {id(t) for t in places}
+    swapped = tree_map_only(Tensor, lambda t: t if id(t) in constant else ledger.labels(t), args)
+    try:
+        labels = func(*swapped, **plain(kwargs))
+    except RuntimeError:  # labels lie in memory in another order than a channels-last activation, and cannot be viewed so
+        if "view" not in name:
+            raise
+        labels = swapped[0].reshape(out.shape)
+    for tensor, label in zip(tensors_of(out), tensors_of(labels), strict=True):
+        ledger.track(tensor, label.clone() if name in ("clone", "_to_copy") else label)
+
+
+def shape_in_place(ledger: Ledger, func: Any, args: Any) -> None:
+    """``transpose_`` and its like: the same tensor in another shape."""
+    labels = ledger.labels(args[0]).clone()
+    func(labels, *args[1:])
+    ledger.track(args[0], labels)
+
+
+def restride(ledger: Ledger, args: Any) -> None:
+    """``as_strided_`` to the shape it has, row by row: global average pooling of channels-last images ends so."""
+    tensor, size, stride = args[0], tuple(args[1]), args[2]
+    rows = torch.empty(size, device="meta").stride()
+    if size != tuple(tensor.shape) or any(n > 1 and a != b for n, a, b in zip(size, stride, rows, strict=True)):
+        unknown(ledger, "as_strided_", [tensor], tensor)
+
+
+def write(ledger: Ledger, name: str, args: Any) -> None:
+    """Something else stands in the tensor, or in the part that a view shows."""
+    labels = ledger.labels(args[0])
+    source = args[1] if name == "copy_" else None
+    labels.copy_(ledger.labels(source) if isinstance(source, Tensor) else torch.zeros(()))
+    ledger.track(args[0], labels)
+
+
+def pad(ledger: Ledger, args: Any, out: Tensor) -> None:
+    """Zero channels added along the channel dimension are channels to be; spatial padding is nobody."""
+    x, amounts = args[0], args[1]
+    labels = torch.constant_pad_nd(ledger.labels(x), amounts, 0)
+    for i in range(0, len(amounts), 2):
+        dim = x.dim() - 1 - i // 2
+        before, after = amounts[i], amounts[i + 1]
+        first = ledger.labels(x).select(dim, 0).unsqueeze(dim)
+        if (before > 0 or after > 0) and bool((ledger.labels(x) != first).any()):
+            for where in [*range(before), *range(out.shape[dim] - after, out.shape[dim])]:
+                labels.select(dim, where).fill_(int(ledger.channels.fresh(1)))
+    ledger.track(out, labels)
+
+
+def pool(ledger: Ledger, x: Tensor, out: Any) -> None:
+    """Every channel by itself."""
+    dim = 1 if x.dim() > 2 else 0
+    channel = ledger.per_channel(ledger.labels(x), dim)
+    for tensor in tensors_of(out):
+        ledger.spread(channel, tensor, dim)
+
+
+def glu(ledger: Ledger, args: Any, out: Tensor) -> None:
+    """One half gates the other: they go in pairs."""
+    labels = ledger.labels(args[0])
+    one, two = labels.chunk(2, args[1] if len(args) > 1 else -1)
+    ledger.channels.unite_pairs(one, two)
+    ledger.track(out, torch.where(one == 0, two, one))
+
+
+def reduce(ledger: Ledger, name: str, args: Any, kwargs: Any, x: Tensor, out: Any) -> None:
+    """What is summed over goes together: labels along the reduced dimensions become one class."""
+    labels = ledger.labels(x)
+    where = 2 if name in ("topk", "linalg_vector_norm", "norm") else 1
+    dims = kwargs.get("dim", args[where] if len(args) > where else (-1 if name in ("topk", "sort") else None))
+    if dims is None or isinstance(dims, Tensor | float) or dims == []:
+        dims = list(range(x.dim()))
+    reduced = sorted({d % x.dim() for d in ([dims] if isinstance(dims, int) else dims)})
+    rest = [d for d in range(x.dim()) if d not in reduced]
+    if labels.numel() == 0:  # no detections, for one
+        return constant(ledger, out)
+    rows = labels.permute(*rest, *reduced).reshape(*[labels.shape[d] for d in rest], -1)
+    first = rows.max(dim=-1).values
+    ledger.channels.unite_pairs(first.unsqueeze(-1).expand_as(rows), rows)
+    kept = first.reshape([1 if d in reduced else labels.shape[d] for d in range(x.dim())])
+    for tensor in tensors_of(out):
+        same = tensor.dim() == x.dim()
+        ledger.track(tensor, kept.expand(tensor.shape).clone() if same else first.reshape(tensor.shape).clone())
+
+
+def pointwise(ledger: Ledger, name: str, tensors: Sequence[Tensor], out: Any) -> None:
+    """What is combined entry by entry is one channel; parameters among it belong to it."""
+    results = tensors_of(out)
+    size = results[0].shape
+    merged = torch.zeros(size, dtype=torch.int64)
+    for tensor in tensors:
+        if tensor in ledger.activations and tensor.dim() <= len(size):
+            other = ledger.labels(tensor).expand(size)
+            ledger.channels.unite_pairs(merged, other)
+            merged = torch.where(merged == 0, other, merged)
+    for tensor in tensors:
+        if tensor.numel() > 1 and tensor in ledger.weights:
+            _per_entry(ledger, ledger.weights[tensor], merged)
+        elif tensor.numel() > 1 and tensor in ledger.derived:
+            ledger.freeze(merged, f"it is combined with what is computed from {ledger.derived[tensor][0]}")
+    for tensor in results:
+        if name.endswith("_") and tensor in ledger.activations:
+            ledger.activations[tensor].copy_(merged)
+        else:
+            ledger.track(tensor, merged.clone())
+
+
+def _per_entry(ledger: Ledger, weight: Weight, labels: Tensor) -> None:
+    """A parameter used element-wise: the dimension whose indices decide the channel belongs to the channels."""
+    index = weight.index.expand(labels.shape).flatten()
+    flat = labels.flatten()
+    coordinates = np.unravel_index(index.numpy(), weight.shape)
+    if flat.numel() == 0 or bool((flat == flat[0]).all()):
+        return
+    for dim, size in enumerate(weight.shape):
+        where = torch.from_numpy(coordinates[dim])
+        owner = torch.zeros(size, dtype=torch.int64)
+        owner[where] = flat
+        if size > 1 and bool((owner[where] == flat).all()):
+            return ledger.slot(weight.key, dim, owner)
+    ledger.freeze(labels, f"{weight.key} is combined with it element by element")

@@ -1,0 +1,271 @@
+"""One door to every source of images, and the division into disjoint splits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy.special import bdtrc
+
+from compress.core.entry_points import import_entrypoint, is_entrypoint
+from compress.data.listing import (
+    TORCHVISION,
+    Listing,
+    Part,
+    list_arrays,
+    list_digits,
+    list_files,
+    list_npz,
+    list_torchvision,
+)
+from compress.data.preprocessing import IMAGENET, Preprocessing, preset_for
+from compress.data.sources import FolderImages, Unreadable, ZipImages
+from compress.data.split import SMALL_SIDE, Split
+from compress.errors import DataError
+
+Amount = int | float | None
+
+VALIDATION, CALIBRATION = (0.10, 5000), (0.05, 2000)  # shares of a training part, and the most that is useful
+POOL = {"test": 0.20, "validation": 0.15, "calibration": 0.10}  # of images that nobody has divided
+HELD_OUT = {"calibration": 0.30, "validation": 0.20}  # of a val/ that stands alone; the rest is test
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Disjoint splits of one source; nothing but the final figure reads ``test``."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split | None
+    validation: Split
+    calibration: Split
+    test: Split
+    preprocessing: Preprocessing
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those that exist, train first."""
+        return tuple(s for s in (self.train, self.validation, self.calibration, self.test) if s is not None)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be measured."""
+        return self.validation.labelled
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Split -> digest, to be recorded."""
+        return {s.name: s.digest for s in self.splits}
+
+
+def open_data(
+    source: str,
+    *,
+    preprocessing: Preprocessing | None = None,
+    num_classes: int | None = None,
+    labels: str = "sorted",
+    seed: int = 0,
+    download: bool = False,
+    validation: Amount = None,
+    calibration: Amount = None,
+) -> Data:
+    """Opens images without reading them.
+
+    With ``train/`` beside ``val/`` (or ``test/``), that is the test split, and validation and calibration are drawn from
+    train; with all three, ``val/`` is validation. ``val/`` alone is divided into calibration, validation and test. Class
+    folders at the root, and undivided arrays, are divided into all four.
+
+    Args:
+        source: a folder, a ``.zip`` of one, an ``.npz``, ``digits``, a data set of torchvision (``cifar10`` or
+            ``cifar10:FOLDER``), or ``package.module:function`` that returns a :class:`Data` or arrays
+            ``(x, y)`` or ``(x_train, y_train, x_test, y_test)``.
+        preprocessing: guessed from the first image where it is not given.
+        num_classes: outputs of the network, where known.
+        labels: ``sorted``, ``index-prefix`` or a file (see :func:`compress.data.labels.label_map`).
+        seed: of the division.
+        download: torchvision may fetch what is missing.
+        validation: number of images, or a share in (0, 1).
+        calibration: number of images, or a share in (0, 1).
+
+    Raises:
+        DataError: the source is missing, empty, has one class, or more than the network; the hint says what to do.
+    """
+    listing = _listing(source, labels, num_classes, download)
+    if isinstance(listing, Data):
+        return listing
+    drawn = _divide(listing, np.random.default_rng(np.random.SeedSequence([seed])), validation, calibration, source)
+    warnings = listing.warnings
+    if preprocessing is None:
+        preprocessing, note = _guess(drawn["validation"])
+        warnings = (*warnings, note)
+    made = {
+        name: Split(name, part.images, part.indices, part.labels, preprocessing, seed)
+        for name, part in drawn.items()
+        if len(part.indices)
+    }
+    for name in ("validation", "calibration", "test"):
+        if name not in made:
+            raise DataError(f"{source}: no image is left for {name}", hint="give more images, or smaller shares")
+    return Data(
+        name=Path(source).stem if ":" not in source else source,
+        classes=listing.classes,
+        train=made.get("train"),
+        validation=made["validation"],
+        calibration=made["calibration"],
+        test=made["test"],
+        preprocessing=preprocessing,
+        warnings=warnings,
+    )
+
+
+def _listing(source: str, labels: str, num_classes: int | None, download: bool) -> Listing | Data:
+    name, _, root = source.partition(":")
+    path = Path(source)
+    if source == "digits":
+        return list_digits(num_classes)
+    if name in TORCHVISION and not (not root and path.exists()):
+        return list_torchvision(name, root or "data", download, num_classes)
+    try:
+        if path.is_dir():
+            return list_files(FolderImages(path), source, labels, num_classes)
+        if path.is_file():
+            if path.suffix.lower() == ".npz":
+                return list_npz(path, num_classes)
+            if path.suffix.lower() == ".zip":
+                return list_files(ZipImages(path), source, labels, num_classes)
+            raise DataError(f"{source} is neither a folder, a .zip nor an .npz", hint="give the folder that holds the images")
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error}", hint="check its permissions") from error
+    if is_entrypoint(source):
+        return _from_function(source, num_classes)
+    raise DataError(
+        f"{source} does not exist",
+        hint=f"give a folder, a .zip, an .npz, digits, {', '.join(TORCHVISION)} or package.module:function",
+    )
+
+
+def _from_function(source: str, num_classes: int | None) -> Listing | Data:
+    try:
+        found: Any = import_entrypoint(source)()
+    except ImportError as error:
+        raise DataError(f"--data {source}: {error}", hint="check that it can be imported from here") from error
+    except DataError:
+        raise
+    except Exception as error:  # the user's own code
+        raise DataError(f"--data {source} failed: {type(error).__name__}: {error}") from error
+    if isinstance(found, Data):
+        return found
+    if isinstance(found, tuple) and len(found) in (2, 4):
+        names = ("",) if len(found) == 2 else ("train", "test")
+        parts = {n: (lambda x=found[2 * i]: x, found[2 * i + 1]) for i, n in enumerate(names)}
+        return list_arrays(source, parts, num_classes)
+    raise DataError(f"--data {source} returned a {type(found).__name__}", hint="return Data, (x, y) or (x, y, x_test, y_test)")
+
+
+def _divide(
+    listing: Listing, rng: np.random.Generator, validation: Amount, calibration: Amount, source: str
+) -> dict[str, Part]:
+    """Disjoint by construction: every part is permuted once and handed out in slices."""
+    parts = dict(listing.parts)
+    if len(parts) == 1:
+        (name, pool), n = next(iter(parts.items())), len(next(iter(parts.values())).indices)
+        if name in ("val", "test"):
+            cal, val = _amount(calibration, n, HELD_OUT["calibration"]), _amount(validation, n, HELD_OUT["validation"])
+            counts = {"calibration": cal, "validation": val, "test": n - cal - val}
+        else:
+            test = _amount(None, n, POOL["test"])
+            val, cal = _amount(validation, n, POOL["validation"]), _amount(calibration, n, POOL["calibration"])
+            counts = {"test": test, "validation": val, "calibration": cal, "train": n - test - val - cal}
+        return _deal(pool, counts, rng, source)
+    test_part = parts.pop("test", None) or parts.pop("val")
+    held = parts.pop("val", None)
+    train = parts.pop("train", None)
+    if train is None:  # val and test
+        assert held is not None
+        n = len(held.indices)
+        cal = _amount(calibration, n, 0.5)
+        return {**_deal(held, {"calibration": cal, "validation": n - cal}, rng, source), "test": _shuffled(test_part, rng)}
+    n = len(train.indices)
+    cal = _amount(calibration, n, *CALIBRATION)
+    counts = {"calibration": cal}
+    if held is None:
+        counts["validation"] = _amount(validation, n, *VALIDATION)
+    counts["train"] = n - sum(counts.values())
+    drawn = _deal(train, counts, rng, source)
+    if held is not None:
+        drawn["validation"] = _shuffled(held, rng)
+    return {**drawn, "test": _shuffled(test_part, rng)}
+
+
+def _amount(wanted: Amount, n: int, share: float, most: int | None = None) -> int:
+    if wanted is None:
+        count = max(1, round(n * share))
+        return count if most is None else min(count, most)
+    if isinstance(wanted, float) and 0 < wanted < 1:
+        return max(1, round(n * wanted))
+    if wanted != int(wanted) or not 1 <= wanted < n:
+        raise DataError(
+            f"a split of {wanted} images out of {n} was asked for", hint=f"give a number below {n} or a share below 1"
+        )
+    return int(wanted)
+
+
+def _deal(pool: Part, counts: dict[str, int], rng: np.random.Generator, source: str) -> dict[str, Part]:
+    if min(counts.values()) < 1:
+        raise DataError(
+            f"{source} has {len(pool.indices)} images, too few to divide into {', '.join(counts)} ({counts})",
+            hint="give more images, or ask for smaller splits",
+        )
+    order = rng.permutation(len(pool.indices))
+    dealt: dict[str, Part] = {}
+    start = 0
+    for name, count in counts.items():
+        dealt[name] = _take(pool, order[start : start + count])
+        start += count
+    return dealt
+
+
+def _shuffled(part: Part, rng: np.random.Generator) -> Part:
+    # A limit on a split sorted by class would see the first classes only.
+    return _take(part, rng.permutation(len(part.indices)))
+
+
+def _take(part: Part, order: npt.NDArray[np.int64]) -> Part:
+    return replace(part, indices=part.indices[order], labels=part.labels[order])
+
+
+def _guess(part: Part) -> tuple[Preprocessing, str]:
+    for index in part.indices[:6]:
+        try:
+            picture = part.images.read(int(index))
+        except Unreadable:
+            continue
+        if isinstance(picture, Image.Image):
+            shape = (3, picture.height, picture.width)
+        else:
+            shape = (picture.shape[2], picture.shape[0], picture.shape[1])
+        if not isinstance(picture, Image.Image) and picture.dtype != np.uint8:
+            zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
+            return Preprocessing(zeros, ones, (shape[1], shape[2])), "floating-point images are used as they are"
+        guess = preset_for("", shape) if max(shape[1:]) <= SMALL_SIDE else IMAGENET
+        return guess, f"pre-processing was guessed from the first image: {guess}"
+    raise DataError("the first images cannot be read", hint="remove or replace the damaged files")
+
+
+def near_chance(accuracy: float, n: int, num_classes: int) -> bool:
+    """Whether so few right answers may be luck: uniform guessing reaches them with a probability above 1 in 1,000.
+
+    A trained network near chance means wrong normalisation or labels.
+
+    Args:
+        accuracy: right answers, as a fraction.
+        n: images.
+        num_classes: outputs of the network.
+    """
+    right = round(accuracy * n)
+    return right <= 0 or float(bdtrc(right - 1, n, 1 / num_classes)) > 1e-3

@@ -1,0 +1,1 @@
+"""What a plan is worth: importance of channels, scores of plans, predictions."""

@@ -1,0 +1,277 @@
+"""How important each channel of a group is: extension point 2.
+
+A criterion is a function ``(evidence, topology, group) -> importance``, shape (channels,), higher stays. Scores are averaged
+over the layers that make a channel, each normalised by its own mean, so that large layers do not shout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.core.topology import ChannelGroup, GroupId, Layer, Member, Role, Topology
+from compress.evaluation.obs_elimination import Reader, eliminate
+from compress.recovery.moments import Gram, Moments
+
+Array = NDArray[np.float64]
+DAMPING = 1e-3
+_NORM_EPS = 1e-5
+"""torch's default: the value itself is not among a network's tensors."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a criterion may look at.
+
+    Attributes:
+        weights: state_dict key -> tensor.
+        gradients: the same keys -> gradient of the loss, where images were there.
+        seed: for ``random``.
+        moments: second moments of what each reader reads, for ``obs``.
+    """
+
+    weights: Mapping[str, Tensor]
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+    seed: int = 0
+    moments: Moments | None = None
+
+
+Criterion = Callable[[Evidence, Topology, ChannelGroup], Array]
+
+
+def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evidence:
+    """Weights, and gradients of the cross-entropy against the network's own answers: labels are not needed.
+
+    Args:
+        model: in eval mode for the pass; left as it is.
+        batches: normalised images; empty for weights alone.
+        seed: kept for ``random``.
+    """
+    from compress.surgery.cutting import own_tensors
+
+    network = own_tensors(model).eval().requires_grad_(True)
+    total: dict[str, Tensor] = {}
+    for images in batches:
+        network.zero_grad(set_to_none=True)
+        output = network(images)
+        logits = output if isinstance(output, Tensor) else next(iter(output.values() if isinstance(output, dict) else output))
+        answers = logits.detach().argmax(dim=1)
+        F.cross_entropy(logits, answers).backward()  # type: ignore[no-untyped-call]
+        for key, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                total[key] = total.get(key, torch.zeros_like(parameter.grad)) + parameter.grad
+    return Evidence({k: v.detach() for k, v in model.state_dict().items()}, total, seed)
+
+
+def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
+    """Places, among the group's members, of the kernels that make its channels."""
+    writers = {(x.weight, x.write_dim) for x in topology.writers(group.id)}
+    return [i for i, m in enumerate(group.members) if m.role is Role.WRITES and (m.key, m.dim) in writers]
+
+
+def _kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
+    """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
+    makers = [group.members[i] for i in _makers(topology, group)]
+    return [_rows(evidence.weights[m.key], m.dim, m.positions) for m in makers]
+
+
+def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.bool_], Array]:
+    """Rows of a tensor per channel; where a channel has several indices (conv-groups) they are concatenated."""
+    present = np.array([bool(p) for p in positions])
+    flat = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).double().cpu().numpy()
+    width = max((len(p) for p in positions), default=1) * flat.shape[1]
+    rows = np.zeros((len(positions), width))
+    for channel, places in enumerate(positions):
+        if places:
+            rows[channel, : len(places) * flat.shape[1]] = flat[list(places)].reshape(-1)
+    return present, rows
+
+
+def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
+    """Mean over layers of scores normalised by each layer's mean, over the channels that the layer has."""
+    total, seen = np.zeros(size), np.zeros(size)
+    for present, score in parts:
+        mean = float(score[present].mean()) if present.any() else 0.0
+        total[present] += score[present] / (mean if mean > 0 else 1.0)
+        seen += present
+    return total / np.maximum(seen, 1)
+
+
+def l1(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Sum of absolute weights of the filters (Li et al., ICLR 2017)."""
+    return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(evidence, topology, group)], group.size)
+
+
+def l2(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Euclidean norm of the filters."""
+    return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(evidence, topology, group)], group.size)
+
+
+def fpgm(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Sum of distances to the layer's other filters: what sits near the median can be replaced (He et al., CVPR 2019)."""
+    parts = []
+    for present, rows in _kernels(evidence, topology, group):
+        squares = (rows**2).sum(1)
+        distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0))
+        parts.append((present, distances[:, present].sum(1)))
+    return _average(parts, group.size)
+
+
+def bn_scale(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Absolute batch-norm scale (Liu et al., ICCV 2017); l1 where no norm follows."""
+    kernels = {x.weight for x in topology.layers}
+    parts = []
+    for m in group.members:
+        tensor = evidence.weights[m.key]
+        if m.role is Role.WRITES and m.key.endswith("weight") and m.key not in kernels and tensor.dim() == 1:
+            present, rows = _rows(tensor, 0, m.positions)
+            parts.append((present, np.abs(rows).sum(1)))
+    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+
+
+def taylor(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """First-order change of the loss when the filter goes, |sum of weight * gradient| (Molchanov et al., CVPR 2019).
+
+    Without gradients it is l1.
+    """
+    parts = []
+    for m in [group.members[i] for i in _makers(topology, group)]:
+        if m.key in evidence.gradients:
+            present, rows = _rows(evidence.weights[m.key] * evidence.gradients[m.key], m.dim, m.positions)
+            parts.append((present, np.abs(rows.sum(1))))
+    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+
+
+def random(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """Chance, the baseline nobody should lose to; the same for the same seed and group."""
+    names = list(topology.by_id)
+    return np.random.default_rng((evidence.seed, names.index(group.id))).random(group.size)
+
+
+def obs_curve(
+    evidence: Evidence, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
+) -> tuple[NDArray[np.int64], Array]:
+    """The order in which compensated elimination takes a group's channels, and what each further removal costs.
+
+    Every reader of the group that has moments counts equally: its squared error over its pre-activations' variance.
+    Depthwise layers pass the channels on to their dense reader; each conv-group is a reader of its own.
+
+    Args:
+        evidence: with moments.
+        topology: of the network that the moments are of.
+        group: the group.
+        damping: added to the inputs' second moments, relative to their mean: what re-solving is pulled back by.
+
+    Returns:
+        Channels, first removed first, and the errors after 0, 1, ... ``size`` removals; all zero where no reader of the
+        group has moments, the order then being that of ``l1``.
+    """
+    readers: list[Reader] = []
+    slots = {(m.key, m.dim): m for m in group.members if m.role is Role.READS}
+    for layer in topology.readers(group.id):
+        gram = evidence.moments.layers.get(layer.name) if evidence.moments else None
+        if gram is not None:
+            readers += _readers(evidence.weights[layer.weight], layer, gram, slots[layer.weight, layer.read_dim], damping)
+    if not readers:
+        return np.argsort(l1(evidence, topology, group), kind="stable"), np.zeros(group.size + 1)
+    return eliminate(readers)
+
+
+def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: float) -> list[Reader]:
+    """The layer's conv-groups, each with the columns that it has of every channel."""
+    taps = weight[0, 0].numel()
+    flat = weight.detach().cpu().double().flatten(1)
+    flat = flat.reshape(layer.cardinality, -1, flat.shape[1])[:, :, gram.columns]  # (cardinality, outputs, columns)
+    column_of = {int(c): i for i, c in enumerate(gram.columns)}
+    wanted = [[i * taps + t for i in places for t in range(taps)] for places in member.positions]
+    places = [[column_of[c] for c in columns if c in column_of] for columns in wanted]
+    blocks = gram.covariance.double()
+    spread = sum(float(((w @ c) * w).sum()) for w, c in zip(flat, blocks, strict=True))
+    readers = []
+    for rows, block in zip(flat, blocks, strict=True):
+        level = max(damping * float(block.diagonal().mean()), 1e-12)
+        damped = block + level * torch.eye(len(block), dtype=torch.float64)
+        readers.append(Reader(damped, rows.T, places, max(spread, 1e-30)))
+    return readers
+
+
+def obs(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+    """How late compensated elimination takes a channel, in (0, 1] (optimal brain surgeon on what the readers compute).
+
+    Without moments it is l1.
+    """
+    if evidence.moments is None:
+        return l1(evidence, topology, group)
+    return _lateness(obs_curve(evidence, topology, group)[0])
+
+
+def _lateness(order: NDArray[np.int64]) -> Array:
+    importance = np.empty(len(order))
+    importance[order] = np.arange(1, len(order) + 1) / len(order)
+    return importance
+
+
+def obs_and_curves(
+    evidence: Evidence, topology: Topology, groups: Iterable[GroupId]
+) -> tuple[dict[GroupId, Array], dict[GroupId, Array]]:
+    """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
+    importance, curves = {}, {}
+    for group_id in groups:
+        order, errors = obs_curve(evidence, topology, topology.by_id[group_id])
+        importance[group_id] = _lateness(order)
+        curves[group_id] = np.empty(len(order))
+        curves[group_id][order] = np.diff(errors)
+    return importance, curves
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "fpgm": fpgm,
+    "bn-scale": bn_scale,
+    "taylor": taylor,
+    "random": random,
+    "obs": obs,
+}
+
+
+def importance(evidence: Evidence, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
+    """Every criterion for every group."""
+    wanted = list(groups)
+    return {name: {g: criterion(evidence, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
+
+
+def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
+    """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features).
+
+    Args:
+        evidence: weights.
+        topology: the network.
+        group: the group.
+        folded: each filter times the factor of the batch norm that follows its layer, as if that were folded into it.
+    """
+    parts = [rows for _, rows in _kernels(evidence, topology, group)]
+    if folded:
+        parts = [rows * factor[:, None] for rows, factor in zip(parts, _norm_factors(evidence, topology, group), strict=True)]
+    return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
+
+
+def _norm_factors(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[Array]:
+    """Per layer that makes the channels: scale over deviation of the batch norm between it and the next; 1 where none is."""
+    makers = _makers(topology, group)
+    factors = []
+    for maker, following in zip(makers, [*makers[1:], len(group.members)], strict=True):
+        factor: Array = np.ones(group.size)
+        for m in reversed(group.members[maker + 1 : following]):  # the first one decides
+            variance = evidence.weights.get(f"{m.key.removesuffix('weight')}running_var")
+            if m.key.endswith(".weight") and variance is not None:
+                scale = evidence.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
+                factor = scale.cpu().numpy()[[places[0] if places else 0 for places in m.positions]]
+        factors.append(factor)
+    return factors

@@ -1,0 +1,215 @@
+"""From requests to scores: stages on cached inputs, finalists as whole cut networks with batch norms re-estimated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.core.plan import Plan
+from compress.core.topology import Topology
+from compress.evaluation.stage_runner import NotTraceable, StageRunner, cutout, symbolic, values_at
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.compensation import Compensation
+from compress.recovery.moments import Moments
+from compress.recovery.reconstruction import reconstruct
+from compress.search.base import Ask, Fidelity, Recovery, Score, Stage
+from compress.surgery.cutting import cut, replaced
+
+Metric = Literal["accuracy", "agreement", "output"]
+"""1 - top-1 against labels; 1 - agreement with the unpruned network's answers; relative squared error of the outputs."""
+
+_BATCH = 64
+CACHE = 1 << 30
+"""Bytes that a stage's cached inputs and outputs may take; a stage that needs more sees fewer images."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The images an evaluation may see; none of them is from the test split.
+
+    Attributes:
+        calibration: normalised images, (n, c, h, w): batch norms, stages' inputs.
+        judged: images that full scores are taken on.
+        labels: their labels, where there are any.
+        metric: what a full score is.
+    """
+
+    calibration: Tensor
+    judged: Tensor
+    labels: Tensor | None
+    metric: Metric
+
+
+class Evaluator:
+    """Scores plans.
+
+    Args:
+        model: the unpruned network, eval mode.
+        topology: its topology.
+        stages: what ``STAGE`` requests count in.
+        material: images.
+        statistics_images: calibration images that batch norms are re-estimated on for a full score.
+        moments: of the unpruned network, for requests of ``compensated`` networks; without them batch norms are all.
+        solve_images: calibration images that ``reconstructed`` networks are solved on; 0 solves nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        topology: Topology,
+        stages: Sequence[Stage],
+        material: Material,
+        statistics_images: int = 128,
+        moments: Moments | None = None,
+        solve_images: int = 0,
+    ) -> None:
+        # Channels last is several times faster on narrow layers; the copy is private.
+        self.model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+        self.topology = topology
+        self.stages = tuple(stages)
+        self.material = material
+        self.statistics_images = min(statistics_images, len(material.calibration))
+        self.solve_images = min(solve_images, len(material.calibration))
+        self.compensation = None if moments is None else Compensation(self.model.state_dict(), topology, moments)
+        self.wanted = logits(self.model, material.judged)
+        self.fallback = ""
+        self.graph: fx.Graph | None = None
+        try:
+            graph = symbolic(self.model)
+            for stage in stages:
+                cutout(graph, topology, stage.groups)
+            _same(self.model, graph, material.judged[:2], self.wanted[:2])
+            self.graph = graph
+        except NotTraceable as error:  # whole forwards, and as many again for the statistics
+            self.fallback = error.message
+            self.stages = tuple(replace(stage, fraction=2.0, tail=2.0) for stage in stages)
+        self._per_image: dict[tuple[int, bool], int] = {}
+        self._runner: tuple[tuple[int, bool, str, int, Recovery], StageRunner] | None = None
+
+    def __call__(self, ask: Ask) -> list[Score]:
+        """Scores every plan of a request."""
+        if ask.fidelity is not Fidelity.FULL and self.graph is None:
+            return [Score(self.whole_error(plan, ask.images, ask.recovery)) for plan in ask.plans]
+        if ask.fidelity is not Fidelity.FULL:
+            runner = self._stage(ask)
+            return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
+        return [Score(self.full(plan, ask.images, ask.recovery)) for plan in ask.plans]
+
+    def price(self, ask: Ask) -> float:
+        """Image-forwards that one plan of a request costs, at the most."""
+        if ask.fidelity is not Fidelity.FULL:
+            return min(ask.images, len(self.material.calibration)) * self.stages[ask.stage].part(ask.fidelity)
+        judged = min(ask.images or len(self.material.judged), len(self.material.judged))
+        if ask.recovery == "reconstructed" and self.solve_images:  # both networks run, and solving takes about as long
+            return float(judged + 3 * self.solve_images)
+        return float(judged + min(self.statistics_images, judged))
+
+    def _stage(self, ask: Ask) -> StageRunner:
+        """The runner for this stage in these surroundings; the last one is kept."""
+        own = set(self.stages[ask.stage].groups)
+        before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
+        images = min(ask.images, len(self.material.calibration))
+        known = self._runner
+        to_end = ask.fidelity is Fidelity.TAIL
+        key = (ask.stage, to_end, before.digest, images, ask.recovery)
+        if known is not None and known[0] == key:
+            return known[1]
+        assert self.graph is not None
+        self._runner = None  # frees the caches before the next ones are filled
+        groups = self.stages[ask.stage].groups
+        compensation = None if ask.recovery == "bn" else self.compensation
+        recovery: Recovery = "bn" if compensation is None else "compensated"
+        surrounded = self.small(before, self.statistics_images, recovery) if before else self.model
+        shown = self._calibration(self._fitting(ask.stage, images, to_end))
+        runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation, to_end)
+        self._runner = (key, runner)
+        return runner
+
+    def small(self, plan: Plan, images: int, recovery: Recovery) -> nn.Module:
+        """The cut network, recovered; batch norms are re-estimated on as many images as will be judged."""
+        model = self.model
+        if recovery == "reconstructed" and self.solve_images:
+            solve = batches(self._calibration(self.solve_images))
+            return reconstruct(model, cut(model, self.topology, plan), self.topology, plan, solve).model.eval()
+        if recovery != "bn" and self.compensation is not None:
+            model = replaced(model, self.compensation(plan))
+        return reestimate(cut(model, self.topology, plan), self._statistics(images))
+
+    def _fitting(self, stage: int, images: int, to_end: bool) -> int:
+        """As many of the images as the stage's cached inputs and outputs may take memory for."""
+        assert self.graph is not None
+        if (stage, to_end) not in self._per_image:
+            part = cutout(self.graph, self.topology, self.stages[stage].groups, to_end)
+            values = values_at(self.model, self.graph, self._calibration(1), (*part.inputs, *part.outputs))
+            self._per_image[stage, to_end] = max(1, sum(t.numel() * t.element_size() for t in values if isinstance(t, Tensor)))
+        return max(2, min(images, CACHE // self._per_image[stage, to_end]))
+
+    def whole_error(self, plan: Plan, images: int, recovery: Recovery = "bn") -> float:
+        """What a stage request falls back to: the outputs' relative error of the whole cut network."""
+        few = self.material.judged[:images]
+        small = self.small(plan, len(few), recovery)
+        return relative(self.wanted[: len(few)], logits(small, few))
+
+    def full(self, plan: Plan, images: int = 0, recovery: Recovery = "bn") -> float:
+        """The real thing: cut, re-solve if wanted, re-estimate, run; on so many images, or on all."""
+        judged = self.material.judged[: images or None]
+        got = logits(self.small(plan, len(judged), recovery), judged)
+        if not bool(torch.isfinite(got).all()):
+            return float("nan")
+        if self.material.metric == "output":
+            return relative(self.wanted[: len(judged)], got)
+        wanted = self.material.labels if self.material.metric == "accuracy" else self.wanted.argmax(dim=1)
+        assert wanted is not None
+        return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
+
+    def _statistics(self, most: int) -> list[Tensor]:
+        return batches(self._calibration(min(self.statistics_images, most)))
+
+    def _calibration(self, count: int) -> Tensor:
+        images = self.material.calibration[:count]
+        return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def batches(images: Tensor) -> list[Tensor]:
+    """Images in batches; a lone last one joins its neighbour, because a batch of one has no statistics."""
+    parts = list(torch.split(images, _BATCH))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+def _same(model: nn.Module, graph: fx.Graph, images: Tensor, wanted: Tensor) -> None:
+    """Code that looks at None, or at attributes, may have been traced down another branch.
+
+    Raises:
+        NotTraceable: the graph computes something else than the network.
+    """
+    got = logits(fx.GraphModule(model, graph), images)
+    if got.shape != wanted.shape or not torch.allclose(got, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())):
+        raise NotTraceable(f"no stage-wise search on {type(model).__name__}: its graph computes something else")
+
+
+def logits(model: nn.Module, images: Tensor) -> Tensor:
+    """The network's first output for these images, (n, classes), in evaluation mode."""
+    parts = []
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        for batch in torch.split(images, _BATCH):
+            output = model(batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch)
+            while not isinstance(output, Tensor):
+                output = next(iter(output.values() if isinstance(output, dict) else output))
+            parts.append(output.flatten(1))
+    model.train(was)
+    return torch.cat(parts)
+
+
+def relative(wanted: Tensor, got: Tensor) -> float:
+    """||wanted - got||^2 / ||wanted - mean||^2."""
+    spread = float((wanted - wanted.mean(dim=0, keepdim=True)).pow(2).sum())
+    return float((wanted - got).pow(2).sum()) / max(spread, 1e-12)

@@ -1,0 +1,301 @@
+"""The same network in fewer bits: converted, judged by a rule of its own, clocked beside fp32, and written down.
+
+- fp16 is compared like fp32, with a tolerance of 5e-3 of the logits' scale.
+- int8 must point the same way (cosine of the logits above 0.99) and keep the accuracy; layers that cost too much of it stay
+  in fp32, and the record names them. Which they are is decided on validation images; the test images are read once, after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+from compress.core import environment
+from compress.core.events import Clock, Listen, ignore
+from compress.core.paired import difference
+from compress.data import Data
+from compress.data.split import Split
+from compress.errors import ConfigError, DataError, ExportError, ParityError
+from compress.export.canonical import canonicalise
+from compress.export.exporting import beside
+from compress.export.fp16 import NO_GAIN, halve
+from compress.export.int8 import RANKED_ON, Layer, Quantiser, digest_of, fewest
+from compress.export.parity import Verdict, compare
+from compress.export.precision import Clocked, Precision
+from compress.latency.protocol import Settings, measure
+from compress.recovery.training import wilson
+from compress.runtime.base import Array
+from compress.runtime.ort import OrtRuntime
+
+__all__ = ["Options", "clocked", "convert"]
+
+FP16_TOLERANCE = 5e-3
+LEAST_COSINE = 0.99
+TELLS = 10.0  # outputs of different images must lie this many times farther apart than the conversion moves them
+_JUDGED = 2000  # validation images at most: every set of layers is judged on them again
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to convert.
+
+    Attributes:
+        max_drop: accuracy that int8 may lose, a fraction; layers go back to fp32 until it is kept.
+        calibration: images that the ranges are measured on.
+        narrow: int8 weights in 7 bits; None decides by this machine's processor.
+    """
+
+    max_drop: float = 0.005
+    calibration: int = 256
+    narrow: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.calibration < 1:
+            raise ConfigError(f"--calibration-images {self.calibration}, 1 or more is wanted", hint="leave it at 256")
+
+
+def convert(
+    source: Path,
+    target: Path,
+    precision: str,
+    data: Data | None,
+    *,
+    inputs: Tensor,
+    options: Options | None = None,
+    listen: Listen = ignore,
+) -> Precision:
+    """Writes a float32 file in another precision, judged, or no file.
+
+    Args:
+        source: the float32 ONNX file, itself proven.
+        target: the final name.
+        precision: ``fp16`` or ``int8``.
+        data: images; int8 needs them, and accuracy is measured where they have labels.
+        inputs: pre-processed images (or what stands for them) to compare fp16 on.
+        options: how to convert.
+        listen: receives events.
+
+    Raises:
+        ParityError: the file would compute something else, or no layer bears 8 bits.
+        DataError: int8 without images.
+        ExportError: the conversion fails.
+    """
+    options, clock = options or Options(), Clock(listen)
+    with beside(target) as folder:
+        aside = folder / target.name
+        if precision == "fp16":
+            with clock.phase("fp16", "and compare with fp32"):
+                found = _fp16(source, aside, inputs, _provenance(source))
+        else:
+            found = _int8(source, aside, folder, data, options, clock, listen)
+        if data is not None:
+            with clock.phase("accuracy", f"{precision} and fp32 on the test images, once"):
+                found = _with_accuracy(found, source, aside, data, options.max_drop)
+        found = replace(found, file=target.name, bytes=aside.stat().st_size)
+        try:
+            aside.replace(target)
+        except OSError as error:
+            raise ExportError(f"cannot write {target}: {error.strerror}", hint="choose another --out") from error
+    return found
+
+
+def _provenance(source: Path) -> dict[str, str]:
+    held = {prop.key: prop.value for prop in onnx.load(str(source), load_external_data=False).metadata_props}
+    return held | {"fp32 file": file_digest(source)}
+
+
+def file_digest(path: Path) -> str:
+    """Identifies what a file computes, shortened: its provenance may differ."""
+    model = onnx.load(str(path))
+    del model.metadata_props[:]
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _fp16(source: Path, aside: Path, inputs: Tensor, metadata: Mapping[str, str]) -> Precision:
+    notes = halve(source, aside, {**metadata, "precision": "fp16"})
+    parity = compare(aside, source, inputs, tolerance=FP16_TOLERANCE, warn=FP16_TOLERANCE)
+    if parity.verdict is Verdict.FAIL:
+        raise ParityError(f"fp16: {parity.message}", hint="stay at fp32: the network's numbers do not fit into half precision")
+    return Precision(
+        "fp16", rule=f"error <= {FP16_TOLERANCE:g}", verdict=parity.verdict, message=parity.message, error=parity.error,
+        notes=(NO_GAIN, *notes),
+    )  # fmt: skip
+
+
+def _int8(
+    source: Path, aside: Path, folder: Path, data: Data | None, options: Options, clock: Clock, listen: Listen
+) -> Precision:
+    if data is None:
+        raise DataError("int8 needs real images to measure the activations' ranges on", hint="add --data FOLDER")
+    images = data.calibration.images(options.calibration)
+    with clock.phase("int8", f"ranges of {len(images)} images, per channel"):
+        quantiser = Quantiser.of(source, images, folder, narrow=options.narrow)
+        quantiser.write(aside)
+        wanted, labels = _answers(source, data.validation, _JUDGED)
+
+    def drop(left: Sequence[Layer]) -> float:
+        quantiser.write(aside, left=left)
+        return _drop(wanted, _answers(aside, data.validation, _JUDGED)[0], labels)
+
+    left: Sequence[Layer] = ()
+    lost = drop(left)
+    if lost > options.max_drop:
+        with clock.phase("sensitivity", f"int8 loses {100 * lost:.2f} points: which of {len(quantiser.layers)} layers it is"):
+            order = quantiser.ranked(wanted[:RANKED_ON], data.validation.images(RANKED_ON))
+        with clock.phase("back to fp32", f"as few layers as keep the drop within {100 * options.max_drop:g} points"):
+            found = fewest(order, lambda tried: drop(tried) <= options.max_drop)
+        if found is None:
+            raise ParityError(
+                f"int8 loses {100 * lost:.2f} points and no layer can be left in it, {100 * options.max_drop:g} are allowed",
+                hint="allow more with --max-int8-drop, calibrate on more images, or use --precision fp16",
+            )
+        left, lost = found, drop(found)
+    verdict, message, cosine = _same_direction(wanted, _answers(aside, data.validation, _JUDGED)[0])
+    names = tuple(layer.name for layer in quantiser.layers if layer in left)
+    facts = {
+        "precision": "int8",
+        "int8 calibration": f"{len(images)} images, digest {digest_of(images)}",
+        "int8 layers in fp32": json.dumps(names),
+        "int8 weight bits": "7" if quantiser.narrow else "8",
+    }
+    _finish(aside, _provenance(source) | facts)
+    if verdict is Verdict.FAIL:
+        raise ParityError(f"int8: {message}", hint="calibrate on more images (--calibration-images), or use --precision fp16")
+    rule = f"cosine > {LEAST_COSINE:g} and a drop <= {100 * options.max_drop:g} points"
+    judged = "accuracy" if data.validation.labelled else "agreement with fp32"
+    message += f"; {judged} drops by {100 * lost:.2f} points on {len(wanted)} validation images"
+    return Precision(
+        "int8", rule=rule, verdict=verdict, message=message, cosine=cosine, layers=len(quantiser.layers), in_fp32=names,
+        calibration_images=len(images), calibration_digest=digest_of(images),
+        notes=("weights in 7 bits: this processor's 8-bit products saturate",) if quantiser.narrow else (),
+    )  # fmt: skip
+
+
+def _finish(aside: Path, metadata: Mapping[str, str]) -> None:
+    """Canonical form, as every file of ours has it; the quantiser's notes go, provenance stays."""
+    model = onnx.load(str(aside))
+    canonicalise(model, name=model.graph.name, metadata=metadata)
+    aside.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _same_direction(wanted: Array, got: Array) -> tuple[Verdict, str, float]:
+    """Whether every image's logits point where they did, by the mean cosine, and whether that could have told."""
+    cosine = float(np.mean(_cosines(wanted, got)))
+    others = float(np.mean(_cosines(wanted, np.roll(wanted, 1, axis=0)))) if len(wanted) > 1 else 1.0
+    facts = f"cosine {cosine:.5f} with fp32's logits, {LEAST_COSINE:g} wanted; {others:.3f} between different images"
+    if not cosine > LEAST_COSINE:  # NaN too
+        return Verdict.FAIL, f"int8 computes something else: {facts}", cosine
+    if 1 - others < TELLS * (1 - cosine):
+        return (
+            Verdict.INCONCLUSIVE,
+            f"different images give nearly the same logits, so that any file would pass: {facts}",
+            cosine,
+        )
+    return Verdict.PASS, facts, cosine
+
+
+def _cosines(a: Array, b: Array) -> Array:
+    a, b = a.astype(np.float64).reshape(len(a), -1), b.astype(np.float64).reshape(len(b), -1)
+    return (a * b).sum(1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)  # type: ignore[no-any-return]
+
+
+def _drop(wanted: Array, got: Array, labels: Array | None) -> float:
+    """Accuracy lost; without labels, answers changed, which bounds it."""
+    if not np.isfinite(got).all():
+        return 1.0
+    if labels is None:
+        return float(np.mean(wanted.argmax(1) != got.argmax(1)))
+    return float(np.mean(wanted.argmax(1) == labels) - np.mean(got.argmax(1) == labels))
+
+
+def _answers(path: Path, split: Split, limit: int | None = None) -> tuple[Array, Array | None]:
+    """The logits (n, classes) of a split's images, and their labels where there are any."""
+    rows, labels = [], []
+    with OrtRuntime(threads=None).load(path) as session:
+        for images, known in split.batches(_BATCH, limit=limit):
+            logits = session.run(np.ascontiguousarray(images.numpy()))[0]
+            rows.append(logits.reshape(len(logits), -1))
+            labels.append(known.numpy())
+    return np.concatenate(rows), np.concatenate(labels) if split.labelled else None
+
+
+def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_drop: float) -> Precision:
+    """Top-1 of both files on the test images, and the drop with its interval, paired by image."""
+    wanted, labels = _answers(source, data.test)
+    got, _ = _answers(aside, data.test)
+    agreement = float(np.mean(wanted.argmax(1) == got.argmax(1)))
+    if labels is None:
+        return replace(found, agreement=agreement, images=len(got))
+    before, after = wanted.argmax(1) == labels, got.argmax(1) == labels
+    gap = difference([before], [after])
+    low, high = wilson(int(after.sum()), len(after))
+    found = replace(
+        found, top1=float(after.mean()), top1_low=low, top1_high=high, fp32_top1=float(before.mean()), agreement=agreement,
+        drop=gap.mean, drop_low=gap.low, drop_high=gap.high, images=len(got),
+    )  # fmt: skip
+    if found.precision == "int8" and gap.mean > max_drop and found.verdict is Verdict.PASS:
+        note = f"{100 * gap.mean:.2f} points are lost on the test images, more than the {100 * max_drop:g} kept on validation"
+        return replace(found, verdict=Verdict.WARN, notes=(*found.notes, note))
+    return found
+
+
+def clocked(
+    source: Path,
+    target: Path,
+    precision: str,
+    *,
+    batches: Sequence[int] = (1, 8),
+    seconds: float = 10.0,
+    runtime: OrtRuntime | None = None,
+    image: tuple[int, int, int] | None = None,
+    seed: int = 0,
+    listen: Callable[[object], None] = ignore,
+) -> tuple[Clocked, ...]:
+    """The latency of a precision beside fp32, in turn, at each batch size.
+
+    Args:
+        source: the fp32 file.
+        target: the other one.
+        precision: its name.
+        batches: images a call.
+        seconds: of measuring, for each.
+        runtime: where; one CPU thread by default.
+        image: shape (c, h, w) for files that leave it open.
+        seed: of inputs and order.
+        listen: receives events.
+    """
+    runtime, rows = runtime or OrtRuntime(), []
+    for batch in batches:
+        settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=image)
+        result = measure(source, {precision: target}, runtime=runtime, settings=settings, listen=listen)
+        ratio = result.ratios[precision]
+        rows.append(
+            Clocked(
+                runtime=result.runtime,
+                batch=batch,
+                threads=result.environment.threads or 0,
+                p50=result.arm(precision).latency.p50,
+                fp32_p50=result.arm("base").latency.p50,
+                speedup=ratio.decisive.ratio,
+                low=ratio.decisive.low,
+                high=ratio.decisive.high,
+                verdict=ratio.verdict.value,
+                clock=ratio.decided_by,
+                rounds=result.rounds,
+                flags=result.flags,
+            )
+        )
+    return tuple(rows)
+
+
+def machine() -> Mapping[str, object]:
+    """What the latencies depend on."""
+    return environment.capture().to_json()

@@ -1,0 +1,225 @@
+"""Measures networks of random widths and makes a latency table of them.
+
+Each network is the unpruned one's file with a plan applied to it (``export.cutting_onnx``), so that twenty of them cost one
+export. Whole networks are clocked in turn with the unpruned one, and profiled kernel by kernel. What is measured is kept as it
+comes, and a later call goes on there.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper
+
+from compress.core.cost import sizes_after
+from compress.core.environment import Environment, capture
+from compress.core.latency_table import LatencyTable, features, kind_of
+from compress.core.plan import Cut, Plan
+from compress.core.topology import ChannelGroup, GroupId, Topology
+from compress.errors import ConfigError
+from compress.export.cutting_onnx import Resizable, write
+from compress.latency.profiling import Profile, profile
+from compress.latency.protocol import measure
+from compress.latency.result import Settings
+from compress.latency.table_fit import Sample, fit, validate
+from compress.runtime.ort import OrtRuntime
+
+NETWORKS = 20
+TOGETHER = 5
+"""Networks that are clocked together: the unpruned one runs once for all of them."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One network of random widths: its plan, its latency over the unpruned one's, and each layer's seconds."""
+
+    plan: Plan
+    ratio: float
+    layers: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"plan": self.plan.to_json(), "ratio": self.ratio, "layers": list(self.layers)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Measured:
+        """That of :meth:`to_json`."""
+        return Measured(Plan.from_json(data["plan"]), float(data["ratio"]), tuple(float(x) for x in data["layers"]))
+
+
+def machine(runtime: OrtRuntime) -> Environment:
+    """The machine as a table knows it."""
+    return capture(threads=runtime.threads)
+
+
+def block_of(runtime: OrtRuntime) -> int:
+    """Output channels that this machine's convolutions are padded to: 16 with AVX-512, 8 with AVX2, 1 where nothing is."""
+    width, least = 17, 4  # 17 channels become 32 in blocks of 16, and 24 in blocks of 8
+    weight = helper.make_tensor("c.weight", 1, [width, least, 1, 1], np.ones(width * least, dtype=np.float32).tolist())
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "c.weight"], ["y"], name="c")],
+        "block",
+        [helper.make_tensor_value_info("x", 1, ["batch", least, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, ["batch", width, 8, 8])],
+        [weight],
+    )
+    with tempfile.TemporaryDirectory(prefix="compress-block-") as folder:
+        path = Path(folder) / "block.onnx"
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+        made = next(k for k in profile(path, runtime=runtime, seconds=1e-3, least_runs=2).kernels if k.macs)
+    return {32: 16, 24: 8}.get(made.output[1], 1)
+
+
+def random_plan(topology: Topology, groups: Sequence[GroupId], rng: np.random.Generator) -> Plan:
+    """Widths as searches make them: a network has a level, its groups scatter about it, most of them aligned."""
+    level, scatter = rng.uniform(0.35, 1.0), rng.uniform(0.05, 0.3)
+    steps = (16, 8, 16, 8, 8, 4, 1) if rng.random() < 0.7 else (16, 8)
+    cuts = {}
+    for group_id in groups:
+        group = topology.by_id[group_id]
+        ratio = float(np.clip(level + scatter * rng.standard_normal(), 0.1, 1.0))
+        keep = _keep(group, ratio, int(rng.choice(steps)), rng)
+        if len(keep) < group.size:
+            cuts[group_id] = Cut(keep)
+    return Plan(cuts)
+
+
+def _keep(group: ChannelGroup, ratio: float, step: int, rng: np.random.Generator) -> tuple[int, ...]:
+    kept: list[int] = []
+    for orbit in group.orbits():
+        width = round(ratio * len(orbit) / step) * step if len(orbit) >= 2 * step else round(ratio * len(orbit))
+        width = min(max(width, min(step, len(orbit))), len(orbit))
+        kept += rng.choice(orbit, width, replace=False).tolist()
+    return tuple(sorted(kept))
+
+
+def by_layer(found: Profile, topology: Topology) -> tuple[float, ...]:
+    """Seconds of each layer; what has no weight counts to the layer that runs next, at the end to the last one."""
+    place: dict[str, int] = {layer.name: i for i, layer in enumerate(topology.layers)}
+    times = np.zeros(len(topology.layers))
+    waiting, last = 0.0, len(topology.layers) - 1
+    for kernel in found.kernels:
+        if kernel.module in place:
+            last = place[kernel.module]
+            times[last] += waiting + kernel.seconds
+            waiting = 0.0
+        else:
+            waiting += kernel.seconds
+    times[last] += waiting
+    return tuple(times.tolist())
+
+
+def clocked(base: Path, files: Mapping[str, Path], runtime: OrtRuntime, seconds: float, seed: int) -> dict[str, float]:
+    """Time of each file over the base's, in turn, by the clock that decides (CPU time on one thread)."""
+    settings = Settings(budget_seconds=seconds, precision=0.004, min_rounds=12, loads=2, seed=seed)
+    found = measure(base, files, runtime=runtime, settings=settings)
+    return {name: 1 / found.ratios[name].decisive.ratio for name in files}
+
+
+def collect(
+    source: Resizable,
+    groups: Sequence[GroupId],
+    runtime: OrtRuntime,
+    *,
+    kept: Path | None = None,
+    networks: int = NETWORKS,
+    seconds: float = 3.0,
+    seed: int = 0,
+    listen: Callable[[int, int], None] = lambda done, all_: None,
+) -> list[Measured]:
+    """Measures networks of random widths, the unpruned one first.
+
+    Args:
+        source: the unpruned network's file.
+        groups: that may be cut.
+        runtime: what runs them.
+        kept: a file where every network is written as soon as it is measured, and read from again.
+        networks: how many, beside the unpruned one.
+        seconds: of measuring each.
+        seed: of the widths.
+        listen: is told how many are done, of how many.
+    """
+    rng = np.random.default_rng([seed, 77])
+    plans = [random_plan(source.topology, groups, rng) for _ in range(networks)]
+    done = _read(kept)
+    with tempfile.TemporaryDirectory(prefix="compress-table-") as name:
+        folder = Path(name)
+        base = folder / "base.onnx"
+        onnx.save(source.model, base)
+        whole = Plan()
+        if whole.digest not in done:
+            done[whole.digest] = Measured(whole, 1.0, by_layer(_profiled(base, runtime, seconds), source.topology))
+            _write(kept, done[whole.digest])
+        left = [p for p in plans if p.digest not in done]
+        for start in range(0, len(left), TOGETHER):
+            now = left[start : start + TOGETHER]
+            files = {p.digest: folder / f"{p.digest}.onnx" for p in now}
+            for plan in now:
+                write(source, plan, files[plan.digest])
+            ratios = clocked(base, files, runtime, seconds * (len(now) + 2), seed)
+            for plan in now:
+                layers = by_layer(_profiled(files[plan.digest], runtime, seconds), source.topology)
+                done[plan.digest] = Measured(plan, ratios[plan.digest], layers)
+                _write(kept, done[plan.digest])
+                files[plan.digest].unlink()
+            listen(len(done) - 1, networks)
+    return [done[p.digest] for p in (whole, *dict.fromkeys(plans))]
+
+
+def _profiled(path: Path, runtime: OrtRuntime, seconds: float) -> Profile:
+    return profile(path, runtime=runtime, seconds=seconds, least_runs=8, most_runs=60)
+
+
+def _read(kept: Path | None) -> dict[str, Measured]:
+    """What an earlier call measured; a torn last line is measured again."""
+    found: dict[str, Measured] = {}
+    if kept is None or not kept.exists():
+        return found
+    for line in kept.read_text(encoding="utf-8").splitlines():
+        try:
+            one = Measured.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            continue
+        found[one.plan.digest] = one
+    return found
+
+
+def _write(kept: Path | None, one: Measured) -> None:
+    if kept is not None:
+        with kept.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(one.to_json()) + "\n")
+
+
+def table_of(topology: Topology, measured: Sequence[Measured], runtime: OrtRuntime, block: int, batch: int = 1) -> LatencyTable:
+    """A table from measured networks; its error is of networks that a fit did not see.
+
+    Raises:
+        ConfigError: fewer than six networks were measured.
+    """
+    if len(measured) < 7:
+        raise ConfigError(f"{len(measured) - 1} networks were measured, a table needs 6 or more", hint="leave --networks out")
+    kinds = [kind_of(topology, layer) for layer in topology.layers]
+    samples = [Sample(features(topology, sizes_after(topology, m.plan), block), np.array(m.layers), m.ratio) for m in measured]
+    made = fit(samples, kinds)
+    here = machine(runtime)
+    return LatencyTable(
+        topology=topology.digest,
+        environment=here.digest,
+        machine=f"{here.cpu}, threads {runtime.threads or 'by default'}, onnxruntime {ort.__version__}",
+        runtime=runtime.name,
+        batch=batch,
+        block=block,
+        layers=tuple(layer.name for layer in topology.layers),
+        coefficients=tuple(tuple(row) for row in made.coefficients.tolist()),
+        constant=made.constant,
+        error=validate(samples, kinds),
+        seconds=float(sum(measured[0].layers)),
+    )

@@ -1,0 +1,1 @@
+"""Files into networks: checkpoints, architectures, and weights that are read as data."""

@@ -1,0 +1,269 @@
+"""Networks from files and into files.
+
+Our own format is one safetensors file: the tensors, and under ``compress`` in its text header a JSON object with the
+architecture, the plan, the pre-processing and free metadata. A pruned network reloads from it without the original:
+the architecture is built at its full size and given the smaller tensors (``surgery.fit``); nothing is traced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from compress.core.files import aside
+from compress.core.plan import Plan
+from compress.data.preprocessing import Preprocessing
+from compress.errors import CheckpointError, CompressError
+from compress.networks.architecture import UNNAMED, Architecture, Zoo, build
+from compress.networks.recognition import recognise
+from compress.networks.weights import Weights, read_weights
+from compress.surgery.cutting import READS, fit
+from compress.surgery.rewriting import cuttable
+
+__all__ = ["Architecture", "Loaded", "digest", "load", "save"]
+
+FORMAT = 1
+_HEADER = "compress"
+_NONE: Mapping[str, Any] = MappingProxyType({})
+_WHOLE = Plan()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network from a file.
+
+    Attributes:
+        model: on the CPU, float32, in evaluation mode.
+        architecture: what it was built from.
+        plan: what had been cut already, in the coordinates of the architecture.
+        preprocessing: how its images are prepared, where the file says so.
+        digest: of the tensors.
+        warnings: what a user should know about the choices made.
+        metadata: what was saved beside it.
+    """
+
+    model: nn.Module
+    architecture: Architecture
+    plan: Plan
+    preprocessing: Preprocessing | None
+    digest: str
+    warnings: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """Identifies tensors: SHA-256 of names, types, shapes and bytes in the order of the names, shortened."""
+    hashed = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        hashed.update(f"{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        hashed.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()[:16]
+
+
+def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_pickle: bool = False) -> Loaded:
+    """A trained network from a file, ready to be pruned.
+
+    Args:
+        path: our own format, or a state_dict as people keep them (see ``weights.read_weights``).
+        zoo: networks by name, beside torchvision's.
+        arch: the architecture, where it cannot be recognised; also needed, and equal, to load one of our own files whose
+            network comes from ``package.module:factory``, because importing that runs its code.
+        trust_pickle: the file may execute code.
+
+    Raises:
+        CheckpointError: the file cannot be used; the hint says what to do.
+    """
+    path = Path(path)
+    weights = read_weights(path, trust_pickle=trust_pickle)
+    try:
+        if _HEADER in weights.header:
+            return _load_own(weights, path, zoo, arch, trust_pickle)
+        if weights.module is not None:
+            return _load_module(weights, weights.module, path, zoo, arch)
+        match = recognise(weights.variants, zoo, arch)
+        model = build(match.architecture, zoo)
+        state, notes = _checked(match.state, model.state_dict(), path)
+        model.load_state_dict(state, assign=True)
+        model = cuttable(model)
+    except CompressError as error:
+        if str(path) in error.message:
+            raise
+        raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
+    warnings = (*weights.warnings, *match.warnings, *notes)
+    return Loaded(model, match.architecture, _WHOLE, None, digest(model.state_dict()), warnings)
+
+
+def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: bool) -> Loaded:
+    header = _parse(weights.header[_HEADER], path)
+    architecture = Architecture.from_json(header["architecture"])
+    if arch is not None and arch != architecture.name:
+        same = f"torchvision:{arch}" == architecture.name
+        architecture = architecture if same else Architecture(arch, architecture.kwargs)
+    elif architecture.runs_user_code and not architecture.name.startswith(UNNAMED) and arch is None and not trust:
+        raise CheckpointError(
+            f"{path} asks to import {architecture.name}, which would run its code",
+            hint=f"if that is your own code, add --arch {architecture.name}",
+        )
+    plan = Plan.from_json(header["plan"])
+    preprocessing = None if header["preprocessing"] is None else Preprocessing.from_json(header["preprocessing"])
+    whole = cuttable(build(architecture, zoo, tensors=len(weights.variants[0])))
+    own = whole.state_dict()
+    state = weights.variants[0]
+    found = digest(state)
+    if found != header["digest"]:
+        raise CheckpointError(
+            f"{path} is damaged: its tensors have digest {found}, {header['digest']!s:.40} was saved",
+            hint="copy it again from where it was made",
+        )
+    for key, tensor in state.items():
+        if key in own and any(n > most for n, most in zip(tensor.shape, own[key].shape, strict=False)):
+            raise CheckpointError(
+                f"{path}: {key} is {tuple(tensor.shape)}, {architecture.name} has only {tuple(own[key].shape)}"
+            )
+        if key.endswith(READS) and key not in own and (tensor.dtype != torch.int64 or tensor.dim() != 1 or not len(tensor)):
+            raise CheckpointError(f"{path}: {key} is no table of channels")
+    for name in (*plan.cuts, *plan.inputs):
+        if not any(key == name or key.startswith(f"{name}.") for key in own):
+            raise CheckpointError(
+                f"{path}: its plan cuts {name[:80]!r}, which {architecture.name} does not have",
+                hint="do not use this file: plan and tensors are of two networks",
+            )
+    state, notes = _checked(state, own, path)
+    model = fit(whole, state).eval()
+    metadata = header.get("metadata")
+    return Loaded(
+        model,
+        architecture,
+        plan,
+        preprocessing,
+        digest(model.state_dict()),
+        (*weights.warnings, *notes),
+        metadata if isinstance(metadata, dict) else {},
+    )
+
+
+def _parse(text: str, path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: its header is no JSON", hint="copy it again") from error
+    if not isinstance(header, dict) or not {"format", "architecture", "plan", "preprocessing", "digest"} <= header.keys():
+        raise CheckpointError(f"{path} is damaged: its header lacks entries", hint="copy it again")
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {header['format']!s:.20}, this version reads {FORMAT}", hint="install the version that wrote it"
+        )
+    return header
+
+
+def _load_module(weights: Weights, module: nn.Module, path: Path, zoo: Zoo, arch: str | None) -> Loaded:
+    """A trusted pickled network: itself, under the name of its factory where one makes the same class and tensors."""
+    kind = type(module)
+    module = cuttable(module.float().eval())
+    _, notes = _checked(weights.variants[0], module.state_dict(), path)
+    try:
+        match = recognise(weights.variants, zoo, arch)
+        known = arch is not None or type(build(match.architecture, zoo)) is kind
+    except CheckpointError:
+        known = False
+    architecture = match.architecture if known else Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}")
+    if not known:
+        notes.append(f"no factory for {kind.__qualname__} is known: name it with --arch when the saved network is loaded")
+    return Loaded(module, architecture, _WHOLE, None, digest(module.state_dict()), (*weights.warnings, *notes))
+
+
+def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors in the architecture's types, refused where they cannot be trained weights."""
+    result: dict[str, Tensor] = {}
+    converted: dict[str, int] = {}
+    for key, tensor in state.items():
+        like = wanted.get(key)
+        if like is not None and like.is_floating_point():
+            if not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"{path}: {key} has type {tensor.dtype}, floating-point weights were wanted",
+                    hint="quantised weights cannot be pruned; give those from before quantisation",
+                )
+            if tensor.dtype != torch.float32:
+                converted[str(tensor.dtype)] = converted.get(str(tensor.dtype), 0) + 1
+            tensor = tensor.to(torch.float32)
+        bad = 0 if not tensor.is_floating_point() else tensor.numel() - int(torch.isfinite(tensor).sum())
+        if bad:
+            raise CheckpointError(
+                f"{path}: {key} holds {bad} values that are not finite (of {tensor.numel()}); the training diverged",
+                hint="give an earlier checkpoint",
+            )
+        if key.endswith("running_var") and tensor.is_floating_point() and tensor.numel() and float(tensor.min()) < 0:
+            raise CheckpointError(f"{path}: {key} holds a negative variance ({float(tensor.min()):.3g})", hint="copy it again")
+        result[key] = tensor.clone(memory_format=torch.contiguous_format)
+    notes = [f"{path.name}: {n} tensors of type {kind} were converted to float32" for kind, n in converted.items()]
+    return result, notes
+
+
+def save(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    architecture: Architecture,
+    plan: Plan = _WHOLE,
+    preprocessing: Preprocessing | None = None,
+    metadata: Mapping[str, Any] = _NONE,
+) -> str:
+    """Writes a network as one file, all or nothing.
+
+    Args:
+        path: the file; its folder must exist.
+        model: whole or cut.
+        architecture: what the network was built from, at its original size.
+        plan: what was cut, in the architecture's coordinates.
+        preprocessing: how its images are prepared.
+        metadata: anything JSON-able.
+
+    Returns:
+        The digest of the tensors.
+
+    Raises:
+        CheckpointError: a tensor is not finite, the metadata is no JSON, or the file cannot be written.
+    """
+    path = Path(path)
+    state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    # Cloned: safetensors refuses tensors that share memory, and tied weights do.
+    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
+    for key, tensor in plain.items():
+        if tensor.is_floating_point() and not math.isfinite(float(tensor.double().sum())) and not tensor.isfinite().all():
+            raise CheckpointError(f"{key} holds values that are not finite; nothing was written to {path}")
+    found = digest(plain)
+    header = {
+        "format": FORMAT,
+        "architecture": architecture.to_json(),
+        "plan": plan.to_json(),
+        "preprocessing": None if preprocessing is None else preprocessing.to_json(),
+        "digest": found,
+        "metadata": dict(metadata),
+    }
+    try:
+        told = json.dumps(header, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the metadata of {path} is no JSON: {error}") from error
+    try:
+        with aside(path) as temporary:
+            save_file(plain, temporary, {_HEADER: told})
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be written: {error}", hint="check that its folder exists, is writable and has space left"
+        ) from error
+    return found

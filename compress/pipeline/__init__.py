@@ -1,0 +1,1 @@
+"""Whole runs: prune, pick, inspect, compare."""

@@ -1,0 +1,282 @@
+"""Methods against each other under one protocol: same images, same split, same recovery and training, same budget, same seeds.
+
+Every method is an ordinary, resumable run in a folder of its own, so a comparison that was killed goes on with the same call.
+Pruners that are not ours take part as *arms*: a callable that prunes a module; everything after the cut is then done alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from compress.core import environment
+from compress.core.events import Listen, Phase, Warned, ignore
+from compress.core.paired import Difference, Right, difference
+from compress.data import Data
+from compress.errors import CompressError, ConfigError
+from compress.evaluation.criteria import CRITERIA
+from compress.evaluation.predictions import read_answers
+from compress.pipeline import run_folder
+from compress.pipeline.external import Arm, prune_outside
+from compress.pipeline.job import Job
+from compress.pipeline.pruning import prune
+from compress.pipeline.realisation import Network
+from compress.report.comparison import AGREEMENT, Comparison, Row, Summary, markdown, states, summary
+from compress.report.model import Report
+from compress.report.plots import comparison_svg
+from compress.search.methods import METHODS
+
+UNPRUNED = "unpruned"
+TORCH_PRUNING = "benchmarks.torch_pruning_arm"
+"""Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
+_SHARED = "target value round_to ignore streams budget calibration recover epochs lr batch distill".split()
+_WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels".split()
+_OFF = 0.01
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method in a comparison.
+
+    Attributes:
+        name: in the table.
+        method: of ``METHODS``; empty for an arm.
+        options: the method's own.
+        arm: somebody else's pruner.
+        origin: where an arm comes from, ``package.module:function``.
+    """
+
+    name: str
+    method: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arm: Arm | None = None
+    origin: str = ""
+
+    def job(self, shared: Job, seed: int) -> Job:
+        """What one run of it does."""
+        method = self.method or "uniform"
+        ranking = shared.ranking if METHODS[method].ranks else Job(method=method).ranking
+        return replace(shared, method=method, options=dict(self.options), seed=seed, ranking=ranking)
+
+
+def entry(name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Arm]] | None = None) -> Entry:
+    """A method by its name: of ``METHODS``, a criterion (``uniform`` by it), ``global-`` and a criterion, or an arm.
+
+    Args:
+        name: e.g. ``smoea``, ``l1``, ``global-taylor``, ``tp-group-norm``.
+        options: the method's own.
+        arms: name -> (where it comes from, the pruner).
+
+    Raises:
+        ConfigError: nothing has that name.
+    """
+    given = dict(options or {})
+    if arms is not None and name in arms:
+        origin, arm = arms[name]
+        return Entry(name, arm=arm, origin=origin)
+    if name in METHODS:
+        return Entry(name, name, given)
+    for prefix, method in (("global-", "global"), ("uniform-", "uniform"), ("", "uniform")):
+        criterion = name.removeprefix(prefix)
+        if name.startswith(prefix) and criterion in CRITERIA:
+            return Entry(name, method, {**given, "criterion": criterion})
+    if name.startswith("tp-"):
+        function = name.removeprefix("tp-").replace("-", "_")
+        raise ConfigError(
+            f"{name} is a pruner of Torch-Pruning, which compress does not run by itself",
+            hint=f"add, in the root of this project's repository: --arm {name}={TORCH_PRUNING}:{function}",
+        )
+    known = [*METHODS, *CRITERIA, *(f"global-{c}" for c in CRITERIA), *(arms or ())]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}, or another pruner with --arm {name}=..."
+    raise ConfigError(f"there is no method {name!r}", hint=hint)
+
+
+def compare_methods(
+    network: Network,
+    data: Data,
+    job: Job,
+    entries: Sequence[Entry],
+    seeds: Sequence[int],
+    folder: Path,
+    *,
+    reference: str = "uniform",
+    fresh: bool = False,
+    command: str = "",
+    listen: Listen = ignore,
+) -> Comparison:
+    """Runs every method with every seed, and writes ``comparison.json``, ``.md`` and ``.svg`` after each.
+
+    Args:
+        network: unpruned.
+        data: images; one division of them serves all runs.
+        job: what all runs share; its method, options and seed are each run's own.
+        entries: from :func:`entry`.
+        seeds: of the runs.
+        folder: a run folder per method and seed goes below it.
+        reference: the entry that the others are set against on the same test images; added where nothing is the same.
+        fresh: forget earlier runs.
+        command: how the user started this.
+        listen: receives events.
+
+    Raises:
+        ConfigError: a setting does not fit a method, or a folder holds another protocol's run. Other errors end one run only
+            and stand in the table.
+    """
+    if reference not in [e.name for e in entries]:
+        wanted = entry(reference)
+        twin = next((e for e in entries if _same(e, wanted)), None)
+        entries, reference = (entries, twin.name) if twin else ([*entries, wanted], reference)
+    names = [e.name for e in entries]
+    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
+        raise ConfigError(f"methods {', '.join(names)} and seeds {', '.join(map(str, seeds))}: each must be there once")
+    if job.target != "macs" and any(e.arm for e in entries):
+        raise ConfigError("somebody else's pruners are asked for a share of the MACs", hint="give --macs")
+    jobs = {(e.name, s): e.job(job, s) for e in entries for s in seeds}
+    rows: list[Row] = []
+    right: dict[str, list[Right]] = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for one in entries:
+            where = folder / f"{one.name}-seed-{seed}"
+            listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
+            try:
+                row = _run(network, data, jobs[one.name, seed], one, where, fresh, listen)
+            except ConfigError:
+                raise
+            except CompressError as error:
+                row = Row(one.name, seed, where.name, failed=f"{error.message} ({error.hint})")
+                listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
+            else:
+                row = _judged(row, where, right)
+            rows.append(row)
+            found = _comparison(network, data, job, entries, rows, right, reference, command)
+            _write(found, folder)
+    return found
+
+
+def _run(network: Network, data: Data, job: Job, one: Entry, folder: Path, fresh: bool, listen: Listen) -> Row:
+    if one.arm is not None:
+        origin = one.origin or one.name
+        return prune_outside(network, data, job, one.name, origin, one.arm, folder, fresh=fresh, listen=listen)
+    report = prune(network, data, job, folder, fresh=fresh, listen=listen).report
+    return _row(report, one.name, job.seed, folder.name)
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two names mean the same search: ``uniform`` and ``l1`` do, and need not run twice."""
+    if one.arm or other.arm or one.method != other.method:
+        return False
+    made = [METHODS[e.method].make(**e.options) for e in (one, other)]
+    return bool(made[0] == made[1])
+
+
+def _row(report: Report, method: str, seed: int, folder: str) -> Row:
+    """What one of our own runs found."""
+    return Row(
+        method,
+        seed,
+        folder,
+        macs=report.after.macs / max(report.before.macs, 1),
+        params=report.after.params / max(report.before.params, 1),
+        validation={a.when: a.top1 for a in report.accuracy if a.split == "validation" and a.when != "base"},
+        latency=report.latency,
+        search_seconds=report.seconds.get("importance", 0.0) + report.seconds.get("search", 0.0),
+        image_forwards=float(report.search.get("image_forwards", 0.0)),
+        requests=report.search.get("requests", {}),
+        seconds=report.seconds,
+    )
+
+
+# ---- from rows to the comparison -------------------------------------------------------------------------------------
+
+
+def _judged(row: Row, folder: Path, right: dict[str, list[Right]]) -> Row:
+    """The row with its figures on the test images, and which of them it answered rightly remembered for the pairs."""
+    found = read_answers(folder)
+    if not found:
+        return row
+    right.setdefault(row.method, []).append(found["final"])
+    right[UNPRUNED] = [found["base"]]
+    return replace(row, base=float(found["base"].mean()), test=float(found["final"].mean()))
+
+
+def _against(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
+    pairs = {o: (right.get(name, []), right.get(o, [])) for o in others if o != name}
+    return {o: difference(a, b) for o, (a, b) in pairs.items() if a and b and len({len(x) for x in (*a, *b)}) == 1}
+
+
+def _comparison(
+    network: Network,
+    data: Data,
+    job: Job,
+    entries: Sequence[Entry],
+    rows: Sequence[Row],
+    right: Mapping[str, list[Right]],
+    reference: str,
+    command: str,
+) -> Comparison:
+    others = (reference, UNPRUNED)
+    summaries: list[Summary] = []
+    for one in entries:
+        mine = [r for r in rows if r.method == one.name]
+        if mine:
+            summaries.append(summary(one.name, mine, _against(one.name, others, right)))
+    usual = Job().to_json()
+    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual[k])}
+    options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
+    return Comparison(
+        network=network.architecture.name,
+        data=data.name,
+        target=f"{job.target} <= {job.value:g}",
+        reference=reference,
+        protocol={**shared, **options, **{e.name: e.origin for e in entries if e.origin}},
+        seeds=tuple(dict.fromkeys(r.seed for r in rows)),
+        rows=tuple(rows),
+        summaries=tuple(summaries),
+        notes=_notes(job, entries, summaries, data.labelled),
+        digests={"network": network.digest, **data.digests},
+        environment=environment.capture(threads=job.threads).to_json(),
+        command=command,
+        labelled=data.labelled,
+    )
+
+
+def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
+    notes = [
+        "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
+        "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
+        "± is over the seeds",
+    ]
+    if not labelled:
+        notes.append(f"the images have no labels: {AGREEMENT} is the share of them that get the unpruned network's class")
+    if len(entries) > 2:
+        notes.append(
+            f"{len(entries) - 1} methods are set against one, each at 95 %: of those that do not differ one in twenty is "
+            "still called ahead or behind"
+        )
+    if arms := [e.name for e in entries if e.arm]:
+        notes.append(f"{', '.join(arms)}: told the share and the seed; round_to, ignore and streams do not reach them")
+    for s in summaries:
+        kept = s.figures.get(job.target)
+        if kept is not None and abs(kept.mean - job.value) > _OFF * job.value:
+            notes.append(f"{s.method} keeps {kept.mean:.3f} of the {job.target}, not within {_OFF:.0%} of {job.value:g}")
+    return tuple(notes)
+
+
+def _write(found: Comparison, folder: Path) -> None:
+    """JSON last: who finds it finds the others too."""
+    shown = {**{s: s for s in states(found.rows)}, "test": found.judged}
+    axis = "top-1 accuracy, %" if found.labelled else "agreement with the unpruned network, %"
+    told = [
+        {"name": s.method, "states": {t: (s.figures[k].mean, s.figures[k].sd) for k, t in shown.items() if k in s.figures}}
+        for s in found.summaries
+    ]
+    base = next((r.base for r in found.rows if r.base is not None), None) if found.labelled else None
+    title = f"{found.network}, {found.target}"
+    run_folder.write(folder / "comparison.svg", comparison_svg(told, [*shown.values()], base, title, axis))
+    run_folder.write(folder / "comparison.md", markdown(found))
+    run_folder.write_json(folder / "comparison.json", found.to_json())

@@ -1,0 +1,106 @@
+"""Centripetal SGD instead of recovery: filters are trained until they are equal, and the trim changes nothing.
+
+Ding, Ding, Guo, Han: CVPR 2019 (``compress.recovery.centripetal_sgd``). Nothing is recovered or fine-tuned after the trim.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from compress.core.plan import Plan
+from compress.core.topology import Topology
+from compress.data import Data
+from compress.errors import ConfigError, GuardError
+from compress.evaluation.criteria import Evidence
+from compress.evaluation.criteria import kernels as kernels_of
+from compress.evaluation.evaluator import Material, logits
+from compress.pipeline.job import Job
+from compress.pipeline.steps import Workbench, guarded_cut, resuming, schedule_for
+from compress.recovery import training
+from compress.recovery.centripetal_sgd import PAPER_EPS, draw_together, strength
+from compress.search.base import Space
+from compress.search.csgd_clusters import clusters_at
+from compress.search.methods import METHODS
+from compress.search.widths import widths_of
+from compress.surgery.guard import Verified
+
+_TRIM_TOLERANCE = 1e-4
+
+
+def ready_to_draw(job: Job, data: Data | None) -> training.Split:
+    """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+        TrainError: the schedule is too short or eps too weak; the hint says what would do.
+    """
+    if data is None or data.train is None:
+        raise ConfigError(
+            "C-SGD is training, and there are no training images",
+            hint="add --data with training images, or use --realise cut with another method",
+        )
+    schedule = schedule_for(job, data.train, data.labelled)
+    strength(schedule, training.steps_per_epoch(len(data.train), schedule), job.eps)
+    return data.train
+
+
+def drawable(model: nn.Module, space: Space, plan: Plan, job: Job) -> Plan:
+    """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
+    if job.realise == "cut" or METHODS[job.method].clusters:
+        return plan
+    evidence = Evidence(model.state_dict())
+    kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
+    wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
+    return clusters_at(space.topology, kernels, wanted)
+
+
+def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, material: Material) -> tuple[nn.Module, Verified]:
+    """Centripetal SGD instead of recovery: clusters are made equal first, so the trim itself changes nothing.
+
+    Raises:
+        GuardError: the trim changed an output.
+    """
+    data, job, clock = bench.data, bench.job, bench.clock
+    images = ready_to_draw(job, data)
+    assert data is not None
+    schedule = schedule_for(job, images, data.labelled)
+    with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
+        drawn = draw_together(
+            model,
+            topology,
+            plan,
+            images,
+            schedule,
+            eps=job.eps,
+            teacher=model if schedule.distill else None,
+            state_dir=bench.folder / "csgd",
+            listen=resuming(clock, "C-SGD"),
+        )
+        bench.judge(drawn.trained, "C-SGD")
+        bench.judge(drawn.averaged, "averaged")
+    with clock.phase("trim", "and prove that it changes nothing"):
+        small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
+        bench.judge(small, "cut")
+        outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
+    averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
+    if not trim[1] <= _TRIM_TOLERANCE:
+        raise GuardError(
+            f"the trim changed the outputs by {trim[1]:.1e} of the largest, at most {_TRIM_TOLERANCE:.0e} is wanted",
+            hint="channels that should be equal are treated differently somewhere; please report the network",
+        )
+    found, total = drawn.strength, len(material.judged)
+    raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
+    bench.log.notes += [
+        f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
+        f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
+        f"{drawn.after:.1e}",
+        f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
+        f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
+    ]
+    return small, guard
+
+
+def _changes(wanted: Tensor, got: Tensor) -> tuple[int, float]:
+    """How many predictions differ, and the largest change over the largest output."""
+    differ = int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
+    return differ, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))

@@ -1,0 +1,144 @@
+"""A search's front: which of its points is made real, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from compress.core.cost import Cost, count
+from compress.core.files import read_json
+from compress.core.plan import Plan
+from compress.core.statistics import images_needed, upper
+from compress.core.topology import Topology
+from compress.errors import ConfigError, PlanError, SearchError
+from compress.pipeline import run_folder
+from compress.report.plots import front_svg
+from compress.search.base import Fidelity, Front, Point, Space, Target, knee
+
+_NEAR = 0.005
+"""How far below a wanted share a front's point is taken for it, where another plan costs no search."""
+
+
+def choose(
+    front: Front, target: Target, share: Callable[[Plan], float], base_error: float, judged: int = 0
+) -> tuple[Point, str]:
+    """The point of a front that a target asks for, and why it was taken.
+
+    A budget takes the most accurate point within it; an accuracy takes the cheapest point within the allowed drop. Without
+    labels the errors are disagreements with the unpruned network on ``judged`` images, and it is the upper end of their
+    interval that has to be within the drop (``compress.core.statistics``).
+    """
+    if target.kind == "max_drop" and judged:
+        bounds = [upper(round(p.error * judged), judged) for p in front]
+        certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
+        if certified:
+            agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
+            return front[certified[0]], f"the cheapest of {len(certified)} points; before fine-tuning it {agreed}"
+        best = min(front, key=lambda p: p.error)
+        few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
+        return best, f"no point can be certified before fine-tuning{few}; the one that disagrees least was taken"
+    if target.kind == "max_drop":
+        allowed = [p for p in front if p.error <= base_error + target.value]
+        if allowed:
+            return allowed[0], f"the cheapest of {len(allowed)} points within the allowed drop before fine-tuning"
+        best = min(front, key=lambda p: p.error)
+        return best, f"no point is within the allowed drop before fine-tuning; the most accurate of {len(front)} was taken"
+    within = [p for p in front if share(p.plan) <= target.value + 1e-9]
+    if not within:
+        raise SearchError(
+            f"the search found nothing within {target.kind} {target.value:g}; "
+            f"its cheapest point keeps {share(front[0].plan):.3f}",
+            hint="a larger --budget, a smaller --round-to, or --method uniform, which meets every reachable target",
+        )
+    best = min(within, key=lambda p: (p.error, share(p.plan)))
+    reason = f"the most accurate of {len(within)} points within the budget"
+    if share(best.plan) < target.value - target.slack and target.value < 1:
+        reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
+        reason += "since nothing nearer to it that was tried scored better"
+    return best, reason
+
+
+def save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:
+    """Writes ``front.json`` and its picture, the chosen point marked."""
+    whole = count(topology, table=space.table)
+    points = []
+    for i, p in enumerate(front):
+        share = p.cost.share_of(whole)
+        entry: dict[str, Any] = {
+            "index": i,
+            "macs": p.cost.macs,
+            "params": p.cost.params,
+            "macs_share": share.macs,
+            "params_share": share.params,
+        }
+        if share.latency is not None:
+            entry["latency"] = entry["latency_share"] = share.latency
+        points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
+    picked = front.index(chosen)
+    run_folder.write_json(
+        folder / "front.json",
+        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind},
+    )
+    run_folder.write(folder / "front.svg", front_svg(points, picked))
+
+
+def read_front(folder: Path, again: str) -> Front:
+    """The points of a run's ``front.json``.
+
+    Raises:
+        ConfigError: there are none, or they are damaged; the hint says what to do ``again``.
+    """
+    data = read_json(folder / "front.json", hint=again)
+    try:
+        front = tuple(
+            Point(
+                Plan.from_json(p["plan"]),
+                float(p["error"]),
+                Cost(int(p["macs"]), int(p["params"]), p.get("latency")),
+                Fidelity(p["fidelity"]),
+            )
+            for p in data["points"]
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, PlanError) as error:
+        raise ConfigError(f"{folder / 'front.json'} is damaged: {error!r:.100}", hint=again) from error
+    if not front:
+        raise ConfigError(f"{folder / 'front.json'} has no points", hint=again)
+    return front
+
+
+def share_wanted(
+    index: int | None, by: str | None, macs: float | None, params: float | None, latency: float | None
+) -> Target | None:
+    """The share that is asked for, if it is a share."""
+    if sum(x is not None for x in (index, by, macs, params, latency)) != 1:
+        raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
+    shares = {"macs": macs, "params": params, "latency": latency}
+    return next((Target(kind, value) for kind, value in shares.items() if value is not None), None)
+
+
+def near(front: Front, whole: Cost, wanted: Target) -> bool:
+    """Whether the front has a point just within the share."""
+    shares = (wanted.share(p.cost.share_of(whole)) for p in front)
+    return any(wanted.value - _NEAR <= share <= wanted.value for share in shares)
+
+
+def which(front: Front, whole: Cost, target: str, index: int | None, by: str | None, wanted: Target | None) -> int:
+    """Index of the point that is asked for: by number, at the knee, or the most accurate within a share."""
+    if index is not None:
+        if not 0 <= index < len(front):
+            raise ConfigError(f"there is no point {index}; the front has 0 to {len(front) - 1}", hint="see front.json")
+        return index
+    if by is not None:
+        if by != "knee":
+            raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
+        return knee(front, target)
+    assert wanted is not None
+    shares = [wanted.share(p.cost.share_of(whole)) for p in front]
+    within = [i for i, s in enumerate(shares) if s <= wanted.value]
+    if not within:
+        raise ConfigError(
+            f"no point of the front keeps at most {wanted.value:g} of the {wanted.kind}; the least is {min(shares):.3f}",
+            hint=f"--{wanted.kind} {min(shares) + 5e-4:.3f}, or a new search",
+        )
+    return min(within, key=lambda i: front[i].error)

@@ -1,0 +1,133 @@
+"""Input selections have to pay: which layers may select is measured before a search, what was selected once more after it.
+
+Both measurements are noisy, and a search must end the same way after an interruption: what was found is kept in the run's
+folder and read again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import torch
+
+from compress.core.events import Clock, Listen
+from compress.core.files import read_json
+from compress.core.plan import Plan, kept_positions, selectable
+from compress.core.topology import LayerName, Topology
+from compress.errors import ConfigError
+from compress.latency.input_selection import GAIN, Reader, gains, readers, worthwhile
+from compress.pipeline import run_folder
+from compress.pipeline.job import Job
+from compress.pipeline.realisation import Network
+from compress.runtime.ort import OrtRuntime
+from compress.search.base import Front, Space, non_dominated
+from compress.search.bicnn.ordering import slices
+from compress.search.methods import METHODS
+from compress.surgery.cutting import cut
+
+_BEFORE, _AFTER = "before the search", "after the search"
+
+
+def may_select(network: Network, space: Space, job: Job, folder: Path, clock: Clock, listen: Listen) -> Space:
+    """The space with the layers for which reading selected inputs is measurably faster on the job's first runtime.
+
+    Nothing is measured where the method selects no inputs, the job measures no latency, or the runtime is not here: then every
+    layer may select that can. No layer may where C-SGD realises the plan: clusters of filters are widths.
+    """
+    if job.realise == "csgd":
+        return replace(space, selecting={})
+    runtime = _runtime(job)
+    if not METHODS[job.method].readings or runtime is None:
+        return space
+    topology = space.topology
+    several = {g for g in space.groups if len(topology.readers(g)) > 1}
+    names = [
+        n
+        for n, r in space.readings.items()
+        if {g for g, _ in r.sources} & several and selectable(topology, topology.by_layer[n])
+    ]
+    found = _kept(folder, _BEFORE)
+    if found is None:
+        with clock.phase("selections", f"does it pay to read selected inputs? {len(names)} layers, {runtime.name}"):
+            example = torch.zeros(1, *topology.example)
+            measured = worthwhile(network.model, example, names, runtime=runtime, seed=job.seed, listen=listen)
+        found = {str(name): share for name, share in measured.items()}
+        _keep(folder, _BEFORE, found)
+    return replace(space, selecting={LayerName(name): share for name, share in found.items()})
+
+
+def settled(
+    network: Network, space: Space, front: Front, job: Job, folder: Path, clock: Clock, listen: Listen
+) -> tuple[Front, tuple[str, ...]]:
+    """The front with those selections only that are measurably faster in its plans' own shapes, and what was found.
+
+    A layer whose selection does not pay reads everything that arrives again: the point then costs more, and is at least as
+    accurate as it was scored.
+    """
+    runtime, topology = _runtime(job), space.topology
+    selecting = [p for p in front if p.plan.inputs]
+    if not selecting:
+        return front, ()
+    if runtime is None:
+        return front, ("layers read selected inputs; whether that is faster was not measured",)
+    known = _kept(folder, _AFTER) or {}
+
+    def gain(reader: Reader, reads: int, contiguous: bool) -> float:
+        key = json.dumps([*astuple(reader), reads, contiguous])
+        if key not in known:
+            measured = gains(reader, [reads], runtime=runtime, contiguous=contiguous, seed=job.seed, listen=listen)
+            known[key] = measured.get(reads, 0.0)
+            _keep(folder, _AFTER, known)
+        return known[key]
+
+    points, asked, kept = [p for p in front if not p.plan.inputs], 0, 0
+    with clock.phase("selections", f"{len(selecting)} plans read selected inputs: are they faster? {runtime.name}"):
+        for point in selecting:
+            paid = _paying(network, topology, point.plan, gain)
+            asked, kept = asked + len(point.plan.inputs), kept + len(paid.inputs)
+            points.append(space.point(paid, point.error, point.fidelity))
+    note = f"{kept} of {asked} input selections in {len(selecting)} plans are at least {GAIN:g}x as fast as reading everything"
+    note += f", each layer measured alone on {runtime.name}"
+    if kept == asked:
+        return front, (note,)
+    if space.target.kind != "max_drop" and all(space.share(p.plan) > space.target.value + 1e-9 for p in points):
+        return front, (f"{note}; the others stay all the same: without them no plan is within the target",)
+    return non_dominated(points, space.target.kind), (f"{note}; the others were taken back",)
+
+
+def _paying(network: Network, topology: Topology, plan: Plan, gain: Callable[[Reader, int, bool], float]) -> Plan:
+    """The plan with the selections that gain enough."""
+    whole = cut(network.model, topology, Plan(plan.cuts))
+    shapes = readers(whole, torch.zeros(1, *topology.example), plan.inputs)
+    table, contiguous = kept_positions(topology, plan), set(slices(topology, plan))
+    kept = {}
+    for name, shape in shapes.items():
+        layer = topology.by_layer[name]
+        if gain(shape, len(table[layer.weight, layer.read_dim]), name in contiguous) >= GAIN:
+            kept[name] = plan.inputs[name]
+    return Plan(plan.cuts, kept)
+
+
+def _runtime(job: Job) -> OrtRuntime | None:
+    if job.latency_seconds == 0:
+        return None
+    name = job.runtimes[0]
+    runtime = OrtRuntime(name, threads=job.threads if name == "cpu" else None)  # type: ignore[arg-type]
+    return runtime if runtime.available() else None
+
+
+def _kept(folder: Path, when: str) -> dict[str, float] | None:
+    try:
+        found = read_json(folder / run_folder.SELECTIONS, hint="start over with --fresh").get(when)
+    except ConfigError:
+        return None
+    whole = isinstance(found, dict) and all(isinstance(v, int | float) for v in found.values())
+    return {str(k): float(v) for k, v in found.items()} if whole and found is not None else None
+
+
+def _keep(folder: Path, when: str, found: dict[str, float]) -> None:
+    held = {w: kept for w in (_BEFORE, _AFTER) if (kept := _kept(folder, w)) is not None}
+    run_folder.write_json(folder / run_folder.SELECTIONS, {**held, when: found})

@@ -1,0 +1,105 @@
+"""Looking before cutting: what can go, what cannot and why, and how little can be reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.core.cost import Cost, count
+from compress.core.latency_table import LatencyTable
+from compress.core.topology import LayerName, Topology
+from compress.coupling.dependency_graph import disagreements
+from compress.coupling.tracer import trace
+from compress.pipeline.job import Job
+from compress.pipeline.latency_tables import known_table
+from compress.pipeline.realisation import Network
+from compress.search.base import Space, Target
+from compress.search.stages import make_stages, prunable
+from compress.search.widths import NARROW, reachable
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer as ``compress inspect`` shows it."""
+
+    name: LayerName
+    kind: str
+    channels: int
+    macs: int
+    params: int
+    group: str
+    why_not: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A network before any work.
+
+    Attributes:
+        topology: its groups.
+        cost: the whole.
+        layers: per layer.
+        frozen: layer -> why its channels stay.
+        least: ``macs``, ``params`` and, where a table is there, ``latency`` -> the least share that aligned widths can reach.
+        least_unaligned: the same at ``--round-to 1``.
+        narrow: groups of fewer than 16 channels, exempt from alignment.
+        notes: what Torch-Pruning's graph sees otherwise.
+    """
+
+    topology: Topology
+    cost: Cost
+    layers: tuple[LayerRow, ...]
+    frozen: Mapping[LayerName, str]
+    least: Mapping[str, float]
+    least_unaligned: Mapping[str, float]
+    narrow: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def traced(network: Network) -> Topology:
+    """The network's topology, from an example of the size its images have."""
+    return trace(network.model, _example(network))
+
+
+def _example(network: Network) -> Tensor:
+    return torch.zeros(1, *network.preprocessing.shape)
+
+
+def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:
+    """The least share of MACs, parameters or, from a table, latency that the job's widths can reach."""
+    groups, _ = prunable(topology, job.ignore, job.realise)
+    stages = make_stages(topology, groups, streams=job.streams)
+    flat = {g.id: torch.zeros(g.size).double().numpy() for g in topology.groups}
+    chosen = kind if kind in ("params", "latency") else "macs"
+    return reachable(Space(topology, stages, {"l1": flat}, Target(chosen, 1.0), 0, round_to or job.round_to, table=table))
+
+
+def inspect(network: Network, job: Job) -> Inspection:
+    """Everything there is to know before a search; latency where a table is given or was made here before."""
+    topology = traced(network)
+    notes = disagreements(network.model, topology, _example(network))
+    table = known_table(topology, job)
+    chosen, frozen = prunable(topology, job.ignore, job.realise)
+    if not job.streams:
+        kept = {g for s in make_stages(topology, chosen, streams=False) for g in s.groups}
+        frozen = {**frozen, **{LayerName(g): "a residual stream (--no-streams)" for g in chosen if g not in kept}}
+        chosen = tuple(g for g in chosen if g in kept)
+    group_of = {x.name: g for g in chosen for x in topology.writers(g)}
+    rows = []
+    for layer in topology.layers:
+        info = topology.tensors[layer.weight]
+        numel = math.prod(info.shape)
+        channels = info.shape[layer.write_dim] * (layer.cardinality if layer.kind == "conv_transpose" else 1)
+        follows = "follows its input" if layer.depthwise else ""
+        why = "" if layer.name in group_of else frozen.get(layer.name, follows)
+        rows.append(LayerRow(layer.name, layer.kind, channels, info.sites * numel, numel, group_of.get(layer.name, ""), why))
+    least = {k: reach(topology, job, k) for k in ("macs", "params")}
+    loose = {k: reach(topology, job, k, 1) for k in ("macs", "params")}
+    if table is not None:
+        least["latency"], loose["latency"] = (reach(topology, job, "latency", r, table) for r in (None, 1))
+    narrow = tuple(g for g in chosen if any(len(o) < NARROW for o in topology.by_id[g].orbits()))
+    return Inspection(topology, count(topology), tuple(rows), frozen, least, loose, narrow, notes)

@@ -1,0 +1,225 @@
+"""A run's settings: defaults, then a TOML file, then ``--set a.b=c``, then flags, resolved into one frozen job."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from compress.core.files import read_text
+from compress.core.validation import validated
+from compress.errors import ConfigError
+from compress.search.base import Target
+from compress.search.methods import METHODS
+
+Recover = Literal["none", "bn", "reconstruct"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything that decides what a run does.
+
+    Attributes:
+        method: name in ``compress.search.methods.METHODS``.
+        target: ``macs``, ``params``, ``latency`` (share kept; latency is ONNX Runtime's on this machine's CPU) or ``max_drop``
+            (fraction of accuracy).
+        value: of the target.
+        round_to: widths become multiples of this, per layer.
+        auto_round: ``round_to`` is chosen from a latency table instead.
+        table: file of a latency table; empty makes one, where it is needed, and keeps it for the next time.
+        force: use a table that was measured in another environment.
+        ignore: fnmatch patterns on module names that are left alone.
+        ranking: criterion that decides which channels a width keeps; ``auto`` is the method's own.
+        streams: whether coupled residual streams are cut too.
+        seed: the one seed.
+        budget: image-forwards of the search; None chooses by the network's size.
+        calibration: images for statistics, objectives and reconstruction; None is 256, and up to 1,024 of small ones.
+        recover: what is done without training after the cut.
+        zero_kernels: kernel mode after the recovery: share of its output's variance that every filter may lose by ignoring
+            kernels; effective parameters only, no MACs and no time. 0 turns it off.
+        realise: ``cut`` the plan's channels, then recover and fine-tune; or ``csgd``: train until clusters of filters at the
+            plan's widths are equal, then trim what is redundant. The method csgd implies it.
+        stage_epochs: training after every stage's cut, before the next stage is searched (SMOEA's progressive pruning); 0 cuts
+            all stages at once.
+        eps: strength of Centripetal SGD's pull; None takes the paper's 0.003 and raises it where the training is too short.
+        epochs: fine-tuning epochs; None chooses by the number of training images, 0 turns it off.
+        lr: highest learning rate of the fine-tuning.
+        batch: images a training step.
+        distill: weight of the unpruned network's outputs in the fine-tuning, 0 turns it off.
+        exporter: ``auto``, ``dynamo`` or ``legacy``.
+        runtimes: which runtimes clock the result.
+        require_gpu: a GPU runtime that falls back is an error.
+        latency_seconds: measuring time per runtime; 0 measures nothing.
+        threads: intra-op threads while measuring.
+        accept_chance: go on although the unpruned network is near chance.
+        options: parameters of the method's searcher.
+    """
+
+    method: str = "smoea"
+    target: Literal["macs", "params", "latency", "max_drop"] = "macs"
+    value: float = 0.5
+    round_to: int = 8
+    auto_round: bool = False
+    table: str = ""
+    force: bool = False
+    ignore: tuple[str, ...] = ()
+    ranking: str = "auto"
+    streams: bool = True
+    seed: int = 0
+    budget: int | None = None
+    calibration: int | None = None
+    recover: Recover = "reconstruct"
+    zero_kernels: float = 0.0
+    realise: Literal["cut", "csgd"] = "cut"
+    stage_epochs: int = 0
+    eps: float | None = None
+    epochs: int | None = None
+    lr: float = 0.02
+    batch: int = 128
+    distill: float = 0.9
+    exporter: Literal["auto", "dynamo", "legacy"] = "auto"
+    runtimes: tuple[str, ...] = ("cpu",)
+    require_gpu: bool = False
+    latency_seconds: float = 15.0
+    threads: int = 1
+    accept_chance: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Target(self.target, self.value)
+        wanted = {
+            "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
+            "round_to": (1 <= self.round_to <= 1024, "between 1 and 1024"),
+            "seed": (self.seed >= 0, "0 or more"),
+            "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
+            "calibration": (self.calibration is None or self.calibration >= 4, "at least 4 images"),
+            "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
+            "stage_epochs": (self.stage_epochs >= 0, "0 or more"),
+            "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
+            "zero_kernels": (0 <= self.zero_kernels < 1, "in [0, 1)"),
+            "lr": (0 < self.lr < math.inf, "above 0"),
+            "batch": (self.batch >= 2, "at least 2"),
+            "distill": (0 <= self.distill <= 1, "in [0, 1]"),
+            "latency_seconds": (0 <= self.latency_seconds <= 86_400, "between 0 and a day"),
+            "threads": (self.threads >= 1, "at least 1"),
+        }
+        for name, (fits, rule) in wanted.items():
+            if not fits:
+                value = getattr(self, name)
+                raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
+        if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
+            raise ConfigError(
+                f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",
+                hint="--set options.criterion=..."
+                if self.method in ("uniform", "global")
+                else "see `compress methods` for its options",
+            )
+        if METHODS[self.method].clusters:
+            object.__setattr__(self, "realise", "csgd")
+        if self.realise == "csgd" and self.epochs == 0:
+            other = "" if METHODS[self.method].clusters else ", or use --realise cut"
+            raise ConfigError("epochs is 0, but C-SGD is training", hint=f"leave --epochs out{other}")
+        if self.realise == "csgd" and self.zero_kernels:
+            raise ConfigError("zero_kernels is set, but nothing is changed after the trim of C-SGD", hint="use --realise cut")
+        known = [f.name for f in fields(METHODS[self.method].searcher)]
+        if self.stage_epochs:
+            self._check_progressive()
+        for name in self.options:
+            if name not in known:
+                raise ConfigError(
+                    f"method {self.method} has no option {name!r}", hint=_similar(name, known) or f"it has {', '.join(known)}"
+                )
+        METHODS[self.method].make(**self.options)
+
+    def _check_progressive(self) -> None:
+        wrong = {
+            f"method {self.method}": METHODS[self.method].readings or METHODS[self.method].clusters,
+            f"realise {self.realise}": self.realise == "csgd",
+            f"a target of {self.target}": self.target not in ("macs", "params"),
+        }
+        for what, is_wrong in wrong.items():
+            if is_wrong:
+                raise ConfigError(
+                    f"stage_epochs is {self.stage_epochs}, but {what} cannot be pruned stage by stage",
+                    hint="leave stage_epochs out, or use --method smoea with --macs or --params",
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as written to ``job.json``."""
+        return asdict(self)
+
+
+def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:
+    """Resolves a job.
+
+    Args:
+        file: TOML with the names of :class:`Job`; searcher parameters under ``[options]``.
+        settings: ``name=value`` or ``options.name=value``, in TOML's notation.
+        flags: values given on the command line; None means not given.
+
+    Raises:
+        ConfigError: unknown names, wrong types, values out of range.
+    """
+    values = {} if file is None else read_settings(file)
+    for text in settings:
+        _merge(values, _parse(text))
+    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    if values.get("round_to") == "auto":
+        del values["round_to"]
+        values["auto_round"] = True
+    options = values.get("options", {})
+    if isinstance(options, Mapping) and "squeeze" in options and not {"target", "value"} & values.keys():
+        values |= {"target": "macs", "value": 1.0}  # the widths are given, no budget is to be met
+    if values.get("realise") == "cut" and METHODS.get(values.get("method", ""), METHODS["smoea"]).clusters:
+        raise ConfigError(
+            f"realise is cut, but the clusters of {values['method']} are nothing that could be cut before it trains",
+            hint="leave --realise out, or take its widths with another method: --method uniform",
+        )
+    known = [f.name for f in fields(Job)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}", hint=_similar(name, known) or f"known: {', '.join(known)}")
+    return validated(Job, values)
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """A TOML file's names and values, not checked.
+
+    Raises:
+        ConfigError: it is no TOML file.
+    """
+    try:
+        return tomllib.loads(read_text(file))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{file}: not a readable TOML file: {error or type(error).__name__}", hint="write lines of name = value"
+        ) from error
+
+
+def _parse(text: str) -> dict[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text!r} is not of the form name=value", hint="as in --set options.population=20")
+    for right in (value, repr(value)):
+        try:
+            return tomllib.loads(f"{name} = {right}")
+        except (ValueError, RecursionError):
+            continue
+    raise ConfigError(f"--set {text[:80]!r} is not of the form name=value", hint="as in --set options.population=20")
+
+
+def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _similar(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else ""

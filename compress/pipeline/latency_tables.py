@@ -1,0 +1,215 @@
+"""Which latency table a run uses: a file that was given, one that was made here before, or one that is made now."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from compress.core.events import Clock, Listen, Warned
+from compress.core.latency_table import LatencyTable
+from compress.core.plan import Plan
+from compress.core.topology import GroupId, Topology
+from compress.errors import ConfigError, ModelError, RuntimeUnavailable
+from compress.export.cutting_onnx import Resizable, resizable
+from compress.export.exporting import export
+from compress.latency.table_measure import NETWORKS, block_of, collect, machine, table_of
+from compress.pipeline.job import Job
+from compress.pipeline.realisation import Network
+from compress.pipeline.run_folder import write_json
+from compress.runtime.ort import OrtRuntime
+from compress.search.base import Space, Stage, Target
+from compress.search.stages import prunable
+from compress.search.widths import plan_of, scaled
+from compress.surgery.cutting import cut
+
+_ALIGNMENTS = (1, 2, 4, 8, 16, 32)
+_AS_FAST = 1.02
+"""A finer alignment is taken if its networks take at most so much longer."""
+_COMPARED = np.linspace(0.25, 0.85, 25)
+"""Shares of the multiply-accumulates at which alignments are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """A network of a latency table was measured."""
+
+    done: int
+    total: int
+
+
+def needed(job: Job) -> bool:
+    """Whether a run asks for predicted latency."""
+    return job.target == "latency" or job.auto_round or bool(job.table)
+
+
+def known_table(topology: Topology, job: Job) -> LatencyTable | None:
+    """The table that a run would use without measuring; None where it would have to be made."""
+    if job.table:
+        return load(Path(job.table), topology, force=job.force, threads=job.threads)
+    path = kept_at(topology, runtime_of(job))
+    return load(path, topology, force=False, threads=job.threads) if path.exists() else None
+
+
+def table_for(network: Network, topology: Topology, job: Job, clock: Clock, listen: Listen) -> LatencyTable:
+    """The table of a run; made, and kept for other runs, where there is none.
+
+    Raises:
+        ConfigError: the file is damaged, of another network, or from another environment.
+        RuntimeUnavailable: the job measures on something else than the CPU.
+    """
+    found = known_table(topology, job)
+    if found is None:
+        path = kept_at(topology, runtime_of(job))
+        with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
+            found = make(network, topology, job, path, listen)
+        listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
+    return found
+
+
+def runtime_of(job: Job) -> OrtRuntime:
+    """What tables are measured on.
+
+    Raises:
+        RuntimeUnavailable: the job's first runtime is a GPU, whose kernels' times a profile does not tell.
+    """
+    if job.runtimes and job.runtimes[0] != "cpu":
+        raise RuntimeUnavailable(
+            f"latency tables are measured on the CPU runtime, the job's first one is {job.runtimes[0]}",
+            hint="leave --runtime out, or give --macs as the target and let the result be clocked on the GPU",
+        )
+    return OrtRuntime("cpu", threads=job.threads)
+
+
+def kept_at(topology: Topology, runtime: OrtRuntime) -> Path:
+    """Where this machine's table of a network is kept between runs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "smaller-convnets" / "tables" / f"{topology.digest}-{machine(runtime).digest}.json"
+
+
+def make(
+    network: Network,
+    topology: Topology,
+    job: Job,
+    path: Path,
+    listen: Listen,
+    *,
+    networks: int = NETWORKS,
+    seconds: float | None = None,
+) -> LatencyTable:
+    """Measures a table and writes it; what was measured when it was interrupted is not measured again.
+
+    Args:
+        network: unpruned.
+        topology: its topology.
+        job: threads, exporter, what may be cut.
+        path: the table's final name; a journal stands beside it until it is finished.
+        listen: receives :class:`Measuring`.
+        networks: how many.
+        seconds: of measuring each; by default as the network's size wants.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runtime = runtime_of(job)
+    groups, _ = prunable(topology, job.ignore, job.realise)
+    source = source_of(network, topology, job)
+    here = machine(runtime).digest
+    journal = path.with_name(f"{path.stem}-{topology.digest}-{here}-{job.seed}.jsonl")
+    measured = collect(
+        source,
+        groups,
+        runtime,
+        kept=journal,
+        networks=networks,
+        seconds=seconds or _seconds(topology),
+        seed=job.seed,
+        listen=lambda done, total: listen(Measuring(done, total)),
+    )
+    table = table_of(topology, measured, runtime, block_of(runtime))
+    write_json(path, table.to_json())
+    journal.unlink(missing_ok=True)
+    return table
+
+
+def _seconds(topology: Topology) -> float:
+    """A second or two each: enough for a dozen runs of a ResNet-50."""
+    return float(np.clip(topology.whole[0] / 2e9, 0.7, 3.0))
+
+
+def source_of(network: Network, topology: Topology, job: Job) -> Resizable:
+    """The unpruned network as a file that plans can be applied to.
+
+    Raises:
+        ExportError: it cannot be exported so that its weights keep their names.
+    """
+    example = torch.zeros(2, *network.preprocessing.shape)
+    with tempfile.TemporaryDirectory(prefix="compress-base-") as folder:
+        path = Path(folder) / "base.onnx"
+        export(network.model, example, path, exporter=job.exporter)
+        base = onnx.load(str(path))
+
+    def again(plan: Plan, to: Path) -> None:
+        export(cut(network.model, topology, plan), example, to, exporter=job.exporter)
+
+    return resizable(base, topology, again)
+
+
+def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> LatencyTable:
+    """A table from a file.
+
+    Args:
+        path: of ``compress table``.
+        topology: the network that it must be of.
+        force: take one from another environment.
+        threads: that the run measures with.
+
+    Raises:
+        ConfigError: no table, of another network, or from another environment.
+    """
+    try:
+        table = LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} is no latency table: {error}", hint=f"make one: compress table MODEL --out {path}"
+        ) from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+    if table.topology != topology.digest:
+        raise ModelError(
+            f"{path} is of network {table.topology}, this one is {topology.digest}",
+            hint=f"make one of this network: compress table MODEL --out {path}",
+        )
+    here = machine(OrtRuntime("cpu", threads=threads))
+    if table.environment != here.digest and not force:
+        raise ConfigError(
+            f"{path} was measured in another environment ({table.machine}; {table.environment}, this one is {here.digest})",
+            hint="make one here: compress table MODEL --out T.json; --force takes it all the same",
+        )
+    return table
+
+
+def alignment(topology: Topology, groups: Sequence[GroupId], table: LatencyTable) -> int:
+    """The finest multiple whose networks are as fast, at equal multiply-accumulates, as the fastest one's.
+
+    Args:
+        topology: the network's.
+        groups: what may be cut.
+        table: its latency.
+    """
+    flat, stages = {g.id: np.zeros(g.size) for g in topology.groups}, (Stage("all", tuple(groups), 1.0),)
+    cost = {}
+    for step in _ALIGNMENTS:
+        space = Space(topology, stages, {"l1": flat}, Target("latency", 1.0), 0, step, table=table)
+        macs = Space(topology, stages, {"l1": flat}, Target("macs", 1.0), 0, step)
+        plans = [plan_of(space, scaled(space, float(r))) for r in np.linspace(0.2, 1.0, 41)]
+        kept, times = (np.array([s.share(p) for p in plans]) for s in (macs, space))
+        order = np.argsort(kept, kind="stable")
+        cost[step] = float(np.interp(_COMPARED, kept[order], times[order]).mean())
+    best = min(cost.values())
+    return next(step for step in _ALIGNMENTS if cost[step] <= best * _AS_FAST)

@@ -1,0 +1,167 @@
+"""From a predicted latency to a measured one: the chosen plan is clocked before anything is trained, and the aim corrected.
+
+A table predicts within some per cent; a run promises less than that. So the winner's file, its widths cut but nothing
+recovered, since weights do not matter to time, runs in turn with the unpruned one; where it misses the target, the next shot
+asks the table for what would have hit.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from compress.core.cost import count, sizes_after
+from compress.core.latency_table import slow_layers
+from compress.core.plan import Cut, Plan
+from compress.core.topology import GroupId
+from compress.export.cutting_onnx import Resizable, write
+from compress.latency.table_measure import clocked
+from compress.runtime.ort import OrtRuntime
+from compress.search.base import Front, Space, Target
+from compress.search.uniform import Uniform
+from compress.search.widths import Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
+
+SHOTS = 4
+"""Plans that are clocked at the most."""
+WITHIN = 0.03
+"""How far from the target, relative, a finished network's measured latency may be."""
+CLOSE = 0.015
+"""The same for a shot, which is measured for seconds only: closer, so that the final figure has room."""
+_WINDOW = 0.03
+_SECONDS = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One plan that was clocked.
+
+    Attributes:
+        plan: what was cut.
+        asked: latency that the table was asked for.
+        predicted: what the table says of the plan.
+        measured: over the unpruned network's, by the clock that decides.
+    """
+
+    plan: Plan
+    asked: float
+    predicted: float
+    measured: float
+
+
+def aimed(
+    space: Space,
+    front: Front,
+    first: Plan,
+    clock_one: Callable[[Plan], float],
+    *,
+    shots: int = SHOTS,
+    within: float = CLOSE,
+) -> tuple[Shot, ...]:
+    """Clocks a plan, and others until one is within the tolerance of the target; the last one is nearest.
+
+    Args:
+        space: with its table and a target of latency.
+        front: of the search, for another plan.
+        first: the chosen one.
+        clock_one: measures a plan's latency over the unpruned network's.
+        shots: at the most.
+        within: the tolerance, relative.
+    """
+    target = space.target.value
+    taken: list[Shot] = []
+    plan, asked = first, target
+    while True:
+        shot = Shot(plan, asked, space.share(plan), clock_one(plan))
+        taken.append(shot)
+        if abs(shot.measured / target - 1) <= within or len(taken) == shots:
+            break
+        asked = shot.predicted * target / shot.measured
+        plan = _another(space, front, plan, asked, [s.plan for s in taken])
+        if any(plan == s.plan for s in taken):
+            break
+    return tuple(sorted(taken, key=lambda s: -abs(s.measured / target - 1)))
+
+
+def _another(space: Space, front: Front, last: Plan, asked: float, tried: Sequence[Plan]) -> Plan:
+    """The most accurate point of the front just below the corrected aim, or the last plan brought there."""
+    near = [p for p in front if asked * (1 - _WINDOW) <= space.share(p.plan) <= asked and p.plan not in tried]
+    if near:
+        return min(near, key=lambda p: p.error).plan
+    return towards(space, last, asked)
+
+
+def towards(space: Space, plan: Plan, budget: float) -> Plan:
+    """The plan with all its widths scaled until the budget is met, then filled up; kept channels stay before others come."""
+    have = widths_of(space, plan)
+    sizes = {g: tuple(len(o) for o in orbits(space.topology.by_id[g])) for g in have}
+    most = max((n / max(h, 1) for g in have for h, n in zip(have[g], sizes[g], strict=True)), default=1.0)
+
+    def at(ratio: float) -> dict[GroupId, tuple[int, ...]]:
+        return {
+            g: tuple(nearest(min(ratio * h, n), n, space.round_to) for h, n in zip(have[g], sizes[g], strict=True))
+            for g in have
+        }
+
+    ratio = meet(lambda r: space.share(plan_of(space, at(r * most))), budget) * most
+    widths = fill(space, at(ratio), budget, list(reversed(space.groups)))
+    return _adapted(space, plan, widths)
+
+
+def _adapted(space: Space, plan: Plan, widths: Widths) -> Plan:
+    """The plan at other widths: what it keeps goes last, what it dropped comes back by rank."""
+    cuts = {}
+    for group_id, kept in widths.items():
+        group = space.topology.by_id[group_id]
+        if sum(kept) == group.size:
+            continue
+        cut_ = plan.cuts.get(group_id)
+        keep = set(range(group.size)) if cut_ is None else set(cut_.keep)
+        order = [[int(c) for c in o] for o in ranked(group, space.importance[space.ranking][group_id])]
+        first = [[c for c in o if c in keep] + [c for c in o if c not in keep] for o in order]
+        cuts[group_id] = Cut(tuple(sorted(c for o, n in zip(first, kept, strict=True) for c in o[:n])))
+    return Plan(cuts, plan.inputs)
+
+
+def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Plan], float]:
+    """Measures a plan's latency over the unpruned network's: its file, with the plan applied, in turn with the base's."""
+
+    def clock_one(plan: Plan) -> float:
+        with tempfile.TemporaryDirectory(prefix="compress-aim-") as name:
+            base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
+            onnx.save(source.model, base)
+            write(source, plan, pruned)
+            return clocked(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
+
+    return clock_one
+
+
+def proposal(space: Space, plan: Plan, block: int) -> str:
+    """What would help a network that is not faster: an alignment, or a lower target, by the table or by the kernels' rules."""
+    slow = slow_layers(space.topology, sizes_after(space.topology, plan), block)
+    whole = slow_layers(space.topology, {}, block)
+    said = ""
+    if len(slow) > len(whole):
+        said = f"{len(slow)} convolutions lost ONNX Runtime's fast kernel at these widths ({', '.join(slow[:3])}, ...)"
+    if space.table is None:
+        help_ = "--round-to auto chooses widths by measured latency, --latency 0.7 searches for it"
+        return f"{said}; {help_}" if said else help_
+    macs = count(space.topology, plan).share_of(count(space.topology)).macs
+    found = []
+    for step in (4, 8, 16, 32):
+        trial = replace(space, round_to=step, target=Target("macs", macs))
+        same = Uniform(space.ranking).plan(trial, macs)
+        latency = count(space.topology, same, table=space.table).latency
+        if latency is not None and np.isfinite(latency):
+            found.append((latency, step))
+    if not found:
+        return said or "a lower target"
+    latency, step = min(found)
+    help_ = f"--round-to {step} at the same share of MACs is predicted at {latency:.2f} of the unpruned latency"
+    if latency >= 1:
+        help_ = f"no alignment makes {macs:.2f} of the MACs faster; --latency 0.7 asks for what is"
+    return f"{said}; {help_}" if said else help_

@@ -1,0 +1,225 @@
+"""Everything that a search needs before it starts: groups, stages, images, importance, and whether the target can be met."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.core.cost import count
+from compress.core.events import Clock, Listen, Table, Warned
+from compress.core.latency_table import LatencyTable
+from compress.core.randomness import derive
+from compress.core.topology import GroupId, LayerName, Topology
+from compress.data import Data, near_chance
+from compress.errors import ConfigError, DataError, SearchError
+from compress.evaluation import criteria
+from compress.evaluation.evaluator import Evaluator, Material
+from compress.evaluation.reader_losses import closed_form
+from compress.evaluation.synthetic_images import matched_inputs
+from compress.pipeline.inspection import reach, traced
+from compress.pipeline.job import Job
+from compress.pipeline.latency_tables import alignment, needed, table_for
+from compress.pipeline.realisation import Network
+from compress.pipeline.steps import measured
+from compress.recovery.moments import collect
+from compress.report.model import Measured
+from compress.search.base import Ask, Fidelity, Space, Target
+from compress.search.methods import METHODS
+from compress.search.reader_loss import Reading
+from compress.search.stages import make_stages, prunable
+
+_AFFORDABLE_MACS = 6e12
+"""Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
+_FEWEST_FORWARDS = 5_000
+_MOST_FORWARDS = 300_000
+_SYNTHETIC_IMAGES = 16
+_SOLVE_IMAGES = 512
+_FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
+_GRADIENT_IMAGES = 128
+_LABELS_THAT_TELL = 200
+
+
+def identity(network: Network, data: Data | None) -> dict[str, str]:
+    """What a run's scores and files stand on; another one of these is another run."""
+    told = {
+        "network": network.digest,
+        "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
+        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
+    }
+    return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})
+
+
+def prepare(
+    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen, only: Collection[GroupId] = ()
+) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
+    """Everything a search needs: groups, stages, importance, images; of some groups only, where they are named."""
+    with clock.phase("trace", network.name):
+        topology = traced(network)
+    groups, _ = prunable(topology, job.ignore, job.realise)
+    if only:
+        groups = tuple(g for g in groups if g in only)
+    stages = make_stages(topology, groups, streams=job.streams)
+    if not stages:
+        raise SearchError(
+            f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
+        )
+    ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
+    _check_criteria(job)
+    table = table_for(network, topology, job, clock, listen) if needed(job) else None
+    if job.auto_round:
+        assert table is not None
+        job = replace(job, round_to=alignment(topology, [g for s in stages for g in s.groups], table))
+        listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
+    if not only:
+        _check_target(topology, job, table, listen)
+    budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
+    with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
+        material = _material(network, data, job, budget, listen)
+    base = _base_accuracy(network, data, job, clock)
+    with clock.phase("importance", ", ".join(criteria.CRITERIA)):
+        images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
+        evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        wanted = [g for s in stages for g in s.groups]
+        importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
+        curves: dict[GroupId, Any] = {}
+        kernels: dict[GroupId, Any] = {}
+        moments = None
+        if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
+            moments = collect(network.model, topology, torch.split(material.calibration, 32))
+            importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
+        found: Mapping[LayerName, Reading] = {}
+        if METHODS[job.method].readings:
+            seen = replace(evidence, moments=moments)
+            found, spent = closed_form(network.model, seen, topology, wanted, material.calibration, budget)
+            budget -= spent
+        if METHODS[job.method].kernels:
+            folded = bool(job.options.get("folded"))
+            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g], folded=folded) for g in wanted}
+    solves = job.recover == "reconstruct"
+    evaluator = Evaluator(
+        network.model,
+        topology,
+        stages,
+        material,
+        moments=moments if solves else None,
+        solve_images=_SOLVE_IMAGES if solves else 0,
+    )
+    full, solved = (int(evaluator.price(Ask((), Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
+    target = Target(job.target, job.value)
+    space = Space(
+        topology,
+        evaluator.stages,
+        importance,
+        target,
+        budget,
+        job.round_to,
+        ranking,
+        full,
+        len(material.calibration),
+        solved if solves else 0,
+        kernels,
+        curves,
+        found,
+        table=table,
+    )
+    return topology, space, evaluator, base
+
+
+def _check_criteria(job: Job) -> None:
+    """Every criterion that the job names has to be there.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    named = {"ranking": () if job.ranking == "auto" else (job.ranking,)}
+    for option in ("criterion", "seeds"):
+        value = job.options.get(option, ())
+        named[f"options.{option}"] = (value,) if isinstance(value, str) else tuple(value)
+    for setting, names in named.items():
+        for name in names:
+            if name not in criteria.CRITERIA:
+                raise ConfigError(f"{setting}: {name!r} is no criterion", hint=f"there are {', '.join(criteria.CRITERIA)}")
+
+
+def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:
+    """Shows what can be reached before any work, and refuses what cannot.
+
+    Raises:
+        SearchError: the target is below the least; the nearest reachable one is named.
+    """
+    kinds = ("macs", "params") if table is None else ("macs", "params", "latency")
+    least = {kind: reach(topology, job, kind, table=table) for kind in kinds}
+    rows = []
+    for kind, low in least.items():
+        wanted = f"{job.value:.3f}" if job.target == kind else ""
+        rows.append((kind, f"{low:.3f}", "1.000", wanted, "" if not wanted else ("yes" if job.value >= low else "no")))
+    listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
+    if job.target in least and job.value < least[job.target]:
+        low = least[job.target]
+        raise SearchError(
+            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
+            f"{job.target} are left",
+            hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
+            "a smaller --round-to reaches lower",
+        )
+
+
+def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
+    """The images of the search: for a full score 1/60 of the budget, but as many as labels need to tell anything.
+
+    Raises:
+        ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
+    """
+    if data is None and job.target == "max_drop":
+        raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
+    if data is None:
+        made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
+        listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
+        return Material(made.images, made.images, None, "output")
+    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
+    calibration = data.calibration.images(calibration_count(job, data))
+    images, labels = _first(data.validation, most)
+    if data.labelled and len(images) >= _LABELS_THAT_TELL:
+        return Material(calibration, images, labels, "accuracy")
+    metric: Any = "agreement" if job.target == "max_drop" else "output"
+    return Material(calibration, images, None, metric)
+
+
+def calibration_count(job: Job, data: Data) -> int:
+    """How many calibration images a run uses: as told, or as many as hold a million pixels, between 256 and 1,024."""
+    pixels = data.preprocessing.size[0] * data.preprocessing.size[1]
+    wanted = job.calibration or min(_MOST_CALIBRATION, max(_FEWEST_CALIBRATION, _MOST_CALIBRATION * 1024 // pixels))
+    return min(wanted, len(data.calibration))
+
+
+def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
+    images, labels = [], []
+    for x, y in split.batches(64, limit=count):
+        images.append(x)
+        labels.append(y)
+    return torch.cat(images), torch.cat(labels)
+
+
+def _base_accuracy(network: Network, data: Data | None, job: Job, clock: Clock) -> Sequence[Measured]:
+    """The unpruned network's accuracy; near chance means that something is fed wrongly.
+
+    Raises:
+        DataError: it is near chance.
+    """
+    if data is None or not data.labelled:
+        return ()
+    with clock.phase("base accuracy", f"{len(data.validation)} validation images"):
+        found = measured(network.model, "base", "validation", data.validation)
+    if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
+        raise DataError(
+            f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "
+            f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
+            hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
+        )
+    return (found,)

@@ -1,0 +1,117 @@
+"""A run's folder: claimed by one process, holding one job, every file whole or absent."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from compress.core.files import read_json, write, write_json
+from compress.errors import CompressError, ConfigError
+from compress.pipeline.job import Job
+
+__all__ = ["claim", "write", "write_json"]
+
+SELECTIONS = "selections.json"
+"""Measurements of input selections: before and after a search."""
+_FILES = (  # the report first: without it nothing passes for finished
+    "report.json report.md report.html report.schema.json answers.json latency.json precision.json model.int8.onnx "
+    "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
+    "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
+)
+_STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
+
+
+@contextmanager
+def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iterator[Path]:
+    """Takes a folder for one run.
+
+    Args:
+        folder: made if needed.
+        job: what is to run; a folder that holds another one is refused.
+        identity: digests of network and data; they must not change between sittings either.
+        fresh: throw away what an earlier run left.
+
+    Raises:
+        ConfigError: the folder holds another job, or another process works in it.
+        CompressError: it cannot be written.
+    """
+    lock = _locked(folder)
+    try:
+        if fresh:
+            for name in _FILES:
+                (folder / name).unlink(missing_ok=True)
+            for name in (*_STATES, "picks", "imported", "front"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        _sweep(folder)
+        wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}
+        held = folder / "job.json"
+        if held.exists():
+            _same(held, wanted, folder)
+        else:
+            write_json(held, wanted)
+        try:
+            yield folder
+        except CompressError:
+            _release(folder)
+            raise
+    finally:
+        os.close(lock)
+
+
+def _release(folder: Path) -> None:
+    """A run that failed before any work leaves no claim: the corrected command may have the folder."""
+    if {p.name for p in folder.iterdir()} <= {"job.json", ".lock"}:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _locked(folder: Path) -> int:
+    """The folder's lock, held by no other process; a link in its place is not followed, and nothing is emptied."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            raise CompressError(
+                f"{folder} cannot be written: {error.strerror}", hint="choose another folder with --out"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            raise ConfigError(f"another process is working in {folder}", hint="wait for it, or choose --out") from error
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(lock), (folder / ".lock").lstat()):
+                return lock
+        os.close(lock)  # whoever held it before has removed it: it locks nothing any more
+
+
+def _sweep(folder: Path) -> None:
+    """What a killed run left under temporary names."""
+    for place in (folder, *(folder / name for name in _STATES)):
+        if place.is_symlink():
+            continue
+        for left in (*place.glob(".*.tmp"), *place.glob(".*.onnx-*")):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:
+    found = read_json(held, hint="start over with --fresh, or choose --out")
+    for part in ("job", "identity"):
+        ours, theirs = wanted[part], found.get(part)
+        if not isinstance(theirs, dict):
+            raise ConfigError(f"{held} is no job of compress", hint="start over with --fresh, or choose --out")
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                raise ConfigError(
+                    f"{folder} holds a run with {name} = {theirs.get(name)!r}, now it is {ours.get(name)!r}",
+                    hint="start over with --fresh, or choose another folder with --out",
+                )

@@ -1,0 +1,201 @@
+"""The steps from a plan to a recovered network: cut and prove, recover without training, train."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor, nn
+
+from compress.core.cost import count
+from compress.core.events import Clock, Listen
+from compress.core.plan import Plan, restrict
+from compress.core.topology import Topology
+from compress.data import Data
+from compress.errors import GuardError
+from compress.evaluation.evaluator import batches as in_batches
+from compress.pipeline.job import Job
+from compress.recovery import training
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.kernel_sparsity import effective_params, held, identity_of, zero_kernels
+from compress.recovery.reconstruction import reconstruct
+from compress.report.model import Measured
+from compress.surgery.cutting import cut
+from compress.surgery.guard import Verified, verify
+
+_LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
+_GUARD_INPUTS = 3
+
+
+@dataclass
+class Log:
+    """What is found out on the way."""
+
+    accuracy: list[Measured] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What every step after a search shares.
+
+    Attributes:
+        data: for accuracy and training; None without.
+        job: how to recover, train and clock.
+        folder: where interrupted training is kept.
+        clock: collects wall times and tells where the run is.
+        log: what is found out on the way.
+    """
+
+    data: Data | None
+    job: Job
+    folder: Path
+    clock: Clock
+    log: Log = field(default_factory=Log)
+
+    def judge(self, model: nn.Module, when: str) -> None:
+        """Notes the accuracy on the validation split, where there are labels."""
+        if self.data is not None and self.data.labelled:
+            self.log.accuracy.append(measured(model, when, "validation", self.data.validation))
+
+
+def measured(model: nn.Module, when: str, name: str, split: training.Split) -> Measured:
+    """Accuracy on a split with its Wilson interval."""
+    found = training.accuracy(model, split)
+    return Measured(when, name, found.top1, *found.interval, found.total)
+
+
+def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
+    """Cuts, and lets the guard compare; counted cost must be real cost.
+
+    Raises:
+        GuardError: the cut network computes something else, or has another size than counted.
+    """
+    small = cut(model, topology, plan)
+    seen = verify(model, topology, plan, small, images[:_GUARD_INPUTS])
+    real = _params(small)
+    counted = count(topology, plan).params
+    if real != counted:
+        raise GuardError(f"the cut network has {real} parameters, {counted} were counted")
+    return small, seen
+
+
+def recovered(
+    bench: Workbench, original: nn.Module, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
+) -> nn.Module:
+    """Without training: batch norms re-estimated on the images, then readers re-solved by least squares."""
+    if bench.job.recover == "none" or not plan:
+        return small
+    batches = in_batches(images)
+    with bench.clock.phase("batch norm", f"statistics of {len(images)} images"):
+        restored = reestimate(small, batches)
+        bench.judge(restored, "batch norm")
+    if bench.job.recover == "bn":
+        return restored
+    with bench.clock.phase("reconstruct", "least squares on the readers, no labels"):
+        solved = reconstruct(original, small, topology, plan, batches)
+        bench.log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]
+        bench.judge(solved.model, "reconstructed")
+    return solved.model
+
+
+def with_zero_kernels(
+    bench: Workbench, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
+) -> tuple[nn.Module, Mapping[str, Tensor]]:
+    """Kernel mode, where the job wants it: the network with zeros, and which kernels each weight keeps."""
+    share = bench.job.zero_kernels
+    if share == 0:
+        return small, {}
+    with bench.clock.phase("zero kernels", f"each filter may lose {100 * share:g} % of its output's variance"):
+        found = zero_kernels(small, restrict(topology, plan), in_batches(images), share)
+        bench.judge(found.model, "kernels zeroed")
+    kept, total = found.kernels
+    bench.log.notes.append(
+        f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero"
+    )
+    return found.model, found.kept
+
+
+def epochs_for(job: Job, images: int) -> int:
+    """The fine-tuning epochs: as asked, or enough for 500 steps, between 3 and 30."""
+    if job.epochs is not None:
+        return job.epochs
+    steps = max(1, math.ceil(images / job.batch))
+    return min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
+
+
+def schedule_for(job: Job, images: training.Split, labelled: bool) -> training.Schedule:
+    """How the job trains on so many images; without labels it only imitates the unpruned network."""
+    return training.Schedule(
+        epochs=epochs_for(job, len(images)),
+        lr=job.lr,
+        batch=min(job.batch, len(images)),
+        distill=job.distill if labelled else 1.0,
+        seed=job.seed,
+    )
+
+
+def finetune(
+    bench: Workbench,
+    teacher: nn.Module,
+    small: nn.Module,
+    kernels: Mapping[str, Tensor] = MappingProxyType({}),
+    state: str = "finetune",
+) -> nn.Module:
+    """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero.
+
+    An interrupted one is kept in the folder's ``state``.
+    """
+    data, job, log = bench.data, bench.job, bench.log
+    if data is None or data.train is None:
+        log.notes.append("no training images: recovery is without training")
+        return small
+    epochs = epochs_for(job, len(data.train))
+    if epochs == 0:
+        return small
+    if not data.labelled and job.distill < 1:
+        log.notes.append("no labels: the fine-tuning imitates the unpruned network")
+    schedule = schedule_for(job, data.train, data.labelled)
+    with bench.clock.phase("fine-tune", f"{epochs} epochs"):
+        trained = training.fit(
+            small,
+            data.train,
+            schedule,
+            teacher=teacher if schedule.distill else None,
+            state_dir=bench.folder / state,
+            listen=resuming(bench.clock, "fine-tune"),
+            rewrite=held(kernels) if kernels else None,
+            rewrite_identity=identity_of(kernels) if kernels else "",
+        ).eval()
+        bench.judge(trained, "fine-tuned")
+    return trained
+
+
+def resuming(clock: Clock, phase: str) -> Listen:
+    """A training's listener: what earlier sittings took is part of the phase's time."""
+
+    def hear(event: Any) -> None:
+        if isinstance(event, training.Resumed):
+            clock.add(phase, event.seconds)
+        clock.listen(event)
+
+    return hear
+
+
+def effective(model: nn.Module) -> str:
+    """What kernel mode left of the parameters, as a sentence."""
+    effective, total = effective_params(model), _params(model)
+    return (
+        f"kernel mode: {effective:,} effective parameters of {total:,}; zeros in a dense weight save no MACs and no time, "
+        "which are those of the dense network"
+    )
+
+
+def _params(model: nn.Module) -> int:
+    """Learned numbers, tied ones once."""
+    return sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())

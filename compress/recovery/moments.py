@@ -1,0 +1,271 @@
+"""Second moments of what the dense layers read and compute: all that least squares needs to know of the images.
+
+For a layer with unfolded inputs ``u`` (one row per position: ``C_in * kernel`` numbers) and pre-activations ``y``, the sums
+over rows are ``A = U^T U`` and ``B = U^T Y``, both about the mean, since an intercept absorbs it. Large maps are sampled, so
+that collecting costs about as much as a forward pass. Depthwise layers are no readers: their channels are passed through.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from compress.core.topology import Layer, LayerName, Topology
+from compress.errors import DataError
+from compress.surgery.cutting import READS, own_tensors
+
+ROWS = 1 << 14
+"""Rows that a layer's moments are taken from, at most so many ``POSITIONS`` of an image."""
+POSITIONS = 64
+ROWS_PER_COLUMN = 4
+"""More of both where the columns would outnumber the rows."""
+WIDEST = 4608
+"""Columns (512 channels of 3x3) beyond which a layer is thinned: its matrix would need gigabytes."""
+ODD = "it computes something else than its weight says"
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Second moments of one layer's inputs.
+
+    Attributes:
+        covariance: of the unfolded inputs, (cardinality, columns, columns); block-diagonal for conv-groups.
+        mean: of the unfolded inputs, (cardinality, columns).
+        columns: which columns of the flattened weight (input channel, then kernel position) these are.
+        rows: how many positions were seen.
+        note: what was left out, empty when nothing was.
+    """
+
+    covariance: Tensor
+    mean: Tensor
+    columns: Tensor
+    rows: int
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """What the calibration images told about every dense reader.
+
+    Attributes:
+        layers: layer -> second moments of its inputs.
+        skipped: layer -> why it has none.
+        images: how many were seen.
+    """
+
+    layers: Mapping[LayerName, Gram]
+    skipped: Mapping[LayerName, str] = field(default_factory=dict)
+    images: int = 0
+
+
+def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, widest: int = WIDEST, seed: int = 0) -> Moments:
+    """One pass over unlabelled images, the moments of every dense reader's inputs.
+
+    Args:
+        model: the traced network; it and its mode are left as they are.
+        topology: its topology.
+        batches: normalised images, (n, c, h, w) each.
+        widest: a layer with more columns than this is represented by so many of them, evenly spread.
+        seed: of the positions that are sampled.
+
+    Raises:
+        DataError: there are no images.
+    """
+    images = sum(len(b) for b in batches)
+    if images == 0:
+        raise DataError("no image to take moments of", hint="give calibration images")
+    readers = {x.name: x for g in topology.groups for x in topology.readers(g.id)}
+    network = own_tensors(model).eval()
+    modules = dict(network.named_modules())
+    skipped = {n: why for n, x in readers.items() if (why := unsupported(modules.get(n), x))}
+    sums: dict[LayerName, Sums] = {}
+    calls: dict[LayerName, int] = {}
+
+    def watch(name: LayerName) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if name not in calls and not plain(module, args[0], output):
+                skipped[name] = ODD
+            if name in skipped:
+                return
+            columns = width(module)
+            chosen = thin(columns, widest, seed)
+            count = positions_per_image(len(chosen), images, map_size(module, output))
+            at = sample(name, calls.get(name, 0), count, map_size(module, output), seed)
+            calls[name] = calls.get(name, 0) + 1
+            rows = unfold(module, args[0], output, at)
+            rows = rows if len(chosen) == columns else rows[..., chosen.to(rows.device)]
+            if name not in sums:
+                sums[name] = Sums(torch.float64 if len(chosen) <= 1024 else torch.float32)
+            sums[name].add(rows)
+
+        return hook
+
+    for name in readers:
+        if name not in skipped:
+            modules[name].register_forward_hook(watch(name))
+    with torch.no_grad():
+        for batch in batches:
+            network(batch)
+    found = {}
+    for name, total in sums.items():
+        columns = width(modules[name])
+        chosen = thin(columns, widest, seed)
+        note = "" if len(chosen) == columns else f"{len(chosen)} of {columns} columns, evenly spread"
+        found[name] = Gram(total.covariance().cpu(), total.mean().cpu(), chosen, total.rows, note)
+    skipped |= {n: "it did not run" for n in readers if n not in found and n not in skipped}
+    return Moments(found, skipped, images)
+
+
+def unsupported(module: nn.Module | None, layer: Layer) -> str:
+    """Why a layer's inputs cannot be unfolded; empty if they can."""
+    if isinstance(module, _ConvTransposeNd):
+        return "a transposed convolution"
+    if not isinstance(module, _ConvNd | nn.Linear):
+        return "no convolution or linear module holds its weight"
+    if "weight" not in module._parameters:
+        return "its weight is computed"
+    return "a depthwise convolution" if layer.depthwise else ""
+
+
+def plain(module: nn.Module, x: Tensor, output: Tensor) -> bool:
+    """Whether a layer computes what its weight and attributes say, and no subclass pads or standardises on its own."""
+    at = torch.linspace(0, map_size(module, output) - 1, min(16, map_size(module, output))).long()
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    bias: Tensor | None = module.bias  # type: ignore[assignment]
+    try:
+        rows = unfold(module, x[:2], output[:2], at)
+        said = (rows @ weight.reshape(len(rows), -1, rows.shape[2]).transpose(1, 2)).transpose(0, 1).flatten(1)
+    except (IndexError, RuntimeError):
+        return False
+    done = flat_output(module, output[:2], at)
+    said = said if bias is None else said + bias
+    return bool((said - done).abs().max() <= 1e-3 * done.abs().max())
+
+
+class Sums:
+    """Running sums of rows, and of targets beside them, about the first batch's means, so that nothing cancels.
+
+    Args:
+        dtype: what they are kept in; the products of a batch are in the activations' own.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        self.dtype = dtype
+        self.rows = 0
+        self.columns = 0
+        self.shift: Tensor
+        self.first: Tensor
+        self.second: Tensor
+        self.squares: Tensor
+
+    def add(self, rows: Tensor, targets: Tensor | None = None) -> None:
+        """Rows (cardinality, n, columns), targets (cardinality, n, outputs)."""
+        joint = rows if targets is None else torch.cat([rows, targets], dim=2)
+        if self.rows == 0:
+            self.columns = rows.shape[2]
+            self.shift = joint.mean(1, keepdim=True)
+            self.first = torch.zeros_like(self.shift[:, 0], dtype=self.dtype)
+            self.squares = self.first.clone()
+            size = (len(joint), self.columns, joint.shape[2])
+            self.second = torch.zeros(size, dtype=self.dtype, device=joint.device)
+        joint = joint - self.shift
+        self.rows += joint.shape[1]
+        self.first += joint.sum(1)
+        self.squares += joint.square().sum(1)
+        self.second += joint[:, :, : self.columns].transpose(1, 2) @ joint
+
+    def mean(self) -> Tensor:
+        """Of rows and targets, (cardinality, columns + outputs)."""
+        return self.shift[:, 0] + self.first / self.rows
+
+    def covariance(self) -> Tensor:
+        """Of rows with rows and targets, (cardinality, columns, columns + outputs)."""
+        first = self.first / self.rows
+        return self.second / self.rows - first[:, : self.columns, None] * first[:, None, :]
+
+    def variance(self) -> Tensor:
+        """Of rows and targets, (cardinality, columns + outputs)."""
+        return (self.squares / self.rows - (self.first / self.rows).square()).clamp(min=0)
+
+
+def width(module: nn.Module) -> int:
+    """Columns of a layer's flattened weight: what one conv-group's filter reads at one position."""
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight[0].numel()
+
+
+def thin(columns: int, most: int, seed: int) -> Tensor:
+    """At most so many columns, at equal distances, so that no channel is forgotten."""
+    if columns <= most:
+        return torch.arange(columns)
+    start = np.random.default_rng((seed, columns)).random()
+    return torch.from_numpy(((np.arange(most) + start) * (columns / most)).astype(np.int64))
+
+
+def map_size(module: nn.Module, output: Tensor) -> int:
+    """At how many positions of one image the layer is applied."""
+    return output[0, ..., 0].numel() if isinstance(module, nn.Linear) else output[0, 0].numel()
+
+
+def positions_per_image(columns: int, images: int, available: int, rows: int = ROWS) -> int:
+    """Enough positions for the rows to outnumber the columns, where the map has them."""
+    return min(available, max(min(POSITIONS, -(-rows // images)), -(-ROWS_PER_COLUMN * columns // images)))
+
+
+def sample(name: str, call: int, count: int, available: int, seed: int) -> Tensor:
+    """Positions of a map, without replacement, ascending; others for every batch, the same in every run."""
+    if count >= available:
+        return torch.arange(available)
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode()), call))
+    return torch.from_numpy(np.sort(rng.choice(available, count, replace=False)))
+
+
+def unfold(module: nn.Module, x: Tensor, output: Tensor | torch.Size, at: Tensor) -> Tensor:
+    """What the layer's filters see at some positions.
+
+    Args:
+        module: a convolution or linear layer.
+        x: its input.
+        output: its output, or the output's shape.
+        at: flat positions in the output map.
+
+    Returns:
+        (cardinality, n * positions, columns); columns run over input channel, then kernel position, as the weight's do.
+    """
+    reads: Any = getattr(module, READS, None)
+    if isinstance(module, nn.Linear):
+        rows = x.reshape(len(x), -1, x.shape[-1])[:, at.to(x.device)].flatten(0, 1)
+        return (rows if reads is None else rows.index_select(-1, reads)).unsqueeze(0)
+    assert isinstance(module, _ConvNd)
+    x = x if reads is None else x.index_select(1, reads)
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    if any(module._reversed_padding_repeated_twice):
+        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
+    shape = output if isinstance(output, torch.Size) else output.shape
+    index = torch.zeros(1, 1, dtype=torch.int64)
+    rest = at
+    strides = [int(np.prod(shape[d + 1 :])) for d in range(2, len(shape))]
+    for d, below in enumerate(strides):
+        coordinate, rest = rest // below, rest % below
+        taps = torch.arange(module.kernel_size[d]) * module.dilation[d]
+        here = (coordinate * module.stride[d])[:, None] + taps  # (positions, kernel)
+        index = (index[:, :, None] * x.shape[2 + d] + here[:, None, :]).flatten(1)
+    taps_per_channel = index.shape[1]
+    seen = x.flatten(2).index_select(2, index.flatten().to(x.device))
+    seen = seen.view(len(x), module.groups, -1, len(at), taps_per_channel)  # (n, g, channels, positions, taps)
+    return seen.permute(1, 0, 3, 2, 4).reshape(module.groups, len(x) * len(at), -1)
+
+
+def flat_output(module: nn.Module, output: Tensor, at: Tensor) -> Tensor:
+    """What the layer computed at these positions, (n * positions, channels), in the order of :func:`unfold`'s rows."""
+    if isinstance(module, nn.Linear):
+        return output.reshape(len(output), -1, output.shape[-1])[:, at.to(output.device)].flatten(0, 1)
+    return output.flatten(2).index_select(2, at.to(output.device)).transpose(1, 2).flatten(0, 1)

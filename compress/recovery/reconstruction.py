@@ -1,0 +1,412 @@
+"""Closed-form recovery: after a cut, every reader is re-solved so that it computes again what it computed before.
+
+Front to back, a layer that lost inputs gets the weights of the ridge regression from what it reads in the cut network, whose
+earlier layers are already restored, to what it computed in the unpruned one: ``min ||U W - Y||^2 + r ||W - W0||^2``, solved
+for the change, ``(A + rI) dW = U^T (Y - U W0)``, so that a layer that lost nothing keeps its weights exactly. No labels and
+no training. Batch norms on the way get new statistics before anything behind them is solved.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from compress.core.plan import Plan, kept_positions
+from compress.core.topology import LayerName, Topology
+from compress.errors import DataError
+from compress.evaluation.stage_runner import NotTraceable, symbolic
+from compress.recovery.batch_norm import tracked_norms
+from compress.recovery.least_squares import from_rows, from_sums
+from compress.recovery.moments import (
+    ODD,
+    WIDEST,
+    Sums,
+    flat_output,
+    map_size,
+    plain,
+    positions_per_image,
+    sample,
+    unfold,
+    unsupported,
+    width,
+)
+from compress.surgery.cutting import own_tensors
+
+MEMORY = 6 << 30
+"""Bytes of activations that may be held; a network that needs more is run anew for every layer instead."""
+ROWS = 1 << 16
+"""Rows that a layer is solved from where there are so many: an answer needs more of them than an order of channels."""
+ROUNDING = 1e-10
+"""Squared relative error below which a layer that lost nothing is as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """One layer that was solved again.
+
+    Attributes:
+        name: the layer.
+        before: squared error of its pre-activations on the calibration images over their variance, with the cut weights.
+        after: the same with the new weights.
+        ridge: the pull towards the old weights, in units of the inputs' variance.
+    """
+
+    name: LayerName
+    before: float
+    after: float
+    ridge: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstructed:
+    """A cut network whose readers were solved again.
+
+    Attributes:
+        model: the network.
+        layers: what was solved, front to back.
+        skipped: layer that lost inputs -> why it was not.
+    """
+
+    model: nn.Module
+    layers: tuple[Restored, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+
+class Seen(NamedTuple):
+    """One batch at one module: what enters and leaves it in the unpruned network, what enters it in the cut one."""
+
+    whole_input: Tensor
+    whole_output: Tensor
+    input: Tensor
+
+
+def reconstruct(
+    original: nn.Module,
+    small: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    batches: Sequence[Tensor],
+    *,
+    ridge: float = 1e-3,
+    every: bool = True,
+    widest: int = WIDEST,
+    memory: int = MEMORY,
+    seed: int = 0,
+    listen: Callable[[Restored], None] = lambda _: None,
+) -> Reconstructed:
+    """Restores a cut network on unlabelled images; its batch norms are re-estimated too.
+
+    Args:
+        original: the network before the cut; left as it is.
+        small: the cut network; left as it is.
+        topology: of the original.
+        plan: what was cut.
+        batches: normalised images, (n, c, h, w) each.
+        ridge: pull towards the old weights, relative to the mean variance of a layer's inputs.
+        every: solve every dense layer: those that lost nothing make up for what the lossy ones before them could not. If
+            false, only the layers that lost inputs.
+        widest: a layer with more columns is solved from at most so many rows, in the dual form.
+        memory: bytes of activations that may be held at once.
+        seed: of the positions that are sampled.
+        listen: told of every layer.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    images = sum(len(b) for b in batches)
+    if images < 2:
+        raise DataError(f"{images} images to restore the network on, at least 2 are needed", hint="give calibration images")
+    result = own_tensors(small)
+    modes = {m: m.training for m in result.modules()}
+    work = _Work(own_tensors(original).eval(), result.eval(), topology, plan, images, ridge, widest, seed, listen)
+    work.choose(every)
+    if plan:
+        with torch.no_grad():
+            graph = _affordable_graph(work.whole, batches, memory)
+            if graph is None:
+                _rerun(work, batches)
+            else:
+                _walk(work, graph, batches)
+    for module, training in modes.items():
+        module.training = training
+    return Reconstructed(result, tuple(work.restored), work.skipped)
+
+
+@dataclass
+class _Work:
+    """What is to be done at a module, wherever its inputs come from."""
+
+    whole: nn.Module
+    small: nn.Module
+    topology: Topology
+    plan: Plan
+    images: int
+    ridge: float
+    widest: int
+    seed: int
+    listen: Callable[[Restored], None]
+    restored: list[Restored] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+    norms: set[str] = field(default_factory=set)
+    before_norm: set[str] = field(default_factory=set)
+
+    def choose(self, every: bool) -> None:
+        """The layers to solve and the batch norms to settle."""
+        self.table = kept_positions(self.topology, self.plan)
+        self.modules = dict(self.small.named_modules())
+        self.norms = set(tracked_norms(self.small))
+        self.lossy = {x.name for x in self.topology.layers if (x.weight, x.read_dim) in self.table and not x.depthwise}
+        self.wanted = {x.name for x in self.topology.layers if not x.depthwise} if every else set(self.lossy)
+        shared = Counter(id(p) for m in self.modules.values() for p in m._parameters.values())
+        for name in sorted(self.wanted):
+            module = self.modules.get(name)
+            why = unsupported(module, self.topology.by_layer[LayerName(name)])
+            if not why and module is not None and shared[id(module.weight)] > 1:
+                why = "its weight is another layer's too"
+            if why:
+                self._skip(name, why)
+
+    def once(self, calls: Mapping[str, int]) -> None:
+        """Leaves alone what does not run exactly once: there is no one input to restore it from."""
+        for name in sorted(self.wanted):
+            if calls.get(name, 0) != 1:
+                self._skip(name, f"it runs {calls.get(name, 0)} times")
+        self.norms = {n for n in self.norms if calls.get(n, 0) == 1}
+
+    def _skip(self, name: str, why: str) -> None:
+        """Leaves a layer as it is; what lost nothing need not be mentioned."""
+        self.wanted.discard(name)
+        if name in self.lossy:
+            self.skipped[name] = why
+
+    def do(self, name: str, seen: Iterator[Seen]) -> None:
+        """Restores one module of the cut network in place."""
+        if name in self.norms:
+            self._settle(name, seen)
+        else:
+            self._solve(name, seen)
+
+    def _kept(self, key: str, dim: int) -> Tensor | None:
+        found = self.table.get((key, dim))
+        return None if found is None else torch.from_numpy(found)
+
+    def _settle(self, name: str, seen: Iterator[Seen]) -> None:
+        """Moves a batch norm's statistics by as much as its inputs' moved between the two networks.
+
+        A difference on the same images is far less noisy than their statistics, and nothing moves where nothing changed.
+        """
+        norm = self.modules[name]
+        assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
+        kept = self._kept(f"{name}.running_mean", 0)
+        before, after = _Spread(), _Spread()
+        for batch in seen:
+            before.add(_rows(batch.whole_input, kept))
+            after.add(_rows(batch.input, None))
+        old, new = before.variance(), after.variance()
+        ratio = torch.where(old > norm.eps, new / old.clamp(min=norm.eps), 1.0)
+        norm.running_mean += (after.mean() - before.mean()).to(norm.running_mean.dtype)
+        norm.running_var *= ratio.to(norm.running_var.dtype)
+
+    def _solve(self, name: str, seen: Iterator[Seen]) -> None:
+        """Re-solves one reader."""
+        module: Any = self.modules[name]
+        layer = self.topology.by_layer[LayerName(name)]
+        columns, cardinality = width(module), getattr(module, "groups", 1)
+        kept = self._kept(layer.weight, layer.write_dim)
+        old = module.weight.reshape(cardinality, -1, columns).transpose(1, 2)  # (g, columns, outputs)
+        dual = columns > self.widest
+        sums, spread = Sums(), _Spread()
+        store: list[tuple[Tensor, Tensor]] = []
+        for call, batch in enumerate(seen):
+            if call == 0 and not plain(module, batch.input[:2], module(batch.input[:2])):
+                return self._skip(name, ODD)
+            available = map_size(module, batch.whole_output)
+            count = positions_per_image(columns, self.images, available, ROWS)
+            if dual:
+                count = min(available, max(1, self.widest // self.images))
+            at = sample(name, call, count, available, self.seed)
+            u = unfold(module, batch.input, batch.whole_output, at)
+            y = flat_output(module, batch.whole_output, at)
+            y = y if kept is None else y.index_select(1, kept.to(y.device))
+            spread.add(y)
+            y = y if module.bias is None else y - module.bias
+            residual = y.view(len(y), cardinality, -1).transpose(0, 1) - u @ old  # (g, rows, outputs)
+            if not dual:
+                sums.add(u, residual)
+            elif sum(len(r[0]) for _, r in store) < self.widest:
+                store.append((u, residual))
+        free = name in self.before_norm  # the batch norm takes any constant away
+        centred = free or module.bias is not None
+        if dual:
+            u, residual = (torch.cat(parts, dim=1)[:, : self.widest] for parts in zip(*store, strict=True))
+            found = from_rows(u, residual, self.ridge, centred)
+        else:
+            found = from_sums(sums, self.ridge, centred)
+        if not bool(torch.isfinite(found.change).all()):
+            return self._skip(name, "its activations are not finite")
+        before = (found.variance if free else found.variance + found.mean.square()).sum()
+        scale = max(float(spread.variance().sum()), 1e-30)
+        if name not in self.lossy and float(before) <= ROUNDING * scale:
+            return
+        module.weight += found.change.transpose(1, 2).reshape(module.weight.shape).to(module.weight.dtype)
+        if module.bias is not None:
+            module.bias += found.intercept.flatten().to(module.bias.dtype)
+        restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, self.ridge)
+        self.restored.append(restored)
+        self.listen(restored)
+
+
+class _Spread:
+    """Mean and variance of each column of rows that come in batches."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.shift: Tensor
+        self.first: Tensor
+        self.second: Tensor
+
+    def add(self, rows: Tensor) -> None:
+        if self.rows == 0:
+            self.shift = rows.mean(0)
+            self.first = torch.zeros_like(self.shift, dtype=torch.float64)
+            self.second = self.first.clone()
+        rows = rows - self.shift
+        self.rows += len(rows)
+        self.first += rows.sum(0)
+        self.second += rows.square().sum(0)
+
+    def mean(self) -> Tensor:
+        return self.shift + self.first / self.rows
+
+    def variance(self) -> Tensor:
+        return (self.second / self.rows - (self.first / self.rows).square()).clamp(min=0)
+
+
+def _rows(x: Tensor, kept: Tensor | None) -> Tensor:
+    x = x if kept is None else x.index_select(1, kept.to(x.device))
+    return x.transpose(0, 1).flatten(1).T
+
+
+# ---- where the activations come from ---------------------------------------------------------------------------------
+
+
+def _affordable_graph(model: nn.Module, batches: Sequence[Tensor], memory: int) -> fx.Graph | None:
+    """The network's graph, if it has one and both networks' live activations for all images fit."""
+    try:
+        graph = symbolic(model)
+        if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
+            return None
+        run, last = fx.Interpreter(model, graph=graph), _last_uses(graph)
+        run.env = {}
+        most = 0
+        for node in graph.nodes:
+            if node.op == "output":
+                break
+            run.env[node] = batches[0][:1].clone() if node.op == "placeholder" else run.run_node(node)
+            values = [v for v in run.env.values() if isinstance(v, Tensor)]
+            most = max(most, sum(v.untyped_storage().nbytes() for v in {v.data_ptr(): v for v in values}.values()))
+            for used in last.get(node, ()):
+                run.env.pop(used, None)
+    except NotTraceable:
+        return None
+    return graph if 2 * most * sum(len(b) for b in batches) <= memory else None
+
+
+def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
+    """Node -> the values that nobody needs after it."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        last[node] = node
+        for used in node.all_input_nodes:
+            last[used] = node
+    table: dict[fx.Node, list[fx.Node]] = {}
+    for used, node in last.items():
+        if node.op != "output":
+            table.setdefault(node, []).append(used)
+    return table
+
+
+def _walk(work: _Work, graph: fx.Graph, batches: Sequence[Tensor]) -> None:
+    """Both networks node by node, all batches at once: nothing is computed twice."""
+    sites = [n for n in graph.nodes if n.op == "call_module" and n.args and isinstance(n.args[0], fx.Node)]
+    work.once(Counter(str(n.target) for n in sites))
+    norms = {n for n in sites if n.target in work.norms}
+    work.before_norm = {str(n.target) for n in sites if n.users and set(n.users) <= norms}
+    whole, small = (fx.Interpreter(m, graph=graph) for m in (work.whole, work.small))
+    wholes: list[dict[fx.Node, Any]] = [{} for _ in batches]
+    smalls: list[dict[fx.Node, Any]] = [{} for _ in batches]
+    last = _last_uses(graph)
+
+    def compute(run: fx.Interpreter, node: fx.Node, environments: list[dict[fx.Node, Any]]) -> None:
+        for environment, batch in zip(environments, batches, strict=True):
+            run.env = environment
+            environment[node] = batch.clone() if node.op == "placeholder" else run.run_node(node)
+
+    for node in graph.nodes:
+        if node.op == "output":
+            break
+        compute(whole, node, wholes)
+        if node in sites and str(node.target) in work.wanted | work.norms:
+            entry = node.args[0]
+            work.do(str(node.target), (Seen(w[entry], w[node], s[entry]) for w, s in zip(wholes, smalls, strict=True)))
+        compute(small, node, smalls)
+        for used in last.get(node, ()):
+            for environment in (*wholes, *smalls):
+                environment.pop(used, None)
+
+
+class _Reached(BaseException):
+    """The module that a run was for has run; no ``except Exception`` of the user's code may swallow it."""
+
+
+def _rerun(work: _Work, batches: Sequence[Tensor]) -> None:
+    """Both networks from the start for every module: slow, but it asks nothing of the network's code."""
+    order: list[str] = []
+    made_by: dict[int, str] = {}
+    alive: list[Tensor] = []  # so that no id is given twice
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            order.append(name)
+            if name in work.norms:
+                work.before_norm |= {made_by[id(args[0])]} if id(args[0]) in made_by else set()
+            made_by[id(output)] = name
+            alive.append(output)
+
+        return hook
+
+    stops = work.wanted | work.norms
+    hooks = [m.register_forward_hook(note(n)) for n, m in work.whole.named_modules() if n in stops]
+    work.whole(batches[0].clone())
+    alive.clear()
+    for handle in hooks:
+        handle.remove()
+    work.once(Counter(order))
+    for name in order:
+        if name in work.wanted | work.norms:
+            work.do(name, (Seen(*_at(work.whole, name, b), _at(work.small, name, b)[0]) for b in batches))
+
+
+def _at(model: nn.Module, name: str, batch: Tensor) -> tuple[Tensor, Tensor]:
+    """What enters and leaves a module."""
+    found: list[Tensor] = []
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        found.extend((args[0], output))
+        raise _Reached
+
+    handle = model.get_submodule(name).register_forward_hook(hook)
+    try:
+        model(batch.clone())
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+    return found[0], found[1]

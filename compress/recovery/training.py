@@ -1,0 +1,446 @@
+"""Training a network: one loop, resumable to the bit, that leaves the caller's network alone.
+
+Device and data parallelism are Accelerate's. What a step does depends on its position (seed, epoch, step), the weights
+and the momentum alone, so a state of tensors and a few numbers is all that a killed run needs to end with the weights it
+would have ended with (same machine and threads).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compress.core.randomness import derive, seeded
+from compress.errors import DataError, TrainError
+from compress.recovery import training_state
+
+_REPORT_EVERY = 10
+"""Steps between looks at the loss: each look makes the host wait for the device."""
+
+
+class Split(Protocol):
+    """The images and labels of one part of a data set."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies the images, their order and their pre-processing."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def batches(
+        self, batch_size: int, *, shuffle_seed: int | None = None, augment: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised float32 images, shape (n, c, h, w), and int64 labels, shape (n,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How to train: SGD with Nesterov momentum, a linear warm-up, then a cosine down to zero.
+
+    Attributes:
+        epochs: passes over the training images; the last one's weights are the result.
+        lr: the highest learning rate.
+        batch: images a step, over all processes.
+        momentum: of SGD.
+        weight_decay: on tensors of two or more dimensions only.
+        warmup_epochs: length of the warm-up; may be a fraction.
+        label_smoothing: share of the target spread over all classes.
+        distill: weight of the teacher's term, 1 - distill that of the labels'; without a teacher it does nothing. At 1 the
+            labels are not looked at.
+        temperature: of the teacher's and the student's distributions.
+        precision: ``auto`` (bf16 where the device computes in it), ``bf16`` or ``fp32``.
+        augment: whether the split may vary its images.
+        seed: of the order of the images, their variation, and dropout.
+    """
+
+    epochs: int
+    lr: float = 0.02
+    batch: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: float = 0.5
+    label_smoothing: float = 0.0
+    distill: float = 0.9
+    temperature: float = 4.0
+    precision: str = "auto"
+    augment: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        wanted = {
+            "epochs": (self.epochs >= 0, "0 or more"),
+            "lr": (0 < self.lr < math.inf, "above 0"),
+            "batch": (self.batch >= 1, "1 or more"),
+            "momentum": (0 <= self.momentum < 1, "in [0, 1)"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
+            "warmup_epochs": (0 <= self.warmup_epochs < math.inf, "0 or more"),
+            "label_smoothing": (0 <= self.label_smoothing < 1, "in [0, 1)"),
+            "distill": (0 <= self.distill <= 1, "in [0, 1]"),
+            "temperature": (0 < self.temperature < math.inf, "above 0"),
+            "precision": (self.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (fits, rule) in wanted.items():
+            if not fits:
+                raise TrainError(f"{name} is {getattr(self, name)!r}, but must be {rule}", hint=f"change {name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Some steps are done: ``step`` of ``steps`` of this epoch; ``loss`` is the mean over the epoch so far."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class EpochDone:
+    """An epoch is done; ``accuracy`` is that of the training batches as they went by, while the weights changed."""
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """An interrupted training goes on from here; ``seconds`` is what earlier sittings took."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    seconds: float = 0.0
+
+
+Event = Progress | EpochDone | Resumed
+Rewrite = Callable[[nn.Module, float], None]
+"""Changes the gradients in place, between backward and step, knowing the learning rate of the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How many images a network names right.
+
+    Attributes:
+        correct: images whose highest logit is their label's.
+        total: images.
+        correct5: images with their label among the five highest; None where there are no more than five classes.
+    """
+
+    correct: int
+    total: int
+    correct5: int | None = None
+
+    @property
+    def top1(self) -> float:
+        """The fraction named right."""
+        return self.correct / self.total
+
+    @property
+    def top5(self) -> float | None:
+        """The fraction with the label among the five highest."""
+        return None if self.correct5 is None else self.correct5 / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the true fraction lies, at 95 % confidence."""
+        return wilson(self.correct, self.total)
+
+
+def wilson(correct: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Where a fraction lies that was seen ``correct`` times out of ``total`` (Wilson 1927); z = 1.96 is 95 %."""
+    p, shrink = correct / total, 1 + z * z / total
+    centre = (p + z * z / (2 * total)) / shrink
+    half = z / shrink * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    # Rounding must not put the fraction itself outside.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+def learning_rate(schedule: Schedule, at: float) -> float:
+    """The learning rate after ``at`` epochs: a line up to ``schedule.lr``, then half a cosine down to 0."""
+    warmup = min(schedule.warmup_epochs, schedule.epochs / 2)
+    if at < warmup:
+        # Starting from a tenth: a step at rate 0 would be wasted.
+        return schedule.lr * (0.1 + 0.9 * at / warmup)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (at - warmup) / (schedule.epochs - warmup)))
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16; elsewhere it is emulated, hence slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def accuracy(
+    model: nn.Module, split: Split, *, batch: int = 256, limit: int | None = None, precision: str = "fp32"
+) -> Accuracy:
+    """How many images of a split the network names right.
+
+    Args:
+        model: the network; it is left as it is.
+        split: images and labels.
+        batch: images at a time.
+        limit: look at the first so many only.
+        precision: ``fp32``, ``bf16`` or ``auto``, as in :class:`Schedule`.
+
+    Raises:
+        DataError: there is no image, or no label.
+    """
+    device = Accelerator().device
+    judge = _frozen_copy(model, device)
+    correct = correct5 = torch.zeros((), dtype=torch.int64, device=device)
+    total, classes = 0, 0
+    with torch.inference_mode(), autocast(device, precision):
+        for images, labels in split.batches(batch, limit=limit):
+            if len(labels) and int(labels.min()) < 0:
+                raise DataError("the images have no labels, so accuracy cannot be measured", hint="give labelled images")
+            logits = _logits(judge(_placed(images, device))).float()
+            classes = logits.shape[1]
+            hits = logits.topk(min(5, classes), dim=1).indices == labels.to(device).unsqueeze(1)
+            correct, correct5 = correct + hits[:, 0].sum(), correct5 + hits.sum()
+            total += len(labels)
+    if total == 0:
+        raise DataError("no image to measure the accuracy on, at least 1 is needed", hint="check the path of the data")
+    return Accuracy(int(correct), total, int(correct5) if classes > 5 else None)
+
+
+def fit(
+    model: nn.Module,
+    train: Split,
+    schedule: Schedule,
+    *,
+    teacher: nn.Module | None = None,
+    state_dir: Path | None = None,
+    save_every: int = 200,
+    listen: Callable[[Event], object] = lambda event: None,
+    rewrite: Rewrite | None = None,
+    rewrite_identity: str = "",
+) -> nn.Module:
+    """A copy of the network, trained; its weights are those of the last epoch, never of the best.
+
+    Parameters that do not require gradients stay as they are, and modules that have no others stay in eval mode: their
+    batch-norm statistics do not move either.
+
+    Args:
+        model: where training starts; it is left as it is.
+        train: images and labels.
+        schedule: how to train.
+        teacher: the network whose outputs are imitated (Hinton, Vinyals, Dean 2015).
+        state_dir: where the state is kept; a run that finds its own state there goes on from it. None: nothing is kept.
+        save_every: steps between savings; the end of an epoch is always saved.
+        listen: hears of progress.
+        rewrite: changes the gradients before each step.
+        rewrite_identity: names what the rewrite does; a state goes on under the same one only.
+
+    Raises:
+        TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
+            nothing to train, no memory, or a state that belongs to another run.
+    """
+    result = copy.deepcopy(model)
+    if schedule.epochs == 0:
+        return result
+    if not any(p.requires_grad for p in model.parameters()):
+        raise TrainError("no parameter requires a gradient, so there is nothing to train", hint="unfreeze some layers")
+    accelerator = Accelerator()
+    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    student = copy.deepcopy(model).float().to(memory_format=torch.channels_last)
+    momentum = schedule.momentum
+    sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
+    wrapped, optimizer = accelerator.prepare(student, sgd)
+    guide = _frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
+    smallest = _smallest_batch(schedule, world)
+    steps = steps_per_epoch(len(train), schedule, world)
+    if steps == 0:
+        raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
+    # Summed loss, images named right, images: on the device, so that no step waits for it.
+    seen = torch.zeros(3, device=device)
+    first_epoch = first_step = 0
+    identity, earlier = "", 0.0
+    if state_dir is not None:
+        how = asdict(schedule) | ({"rewrite": rewrite_identity} if rewrite_identity else {})
+        identity = training_state.identity(model, teacher, how, train.digest)
+        found = training_state.load(state_dir, identity, student, sgd, seen)
+        if found is not None:
+            first_epoch, first_step, earlier = found
+            listen(Resumed(first_epoch + 1, schedule.epochs, first_step, steps, earlier))
+    begun = time.perf_counter()
+
+    def save(epoch: int, step: int) -> None:
+        if state_dir is not None and accelerator.is_main_process:
+            seconds = earlier + time.perf_counter() - begun
+            training_state.save(state_dir, identity, (epoch, step), student, sgd, seen, seconds)
+
+    _train_mode(wrapped)
+    with seeded(schedule.seed) as reseed:
+        for epoch in range(first_epoch, schedule.epochs):
+            start = time.perf_counter()
+            losses: list[Tensor] = []
+            order = derive(schedule.seed, "shuffle", epoch)
+            batches = train.batches(schedule.batch, shuffle_seed=order, augment=schedule.augment)
+            for step, (images, labels) in enumerate(batches):
+                if step < first_step or len(labels) < smallest:
+                    continue
+                lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
+                reseed(derive(schedule.seed, "step", epoch, step, rank))
+                images, labels = _placed(images[rank::world], device), labels[rank::world]
+                try:
+                    with autocast(device, schedule.precision):
+                        logits = _logits(wrapped(images))
+                        with torch.no_grad():
+                            target = None if guide is None else _logits(guide(images)).float()
+                    _check_outputs(logits, target, labels, schedule)
+                    labels = labels.to(device, non_blocking=True)
+                    loss = _loss(logits.float(), target, labels, schedule)
+                    accelerator.backward(loss)
+                except torch.OutOfMemoryError as error:
+                    raise TrainError(f"no memory left at batch {schedule.batch}", hint="halve batch and lr") from error
+                if rewrite is not None:
+                    accelerator.unscale_gradients(optimizer)
+                    rewrite(student, lr)
+                optimizer.step()
+                optimizer.zero_grad()
+
+                losses.append(loss.detach())
+                hits = (logits.detach().argmax(1) == labels).sum()
+                seen += torch.stack((losses[-1] * len(labels), hits, torch.full_like(loss, len(labels))))
+                done = step + 1
+                saves = done % save_every == 0 and done < steps
+                if done % _REPORT_EVERY == 0 or done == steps or saves:
+                    _check_finite(losses, epoch, done, schedule, steps)
+                    losses.clear()
+                    mean = float(seen[0] / seen[2])
+                    listen(Progress(epoch + 1, schedule.epochs, done, steps, mean, lr, time.perf_counter() - start))
+                if saves:
+                    save(epoch, done)
+            total, hit, count = seen.tolist()
+            if count == 0:
+                raise TrainError(f"epoch {epoch + 1}: the split gave no image, {len(train)} were promised")
+            if losses:  # the split gave fewer batches than its length promised
+                _check_finite(losses, epoch, done, schedule, steps)
+            seen.zero_()
+            first_step = 0
+            save(epoch + 1, 0)
+            listen(EpochDone(epoch + 1, schedule.epochs, total / count, hit / count, time.perf_counter() - start))
+    # Into a fresh copy: it has the caller's device, memory format, precision and modes.
+    result.load_state_dict(student.state_dict())
+    return result
+
+
+def steps_per_epoch(images: int, schedule: Schedule, world: int = 1) -> int:
+    """Optimiser steps in one pass over so many images; ``world`` processes share each batch."""
+    whole, rest = divmod(images, schedule.batch)
+    return whole + (rest >= _smallest_batch(schedule, world))
+
+
+def _smallest_batch(schedule: Schedule, world: int) -> int:
+    """Batch norm cannot normalise a single image, so a process gets two of a batch, or none."""
+    return max(world, min(schedule.batch, 2 * world))
+
+
+def _groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _train_mode(model: nn.Module) -> None:
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(p.requires_grad for p in parameters):
+            module.eval()
+
+
+def _frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
+    return copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def _placed(images: Tensor, device: torch.device) -> Tensor:
+    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network computes at a precision of :class:`Schedule`."""
+    enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def _logits(output: Any) -> Tensor:
+    """The classes' scores; auxiliary heads, which come after them, are not trained."""
+    first = output[0] if isinstance(output, tuple) else output
+    if not isinstance(first, Tensor) or first.ndim != 2:
+        shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise TrainError(f"the network returns {shape}, but logits of shape (images, classes) are wanted")
+    return first
+
+
+def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> None:
+    if target is not None and target.shape != logits.shape:
+        raise TrainError(
+            f"the teacher has {target.shape[1]} classes, the network {logits.shape[1]}",
+            hint="distil from the unpruned network, or set distill to 0",
+        )
+    lowest, highest = int(labels.min()), int(labels.max())
+    if lowest < 0 and (target is None or schedule.distill < 1):
+        raise TrainError(
+            "the training images have no labels", hint="give labelled images, or a teacher and distill = 1 (imitation only)"
+        )
+    if highest >= logits.shape[1]:
+        raise TrainError(
+            f"label {highest} occurs, but the network has {logits.shape[1]} classes",
+            hint="check the labels, or train a network with a larger head",
+        )
+
+
+def _loss(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> Tensor:
+    """Cross-entropy, mixed with KL(teacher || student) at a temperature; T² keeps the gradients' scale."""
+    taught = torch.zeros((), device=logits.device)
+    share = 0.0
+    if target is not None:
+        share, t = schedule.distill, schedule.temperature
+        own_t, target_t = F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1)
+        taught = t * t * F.kl_div(own_t, target_t, log_target=True, reduction="batchmean")
+    if share == 1:  # the labels may be missing
+        return taught
+    own = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
+    return (1 - share) * own + share * taught
+
+
+def _check_finite(losses: list[Tensor], epoch: int, done: int, schedule: Schedule, steps: int) -> None:
+    """Looks at the losses of the last steps, of which ``done`` is the number of the last."""
+    values = torch.stack(losses).tolist()
+    for step, value in enumerate(values, start=done - len(values)):
+        if not math.isfinite(value):
+            lr = learning_rate(schedule, epoch + step / steps)
+            raise TrainError(
+                f"the loss became {value} in epoch {epoch + 1} of {schedule.epochs}, step {step + 1} of {steps}, "
+                f"at learning rate {lr:.2g}",
+                hint=f"lower the learning rate (lr {schedule.lr / 10:.2g}), or warm up longer; "
+                "if it happens in the first step, check the weights and the images' normalisation",
+            )

@@ -1,0 +1,109 @@
+"""The state of an interrupted training: one safetensors file whose header holds the JSON; nothing is ever pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from compress.core.files import aside
+from compress.errors import TrainError
+from compress.networks.checkpoint import digest
+
+FILE = "fit.safetensors"
+_LONGEST = 1e9
+
+
+def identity(model: nn.Module, teacher: nn.Module | None, schedule: Mapping[str, Any], images: str) -> str:
+    """What must be equal for a state to go on: start, teacher, images and schedule."""
+    networks = [None if network is None else digest(_tensors(network)) for network in (model, teacher)]
+    return hashlib.sha256(json.dumps([networks, dict(schedule), images], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in network.state_dict().items() if isinstance(value, Tensor)}
+
+
+def save(
+    folder: Path,
+    identity: str,
+    position: tuple[int, int],
+    student: nn.Module,
+    sgd: torch.optim.SGD,
+    seen: Tensor,
+    seconds: float = 0.0,
+) -> None:
+    """Writes the state; a run killed in here leaves the one before.
+
+    Args:
+        folder: made if it is missing.
+        identity: of the training, from :func:`identity`.
+        position: epoch, and step in it, both counted from 0, to go on with.
+        student: the network.
+        sgd: its optimiser; only the momentum is state.
+        seen: the running sums of the epoch.
+        seconds: that the training has taken, over all sittings.
+
+    Raises:
+        TrainError: the file cannot be written.
+    """
+    path = folder / FILE
+    tensors = {f"model.{key}": value for key, value in _tensors(student).items()} | {"seen": seen}
+    for name, parameter in student.named_parameters():
+        buffer = sgd.state[parameter].get("momentum_buffer") if parameter in sgd.state else None
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer
+    # Cloned: safetensors refuses tensors that share memory, and tied weights do.
+    plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    header = json.dumps({"identity": identity, "position": position, "seconds": seconds})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside(path) as temporary:
+            temporary.write_bytes(to_safetensors(plain, {"fit": header}))
+    except OSError as error:
+        raise TrainError(
+            f"{path}: the state cannot be saved: {error.strerror}", hint="free some space, or change the folder"
+        ) from error
+
+
+def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, seen: Tensor) -> tuple[int, int, float] | None:
+    """Puts a saved state in place.
+
+    Returns:
+        The epoch, and the step in it, to go on with, and the seconds it has taken; None where nothing is saved.
+
+    Raises:
+        TrainError: the file is no state, or that of another training.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["fit"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+        if header["identity"] == identity:
+            student.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+            for name, parameter in student.named_parameters():
+                if f"momentum.{name}" in tensors:
+                    buffer = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{name}"])
+                    sgd.state[parameter]["momentum_buffer"] = buffer
+            seen.copy_(tensors["seen"])
+            epoch, step = header["position"]
+            seconds = float(header.get("seconds", 0.0))
+            if not 0 <= seconds < _LONGEST:
+                raise ValueError(f"{seconds} seconds")
+            return int(epoch), int(step), seconds
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainError(f"{path}: not a state of training: {error}", hint=f"delete {path} to start over") from error
+    raise TrainError(
+        f"{path}: the state belongs to another training (other weights, images, teacher or schedule)",
+        hint=f"delete {path} to start over, or give another folder",
+    )

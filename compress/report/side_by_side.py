@@ -1,0 +1,90 @@
+"""Runs beside each other: one table, one row a run, and what keeps them from being comparable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from compress.report.charts import Dot
+from compress.report.formatting import NONE, clocked, efficiency, machine_of, percent, ratio
+from compress.report.markdown import table_lines, text_of
+from compress.report.model import Report
+from compress.report.tables import Cell, Table, heads, tone
+
+_ALIKE: tuple[tuple[str, Callable[[Report], object]], ...] = (
+    ("unpruned networks", lambda r: r.digests.get("network")),
+    ("test images", lambda r: r.digests.get("test")),
+    ("machines", lambda r: r.environment.get("digest")),
+    ("runtimes or batches", lambda r: [(x.runtime, x.batch, x.threads) for x in r.latency[:1]]),
+)
+
+
+def table(reports: Mapping[str, Report]) -> Table:
+    """One row a run.
+
+    Args:
+        reports: name of the run -> its report.
+    """
+    rows = []
+    for name, report in reports.items():
+        first = report.latency[0] if report.latency else None
+        final, base = (report.measured(when, "test") for when in ("final", "base"))
+        share = None if first is None else efficiency(report.speedup_macs, first.speedup)
+        top1 = NONE if final is None else f"{percent(final.top1)} ({100 * final.low:.1f} to {100 * final.high:.1f})"
+        change = NONE if final is None or base is None else f"{100 * (final.top1 - base.top1):+.2f}"
+        rows.append(
+            (
+                Cell(name),
+                Cell(report.method),
+                Cell(percent(report.after.macs / max(report.before.macs, 1), 1)),
+                Cell(percent(report.after.params / max(report.before.params, 1), 1)),
+                Cell(top1, None if final is None else final.top1, whole=True),
+                Cell(change),
+                Cell("not measured") if first is None else Cell(clocked(first), first.speedup, tone(first), True),
+                Cell(NONE if share is None else percent(share, 0)),
+                Cell(str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
+            )
+        )
+    sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")
+    head = heads("run", "method", *sizes, ">top-1, test (95 %)", ">points", *speeds)
+    about = "Points: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
+    return Table("Side by side", about, head, tuple(rows), sortable=True)
+
+
+def differences(reports: Mapping[str, Report]) -> tuple[str, ...]:
+    """What sets the runs apart beyond the method, so that their figures are not simply comparable."""
+    found = []
+    for what, read in _ALIKE:
+        if len({str(read(r)) for r in reports.values()}) > 1:
+            found.append(f"the runs have different {what}: compare their figures with care")
+    return tuple(found)
+
+
+def dots(reports: Mapping[str, Report]) -> tuple[Dot, ...]:
+    """Speed-up and test accuracy of the runs that have both."""
+    found = []
+    for name, report in reports.items():
+        final = report.measured("final", "test")
+        if final is not None and report.latency:
+            x = report.latency[0]
+            found.append(Dot(name, (x.low, x.speedup, x.high), (100 * final.low, 100 * final.top1, 100 * final.high)))
+    return tuple(found)
+
+
+def markdown(reports: Mapping[str, Report]) -> str:
+    """The comparison for a pull request."""
+    return "\n".join(_lines(reports)).rstrip() + "\n"
+
+
+def _lines(reports: Mapping[str, Report]) -> Iterator[str]:
+    made = table(reports)
+    yield f"# {len(reports)} runs"
+    yield ""
+    yield from table_lines([c.name for c in made.head], [[c.text for c in row] for row in made.rows])
+    for name, report in reports.items():
+        size = ratio(report.before.macs, report.after.macs)
+        where = ", ".join(f"{machine_of(x)}, batch {x.batch}" for x in report.latency) or "not clocked"
+        yield f"- **{text_of(name)}**: {text_of(report.verdict)} (MACs {size}; {text_of(where)})"
+        for warning in report.warnings:
+            yield f"  - ⚠️ {text_of(warning)}"
+    for note in differences(reports):
+        yield f"- {text_of(note)}"

@@ -1,0 +1,1 @@
+"""Bi-CNN-Pruning: filters above, input channels below."""

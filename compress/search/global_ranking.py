@@ -1,0 +1,84 @@
+"""One ranking of all channels of all layers, one threshold: the layers' widths follow from the criterion alone.
+
+Network slimming does this with batch-norm scales (Liu et al., ICCV 2017). Importances are compared across layers, so they
+are divided by their group's mean first, and every group keeps some of its channels: an unbounded ranking likes to empty a
+layer. Normalisation, protected share and alignment are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import NonNegativeInt, PositiveInt
+
+from compress.core.plan import Plan
+from compress.core.topology import GroupId
+from compress.search.base import Array, Search, Space, by_budget, scored
+from compress.search.options import Fraction
+from compress.search.widths import Widths, allowed, fill, meet, nearest, plan_of, ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One threshold for all groups.
+
+    Attributes:
+        criterion: what channels are ranked by.
+        protected: share of each orbit's channels that no threshold takes, as long as the target can be met with it.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
+        images: images for each point's score; 0 leaves it to the evaluator.
+    """
+
+    criterion: str = "l1"
+    protected: Fraction = 0.1
+    points: PositiveInt = 18
+    images: NonNegativeInt = 0
+
+    def search(self, space: Space, rng: np.random.Generator) -> Search:
+        """One plan per budget, all scored at full fidelity."""
+        plans = by_budget(self, space, self.points)
+        return (yield from scored(space, plans, self.images))
+
+    def plan(self, space: Space, budget: float) -> Plan:
+        """The largest network above one threshold within a budget, the last step of the staircase filled group by group."""
+        ladders = {g: _ladder(space, g, self.criterion) for g in space.groups}
+        whole = sum(len(scores) for orbits in ladders.values() for scores in orbits)
+
+        def widths(kept: float, protected: float) -> Widths:
+            return _above(space, ladders, round(kept * whole), protected)
+
+        def share(kept: float, protected: float) -> float:
+            return space.share(plan_of(space, widths(kept, protected), self.criterion))
+
+        protected = self.protected if share(0.0, self.protected) <= budget else 0.0
+        chosen = widths(meet(lambda kept: share(kept, protected), budget), protected)
+        # What the threshold took last comes back first.
+        order = sorted(space.groups, key=lambda g: -_next(ladders[g], chosen[g]))
+        return plan_of(space, fill(space, chosen, budget, order), self.criterion)
+
+
+def _ladder(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
+    """Importances per orbit, highest first, in units of the group's mean."""
+    importance = np.asarray(space.importance[criterion][group_id], dtype=float)
+    mean = float(importance.mean())
+    scores = importance / mean if mean > 0 else importance
+    return [scores[order] for order in ranked(space.topology.by_id[group_id], importance)]
+
+
+def _above(space: Space, ladders: dict[GroupId, list[Array]], kept: int, protected: float) -> Widths:
+    """Widths when the ``kept`` highest-ranked channels of all stay, each orbit brought to an allowed width."""
+    pool = np.sort(np.concatenate([scores for orbits in ladders.values() for scores in orbits]))[::-1]
+    threshold = np.inf if kept == 0 else pool[kept - 1]
+
+    def width(scores: Array) -> int:
+        size = len(scores)
+        least = next(w for w in allowed(size, space.round_to) if w >= protected * size)
+        return max(least, nearest(float((scores >= threshold).sum()), size, space.round_to))
+
+    return {group: tuple(width(scores) for scores in orbits) for group, orbits in ladders.items()}
+
+
+def _next(orbits: list[Array], kept: tuple[int, ...]) -> float:
+    """The highest importance that a group has lost."""
+    return max((float(s[n]) for s, n in zip(orbits, kept, strict=True) if n < len(s)), default=-np.inf)

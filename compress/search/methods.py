@@ -1,0 +1,120 @@
+"""The methods by name: a searcher with its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from compress.core.validation import validated
+from compress.search.base import Searcher
+from compress.search.bicnn.upper import BiCnn
+from compress.search.cluster import Cluster
+from compress.search.csgd_clusters import Clusters
+from compress.search.global_ranking import Ranked
+from compress.search.obs import Allocated
+from compress.search.smoea import Smoea
+from compress.search.uniform import Uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way to decide which channels go.
+
+    Attributes:
+        searcher: a frozen dataclass whose fields are its parameters.
+        summary: one line.
+        citation: the paper.
+        preset: parameters that differ from the searcher's defaults.
+    """
+
+    searcher: type[Any]
+    summary: str
+    citation: str
+    preset: Mapping[str, Any]
+    moments: bool = False
+    """Whether the search stands on second moments of what the layers read."""
+    readings: bool = False
+    """Whether it asks what each layer loses per channel that it stops reading."""
+    kernels: bool = False
+    """Whether it stands on the filters themselves."""
+    ranks: bool = False
+    """Whether the run's ``ranking`` decides which channels a width keeps; otherwise the method does."""
+    clusters: bool = False
+    """Whether its plans are clusters of filters, which only C-SGD can make real."""
+    ranking: str = "l1"
+    """What ``ranking = auto`` means."""
+
+    def make(self, **parameters: Any) -> Searcher:
+        """The searcher with parameters over the preset.
+
+        Raises:
+            ConfigError: a parameter does not take this value.
+        """
+        hint = "`compress methods` lists every option with its default"
+        searcher: Searcher = validated(self.searcher, {**self.preset, **parameters}, prefix="options.", hint=hint)
+        return searcher
+
+
+METHODS: Mapping[str, Method] = {
+    "smoea": Method(
+        Smoea,
+        "stage by stage, multi-objective evolution on sub-networks",
+        "Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, arXiv 2211.01957",
+        {},
+        moments=True,
+        ranks=True,
+        ranking="obs",
+    ),
+    "bicnn": Method(
+        BiCnn,
+        "bi-level evolution: which filters stay, and which of them each layer reads",
+        "Louati, Louati, Bechikh, Kariri: Joint filter and channel pruning of convolutional neural networks as a bi-level "
+        "optimization problem, Memetic Computing 2024",
+        {},
+        moments=True,
+        readings=True,
+        ranking="obs",
+    ),
+    "cluster": Method(
+        Cluster,
+        "channels clustered by three features, cluster counts by differential evolution",
+        "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
+        {},
+        moments=True,
+        kernels=True,
+    ),
+    "csgd": Method(
+        Clusters,
+        "clusters of filters, trained until they are equal, trimmed without loss; no fine-tuning",
+        "Ding, Ding, Guo, Han: Centripetal SGD for Pruning Very Deep Convolutional Networks with Complicated Structure, "
+        "CVPR 2019",
+        {},
+        kernels=True,
+        clusters=True,
+    ),
+    "obs": Method(
+        Allocated,
+        "compensated elimination: no evolution, one plan for every budget",
+        "this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
+        {},
+        moments=True,
+    ),
+    "global": Method(
+        Ranked,
+        "one ranking of all channels of all layers, by l1 norm or another criterion",
+        "Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017",
+        {},
+    ),
+    "uniform": Method(
+        Uniform,
+        "the same share of every group, by l1 norm",
+        "Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, ICLR 2017",
+        {},
+    ),
+}
+
+
+def behind(method: str, realise: str) -> tuple[str, ...]:
+    """The methods that a run stands on: its searcher's, and C-SGD where that made the plan real."""
+    return tuple(dict.fromkeys((method, "csgd"))) if realise == "csgd" else (method,)

@@ -1,0 +1,1 @@
+"""Cutting a network by its plan, simulating the cut, and the guard that compares."""

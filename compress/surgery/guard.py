@@ -1,0 +1,232 @@
+"""The guard: after every cut, the cut network must compute what the masked one does.
+
+The unpruned network with the removed channels' readers zeroed is compared with the cut network, in float64, at the outputs
+and at the readers of every cut group. The error is measured against the spread *across inputs*: outputs dominated by a bias,
+or a dead or random network, would pass anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten
+
+from compress.core.plan import Plan, kept_positions
+from compress.core.topology import GroupId, LayerName, Topology
+from compress.errors import GuardError
+from compress.surgery.cutting import replaced, simulate
+
+TOLERANCE = 1e-5
+_SAMPLES = 1 << 15
+_BLIND, _NOISE = 1e-9, 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What the guard saw.
+
+    Attributes:
+        error: largest difference over the spread across inputs, over the outputs and all observed readers.
+        where: the observation with that error.
+        observed: how many places were compared.
+        tolerance: what was allowed.
+    """
+
+    error: float
+    where: str
+    observed: int
+    tolerance: float = TOLERANCE
+
+
+def verify(
+    model: nn.Module,
+    topology: Topology,
+    plan: Plan,
+    small: nn.Module,
+    inputs: Tensor | Sequence[Tensor],
+    *,
+    tolerance: float = TOLERANCE,
+) -> Verified:
+    """Proves that ``small`` is ``model`` without the plan's channels.
+
+    Args:
+        model: the network before the cut.
+        topology: its topology.
+        plan: what was removed.
+        small: the cut network.
+        inputs: (n, c, h, w), at least two different ones; a sequence where the network takes several inputs.
+
+    Raises:
+        GuardError: they compute different things, or an attribute disagrees with its weight; the group is named.
+    """
+    attributes(small)
+    masked = simulate(model, topology, plan)
+    readers = sorted({layer.name for g in plan.cuts for layer in topology.readers(g)} | set(plan.inputs))
+    table = kept_positions(topology, plan)
+    slots = {name: (topology.by_layer[name].weight, topology.by_layer[name].write_dim) for name in readers}
+    opaque = {
+        name for name in readers if topology.by_layer[name].kind == "conv_transpose" and topology.by_layer[name].cardinality > 1
+    }
+    modules = dict(model.named_modules())
+    readers = [
+        name
+        for name in readers
+        if isinstance(modules.get(name), _ConvNd | nn.Linear) and not (name in opaque and slots[name] in table)
+    ]
+    kept = {name: torch.from_numpy(table[slots[name]]) for name in readers if slots[name] in table}
+    given = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    wanted = _observe(masked, readers, given, kept)
+    try:
+        got = _observe(small, readers, given, {})
+    except Exception as error:  # whatever the user's own code raises on the smaller shapes
+        raise GuardError(
+            f"the cut network does not run: {type(error).__name__}: {error}",
+            hint="the network has a constant that depends on a width; leave those layers alone with --ignore",
+        ) from error
+    worst: float = 0.0
+    where: str = "output"
+    for place, expected in wanted.items():
+        deviation = relative_error(expected, got.get(place))
+        if not deviation <= worst:
+            worst, where = deviation, place
+    if not worst <= tolerance:
+        groups = [g for g in plan.cuts if any(layer.name == where for layer in topology.readers(g))] or list(plan.cuts)
+        raise GuardError(
+            f"the cut network computes something else at {where!r}: error {worst:.2e} of the spread across inputs, "
+            f"at most {tolerance:.0e} wanted; groups {', '.join(groups[:3])}",
+            hint=f'leave the group alone with --ignore "{groups[0]}", and please report the network',
+        )
+    return Verified(worst, where, len(wanted), tolerance)
+
+
+def relative_error(expected: Tensor, got: Tensor | None) -> float:
+    """Largest difference over the largest deviation from the mean over inputs; infinite where shapes or NaNs differ."""
+    if got is None or expected.shape != got.shape or not bool(torch.isfinite(got).all()):
+        return float("inf")
+    difference = float((expected - got).abs().max()) if expected.numel() else 0.0
+    if difference == 0.0:
+        return 0.0
+    spread = float((expected - expected.mean(dim=0, keepdim=True)).abs().max())
+    if spread <= _BLIND * float(expected.abs().max()):  # float64 itself is as coarse: nothing can be told here
+        return 0.0 if difference <= _NOISE * float(expected.abs().max()) else float("inf")
+    return difference / spread
+
+
+def attributes(model: nn.Module) -> None:
+    """Compares every layer's attributes with the shapes of its tensors.
+
+    Raises:
+        GuardError: in_channels, num_features or the like say something else than the tensor.
+    """
+    for name, module in model.named_modules():
+        for what, seen, wanted in _claims(module):
+            if seen != wanted:
+                raise GuardError(f"{name}: {what} is {seen}, but its tensor says {wanted}")
+
+
+def _claims(module: nn.Module) -> list[tuple[str, Any, Any]]:
+    if isinstance(module, _ConvNd):
+        o, i = module.weight.shape[:2]
+        if isinstance(module, _ConvTransposeNd):
+            o, i = i * module.groups, o // module.groups
+        claims = [("out_channels", module.out_channels, o), ("in_channels", module.in_channels, i * module.groups)]
+        return [*claims, ("bias", len(module.bias), o)] if module.bias is not None else claims
+    if isinstance(module, nn.Linear):
+        claims = [("out_features", module.out_features, module.weight.shape[0])]
+        claims.append(("in_features", module.in_features, module.weight.shape[1]))
+        return [*claims, ("bias", len(module.bias), module.weight.shape[0])] if module.bias is not None else claims
+    if isinstance(module, _NormBase):
+        found = [t for t in (module.weight, module.bias, module.running_mean, module.running_var) if t is not None]
+        return [("num_features", module.num_features, len(t)) for t in found]
+    if isinstance(module, nn.GroupNorm) and module.weight is not None:
+        return [("num_channels", module.num_channels, len(module.weight))]
+    if isinstance(module, nn.LayerNorm) and module.weight is not None:
+        return [("normalized_shape", tuple(module.normalized_shape), tuple(module.weight.shape))]
+    return []
+
+
+def _observe(
+    model: nn.Module, names: list[LayerName], inputs: Sequence[Tensor], kept: Mapping[LayerName, Tensor]
+) -> dict[str, Tensor]:
+    """Outputs, and pre-activations of the named layers at kept channels, thinned to a bounded number of positions."""
+    doubled = {k: t.double() for k, t in model.state_dict().items() if t.is_floating_point()}
+    network = replaced(model, doubled).double().eval()
+    seen: dict[str, Tensor] = {}
+
+    def keep_as(name: LayerName) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            channel_dim = -1 if isinstance(module, nn.Linear) else 1
+            chosen = output if name not in kept else output.index_select(channel_dim, kept[name])
+            calls = sum(1 for n in seen if n.split("#")[0] == name)
+            seen[f"{name}#{calls}" if calls else name] = _thin(chosen)
+
+        return hook
+
+    modules = dict(network.named_modules())
+    hooks = [modules[name].register_forward_hook(keep_as(name)) for name in names]
+    with torch.no_grad(), _Depthwise():
+        output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
+    for hook in hooks:
+        hook.remove()
+    for i, tensor in enumerate(t for t in tree_flatten(output)[0] if isinstance(t, Tensor)):
+        seen[f"output {i}" if i else "output"] = _thin(tensor)
+    return seen
+
+
+class _Depthwise(TorchFunctionMode):
+    """Depthwise convolutions in float64 as sums of shifted products: the library runs them one channel at a time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.conv2d and not kwargs and len(args) == 7:
+            x, weight, bias, stride, padding, dilation, groups = args
+            if groups > 1 and groups == x.shape[1] and weight.shape[1] == 1 and not isinstance(padding, str):
+                return _shifted(x, weight, bias, stride, padding, dilation, weight.shape[0] // groups)
+        return func(*args, **(kwargs or {}))
+
+
+def _shifted(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, multiplier: int
+) -> Tensor:
+    (sy, sx), (py, px), (dy, dx) = stride, padding, dilation
+    x = nn.functional.pad(x, (px, px, py, py))
+    if multiplier > 1:
+        x = x.repeat_interleave(multiplier, 1)
+    rows, columns = weight.shape[2:]
+    height = (x.shape[2] - dy * (rows - 1) - 1) // sy + 1
+    width = (x.shape[3] - dx * (columns - 1) - 1) // sx + 1
+    result = torch.zeros(x.shape[0], x.shape[1], height, width, dtype=x.dtype, device=x.device)
+    for r in range(rows):
+        for c in range(columns):
+            window = x[:, :, r * dy : r * dy + (height - 1) * sy + 1 : sy, c * dx : c * dx + (width - 1) * sx + 1 : sx]
+            result.addcmul_(window, weight[:, 0, r, c].view(1, -1, 1, 1))
+    return result if bias is None else result + bias.view(1, -1, 1, 1)
+
+
+def _thin(tensor: Tensor) -> Tensor:
+    flat = tensor.detach().reshape(tensor.shape[0], -1)
+    step = max(1, flat.shape[1] // _SAMPLES)
+    return flat[:, :: step | 1].clone()
+
+
+def random_plan(topology: Topology, ratio: float, rng: np.random.Generator, groups: list[GroupId] | None = None) -> Plan:
+    """A plan that drops this share of every group's channels at random, at least one and never all of an orbit."""
+    from compress.core.plan import Cut
+
+    cuts = {}
+    for group_id in [g.id for g in topology.groups] if groups is None else groups:
+        group = topology.by_id[group_id]
+        keep: list[int] = []
+        for orbit in group.orbits():
+            count = min(len(orbit) - 1, max(1, round(ratio * len(orbit)))) if len(orbit) > 1 else 0
+            keep.extend(rng.permutation(orbit)[count:].tolist())
+        if len(keep) < group.size:
+            cuts[group_id] = Cut(tuple(sorted(keep)))
+    return Plan(cuts)
