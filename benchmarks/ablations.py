@@ -21,12 +21,10 @@ from typing import Any
 
 from compress_models import MODELS
 
-from compress.core.files import write_json
+from compress.core import write_json
 from compress.data import Data, open_data
-from compress.networks import checkpoint
-from compress.pipeline.job import make_job
-from compress.pipeline.pruning import network_from, prune
-from compress.pipeline.realisation import Network
+from compress.networks import Network, load, network_from
+from compress.pipeline import make_job, prune
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -143,7 +141,7 @@ def main() -> int:
     parser.add_argument("--name", default="resnet20", help="of the result")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no run is begun after so long")
     given = parser.parse_args()
-    network = network_from(checkpoint.load(given.model, zoo=MODELS))
+    network = network_from(load(given.model, zoo=MODELS))
     data = open_data(given.data, preprocessing=network.preprocessing)
     path, end = RESULTS / f"ablations-{given.name}.json", time.monotonic() + 60 * given.minutes
     wanted = [(s, g, n, row) for s in given.seeds for g in given.only for n, row in enumerate(GROUPS[g][1])]

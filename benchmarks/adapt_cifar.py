@@ -16,8 +16,8 @@ from pathlib import Path
 from compress_models import MODELS
 
 from compress.data import open_data, preset_for
-from compress.networks import checkpoint
-from compress.recovery.training import EpochDone, Event, Schedule, accuracy, fit
+from compress.networks import load, save
+from compress.recovery import EpochDone, Event, Schedule, accuracy, fit
 
 
 def listen(event: Event) -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
-    loaded = checkpoint.load(args.model, zoo=MODELS, arch=args.arch)
+    loaded = load(args.model, zoo=MODELS, arch=args.arch)
     preprocessing = loaded.preprocessing or preset_for(loaded.architecture.name)
     # The division of the images does not follow the training seed: every run holds out the same ones.
     data = open_data(args.data, preprocessing=preprocessing)
@@ -65,9 +65,7 @@ def main() -> None:
             "test_interval": [low, high],
         },
     }
-    checkpoint.save(
-        args.out, model, architecture=loaded.architecture, preprocessing=preprocessing, plan=loaded.plan, metadata=metadata
-    )
+    save(args.out, model, architecture=loaded.architecture, preprocessing=preprocessing, plan=loaded.plan, metadata=metadata)
     print(f"validation {100 * after.top1:.2f} % after {time.perf_counter() - start:.0f} s")
     print(f"test {100 * test.top1:.2f} % ({100 * low:.2f} to {100 * high:.2f}, {test.total} images) -> {args.out.name}")
 

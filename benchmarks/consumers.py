@@ -26,19 +26,13 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from compress.core.plan import Cut, Plan, kept_positions, selectable
-from compress.core.topology import Topology
-from compress.coupling.tracer import trace
-from compress.data import open_data
-from compress.data.preprocessing import IMAGENET
-from compress.export.conversion import file_digest
-from compress.export.embedding import embed, pixels_of
-from compress.export.interface import read_interface
-from compress.export.parity import deviation, export_verified, judge
-from compress.pipeline import run_folder
-from compress.recovery.batch_norm import reestimate
-from compress.runtime.ort import OrtRuntime
-from compress.surgery.cutting import cut
+from compress.core import Cut, Plan, Topology, kept_positions, selectable, write_json
+from compress.coupling import trace
+from compress.data import IMAGENET, open_data
+from compress.export import deviation, embed, export_verified, file_digest, judge, pixels_of, read_interface
+from compress.recovery import reestimate
+from compress.runtime import OrtRuntime
+from compress.surgery import cut
 
 RESULTS = Path(__file__).parent / "results" / "consumers.json"
 HERE = Path(__file__).parent / "consumers"
@@ -113,7 +107,7 @@ def facts(work: Path, name: str, images: Tensor, more: Mapping[str, Any]) -> Non
         outputs = np.concatenate([session.run(array[a:b])[0] for a, b in pairwise(starts)])
     outputs.astype(np.float32).tofile(work / f"{name}.expected.bin")
     about = {"shape": list(array.shape[1:]), "dtype": str(array.dtype), "batches": list(BATCHES), "classes": outputs.shape[1]}
-    run_folder.write_json(work / f"{name}.json", {"precision": "fp32", **about, **more})
+    write_json(work / f"{name}.json", {"precision": "fp32", **about, **more})
 
 
 def consume(consumer: str, work: Path, name: str, python: str, node: Path) -> dict[str, Any]:
@@ -208,7 +202,7 @@ def main() -> None:
             if consumer not in row:
                 row[consumer] = consume(consumer, work, name, given.python, given.node.resolve())
                 print(name, consumer, row[consumer], flush=True)
-                run_folder.write_json(RESULTS, {"batches": list(BATCHES), "reference": OrtRuntime().name, "rows": held["rows"]})
+                write_json(RESULTS, {"batches": list(BATCHES), "reference": OrtRuntime().name, "rows": held["rows"]})
     print(table(held["rows"]))
 
 

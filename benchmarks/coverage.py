@@ -84,12 +84,11 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     """One network: traced, cut six ways, checked."""
     import torch
 
-    from compress.core.cost import count
-    from compress.coupling.tracer import trace
-    from compress.coupling.trial_cut import shaken
+    from compress.core import count
+    from compress.coupling import shaken, trace
     from compress.errors import CompressError
-    from compress.evaluation import criteria
-    from compress.surgery.rewriting import cuttable
+    from compress.evaluation import Evidence, l1
+    from compress.surgery import cuttable
 
     model = cuttable(make(name))
     row: dict[str, Any] = {"name": name, "params": sum(p.numel() for p in model.parameters())}
@@ -111,8 +110,8 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     row["frozen"] = {str(k): v for k, v in topology.frozen.items() if "network's output" not in v}
     inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
     trained = shaken(model, [inputs]).double()
-    evidence = criteria.Evidence(trained.state_dict())
-    ranking = {g.id: criteria.l1(evidence, topology, g) for g in topology.groups}
+    evidence = Evidence(trained.state_dict())
+    ranking = {g.id: l1(evidence, topology, g) for g in topology.groups}
     row |= guarded(trained, topology, ranking, inputs[:2])
     row |= trains(model, topology, ranking, example)
     if parity and row["state"] == "exact":
@@ -123,8 +122,8 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
 
 def plan_of(topology: Any, ranking: Any, ratio: float) -> Any:
     """Drops the least important channels of every orbit."""
-    from compress.core.plan import Cut, Plan
-    from compress.search.widths import ranked
+    from compress.core import Cut, Plan
+    from compress.search import ranked
 
     cuts = {}
     for group in topology.groups:
@@ -138,10 +137,9 @@ def guarded(trained: Any, topology: Any, ranking: Any, inputs: Any) -> dict[str,
     """The guard's error at every ratio, for random and for ranked channels; counted cost against the cut network's own."""
     import numpy as np
 
-    from compress.core.cost import count
+    from compress.core import count
     from compress.errors import CompressError
-    from compress.surgery.cutting import cut
-    from compress.surgery.guard import random_plan, verify
+    from compress.surgery import cut, random_plan, verify
 
     errors: dict[str, float] = {}
     seconds = 0.0
@@ -162,7 +160,7 @@ def guarded(trained: Any, topology: Any, ranking: Any, inputs: Any) -> dict[str,
 
 def trains(model: Any, topology: Any, ranking: Any, example: Any) -> dict[str, Any]:
     """Whether the cut network still trains, auxiliary heads included, where the whole one does."""
-    from compress.surgery.cutting import cut, own_tensors
+    from compress.surgery import cut, own_tensors
 
     def step(network: Any) -> str:
         import torch
@@ -187,8 +185,8 @@ def exported(trained: Any, topology: Any, ranking: Any, size: int) -> dict[str, 
     import torch
 
     from compress.errors import CompressError
-    from compress.export.parity import export_verified
-    from compress.surgery.cutting import cut
+    from compress.export import export_verified
+    from compress.surgery import cut
 
     small = cut(trained, topology, plan_of(topology, ranking, 0.5)).eval()
     images = torch.randn(10, 3, size, size, generator=torch.Generator().manual_seed(2))
@@ -255,7 +253,7 @@ def main() -> None:
     import torch
     from coverage_page import write_page
 
-    from compress.pipeline.run_folder import write_json
+    from compress.core import write_json
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

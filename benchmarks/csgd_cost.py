@@ -23,13 +23,11 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress.core.environment import capture
-from compress.coupling.tracer import trace
-from compress.evaluation.criteria import Evidence, kernels
-from compress.recovery.centripetal_sgd import Pull, tied_slices
-from compress.recovery.training import Schedule, fit
-from compress.search.csgd_clusters import clusters_at
-from compress.search.widths import orbits
+from compress.core import capture
+from compress.coupling import trace
+from compress.evaluation import Evidence, kernels
+from compress.recovery import Pull, Schedule, fit, tied_slices
+from compress.search import clusters_at, orbits
 
 NETWORKS = {"resnet20": 128, "vgg14": 32}
 """Architecture -> batch."""

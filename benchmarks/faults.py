@@ -43,10 +43,10 @@ from compress_cli.app import app
 from compress_models import MODELS
 from safetensors import safe_open
 
-from compress.core.files import write_json
-from compress.networks import checkpoint
-from compress.pipeline.pruning import prune  # noqa: F401
-from compress.report import store
+from compress.core import write_json
+from compress.networks import load
+from compress.pipeline import prune  # noqa: F401
+from compress.report import read_report
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORK = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
@@ -124,11 +124,11 @@ def half_written(folder: Path) -> list[str]:
 
 def _parse(path: Path) -> None:
     if path.name == "report.json":
-        store.read(path)
+        read_report(path)
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.name == "model.safetensors":
-        checkpoint.load(path, zoo=MODELS)  # its digest is in its header
+        load(path, zoo=MODELS)  # its digest is in its header
     elif path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             json.loads(file.metadata()["fit"])
@@ -150,7 +150,7 @@ def _parse(path: Path) -> None:
 def identity(folder: Path) -> dict[str, str]:
     """What must be the same whatever happened."""
     found = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in SAME}
-    return {**found, "weights": checkpoint.load(folder / "model.safetensors", zoo=MODELS).digest}
+    return {**found, "weights": load(folder / "model.safetensors", zoo=MODELS).digest}
 
 
 def stage(folder: Path) -> str:

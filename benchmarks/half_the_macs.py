@@ -18,11 +18,7 @@ from typing import Any
 import torch
 import torchvision
 
-from compress.latency.explanation import explain, summary
-from compress.latency.matrix import cells, measure_all
-from compress.latency.onnx_files import describe_all
-from compress.latency.profiling import profile, read_graph
-from compress.latency.result import Settings
+from compress.latency import Settings, cells, describe_all, explain, measure_all, profile, read_graph, summarise
 
 MULTIPLES = (1, 8, 16)
 
@@ -63,7 +59,7 @@ def main() -> None:
             "verdict": str(ratio.verdict),
             "clock": ratio.decided_by,
             "kernels": explained["base"].seconds / explained[name].seconds,
-            "why": summary(explained["base"], explained[name]),
+            "why": summarise(explained["base"], explained[name]),
         }
     facts = {
         "table": table,

@@ -29,23 +29,32 @@ from compress_models import MODELS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from attacks import TRAP, attacks, image_zip, picture, pictures  # noqa: E402
-from judging import judged  # noqa: E402
-from test_hostile import samples, tiny  # noqa: E402
+from attacks import TRAP, attacks, image_zip, picture, pictures
+from judging import judged
+from test_hostile import samples, tiny
 
-from compress.core.files import write_json  # noqa: E402
-from compress.data import Preprocessing, open_data  # noqa: E402
-from compress.data.sources import Unreadable, decode  # noqa: E402
-from compress.data.split import to_pixels  # noqa: E402
-from compress.errors import CompressError  # noqa: E402
-from compress.networks.checkpoint import load  # noqa: E402
-from compress.pipeline.conclusion import finished  # noqa: E402
-from compress.pipeline.front import read_front  # noqa: E402
-from compress.pipeline.job import make_job  # noqa: E402
-from compress.pipeline.pruning import network_from, prune  # noqa: E402
-from compress.report import store  # noqa: E402
-from compress.runtime.ort import OrtRuntime  # noqa: E402
-from compress.search.journal import Journal  # noqa: E402
+from compress.core import write_json
+from compress.data import (
+    Preprocessing,
+    Unreadable,
+    decode,
+    open_data,
+    to_pixels,
+)
+from compress.errors import CompressError
+from compress.networks import (
+    load,
+    network_from,
+)
+from compress.pipeline import (
+    finished,
+    make_job,
+    prune,
+    read_front,
+)
+from compress.report import read_report
+from compress.runtime import OrtRuntime
+from compress.search import Journal
 
 RESULT = ROOT / "benchmarks" / "results" / "hostile.json"
 ZOO = {**MODELS, "tiny": tiny}
@@ -238,7 +247,7 @@ def main() -> int:
 
     rows["files of a run"] = row = Row()
     readers: dict[str, Read] = {
-        "report.json": lambda path: store.read(path.parent),
+        "report.json": lambda path: read_report(path.parent),
         "front.json": lambda path: read_front(path.parent, "again"),
         "plan.json": lambda path: finished(network, path.parent),
         "model.safetensors": lambda path: finished(network, path.parent),

@@ -17,12 +17,10 @@ from typing import Any
 
 import torch
 
+from compress.core import write_json
 from compress.data import open_data
-from compress.export.conversion import Options, clocked, convert, machine
-from compress.export.exporting import export
-from compress.export.int8 import Quantiser
-from compress.export.interface import read_interface
-from compress.pipeline import run_folder
+from compress.export import Options, Quantiser, convert, export, read_interface
+from compress.pipeline import clocked, machine
 
 RESULTS = Path(__file__).parent / "results" / "int8.json"
 
@@ -61,10 +59,10 @@ def main() -> None:
         found["precisions"].append({**asdict(row), "latency": [asdict(r) | {"direction": r.direction} for r in rows]})
         found["environment"] = machine()
         print(precision, row.message, [(r.batch, r.low, r.speedup, r.high, r.direction) for r in rows], flush=True)
-        run_folder.write_json(RESULTS, found)
+        write_json(RESULTS, found)
     for name in set(given.networks) - set(found["latency of random weights"]):
         found["latency of random weights"][name] = direction(name, given.work, given.batches, given.seconds)
-        run_folder.write_json(RESULTS, found)
+        write_json(RESULTS, found)
 
 
 def direction(name: str, work: Path, batches: list[int], seconds: float) -> list[dict[str, Any]]:

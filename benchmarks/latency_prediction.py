@@ -19,16 +19,12 @@ import onnx
 import torch
 import torchvision
 
-from compress.core.cost import count, sizes_after
-from compress.core.environment import capture
-from compress.core.latency_table import LatencyTable, slow_layers
-from compress.core.topology import Topology
-from compress.coupling.tracer import trace
-from compress.export.cutting_onnx import Resizable, resizable
-from compress.export.exporting import export
-from compress.latency.table_measure import NETWORKS, Measured, block_of, collect, table_of
-from compress.runtime.ort import OrtRuntime
-from compress.search.stages import prunable
+from compress.core import LatencyTable, Measured, Topology, capture, count, sizes_after, slow_layers
+from compress.coupling import trace
+from compress.export import Resizable, export, resizable
+from compress.latency import NETWORKS, block_of, collect, table_of
+from compress.runtime import OrtRuntime
+from compress.search import prunable
 
 BOUNDS = {"median": 0.05, "worst": 0.12}
 

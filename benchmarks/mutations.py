@@ -36,17 +36,14 @@ from torch.utils._pytree import tree_flatten
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import structures  # noqa: E402, F401  (its networks are among ALL)
-from nets import ALL, any_plan, example, inputs, traced  # noqa: E402
-from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+import structures  # noqa: F401  (its networks are among ALL)
+from nets import ALL, any_plan, example, inputs, traced
+from torch.utils.flop_counter import FlopCounterMode
 
-from compress.core import plan as planning  # noqa: E402
-from compress.core.cost import Cost, count  # noqa: E402
-from compress.core.plan import Cut, Plan, compose, restrict  # noqa: E402
-from compress.core.topology import ChannelGroup, Member, Role, Topology  # noqa: E402
-from compress.errors import CompressError  # noqa: E402
-from compress.surgery import cutting  # noqa: E402
-from compress.surgery.guard import verify  # noqa: E402
+from compress.core import ChannelGroup, Cost, Cut, Member, Plan, Role, Topology, compose, count, restrict
+from compress.core import plan as planning
+from compress.errors import CompressError
+from compress.surgery import cutting, verify
 
 SEEDS = (0, 1)
 Change = Callable[[Member], Member | None]

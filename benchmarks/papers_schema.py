@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compress.errors import ConfigError
-from compress.pipeline.job import Job, make_job
+from compress.pipeline import Job, make_job
 
 FOLDER = Path(__file__).parent / "papers"
 

@@ -21,22 +21,14 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
-from compress.core.cost import count
-from compress.core.plan import Plan
-from compress.core.topology import Topology
-from compress.coupling.tracer import trace
+from compress.core import Plan, Topology, count
+from compress.coupling import trace
 from compress.data import Preprocessing, open_data, preset_for
-from compress.evaluation.criteria import gather, l1, obs_and_curves
-from compress.networks import checkpoint
-from compress.recovery.batch_norm import reestimate
-from compress.recovery.moments import collect
-from compress.recovery.reconstruction import reconstruct
-from compress.recovery.training import accuracy
-from compress.search.base import Space, Target
-from compress.search.obs import plan_for
-from compress.search.stages import make_stages, prunable
-from compress.search.uniform import Uniform
-from compress.surgery.cutting import cut
+from compress.evaluation import gather, l1, obs_and_curves
+from compress.networks import load
+from compress.recovery import accuracy, collect, reconstruct, reestimate
+from compress.search import Space, Target, Uniform, make_stages, plan_for, prunable
+from compress.surgery import cut
 
 # The published EfficientNet-Lite0 was trained on pixels scaled by (x - 127) / 128.
 LITE0 = Preprocessing((0.498, 0.498, 0.498), (0.502, 0.502, 0.502), (224, 224), 256, "bicubic")
@@ -64,8 +56,8 @@ def arms(model: nn.Module, topology: Topology, plans: dict[str, Plan], batches: 
     return {f"{name}, {way}": made for (name, way), made in table.items()}
 
 
-def load(path: Path, arch: str | None, data: str, labels: str) -> tuple[nn.Module, str, Any]:
-    loaded = checkpoint.load(path, zoo=MODELS, arch=arch)
+def network_of(path: Path, arch: str | None, data: str, labels: str) -> tuple[nn.Module, str, Any]:
+    loaded = load(path, zoo=MODELS, arch=arch)
     name = loaded.architecture.name
     lite = arch is not None and arch.startswith("lite0")
     preprocessing = LITE0 if lite else loaded.preprocessing or preset_for(name)
@@ -87,7 +79,7 @@ def main() -> None:
     parser.add_argument("--streams", action="store_true")
     args = parser.parse_args()
 
-    model, name, data = load(args.model, args.arch, args.data, args.labels)
+    model, name, data = network_of(args.model, args.arch, args.data, args.labels)
     topology = trace(model, torch.zeros(1, *data.preprocessing.shape))
     stages = make_stages(topology, prunable(topology, ())[0], streams=args.streams)
     groups = [g for s in stages for g in s.groups]

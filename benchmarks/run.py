@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.papers_schema import FOLDER, Count, PaperRow, read_all
-from compress.core.files import write_json
+from compress.core import write_json
 from compress.errors import CompressError
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,10 +36,9 @@ def counted(what: Count) -> dict[str, Any]:
     import torchvision
     from compress_models import MODELS
 
-    from compress.core.cost import count
-    from compress.core.plan import Cut, Plan
-    from compress.coupling.tracer import trace
-    from compress.search.stages import make_stages, prunable
+    from compress.core import Cut, Plan, count
+    from compress.coupling import trace
+    from compress.search import make_stages, prunable
 
     name = what.architecture.removeprefix("torchvision:")
     model = MODELS[name]() if name in MODELS else torchvision.models.get_model(name, weights=None)
@@ -83,11 +82,11 @@ def run(row: PaperRow, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     from compress_models import MODELS
 
     from compress.data import open_data
-    from compress.networks import checkpoint
-    from compress.pipeline.pruning import network_from, prune
+    from compress.networks import load, network_from
+    from compress.pipeline import prune
 
     job = row.job(seed, epochs=given.epochs, budget=given.budget)
-    network = network_from(checkpoint.load(given.models / row.protocol.model, zoo=MODELS))
+    network = network_from(load(given.models / row.protocol.model, zoo=MODELS))
     # The division of the images does not follow the run's seed: every run is judged on the same ones.
     data = open_data(str(given.data / row.protocol.data), preprocessing=network.preprocessing)
     marks = "".join(f"-{k}{v}" for k, v in (("epochs", given.epochs), ("budget", given.budget)) if v is not None)

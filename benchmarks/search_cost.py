@@ -27,12 +27,11 @@ import torchvision
 from compress_models import MODELS
 from torch import nn
 
-from compress.core.plan import Plan
-from compress.coupling.tracer import trace
-from compress.evaluation.stage_runner import StageRunner, symbolic
-from compress.search.stages import make_stages, prunable
-from compress.surgery.cutting import cut
-from compress.surgery.guard import random_plan
+from compress.core import Plan
+from compress.coupling import symbolic_graph, trace
+from compress.evaluation import StageRunner
+from compress.search import make_stages, prunable
+from compress.surgery import cut, random_plan
 
 warnings.simplefilter("ignore")
 
@@ -65,7 +64,7 @@ def overhead(name: str, model: nn.Module, size: int, rounds: int) -> dict[str, A
     model = model.to(memory_format=torch.channels_last)
     topology = trace(model, example, probe=False)
     groups, _ = prunable(topology, [])
-    runner = StageRunner(model, symbolic(model), topology, groups, Plan(), images)
+    runner = StageRunner(model, symbolic_graph(model), topology, groups, Plan(), images)
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(rounds):
@@ -97,7 +96,7 @@ def stages(name: str, images: int, rounds: int) -> dict[str, Any]:
     model = MODELS[name]().eval().to(memory_format=torch.channels_last)
     batch = torch.randn(images, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     topology = trace(model, batch[:1], probe=False)
-    graph = symbolic(model)
+    graph = symbolic_graph(model)
     rng = np.random.default_rng(0)
     found, before = [], Plan()
     for stage in make_stages(topology, prunable(topology, [])[0]):
@@ -130,8 +129,8 @@ def peak(kind: str) -> float:
 
 
 def _peak(kind: str) -> None:
-    from compress.evaluation.evaluator import Evaluator, Material
-    from compress.search.base import Ask, Fidelity
+    from compress.evaluation import Evaluator, Material
+    from compress.search import Ask, Fidelity
 
     torch.manual_seed(0)
     model = MODELS["vgg14"]().eval()

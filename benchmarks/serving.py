@@ -36,16 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from servers import launch
 
-from compress.core.environment import capture
+from compress.core import capture, write_json
 from compress.data import open_data
 from compress.errors import CompressError
-from compress.export.interface import read_interface
-from compress.pipeline.run_folder import write_json
-from compress.serving.client import Client
-from compress.serving.deployment import deploy
-from compress.serving.load_test import Scenario, Tried, asking, sustained
-from compress.serving.packages import package
-from compress.serving.settings import Serving
+from compress.export import read_interface
+from compress.serving import Client, Scenario, Serving, Tried, asking, deploy, package, sustained
 
 RESULTS = Path(__file__).parent / "results"
 SERVING = Serving(max_batch=8, preferred=(), queue_delay_us=500, threads=1, device="cpu")

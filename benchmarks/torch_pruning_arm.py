@@ -30,16 +30,13 @@ from compress_models import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.core.randomness import derive
-from compress.coupling.tracer import trace
+from compress.core import derive
+from compress.coupling import trace
 from compress.data import open_data
 from compress.errors import ModelError
-from compress.evaluation.evaluator import batches as in_batches
-from compress.networks import checkpoint
-from compress.pipeline.pruning import network_from
-from compress.recovery.batch_norm import reestimate
-from compress.recovery.training import accuracy
-from compress.search.stages import is_stream
+from compress.networks import in_batches, load, network_from
+from compress.recovery import accuracy, reestimate
+from compress.search import is_stream
 
 STEPS = 18
 """Bisections: finer than one channel of 2,048."""
@@ -199,7 +196,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="validation images")
     parser.add_argument("--name", default="torch-pruning-criteria")
     given = parser.parse_args()
-    network = network_from(checkpoint.load(given.model, zoo=MODELS))
+    network = network_from(load(given.model, zoo=MODELS))
     data = open_data(given.data, preprocessing=network.preprocessing)
     batches = in_batches(data.calibration.images(512))
     base = accuracy(network.model, data.validation, limit=given.images)

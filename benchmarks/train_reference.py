@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from compress_models import MODELS
 
-from compress.core.randomness import seeded
+from compress.core import Accuracy
 from compress.data import Data, open_data, preset_for
-from compress.networks import checkpoint
-from compress.recovery.training import Accuracy, Schedule, accuracy, fit
+from compress.networks import Architecture, save, seeded
+from compress.recovery import Schedule, accuracy, fit
 
 SEEDS = (0, 1, 2)
 NAME = "digits_net"
@@ -86,10 +86,10 @@ def main() -> None:
         "accuracy": {"validation": rows[0][1].top1, "test": rows[0][2].top1, "test_interval": list(rows[0][2].interval)},
         "torch": torch.__version__,
     }
-    digest = checkpoint.save(
+    digest = save(
         args.out / "digits-net.safetensors",
         model,
-        architecture=checkpoint.Architecture(NAME),
+        architecture=Architecture(NAME),
         preprocessing=preprocessing,
         metadata=metadata,
     )

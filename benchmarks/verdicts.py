@@ -27,11 +27,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.core.environment import capture
-from compress.export.exporting import export
-from compress.latency.protocol import Settings, measure
-from compress.latency.statistics import Verdict
-from compress.runtime.ort import OrtRuntime
+from compress.core import capture
+from compress.export import export
+from compress.latency import Settings, Verdict, measure
+from compress.runtime import OrtRuntime
 
 DEPTH = 20
 KINDS = {"itself": DEPTH, "slower": DEPTH + 1}

@@ -14,28 +14,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress.core.plan import Plan as Plan
-    from compress.core.topology import Topology as Topology
+    from compress.core import Plan as Plan
+    from compress.core import Topology as Topology
     from compress.data import Data as Data
     from compress.data import Preprocessing as Preprocessing
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
-    from compress.networks.checkpoint import Architecture as Architecture
-    from compress.networks.checkpoint import Loaded as Loaded
-    from compress.networks.checkpoint import load as load
-    from compress.networks.checkpoint import save as save
-    from compress.pipeline.conclusion import Result as Result
-    from compress.pipeline.job import Job as Job
-    from compress.pipeline.job import make_job as make_job
-    from compress.pipeline.picking import pick as pick
-    from compress.pipeline.pruning import Network as Network
-    from compress.pipeline.pruning import inspect as inspect
-    from compress.pipeline.pruning import network_from as network_from
-    from compress.pipeline.pruning import network_of as network_of
-    from compress.pipeline.pruning import prune as prune
-    from compress.report.model import Report as Report
-    from compress.search.methods import METHODS as METHODS
-    from compress.surgery.rewriting import cuttable as cuttable
+    from compress.networks import Architecture as Architecture
+    from compress.networks import Loaded as Loaded
+    from compress.networks import Network as Network
+    from compress.networks import load as load
+    from compress.networks import network_from as network_from
+    from compress.networks import network_of as network_of
+    from compress.networks import save as save
+    from compress.pipeline import Job as Job
+    from compress.pipeline import Result as Result
+    from compress.pipeline import inspect as inspect
+    from compress.pipeline import make_job as make_job
+    from compress.pipeline import pick as pick
+    from compress.pipeline import prune as prune
+    from compress.report import Report as Report
+    from compress.search import METHODS as METHODS
+    from compress.surgery import cuttable as cuttable
 
 _HOMES = {
     "Architecture": "compress.networks.checkpoint",
@@ -44,18 +44,18 @@ _HOMES = {
     "Job": "compress.pipeline.job",
     "Loaded": "compress.networks.checkpoint",
     "METHODS": "compress.search.methods",
-    "Network": "compress.pipeline.pruning",
+    "Network": "compress.networks.network",
     "Plan": "compress.core.plan",
     "Preprocessing": "compress.data",
     "Report": "compress.report.model",
     "Result": "compress.pipeline.conclusion",
     "Topology": "compress.core.topology",
     "cuttable": "compress.surgery.rewriting",
-    "inspect": "compress.pipeline.pruning",
+    "inspect": "compress.pipeline.inspection",
     "load": "compress.networks.checkpoint",
     "make_job": "compress.pipeline.job",
-    "network_from": "compress.pipeline.pruning",
-    "network_of": "compress.pipeline.pruning",
+    "network_from": "compress.networks.network",
+    "network_of": "compress.networks.network",
     "open_data": "compress.data",
     "pick": "compress.pipeline.picking",
     "prune": "compress.pipeline.pruning",

@@ -16,12 +16,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from compress.core.cost import count
-from compress.core.latency_table import LatencyTable, PredictionError, features
-from compress.core.plan import Plan, check
-from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
-from compress.search.base import Array, Ask, Fidelity, Front, Score, Search, Searcher, Space, Stage, Target
-from compress.search.journal import Asked, Journal, drive
+from compress.core import (
+    ChannelGroup,
+    GroupId,
+    LatencyTable,
+    Layer,
+    LayerName,
+    Member,
+    Plan,
+    PredictionError,
+    Role,
+    TensorInfo,
+    Topology,
+    check,
+    count,
+    features,
+)
+from compress.search import Array, Ask, Asked, Fidelity, Front, Journal, Score, Search, Searcher, Space, Stage, Target, drive
 
 
 def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> Topology:
@@ -238,7 +249,7 @@ class SearcherContract:
         """At the target's cost the plan found is better than random channels at uniform widths, over five seeds."""
         if not self.beats_random:
             return
-        from compress.search.uniform import Uniform
+        from compress.search import Uniform
 
         wins = 0
         for seed in range(5):

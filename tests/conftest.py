@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from compress.data import Data
-    from compress.pipeline.pruning import Network
+    from compress.networks.network import Network
 
 _ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=15, **_ALWAYS)
@@ -30,7 +30,7 @@ def digits() -> tuple[Network, Data]:
 
     from compress.data import open_data
     from compress.networks import checkpoint
-    from compress.pipeline.pruning import network_from
+    from compress.networks.network import network_from
 
     file = Path(__file__).parent.parent / "models" / "checkpoints" / "digits-net.safetensors"
     network = network_from(checkpoint.load(file, zoo=MODELS))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from compress.core.accuracy import Measured
 from compress.core.statistics import Certificate
-from compress.report.model import FrontLatency, FrontPoint, Latency, Measured, Report, Size, Width
+from compress.report.model import FrontLatency, FrontPoint, Latency, Report, Size, Width
 
 SAMPLE = Report(
     name="digits-net-smoea",

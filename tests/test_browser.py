@@ -74,7 +74,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, content in beside.items():
         (folder / name).write_text(json.dumps(content))
-    store.write(report, folder)
+    store.write_report(report, folder)
     return folder / store.HTML
 
 

@@ -17,9 +17,9 @@ from compress.core.topology import GroupId
 from compress.data import Preprocessing
 from compress.errors import CheckpointError
 from compress.networks.architecture import Architecture
-from compress.networks.checkpoint import digest, load, save
+from compress.networks.checkpoint import load, save, state_digest
 from compress.networks.recognition import SIBLINGS
-from compress.surgery.cutting import fit
+from compress.surgery.cutting import shaped_to
 
 ZOO = {name: MODELS[name] for name in ("lenet", "digits_net", "resnet20")}  # few: recognition builds each of them
 
@@ -71,7 +71,7 @@ def test_every_wrapping_is_the_same_network(kind: str, tmp_path: Path) -> None:
     model = trained()
     loaded = load(written(tmp_path / "m.pt", WRAPPED[kind](model.state_dict())), zoo=ZOO)
     assert loaded.architecture == Architecture("digits_net")
-    assert loaded.digest == digest(model.state_dict())
+    assert loaded.digest == state_digest(model.state_dict())
     assert not loaded.model.training
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded.model(x), model(x))
@@ -82,7 +82,7 @@ def test_plain_weights_go_before_averaged_ones_and_it_is_said(tmp_path: Path) ->
     model = trained()
     zeros = {k: torch.zeros_like(v) for k, v in model.state_dict().items()}
     loaded = load(written(tmp_path / "m.pt", {"model_ema": zeros, "state_dict": model.state_dict()}), zoo=ZOO)
-    assert loaded.digest == digest(model.state_dict())
+    assert loaded.digest == state_digest(model.state_dict())
     assert "'model_ema' were left" in loaded.warnings[0]
 
 
@@ -95,7 +95,7 @@ def test_the_old_file_format_and_safetensors_and_torchscript_hold_the_same(tmp_p
     _quietly(lambda: torch.jit.script(model).save(script))
     _quietly(lambda: torch.jit.trace(model, torch.randn(1, 1, 8, 8)).save(traced))
     for path in (tmp_path / "old.th", tmp_path / "m.safetensors", script, traced):
-        assert load(path, zoo=ZOO).digest == digest(model.state_dict()), path.name
+        assert load(path, zoo=ZOO).digest == state_digest(model.state_dict()), path.name
 
 
 def _quietly(make: Callable[[], Any]) -> Any:
@@ -188,7 +188,7 @@ PLAN = Plan({GroupId("stage1.3.body.0"): Cut(tuple(range(24)))})
 
 def test_a_pruned_network_comes_back_whole(tmp_path: Path) -> None:
     model = trained()
-    small = fit(model, narrow(model, 24)).eval()
+    small = shaped_to(model, narrow(model, 24)).eval()
     path = tmp_path / "model.safetensors"
     preprocessing = Preprocessing((0.5,), (0.25,), (8, 8))
     wrote = save(
@@ -196,7 +196,7 @@ def test_a_pruned_network_comes_back_whole(tmp_path: Path) -> None:
     )
     loaded = load(path, zoo=ZOO)
     assert (loaded.plan, loaded.preprocessing, loaded.metadata) == (PLAN, preprocessing, {"a": [1, "b"]})
-    assert loaded.digest == wrote == digest(small.state_dict())
+    assert loaded.digest == wrote == state_digest(small.state_dict())
     assert loaded.model.get_submodule("stage1.3.body.0").out_channels == 24
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(loaded.model(x), small(x))
@@ -209,7 +209,7 @@ def test_selected_inputs_and_channel_tables_come_back(tmp_path: Path) -> None:
     state["layer2.1.conv1.weight"] = state["layer2.1.conv1.weight"][:, [0, 3, 5]].clone()
     state["layer2.1.conv1.reads"] = torch.tensor([0, 3, 5])
     state["layer2.0.shortcut.sources"] = torch.randperm(32, generator=torch.Generator().manual_seed(1)) % 17 - 1
-    small = fit(model, state).eval()
+    small = shaped_to(model, state).eval()
     save(tmp_path / "m.safetensors", small, architecture=Architecture("resnet20"))
     loaded = load(tmp_path / "m.safetensors", zoo=ZOO)
     x = torch.randn(2, 3, 32, 32)
@@ -220,14 +220,14 @@ def test_selected_inputs_and_channel_tables_come_back(tmp_path: Path) -> None:
 def test_the_digest_sees_names_types_shapes_and_every_value() -> None:
     state = {"a": torch.arange(6.0), "b": torch.tensor(1)}
     same = {"b": torch.tensor(1), "a": torch.arange(6.0)}
-    assert digest(state) == digest(same)
+    assert state_digest(state) == state_digest(same)
     others = [
         {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(1)},
         {"a": torch.arange(6.0), "c": torch.tensor(1)},
         {"a": torch.arange(6.0), "b": torch.tensor(1, dtype=torch.int32)},
         {"a": torch.nextafter(torch.arange(6.0), torch.tensor(9.0)), "b": torch.tensor(1)},
     ]
-    assert len({digest(s) for s in (state, *others)}) == 5
+    assert len({state_digest(s) for s in (state, *others)}) == 5
 
 
 def test_loading_leaves_the_random_generators_alone(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_pickled_network_needs_trust(tmp_path: Path) -> None:
     assert "--trust-pickle" in caught.value.hint
     loaded = load(path, zoo=ZOO, trust_pickle=True)
     assert loaded.architecture == Architecture("digits_net")
-    assert loaded.digest == digest(model.state_dict())
+    assert loaded.digest == state_digest(model.state_dict())
 
 
 def test_a_pickled_network_of_an_unknown_class_can_be_saved_and_named_later(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from compress.data import Preprocessing
 from compress.errors import CompressError, ParityError
 from compress.latency import result as latency
 from compress.networks.checkpoint import Architecture, Loaded, load
-from compress.pipeline import conclusion, pruning
+from compress.pipeline import conclusion
 from compress.recovery import training
 from compress.report import store
 from compress.report.schema import schema
@@ -74,7 +74,7 @@ def test_prune_ends_with_the_table_and_says_what_is_next(finished: tuple[Path, R
     assert not any(line.startswith("trace") for line in result.stdout.splitlines()), "progress belongs to standard error"
     there = {p.name for p in folder.iterdir()}
     assert there >= {"report.json", "report.md", "report.html", "model.onnx", "model.safetensors", "plan.json", "inputs.json"}
-    assert store.read(folder).reached <= 0.5
+    assert store.read_report(folder).reached <= 0.5
 
 
 def test_the_same_command_reports_again(finished: tuple[Path, Result]) -> None:
@@ -124,7 +124,7 @@ def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
 def test_the_run_decides_the_exit_code(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run").mkdir()
     result = conclusion.Result(net(1), Plan(), SAMPLE, tmp_path / "run", tmp_path / "model.onnx", code)
-    monkeypatch.setattr(pruning, "prune", lambda *a, **k: result)
+    monkeypatch.setattr("compress.pipeline.prune", lambda *a, **k: result)
     ended = compress("prune", DIGITS, "--out", tmp_path / "run", "--json")
     assert ended.exit_code == code
     assert json.loads(ended.stdout)["verdict"] == SAMPLE.verdict
@@ -512,14 +512,14 @@ STORY = (
     events.PhaseDone("search", 12.0),
     events.Warned("no [bold]data[/]"),
     events.Table("reach", ("", "least"), (("macs", "0.048"),)),
-    training.Progress(1, 2, 5, 10, 0.7, 0.1, 1.0),
+    training.TrainingProgress(1, 2, 5, 10, 0.7, 0.1, 1.0),
     training.EpochDone(1, 2, 0.8, 0.9, 0.3),
     training.EpochDone(1, 2, 0.7, 0.9, 30.0),
     training.EpochDone(2, 2, 0.6, 0.9, 0.3),
     training.Resumed(2, 2, 0, 10),
     latency.WarmedUp("base", 3, 0.1),
-    latency.Progress(10, 1.0, 2.0, None),
-    latency.Progress(20, 2.0, 2.0, 0.01),
+    latency.MeasuringProgress(10, 1.0, 2.0, None),
+    latency.MeasuringProgress(20, 2.0, 2.0, 0.01),
     object(),
 )
 
@@ -549,9 +549,9 @@ def test_positions() -> None:
     assert progress.position(Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5)) == progress.Position(
         25.0, 100.0, "error 0.5000"
     )
-    step = training.Progress(2, 3, 5, 10, 0.7, 0.1, 1.0)
+    step = training.TrainingProgress(2, 3, 5, 10, 0.7, 0.1, 1.0)
     assert progress.position(step) == progress.Position(15, 30, "epoch 2 of 3, loss 0.700")
-    assert progress.position(latency.Progress(1, 2.0, 8.0, 0.013)) == progress.Position(2.0, 8.0, "± 1.3 %")
+    assert progress.position(latency.MeasuringProgress(1, 2.0, 8.0, 0.013)) == progress.Position(2.0, 8.0, "± 1.3 %")
     assert progress.position(events.Phase("x")) is None
 
 
@@ -560,7 +560,7 @@ def test_plain_lines_come_now_and_then_with_the_time_left() -> None:
     lines = progress._Lines(Console(file=page, width=100), clock=lambda: float(next(now)))
     lines.hear(events.Phase("train"))
     for step in range(1, 41):
-        lines.hear(training.Progress(1, 1, step, 100, 0.5, 0.1, 1.0))
+        lines.hear(training.TrainingProgress(1, 1, step, 100, 0.5, 0.1, 1.0))
     said = [line for line in page.getvalue().splitlines() if "left" in line]
     assert len(said) == 4
     assert said[-1].startswith("  40 %, about 1 min 0")

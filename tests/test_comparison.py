@@ -18,19 +18,18 @@ from typer.testing import CliRunner
 
 from compress.core.cost import count
 from compress.core.events import Clock
-from compress.core.paired import difference
 from compress.core.plan import Cut, Plan
+from compress.core.statistics import difference
 from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.evaluation.criteria import CRITERIA
-from compress.evaluation.evaluator import batches as in_batches
-from compress.networks import checkpoint
+from compress.networks import checkpoint, in_batches
+from compress.networks.network import Network
 from compress.pipeline import comparison
 from compress.pipeline.comparison import Entry, compare_methods, entry
 from compress.pipeline.job import make_job
 from compress.pipeline.preparation import prepare
-from compress.pipeline.pruning import Network
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.training import accuracy
 from compress.report.comparison import Comparison, Row, summary

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from compress.core.plan import Cut, Plan, kept_positions
 from compress.core.topology import Topology
-from compress.evaluation.stage_runner import StageRunner, symbolic
+from compress.coupling.symbolic import symbolic_graph
+from compress.evaluation.stage_runner import StageRunner
 from compress.recovery import compensation as compensation_module
 from compress.recovery.compensation import Compensation
 from compress.recovery.moments import collect, unfold
@@ -123,7 +124,7 @@ def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_stage_with_compensation_is_a_stage_of_the_compensated_network(name: str) -> None:
     """Two ways to the same number: tensors replaced before the cut, or inside the runner; with surroundings and without."""
     model, topology, x, compensation = setting(name)
-    graph = symbolic(model)
+    graph = symbolic_graph(model)
     rng = np.random.default_rng(1)
     before = Plan()
     for stage in make_stages(topology, prunable(topology, [])[0]):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from compress.core.files import write, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import Job, make_job
-from compress.pipeline.run_folder import claim, write, write_json
+from compress.pipeline.run_folder import claim
 from compress.search.methods import METHODS
 
 

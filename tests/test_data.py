@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from compress.data import PRESETS, Data, Preprocessing, Split, near_chance, open_data, preset_for
+from compress.core.statistics import near_chance
+from compress.data import Data, Preprocessing, Split, open_data, preset_for
 from compress.data.dataset import _divide
 from compress.data.listing import Listing, Part
+from compress.data.preprocessing import PRESETS
 from compress.data.sources import ArrayImages, Unreadable
 from compress.data.split import crop_and_flip
 from compress.errors import DataError

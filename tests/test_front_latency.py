@@ -103,7 +103,7 @@ def test_a_real_front(tmp_path: Path) -> None:
     held = json.loads((run / "front.json").read_text())["points"]
     assert 2 <= len(points) <= 3 and all(p["macs"] == pytest.approx(held[p["index"]]["macs_share"]) for p in points)
     assert all(0 < p["low"] <= p["latency"] <= p["high"] for p in points)
-    report = store.read(run)
+    report = store.read_report(run)
     assert report.front_latency is not None and len(report.front_latency.points) == len(points)
     raw = json.loads((run / "front-latency.json").read_text())["measurement"]
     assert len(raw["arms"]) == len(points) + 2 and not (run / "front").exists()

@@ -30,6 +30,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 from typer.testing import CliRunner
 
+from compress.core.files import write_json
 from compress.data import Preprocessing, open_data
 from compress.data.sources import Unreadable, decode
 from compress.data.split import to_pixels
@@ -37,7 +38,7 @@ from compress.errors import CheckpointError, CompressError, DataError
 from compress.networks.architecture import Architecture
 from compress.networks.checkpoint import load, save
 from compress.pipeline.job import make_job
-from compress.pipeline.run_folder import claim, write_json
+from compress.pipeline.run_folder import claim
 from compress.report import store
 from compress.search.journal import Journal
 
@@ -262,7 +263,7 @@ def test_what_may_never_end_is_not_opened(kind: str, tmp_path: Path) -> None:
         lambda: load(path),
         lambda: make_job(path),
         lambda: open_data("digits", labels=str(path)),
-        lambda: store.read(path),
+        lambda: store.read_report(path),
     ):
         verdict = judged(read, seconds=20.0)
         assert verdict.outcome == "refused" or "digits" in verdict.text or verdict.outcome == "read", verdict

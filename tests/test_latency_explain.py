@@ -14,7 +14,7 @@ from compress.core.cost import count
 from compress.core.environment import capture
 from compress.coupling.tracer import trace
 from compress.export.exporting import export
-from compress.latency.explanation import Explained, Layer, block, changes, explain, summary, widths
+from compress.latency.explanation import Explained, Layer, block, changes, explain, summarise, widths
 from compress.latency.profiling import KernelTime, Profile, profile, read_graph
 
 
@@ -91,7 +91,7 @@ def test_a_lost_kernel_is_told_from_a_kept_one(explained: dict[str, Explained]) 
         pytest.skip("this processor has no blocked kernels")
     assert even["3"].binds in {"memory", "compute", "launch"} and even["3"].padding == 0.0
     assert odd["3"].binds == "alignment" and "51 channels" in odd["3"].why and not odd["3"].blocked
-    told = summary(explained["even"], explained["odd"])
+    told = summarise(explained["even"], explained["odd"])
     assert "fewer MACs" in told[0]
 
 
@@ -117,10 +117,10 @@ def test_the_excess_is_what_the_macs_did_not_promise() -> None:
     assert list(found) == ["a", "b", "gone", "new"]
     assert {name: change.excess for name, change in found.items()} == {"a": 0.0, "b": 2.0, "gone": 0.0, "new": 0.5}
     assert found["gone"].after is None and found["new"].before is None
-    first, *causes = summary(before, after)
+    first, *causes = summarise(before, after)
     assert "1.27x the speed for 2.00x fewer MACs" in first and "3500.00 ms" in first
     assert causes[0].startswith("2000.00 ms of the 2000.00 ms beyond that: alignment, lost")
-    assert summary(before, before) == (summary(before, before)[0],)
+    assert summarise(before, before) == (summarise(before, before)[0],)
 
 
 def kernel(op: str = "Conv", **more: object) -> KernelTime:

@@ -19,7 +19,7 @@ from compress.errors import ConfigError
 from compress.export.exporting import export
 from compress.latency.bench_kit import PACKAGE, Packed, pack
 from compress.latency.measurement import read
-from compress.latency.onnx_files import arms, describe_all
+from compress.latency.onnx_files import describe_all, file_arms
 from compress.latency.result import Settings
 
 
@@ -28,7 +28,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("kit")
     example = torch.randn(2, 3, 24, 24)
     named = [export(chain(d), example, folder / f"{n}.onnx", exporter="legacy").path for n, d in (("big", 8), ("small", 2))]
-    return arms(named)
+    return file_arms(named)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from compress.core.events import Phase
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export.exporting import export
 from compress.latency.matrix import Cell, cells, measure_all
-from compress.latency.onnx_files import arms, describe, describe_all, precision
+from compress.latency.onnx_files import describe, describe_all, file_arms, precision
 from compress.latency.result import Settings
 from compress.runtime.ort import OrtRuntime, OrtSession
 
@@ -90,10 +90,10 @@ def test_what_is_optional_is_skipped_with_the_reason(file: Path) -> None:
 
 def test_names_of_arms_tell_files_apart_and_hold_no_more_path_than_that() -> None:
     files = [Path(name) for name in ("/a/base.onnx", "/a/one.onnx", "/a/x/two.onnx", "/b/y/two.onnx", "/b/y/two.onnx")]
-    assert arms(files) == dict(zip(("base", "one.onnx", "x/two.onnx", "y/two.onnx", "y/two.onnx #2"), files, strict=True))
-    assert list(arms([Path("base"), Path("base")])) == ["base", "base #2"]
+    assert file_arms(files) == dict(zip(("base", "one.onnx", "x/two.onnx", "y/two.onnx", "y/two.onnx #2"), files, strict=True))
+    assert list(file_arms([Path("base"), Path("base")])) == ["base", "base #2"]
     with pytest.raises(ConfigError, match="no file"):
-        arms([])
+        file_arms([])
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from torch import nn
 from compress.core import environment
 from compress.errors import ConfigError, ModelError
 from compress.export.exporting import export
+from compress.latency import protocol
 from compress.latency.matrix import cells, measure_all
 from compress.latency.onnx_files import describe_all
-from compress.latency.protocol import LatencyResult, Progress, Settings, WarmedUp, measure
+from compress.latency.protocol import LatencyResult, MeasuringProgress, Settings, WarmedUp, measure
 from compress.latency.statistics import Verdict
 from compress.runtime import eager
 from compress.runtime.ort import OrtRuntime, gpus
@@ -102,7 +103,7 @@ def test_a_slower_file_and_the_same_file(files: dict[str, Path]) -> None:
         )
         assert np.median(arm.wall) * arm.inner_repeats > 0.5e-3
     assert {event.arm for event in heard if isinstance(event, WarmedUp)} == {arm.name for arm in found.arms}
-    progress = [event for event in heard if isinstance(event, Progress)]
+    progress = [event for event in heard if isinstance(event, MeasuringProgress)]
     assert [event.rounds for event in progress] == list(range(1, found.rounds + 1))
     assert progress[-1].half_width is not None
     check_json(found)
@@ -276,7 +277,7 @@ def test_a_quota_below_the_threads_gives_no_verdict(
 )
 def test_a_card_that_was_held_back_is_flagged(reasons: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = environment.GpuState(1200, 83, reasons)
-    monkeypatch.setattr(environment, "gpu_state", lambda: (state,))
+    monkeypatch.setattr(protocol, "gpu_state", lambda: (state,))
     found = measure(Spin(0.0002), {}, runtime=OrtRuntime(), settings=QUICK)
     told = [flag for flag in found.flags if flag.startswith("card held back")]
     assert told == ([f"card held back: {said} at 1200 MHz and 83 degrees when it was done"] if said else [])

@@ -26,11 +26,13 @@ from compress.coupling.tracer import trace
 from compress.data import Data, Preprocessing
 from compress.errors import ConfigError, DataError, GuardError, SearchError
 from compress.networks import checkpoint
+from compress.networks.network import Network, network_of
 from compress.pipeline.conclusion import Result
 from compress.pipeline.front import choose
+from compress.pipeline.inspection import inspect
 from compress.pipeline.job import Job, make_job
 from compress.pipeline.picking import pick
-from compress.pipeline.pruning import Network, inspect, network_of, prune
+from compress.pipeline.pruning import prune
 from compress.pipeline.steps import epochs_for, guarded_cut
 from compress.search.base import Fidelity, Point, Target
 

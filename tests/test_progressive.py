@@ -12,11 +12,12 @@ from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError
 from compress.networks import checkpoint
+from compress.networks.network import Network
 from compress.pipeline import stagewise
 from compress.pipeline.conclusion import Result
 from compress.pipeline.job import make_job
 from compress.pipeline.picking import pick
-from compress.pipeline.pruning import Network, prune
+from compress.pipeline.pruning import prune
 from compress.recovery.training import EpochDone
 from compress.surgery.cutting import cut
 
@@ -67,7 +68,7 @@ def test_a_run_killed_in_a_later_stage_ends_with_the_same_weights(
         prune(*digits, make_job(flags=QUICK), tmp_path / "r", listen=kill)
     again = prune(*digits, make_job(flags=QUICK), tmp_path / "r")
     assert again.plan == finished.plan
-    one, two = (checkpoint.digest(r.model.state_dict()) for r in (finished, again))
+    one, two = (checkpoint.state_digest(r.model.state_dict()) for r in (finished, again))
     assert one == two
 
 

@@ -18,11 +18,12 @@ from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, GuardError, SearchError, TrainError
 from compress.networks import checkpoint
+from compress.networks.network import Network, network_of
 from compress.pipeline import csgd
 from compress.pipeline.conclusion import Result
 from compress.pipeline.job import Job, make_job
 from compress.pipeline.picking import pick
-from compress.pipeline.pruning import Network, network_of, prune
+from compress.pipeline.pruning import prune
 from compress.recovery.training import EpochDone
 
 QUICK: dict[str, Any] = {
@@ -72,7 +73,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: tuple[Network, Data], f
     with pytest.raises(_Killed):
         prune(*digits, make_job(flags=QUICK), tmp_path / "r", listen=kill)
     again = prune(*digits, make_job(flags=QUICK), tmp_path / "r")
-    one, two = (checkpoint.digest(r.model.state_dict()) for r in (finished, again))
+    one, two = (checkpoint.state_digest(r.model.state_dict()) for r in (finished, again))
     assert one == two
 
 

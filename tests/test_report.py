@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reports import SAMPLE, reports
 
+from compress.core.accuracy import Measured
 from compress.errors import CompressError, ConfigError
 from compress.report import formatting, store
-from compress.report.markdown import markdown
-from compress.report.model import Measured, Report
+from compress.report.markdown import report_markdown
+from compress.report.model import Report
 from compress.report.schema import schema, validate
 
 
@@ -31,7 +32,7 @@ def test_a_report_survives_json(report: Report) -> None:
 
 @given(reports)
 def test_every_report_fits_the_schema(report: Report) -> None:
-    jsonschema.Draft202012Validator(schema()).validate(json.loads(store.to_text(report)))
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(store.report_text(report)))
 
 
 def test_the_schema_is_one() -> None:
@@ -48,7 +49,7 @@ def test_the_schema_is_one() -> None:
     ],
 )
 def test_what_is_no_report_is_refused(where: str, value: object) -> None:
-    data = json.loads(store.to_text(SAMPLE)) | {where: value}
+    data = json.loads(store.report_text(SAMPLE)) | {where: value}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, schema())
     if where != "new":  # a reader passes over what it does not know
@@ -58,29 +59,29 @@ def test_what_is_no_report_is_refused(where: str, value: object) -> None:
 
 @given(st.sampled_from(sorted(SAMPLE.to_json())))
 def test_no_entry_may_be_missing(name: str) -> None:
-    data = json.loads(store.to_text(SAMPLE))
+    data = json.loads(store.report_text(SAMPLE))
     del data[name]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(data, schema())
 
 
 def test_write_and_read(tmp_path: Path) -> None:
-    store.write(SAMPLE, tmp_path)
+    store.write_report(SAMPLE, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md", "report.schema.json"]
-    assert store.read(tmp_path) == store.read(tmp_path / "report.json") == SAMPLE
+    assert store.read_report(tmp_path) == store.read_report(tmp_path / "report.json") == SAMPLE
     jsonschema.validate(
         json.loads((tmp_path / "report.json").read_text()), json.loads((tmp_path / "report.schema.json").read_text())
     )
-    assert (tmp_path / "report.md").read_text() == markdown(SAMPLE)
+    assert (tmp_path / "report.md").read_text() == report_markdown(SAMPLE)
 
 
 def test_what_json_lacks_becomes_null(tmp_path: Path) -> None:
-    store.write(replace(SAMPLE, parity={"error": math.nan, "more": [math.inf, 1.0]}), tmp_path)
-    assert store.read(tmp_path).parity == {"error": None, "more": [None, 1.0]}
+    store.write_report(replace(SAMPLE, parity={"error": math.nan, "more": [math.inf, 1.0]}), tmp_path)
+    assert store.read_report(tmp_path).parity == {"error": None, "more": [None, 1.0]}
 
 
 def test_a_failed_write_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write(SAMPLE, tmp_path)
+    store.write_report(SAMPLE, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
     def full(self: Path, target: Path) -> Path:
@@ -88,7 +89,7 @@ def test_a_failed_write_keeps_the_old(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(CompressError, match="No space left"):
-        store.write(replace(SAMPLE, name="other"), tmp_path)
+        store.write_report(replace(SAMPLE, name="other"), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
@@ -98,14 +99,14 @@ def test_a_failed_write_keeps_the_old(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_damaged_reports_are_refused_in_words(tmp_path: Path, content: str) -> None:
     (tmp_path / "report.json").write_text(content)
     with pytest.raises(ConfigError) as error:
-        store.read(tmp_path)
+        store.read_report(tmp_path)
     assert "report.json" in error.value.message
     assert error.value.hint
 
 
 def test_no_report(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no report\.json"):
-        store.read(tmp_path)
+        store.read_report(tmp_path)
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def test_no_report(tmp_path: Path) -> None:
 def test_tables_hold_whatever_the_names_are(report: Report) -> None:
     """Every row of a table has as many cells as its head: no name breaks out of its cell."""
     inside, head = False, 0
-    for line in markdown(report).splitlines():
+    for line in report_markdown(report).splitlines():
         cells = len(re.split(r"(?<!\\)\|", line))
         if line.startswith("|"):
             head = head if inside else cells
@@ -124,7 +125,7 @@ def test_tables_hold_whatever_the_names_are(report: Report) -> None:
 
 
 def test_markdown_says_the_worst_first() -> None:
-    text = markdown(SAMPLE)
+    text = report_markdown(SAMPLE)
     places = [
         text.index(s)
         for s in (SAMPLE.verdict, SAMPLE.warnings[0], "÷ 2.27 (44.0 %)", "97.21 % (94.9 to 98.5)", "4da6c6cfa67e1ade")
@@ -134,7 +135,7 @@ def test_markdown_says_the_worst_first() -> None:
 
 
 def test_markdown_says_what_was_not_measured() -> None:
-    bare = markdown(replace(SAMPLE, accuracy=(), latency=()))
+    bare = report_markdown(replace(SAMPLE, accuracy=(), latency=()))
     assert bare.count("Not measured.") == 2
 
 
@@ -208,7 +209,7 @@ def test_expectation_stands_beside_measurement() -> None:
 
 def test_the_sample_is_not_changed_by_rendering() -> None:
     before = copy.deepcopy(SAMPLE)
-    markdown(SAMPLE)
+    report_markdown(SAMPLE)
     formatting.accuracies(SAMPLE)
     assert before == SAMPLE
 

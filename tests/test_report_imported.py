@@ -29,7 +29,7 @@ CARD = replace(HERE, gpus=(Gpu("A card", "1.0", 1024),))
 def run(tmp_path: Path) -> Path:
     for name in ("base", "model", "model.fp16"):
         (tmp_path / f"{name}.onnx").write_bytes(name.encode())
-    (tmp_path / "report.json").write_text(store.to_text(SAMPLE))
+    (tmp_path / "report.json").write_text(store.report_text(SAMPLE))
     return tmp_path
 
 
@@ -50,7 +50,7 @@ def there(pruned: float = 50e-6, **more: object) -> LatencyResult:
 def test_a_card_elsewhere_enters_the_report(run: Path) -> None:
     said = take_in(run, brought(run, skipped=("ort-tensorrt: not installed",)))
     assert len(said) == 2 and said[0].startswith("ort-cuda on A card, batch 1: faster: 2.00 ×")
-    report = store.read(run)
+    report = store.read_report(run)
     assert [(x.machine, x.file) for x in report.latency] == [("", ""), ("A card", ""), ("A card", "model.fp16.onnx")]
     assert any("ort-tensorrt" in note for note in report.notes)
     page = Page((run / "report.html").read_text())
@@ -62,22 +62,22 @@ def test_a_card_elsewhere_enters_the_report(run: Path) -> None:
 def test_the_same_machine_again_takes_the_place_of_the_first(run: Path) -> None:
     take_in(run, brought(run))
     take_in(run, brought(run, "later.json", there(25e-6)))
-    found = store.read(run).latency
+    found = store.read_report(run).latency
     assert len(found) == 3 and found[1].speedup == pytest.approx(4)
 
 
 def test_slower_elsewhere_is_a_red_flag_and_the_verdict_stays_the_runs_own(run: Path) -> None:
-    before = store.read(run).verdict
+    before = store.read_report(run).verdict
     take_in(run, brought(run, "kit.json", there(200e-6)))
-    report = store.read(run)
+    report = store.read_report(run)
     assert any(w.startswith("ort-cuda on A card: slower") for w in report.warnings)
     assert "ort-cpu" in report.verdict and "A card" not in report.verdict and before
 
 
 def test_the_first_measurement_of_all_makes_the_verdict(run: Path) -> None:
-    (run / "report.json").write_text(store.to_text(replace(SAMPLE, latency=())))
+    (run / "report.json").write_text(store.report_text(replace(SAMPLE, latency=())))
     take_in(run, brought(run))
-    assert store.read(run).verdict.startswith("2.00x the speed on ort-cuda on A card")
+    assert store.read_report(run).verdict.startswith("2.00x the speed on ort-cuda on A card")
 
 
 def test_other_files_are_refused_and_nothing_changes(run: Path) -> None:
@@ -93,7 +93,7 @@ def test_other_files_are_refused_and_nothing_changes(run: Path) -> None:
 def test_a_run_whose_files_are_gone_knows_them_by_digest(run: Path) -> None:
     file = brought(run)
     digests = {name: identify(run / name).sha256 for name in ("base.onnx", "model.onnx")}
-    (run / "report.json").write_text(store.to_text(replace(SAMPLE, digests=digests)))
+    (run / "report.json").write_text(store.report_text(replace(SAMPLE, digests=digests)))
     for path in run.glob("m*.onnx"):
         path.unlink()
     with pytest.raises(ConfigError, match=r"fp16"):  # the report knows the others
@@ -126,4 +126,4 @@ def test_there_and_back(tmp_path: Path) -> None:
     subprocess.run(command, cwd=place, check=True, capture_output=True, timeout=300)
     result = CliRunner().invoke(app, ["report", str(run), "--import", str(place / "result.json")])
     assert result.exit_code == 0, result.stderr
-    assert len(store.read(run).latency) == 2 and len(run_files.read(run).latency) == 2
+    assert len(store.read_report(run).latency) == 2 and len(run_files.read(run).latency) == 2

@@ -38,7 +38,7 @@ FRONT = {
 @pytest.fixture(scope="module")
 def full() -> Page:
     found = Evidence((Clocked(comparison()),), FRONT)
-    return Page(html.page(SAMPLE, found, [html.Download("report.json", "Report", b"{}")]))
+    return Page(html.html_page(SAMPLE, found, [html.Download("report.json", "Report", b"{}")]))
 
 
 def everywhere(value: object, text: str) -> object:
@@ -60,7 +60,7 @@ def test_names_are_text_wherever_they_stand() -> None:
     hostile = Report.from_json({**everywhere(data, EVIL), "schema": SAMPLE.schema})  # type: ignore[dict-item]
     clocked = comparison({**SPEEDS, EVIL: 60e-6})
     for page in (
-        Page(html.page(hostile, Evidence((Clocked(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
+        Page(html.html_page(hostile, Evidence((Clocked(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
         Page(html.runs_page({EVIL: hostile, f"{EVIL} again": hostile})),
     ):
         assert len(page.all("script")) == 1
@@ -71,7 +71,7 @@ def test_names_are_text_wherever_they_stand() -> None:
 @settings(max_examples=3, phases=[Phase.explicit, Phase.generate])  # a page takes too long to look for a smaller one
 @given(reports)
 def test_any_report_has_a_page(report: Report) -> None:
-    source = html.page(report, Evidence())
+    source = html.html_page(report, Evidence())
     page = Page(source)
     assert len(page.ids) == len(set(page.ids))
     text = " ".join(page.text.split())
@@ -118,7 +118,7 @@ def test_sections_plots_and_tables(full: Page) -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    page = Page(html.page(replace(SAMPLE, accuracy=(), latency=(), certificate=None), Evidence()))
+    page = Page(html.html_page(replace(SAMPLE, accuracy=(), latency=(), certificate=None), Evidence()))
     assert page.text.count("Not measured.") == 2
     assert "front" not in page.ids and "Latency not measured" in page.text
 
@@ -137,7 +137,7 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
     labels = ["Parity inconclusive", "Accuracy lost", "Fallback", "Not faster", "Accuracy", "Noisy", "Warning"]
     assert [flag.label for flag in told] == labels and sorted(f.text for f in told) == sorted(warnings)
     assert html.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
-    source = html.page(replace(SAMPLE, warnings=warnings), Evidence())
+    source = html.html_page(replace(SAMPLE, warnings=warnings), Evidence())
     places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="accuracy"')]
     assert places == sorted(places)
 
@@ -232,7 +232,7 @@ def test_other_batches_and_precisions_have_their_grids() -> None:
 @settings(max_examples=25)
 @given(reports, st.text(max_size=8))
 def test_timms_columns_hold_every_run(report: Report, name: str) -> None:
-    text = timm_csv.timm_csv({name: report})
+    text = timm_csv.to_timm_csv({name: report})
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert len(rows) == 2 * max(1, len(report.latency))
     assert set(timm_csv.COLUMNS) < set(rows[0])
@@ -240,7 +240,7 @@ def test_timms_columns_hold_every_run(report: Report, name: str) -> None:
 
 
 def test_timms_units() -> None:
-    base, pruned = csv.DictReader(io.StringIO(timm_csv.timm_csv({"r": replace(SAMPLE, image=(1, 8, 8))})))
+    base, pruned = csv.DictReader(io.StringIO(timm_csv.to_timm_csv({"r": replace(SAMPLE, image=(1, 8, 8))})))
     assert (base["param_count"], base["infer_gmacs"], base["img_size"]) == ("0.12", "0.00296", "8")
     assert pruned["infer_step_time"] == "0.0429" and float(pruned["infer_samples_per_sec"]) == pytest.approx(
         1 / 42.9e-6, rel=1e-4

@@ -18,9 +18,9 @@ from compress.core.topology import LayerName
 from compress.data import Preprocessing
 from compress.latency.input_selection import GAIN, Reader, _file, gains, readers, worthwhile
 from compress.networks.architecture import Architecture
+from compress.networks.network import Network
 from compress.pipeline import input_selection, run_folder
 from compress.pipeline.job import Job
-from compress.pipeline.realisation import Network
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Fidelity
 from compress.search.bicnn.problem import Bilevel

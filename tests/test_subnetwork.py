@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.core.plan import Plan
+from compress.coupling.symbolic import NotTraceable, symbolic_graph
 from compress.coupling.tracer import trace
 from compress.evaluation.evaluator import Evaluator, Material, relative
-from compress.evaluation.stage_runner import NotTraceable, StageRunner, cutout, symbolic, values_at
+from compress.evaluation.stage_runner import StageRunner, cutout, values_at
 from compress.search.base import Ask, Fidelity
 from compress.search.stages import is_stream, make_stages, prunable
 from compress.surgery.cutting import cut
@@ -54,7 +55,7 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
     model, images = network(name)
     topology = trace(model, images[:1], probe=False)
     groups, _ = prunable(topology, [])
-    graph = symbolic(model)
+    graph = symbolic_graph(model)
     rng = np.random.default_rng(0)
     before = Plan()
     for stage in make_stages(topology, groups):
@@ -82,7 +83,7 @@ def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str
     model, images = network(name)
     topology = trace(model, images[:1], probe=False)
     groups, _ = prunable(topology, [])
-    graph, rng, before = symbolic(model), np.random.default_rng(0), Plan()
+    graph, rng, before = symbolic_graph(model), np.random.default_rng(0), Plan()
     with torch.no_grad():
         wanted = model(images)
     for stage in make_stages(topology, groups):
@@ -106,13 +107,13 @@ def test_an_untouched_stage_without_batch_norm_has_no_error() -> None:
     topology = trace(model, images[:1], probe=False)
     groups, _ = prunable(topology, [])
     for stage in make_stages(topology, groups):
-        runner = StageRunner(model, symbolic(model), topology, stage.groups, Plan(), images)
+        runner = StageRunner(model, symbolic_graph(model), topology, stage.groups, Plan(), images)
         assert runner.error(Plan(), len(images)) == pytest.approx(0.0, abs=1e-10)
 
 
 def test_values_at_are_the_networks_own() -> None:
     model, images = network("resnet20")
-    graph = symbolic(model)
+    graph = symbolic_graph(model)
     nodes = [n for n in graph.nodes if n.op == "call_module" and str(n.target).endswith("conv2")]
     found = values_at(model, graph, images, [n.name for n in nodes])
     wanted = in_place(model, [], [], [str(n.target) for n in nodes], images)
@@ -126,11 +127,11 @@ def test_a_stage_ends_at_the_first_layers_after_it() -> None:
     groups, _ = prunable(topology, [])
     stages = make_stages(topology, groups)
     assert [s.name for s in stages][-1] == "residual streams" and all(is_stream(topology, g) for g in stages[-1].groups)
-    assert [x and x.name for x in cutout(symbolic(model), topology, stages[0].groups).observed] == ["layer2.0.conv1"]
+    assert [x and x.name for x in cutout(symbolic_graph(model), topology, stages[0].groups).observed] == ["layer2.0.conv1"]
     resnet = torchvision.models.resnet18(weights=None).eval()
     topology = trace(resnet, torch.zeros(1, 3, 64, 64), probe=False)
     inner = [g.id for g in topology.groups if g.id.startswith("layer1")]
-    part = cutout(symbolic(resnet), topology, inner)
+    part = cutout(symbolic_graph(resnet), topology, inner)
     assert {x and x.name for x in part.observed} == {"layer2.0.conv1", "layer2.0.downsample.0"}
 
 
@@ -170,7 +171,7 @@ def test_code_that_branches_on_values_falls_back_to_whole_forwards() -> None:
     model = _Branching().eval()
     images = torch.randn(8, 3, 12, 12)
     with pytest.raises(NotTraceable):
-        symbolic(model)
+        symbolic_graph(model)
     topology = trace(model, images[:1])
     stages = make_stages(topology, prunable(topology, [])[0])
     evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compress.core.plan import Cut, Plan, compose, restrict
-from compress.core.topology import LayerName, Role, Topology
+from compress.core.topology import READS, LayerName, Role, Topology
 from compress.errors import PlanError, UnsupportedLayer
-from compress.surgery.cutting import READS, cut, cut_state, fit, is_channel_map, own_tensors, select_inputs, simulate
+from compress.surgery.cutting import cut, cut_state, is_channel_map, own_tensors, select_inputs, shaped_to, simulate
 
 every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)
@@ -229,7 +229,7 @@ def test_a_restricted_topology_is_that_of_the_cut_network(
 def test_reloading_a_cut_network_is_the_same_function(name: str, seed: int, style: dict[str, Any]) -> None:
     model, topology = traced(name)
     small = cut(model, topology, any_plan(topology, seed, **style))
-    again = fit(build(name, seed=1), copy.deepcopy(small.state_dict()))
+    again = shaped_to(build(name, seed=1), copy.deepcopy(small.state_dict()))
     assert_identical(small, again)
     x = inputs(name)
     assert_same(outputs(small, x), outputs(again, x), 0.0)
@@ -335,13 +335,13 @@ def test_tensors_of_another_network_do_not_fit() -> None:
     model = build("chain")
     state = model.state_dict()
     with pytest.raises(PlanError, match="1 missing"):
-        fit(model, {k: v for k, v in state.items() if k != "0.0.weight"})
+        shaped_to(model, {k: v for k, v in state.items() if k != "0.0.weight"})
     with pytest.raises(PlanError, match="1 unknown"):
-        fit(model, {**state, "nobody": torch.zeros(1)})
+        shaped_to(model, {**state, "nobody": torch.zeros(1)})
     odd = build("depthwise-2")
     state = odd.state_dict()
     with pytest.raises(PlanError, match="multiplier 2"):
-        fit(odd, {**state, "1.0.weight": state["1.0.weight"][:5]})
+        shaped_to(odd, {**state, "1.0.weight": state["1.0.weight"][:5]})
 
 
 def test_a_misfitting_plan_is_refused_before_anything_is_cut() -> None:

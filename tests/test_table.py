@@ -12,6 +12,7 @@ import torch
 from compress_models import MODELS
 from torch import Tensor, nn
 
+from compress.core.accuracy import Measured
 from compress.core.cost import count, sizes_after
 from compress.core.latency_table import FEATURES, LatencyTable, features, kind_of, slow_layers
 from compress.core.plan import Cut, Plan
@@ -22,7 +23,7 @@ from compress.export.cutting_onnx import Resizable, resizable, resized, write
 from compress.export.exporting import export
 from compress.latency.kernels import kernels
 from compress.latency.table_fit import Sample, fit, validate
-from compress.latency.table_measure import Measured, block_of, collect, machine, random_plan, table_of
+from compress.latency.table_measure import block_of, collect, machine, random_plan, table_of
 from compress.pipeline.latency_tables import alignment, load
 from compress.pipeline.latency_target import SHOTS, aimed, proposal, towards
 from compress.runtime.ort import OrtRuntime

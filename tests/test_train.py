@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core.randomness import derive, seeded
+from compress.core.accuracy import Accuracy
+from compress.core.randomness import derive
+from compress.core.statistics import wilson
 from compress.errors import DataError, TrainError
+from compress.networks.inference import computes_bf16, seeded
 from compress.recovery.training import (
-    Accuracy,
     EpochDone,
-    Progress,
     Resumed,
     Schedule,
+    TrainingProgress,
     accuracy,
-    computes_bf16,
     fit,
     learning_rate,
-    wilson,
 )
 from compress.recovery.training_state import FILE
 
@@ -277,7 +277,7 @@ def test_rewrite_sees_gradients_and_rate() -> None:
 def test_events_tell_where_it_stands() -> None:
     heard: list[object] = []
     fit(net(), Blobs(count=200), replace(SHORT, batch=8), listen=heard.append)
-    steps = [(e.epoch, e.step, e.steps) for e in heard if isinstance(e, Progress)]
+    steps = [(e.epoch, e.step, e.steps) for e in heard if isinstance(e, TrainingProgress)]
     assert steps == [(1, 10, 25), (1, 20, 25), (1, 25, 25), (2, 10, 25), (2, 20, 25), (2, 25, 25)]
     ends = [e for e in heard if isinstance(e, EpochDone)]
     assert [e.epoch for e in ends] == [1, 2] and ends[1].loss < ends[0].loss and 0 < ends[0].accuracy < ends[1].accuracy <= 1

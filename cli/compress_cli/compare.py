@@ -19,8 +19,8 @@ from compress_cli.door import UsageError, command_line, err, guarded, out, print
 from compress_cli.run import Inputs, stem
 
 if TYPE_CHECKING:
-    from compress.pipeline.external import Arm
-    from compress.report.comparison import Comparison
+    from compress.pipeline import Arm
+    from compress.report import Comparison
 
 app = typer.Typer()
 
@@ -104,8 +104,7 @@ def _compared(
     fresh: bool,
     quiet: bool,
 ) -> Comparison:
-    from compress.pipeline import comparison
-    from compress.pipeline.job import make_job, read_settings
+    from compress.pipeline import compare_methods, entry, make_job, read_settings
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -126,7 +125,7 @@ def _compared(
             raise ConfigError(f"--set {owner}....: {owner} is not among --methods", hint=f"--methods {','.join(names)},{owner}")
     entries = []
     for name in names:
-        one = comparison.entry(name, arms=arms)
+        one = entry(name, arms=arms)
         if name in mine:
             own = make_job(None, mine[name], {"method": one.method or "uniform"}).options
             one = replace(one, options={**one.options, **own})
@@ -142,7 +141,7 @@ def _compared(
             "methods are compared by accuracy, and there are no images", hint="add --data FOLDER, or --data digits"
         )
     with listening(err(), quiet=quiet) as listen:
-        return comparison.compare_methods(
+        return compare_methods(
             network, images, job, entries, seeds, folder, reference=against, fresh=fresh, command=command_line(), listen=listen
         )
 
@@ -161,7 +160,7 @@ def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
         UsageError: it has another form.
         ConfigError: it cannot be imported.
     """
-    from compress.core.entry_points import import_entrypoint, is_entrypoint
+    from compress.core import import_entrypoint, is_entrypoint
 
     arms = {}
     for text in given:
@@ -177,10 +176,10 @@ def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
 
 def show(console: Console, found: Comparison, folder: Path) -> None:
     """A comparison on the terminal."""
-    from compress.report import comparison
+    from compress.report import comparison_table
 
     console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
-    head, rows = comparison.table(found, brief=True)
+    head, rows = comparison_table(found, brief=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(head):
         wraps = column == "speed-up" or column.startswith("−")

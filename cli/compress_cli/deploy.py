@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from compress.errors import ConfigError
-from compress.report.formatting import byte_size
+from compress.report import byte_size
 from compress_cli import options as o
 from compress_cli.door import UsageError, err, guarded, out, print_json, warn
 
@@ -83,7 +83,7 @@ def export(
         source = p.of_file(place, inputs)
     else:
         source = _fp32(inputs, p.fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
-    from compress.export.conversion import Options
+    from compress.export import Options
 
     options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
     held, found = p.write(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
@@ -99,10 +99,9 @@ def _fp32(
     inputs: Inputs, target: Path, exporter: str | None, opset: int, *, quiet: bool, as_json: bool | None
 ) -> precisions.Source:
     """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
-    from compress.core.events import Clock
-    from compress.export.interface import serving_facts
-    from compress.export.parity import Verdict, export_verified
-    from compress.pipeline.job import make_job
+    from compress.core import Clock
+    from compress.export import Verdict, export_verified, serving_facts
+    from compress.pipeline import make_job
     from compress_cli import precisions as p
     from compress_cli.loading import classes_of, load_data, load_network
     from compress_cli.progress import listening

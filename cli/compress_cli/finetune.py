@@ -11,9 +11,9 @@ import typer
 from rich import box
 from rich.table import Table
 
+from compress.core import Measured
 from compress.errors import ConfigError, DataError
-from compress.report.formatting import accuracy as in_words
-from compress.report.model import Measured
+from compress.report import accuracy as in_words
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json
 
@@ -48,9 +48,9 @@ def finetune(
     debug: o.Debug = False,
 ) -> None:
     """Train a network on your images and save it in our own format. The same command goes on where it was stopped."""
-    from compress.core.events import Clock
-    from compress.networks import checkpoint
-    from compress.recovery import training
+    from compress.core import Clock
+    from compress.networks import save
+    from compress.recovery import Schedule, fit
     from compress_cli.loading import classes_of, load_data, load_network, writable
     from compress_cli.progress import listening
 
@@ -58,7 +58,7 @@ def finetune(
     writable(target, folder=False)
     if target.exists() and not fresh:
         raise ConfigError(f"{target} exists already", hint="choose another --out, or overwrite it with --fresh")
-    schedule = training.Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
+    schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     if data is None:
         raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
     loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=mean, std=std)
@@ -76,7 +76,7 @@ def finetune(
             seen = [measured(loaded.model, "before", images.validation)]
         with clock.phase("train", f"{epochs} epochs of {len(images.train)} images"):
             state.parent.mkdir(parents=True, exist_ok=True)
-            trained = training.fit(loaded.model, images.train, schedule, state_dir=state, listen=listen).eval()
+            trained = fit(loaded.model, images.train, schedule, state_dir=state, listen=listen).eval()
         with clock.phase("accuracy after", f"{len(images.test)} test images, read for the first time"):
             seen.append(measured(trained, "after", images.validation))
             seen.append(measured(trained, "after", images.test))
@@ -90,7 +90,7 @@ def finetune(
             "accuracy": [f"{m.when}, {m.split}: {in_words(m)}" for m in seen],
         },
     }
-    digest = checkpoint.save(
+    digest = save(
         target,
         trained,
         architecture=loaded.architecture,
@@ -107,9 +107,9 @@ def finetune(
 
 def measured(network: nn.Module, when: str, split: Any) -> Measured:
     """Accuracy on a split, with its interval."""
-    from compress.recovery import training
+    from compress.recovery import accuracy
 
-    found = training.accuracy(network, split)
+    found = accuracy(network, split)
     return Measured(when, split.name, found.top1, *found.interval, found.total)
 
 

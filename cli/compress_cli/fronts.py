@@ -27,13 +27,10 @@ def clock(
     quiet: bool,
 ) -> None:
     """Realises and measures a run's front, on one runtime at one batch."""
-    from compress.core.files import read_json
-    from compress.latency.matrix import cells
-    from compress.latency.result import Settings
-    from compress.pipeline.front_latency import clock_front
-    from compress.pipeline.job import make_job
-    from compress.report.fronts import told
-    from compress.report.tables import front_latency_table
+    from compress.core import read_json
+    from compress.latency import Settings, cells
+    from compress.pipeline import clock_front, make_job
+    from compress.report import front_latency_table, told
     from compress_cli.progress import listening
     from compress_cli.run import Inputs
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress.data import Data, Preprocessing
-    from compress.networks.checkpoint import Loaded
+    from compress.networks import Loaded
 
 
 def load_network(
@@ -25,7 +25,7 @@ def load_network(
     """
     from compress_models import MODELS
 
-    from compress.networks.checkpoint import load
+    from compress.networks import load
 
     sides, means, stds = numbers("size", size), numbers("mean", mean), numbers("std", std)
     loaded = load(model, zoo=MODELS, arch=arch, trust_pickle=trust_pickle)
@@ -94,7 +94,7 @@ def classes_of(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
     """
     import torch
 
-    from compress.runtime.eager import tensors
+    from compress.runtime import tensors
 
     try:
         with torch.inference_mode():

@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.formatting import number, percent
+from compress.report import number, percent
 from compress_cli import options as o
 from compress_cli.door import guarded, out, print_json
 
 if TYPE_CHECKING:
-    from compress.pipeline.inspection import Inspection
+    from compress.pipeline import Inspection
 
 app = typer.Typer()
 
@@ -44,16 +44,16 @@ def inspect(
     debug: o.Debug = False,
 ) -> None:
     """Show a network's layers: widths, MACs, which are coupled, which will not be pruned and why."""
-    from compress.pipeline import pruning
-    from compress.pipeline.job import make_job
+    from compress.networks import network_from
+    from compress.pipeline import inspect, make_job
     from compress_cli.loading import classes_of, load_network
 
     flags = {"ignore": tuple(ignore) if ignore else None, "round_to": round_to, "streams": False if no_streams else None}
     job = make_job(flags=flags)
     loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=None, std=None)
     classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
-    network = pruning.network_from(loaded, preprocessing=prepared)
-    seen = pruning.inspect(network, job)
+    network = network_from(loaded, preprocessing=prepared)
+    seen = inspect(network, job)
     if as_json:
         print_json(as_data(seen))
     else:
@@ -104,7 +104,7 @@ def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     """List the networks that are known by name, and how to name others."""
     from compress_models import MODELS
 
-    from compress.networks.architecture import skeleton
+    from compress.networks import skeleton
 
     found = []
     for name, factory in MODELS.items():
@@ -130,7 +130,7 @@ def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 @guarded()
 def methods(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     """List the pruning methods with their options."""
-    from compress.search.methods import METHODS
+    from compress.search import METHODS
 
     found = {
         name: {"summary": m.summary, "citation": m.citation, "options": dict(_defaults(m.searcher, m.preset))}
@@ -162,9 +162,9 @@ def doctor(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 
     import torch
 
-    from compress.core.environment import capture
-    from compress.recovery.training import computes_bf16
-    from compress.runtime.ort import PROVIDERS, OrtRuntime
+    from compress.core import capture
+    from compress.networks import computes_bf16
+    from compress.runtime import PROVIDERS, OrtRuntime
 
     here = capture()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,14 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.formatting import byte_size, duration, times
+from compress.report import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency.comparison import Compared, Side
-    from compress.latency.measurement import Measurement
-    from compress.latency.result import LatencyResult
+    from compress.latency import Compared, LatencyResult, Measurement, Side
 
 app = typer.Typer()
 _INCONCLUSIVE, _FAILED = 5, 7
@@ -61,7 +59,7 @@ def bench(
     debug: o.Debug = False,
 ) -> None:
     """Compare the latency of ONNX files: in turn, with the base against itself as a control."""
-    from compress.pipeline.run_folder import write_json
+    from compress.core import write_json
     from compress_cli.fronts import clock as clock_front
     from compress_cli.loading import writable
 
@@ -106,15 +104,12 @@ def bench_kit(
     debug: o.Debug = False,
 ) -> None:
     """Pack ONNX files with a script that measures them on another machine; it needs only NumPy and ONNX Runtime there."""
-    from compress.latency.bench_kit import pack
-    from compress.latency.matrix import cells, try_out
-    from compress.latency.onnx_files import arms, describe_all
-    from compress.latency.result import Settings
-    from compress.pipeline.run_folder import write
+    from compress.core import write
+    from compress.latency import Settings, cells, describe_all, file_arms, pack, try_out
     from compress_cli.loading import writable
 
     writable(target, folder=False)
-    named = arms(_of_a_run(files[0]) if len(files) == 1 and files[0].is_dir() else files)
+    named = file_arms(_of_a_run(files[0]) if len(files) == 1 and files[0].is_dir() else files)
     facts = describe_all(named)
     settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=_image(size))
     try_out(named, list(cells(["cpu"], [batch], settings)))
@@ -159,10 +154,8 @@ def compare(
     debug: o.Debug = False,
 ) -> None:
     """Compare a new file with an old one, for a pipeline: exit code 7 where a bound failed, 5 where it cannot be told."""
-    from compress.latency import comparison
-    from compress.latency.bounds import Outcome, parse
-    from compress.latency.measurement import read
-    from compress.pipeline.run_folder import write_json
+    from compress.core import write_json
+    from compress.latency import Outcome, Side, compare, parse, read, side
     from compress_cli.loading import writable
 
     bounds = [parse(text) for text in fail_if or []]
@@ -176,20 +169,20 @@ def compare(
             quiet=quiet or as_json, min_rounds=needed,
         )  # fmt: skip
 
-    earlier = comparison.side(read(old), arm, str(old)) if old.suffix == ".json" else None
+    earlier = side(read(old), arm, str(old)) if old.suffix == ".json" else None
     if new.suffix == ".json":
         if earlier is None:
             raise ConfigError(f"{old} is no measurement, {new} is one", hint="give two .onnx files, or two .json files")
-        later = comparison.side(read(new), arm, str(new))
+        later = side(read(new), arm, str(new))
     else:
         start, earlier = _start(old, earlier, new, base)
         found = clock([start, new])
-        later = comparison.Side(found, next(name for name in found.files if name != "base"))
-        earlier = earlier or comparison.Side(found, "base")
+        later = Side(found, next(name for name in found.files if name != "base"))
+        earlier = earlier or Side(found, "base")
         if target is not None:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_json(target, found.to_json())
-    compared = comparison.compare(earlier, later, bounds, force=force)
+    compared = compare(earlier, later, bounds, force=force)
     outcomes = {judged.outcome for one in compared for judged in one.bounds}
     code = 0
     if Outcome.INCONCLUSIVE in outcomes and not allow_inconclusive:
@@ -209,7 +202,7 @@ def _start(old: Path, earlier: Side | None, new: Path, base: Path | None) -> tup
 
     The old file itself, if it can be found, for nothing is better than the same rounds; else the base it was measured against.
     """
-    from compress.latency.comparison import find
+    from compress.latency import find
 
     if earlier is None:
         return old, None
@@ -275,9 +268,7 @@ def measured(
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
-    from compress.latency.matrix import cells, measure_all
-    from compress.latency.onnx_files import arms, describe_all
-    from compress.latency.result import Settings
+    from compress.latency import Settings, cells, describe_all, file_arms, measure_all
     from compress_cli.progress import listening
 
     settings = Settings(budget_seconds=seconds, seed=seed, image=_image(size))
@@ -287,7 +278,7 @@ def measured(
     with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
         given = (providers, _batches(batch), settings)
         combinations = list(cells(*given, threads=threads, require_gpu=require_gpu, engines=Path(engines)))
-        named = arms(files)
+        named = file_arms(files)
         facts = describe_all(named)
         base, *others = named.items()
         return measure_all(base[1], dict(others), combinations, files=facts, listen=listen)

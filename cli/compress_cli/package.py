@@ -54,9 +54,8 @@ def package(
     debug: o.Debug = False,
 ) -> None:
     """Write a run as a model that a server loads: settings, labels and pre-processing with it."""
-    from compress.serving.packages import name_of
-    from compress.serving.packages import package as write
-    from compress.serving.settings import Server, Serving
+    from compress.serving import Server, Serving, name_of
+    from compress.serving import package as write
     from compress_cli.loading import numbers, onnx_of
 
     if server not in get_args(Server):
@@ -85,8 +84,7 @@ def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
     """The file with its pre-processing inside, compared with torch where the run's network is there, on its images."""
     import torch
 
-    from compress.export.embedding import embed, pixels_of
-    from compress.export.interface import read_interface
+    from compress.export import embed, pixels_of, read_interface
     from compress_cli.precisions import of_file, of_run
     from compress_cli.run import Inputs
 

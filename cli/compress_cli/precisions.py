@@ -11,15 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.formatting import byte_size, duration, percent, times
+from compress.report import byte_size, duration, percent, times
 from compress_cli.door import out, warn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data import Data
-    from compress.export.conversion import Options
-    from compress.export.precision import Precision, Precisions
+    from compress.export import Options, Precision, Precisions
     from compress_cli.run import Inputs
 
 _IMAGES = 10
@@ -60,7 +59,7 @@ def of_file(file: Path, given: Inputs) -> Source:
     """An ONNX file that somebody proved before."""
     import torch
 
-    from compress.export.interface import read_interface
+    from compress.export import read_interface
     from compress_cli.loading import load_data
 
     interface = read_interface(file)
@@ -79,7 +78,7 @@ def of_file(file: Path, given: Inputs) -> Source:
 
 def inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """A few images, or inputs that the batch norms know."""
-    from compress.evaluation.synthetic_images import matched_inputs
+    from compress.evaluation import matched_inputs
 
     return matched_inputs(model, shape, _IMAGES).images if data is None else data.calibration.images(_IMAGES)
 
@@ -104,10 +103,9 @@ def write(
     """Converts, judges, clocks and records; the record lies beside the file."""
     from dataclasses import replace
 
-    from compress.core.events import Clock
-    from compress.export.conversion import clocked, convert, file_digest, machine
-    from compress.export.precision import Precisions, read
-    from compress.pipeline.run_folder import write_json
+    from compress.core import Clock, write_json
+    from compress.export import Precisions, convert, file_digest, read
+    from compress.pipeline import clocked, machine
     from compress_cli.door import err
     from compress_cli.progress import listening
 

@@ -12,12 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report.formatting import NONE, duration, number, percent
+from compress.report import NONE, duration, number, percent
 from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency.explanation import Change, Explained, Layer
+    from compress.latency import Change, Explained, Layer
 
 app = typer.Typer()
 COLUMNS = ("layer", "channels", "time", "share", "MACs", "made", "GMAC/s", "GB/s", "binds", "why")
@@ -41,12 +41,10 @@ def profile(
     debug: o.Debug = False,
 ) -> None:
     """Time, MACs and rates of every layer, and what binds it; with a second file, what became of each layer there."""
-    from compress.core.events import Clock
-    from compress.latency import explanation
-    from compress.latency.profiling import profile as profiled
-    from compress.latency.profiling import read_graph
-    from compress.pipeline.run_folder import write_json
-    from compress.runtime.ort import PROVIDERS, OrtRuntime
+    from compress.core import Clock, write_json
+    from compress.latency import changes, explain, read_graph, summarise
+    from compress.latency import profile as profiled
+    from compress.runtime import PROVIDERS, OrtRuntime
     from compress_cli.loading import numbers, writable
     from compress_cli.progress import listening
 
@@ -66,8 +64,8 @@ def profile(
         for file, graph in zip(files, graphs, strict=True):
             with clock.phase("profile", str(file)):
                 found.append((profiled(file, runtime=where, batch=batch, image=image, seconds=seconds), graph))
-    explained = explanation.explain(found)
-    said = explanation.summary(*explained) if len(explained) == 2 else ()
+    explained = explain(found)
+    said = summarise(*explained) if len(explained) == 2 else ()
     facts = {"files": [one.to_json() for one in explained], "summary": list(said)}
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,9 +83,9 @@ def profile(
         title = _title(explained[0], len(heaviest), len(layers))
         rows = [_row(layer.name, layer) for layer in heaviest]
     else:
-        changes = explanation.changes(*explained)
-        most = sorted(changes, key=lambda change: -abs(change.excess))[:top] if top else changes
-        title = f"{before.name} → {_title(explained[1], len(most), len(changes))}"
+        changed = changes(*explained)
+        most = sorted(changed, key=lambda change: -abs(change.excess))[:top] if top else changed
+        title = f"{before.name} → {_title(explained[1], len(most), len(changed))}"
         arrow = " → " if markdown else "\n"
         rows = [_beside(change, arrow) for change in most]
     if markdown:

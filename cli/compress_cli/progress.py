@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from compress.report.formatting import duration, percent
+from compress.report import duration, percent
 
 Listener = Callable[[Any], None]
 EVERY = 10.0
@@ -37,11 +37,11 @@ class Position:
 
 def position(event: Any) -> Position | None:
     """Where an event of the library says that its phase is; None for events that say nothing about it."""
-    from compress.latency import result as latency
-    from compress.pipeline.latency_tables import Measuring
-    from compress.recovery import training
-    from compress.search.journal import Asked
-    from compress.serving.load_test import Tried
+    from compress.latency import MeasuringProgress
+    from compress.pipeline import Measuring
+    from compress.recovery import TrainingProgress
+    from compress.search import Asked
+    from compress.serving import Tried
 
     match event:
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
@@ -53,23 +53,23 @@ def position(event: Any) -> Position | None:
             return Position(done, total, f"{done} of {total} networks")
         case Asked(spent=spent, budget=budget, best=best):
             return Position(spent, budget, f"error {best:.4f}" if best == best else "")
-        case training.Progress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
+        case TrainingProgress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
             return Position((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch} of {epochs}, loss {loss:.3f}")
-        case latency.Progress(elapsed=elapsed, budget=budget, half_width=width):
+        case MeasuringProgress(elapsed=elapsed, budget=budget, half_width=width):
             return Position(elapsed, budget, "" if width is None else f"± {percent(width, 1)}")
     return None
 
 
 def remark(event: Any) -> str:
     """What an event says in words; empty where it only moves the bar, as short epochs do but for the last."""
-    from compress.recovery import training
+    from compress.recovery import EpochDone, Resumed
 
     match event:
-        case training.EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
+        case EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
             seen = f"training accuracy {percent(accuracy, 1)}"
             told = seconds >= EVERY or epoch == epochs
             return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}" if told else ""
-        case training.Resumed(epoch=epoch, epochs=epochs, step=step):
+        case Resumed(epoch=epoch, epochs=epochs, step=step):
             return f"goes on at epoch {epoch} of {epochs}, step {step}"
     return ""
 
@@ -176,16 +176,16 @@ class _Lines:
 
 def _phases(event: Any) -> tuple[str, str, list[Any]]:
     """(phase that begins, phase that ended, what is printed)."""
-    from compress.core import events
+    from compress.core import Phase, PhaseDone, Table, Warned
 
     match event:
-        case events.Phase(name=name, detail=detail):
+        case Phase(name=name, detail=detail):
             return f"{name}: {detail}" if detail else name, "", []
-        case events.PhaseDone(name=name, seconds=seconds):
+        case PhaseDone(name=name, seconds=seconds):
             return "", f"{name}, {duration(seconds)}", []
-        case events.Warned(text=text):
+        case Warned(text=text):
             return "", "", [f"[red]warning: {escape(text)}[/]"]
-        case events.Table(title=title, columns=columns, rows=rows):
+        case Table(title=title, columns=columns, rows=rows):
             return "", "", [plain_table(title, columns, rows)]
     said = remark(event)
     return "", "", [f"  [dim]{escape(said)}[/]"] if said else []

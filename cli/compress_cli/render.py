@@ -15,10 +15,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from compress.report.formatting import accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
-from compress.report.model import Latency, Report
-from compress.search.base import Planner
-from compress.search.methods import METHODS, behind
+from compress.report import Latency, Report, accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
+from compress.search import METHODS, Planner, behind
 
 _SHOWN = ("model.onnx", "model.safetensors", "report.html", "report.md", "front.json")
 _MOST_WIDTHS = 24

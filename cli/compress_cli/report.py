@@ -15,7 +15,7 @@ from compress_cli import options as o
 from compress_cli.door import UsageError, err, guarded, out
 
 if TYPE_CHECKING:
-    from compress.report.model import Report
+    from compress.report import Report
 
 app = typer.Typer()
 _FORMS = {".md": "markdown", ".csv": "csv", ".html": "html", ".json": "json"}
@@ -39,17 +39,17 @@ def report(
     debug: o.Debug = False,
 ) -> None:
     """Show a run's report again, or compare several runs."""
-    from compress.report import store
+    from compress.report import HTML, read_report
     from compress_cli.render import show
 
     form = _form({"markdown": markdown, "csv": csv, "html": html, "json": as_json}, target)
     for file in imported or []:
         _take_in(runs, file)
-    found = {name: store.read(path) for name, path in zip(_names(runs), runs, strict=True)}
+    found = {name: read_report(path) for name, path in zip(_names(runs), runs, strict=True)}
     if form == "html" and target is None:
         if len(runs) > 1:
             raise UsageError("where does the page of several runs go?", hint="add --out comparison.html")
-        target = _folder(runs[0]) / store.HTML
+        target = _folder(runs[0]) / HTML
     if form:
         _give(_text(form, found, runs), target)
     elif len(runs) == 1:
@@ -86,31 +86,29 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _text(form: str, found: dict[str, Report], runs: list[Path]) -> str:
-    from compress.report import html, store, timm_csv
-    from compress.report.markdown import markdown
-    from compress.report.side_by_side import markdown as side_by_side
+    from compress.report import page_of, report_markdown, report_text, runs_markdown, runs_page, to_timm_csv
 
     only = next(iter(found.values())) if len(found) == 1 else None
     match form:
         case "csv":
-            return timm_csv.timm_csv(found)
+            return to_timm_csv(found)
         case "html":
-            return html.runs_page(found) if only is None else store.page_of(only, _folder(runs[0]))
+            return runs_page(found) if only is None else page_of(only, _folder(runs[0]))
         case "markdown":
-            return side_by_side(found) if only is None else markdown(only)
+            return runs_markdown(found) if only is None else report_markdown(only)
         case _:
-            return store.to_text(only) if only is not None else _all(found)
+            return report_text(only) if only is not None else _all(found)
 
 
 def _all(found: dict[str, Report]) -> str:
     """A list of reports, each as its schema has it."""
-    from compress.report.store import to_text
+    from compress.report import report_text
 
-    return json.dumps([json.loads(to_text(r)) for r in found.values()], indent=2) + "\n"
+    return json.dumps([json.loads(report_text(r)) for r in found.values()], indent=2) + "\n"
 
 
 def _give(text: str, target: Path | None) -> None:
-    from compress.pipeline.run_folder import write
+    from compress.core import write
 
     if target is None:
         typer.echo(text, nl=False)
@@ -120,9 +118,9 @@ def _give(text: str, target: Path | None) -> None:
 
 
 def _compare(found: dict[str, Report]) -> None:
-    from compress.report import side_by_side as beside
+    from compress.report import differences, runs_table
 
-    made = beside.table(found)
+    made = runs_table(found)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in made.head:
         table.add_column(escape(column.name), justify="right" if column.number else "left")
@@ -133,12 +131,12 @@ def _compare(found: dict[str, Report]) -> None:
     for name, one in found.items():
         for warning in one.warnings:
             console.print(f"[bold red]! {escape(f'{name}: {warning}')}[/]", soft_wrap=True)
-    for note in beside.differences(found):
+    for note in differences(found):
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
 
 
 def _take_in(runs: list[Path], file: Path) -> None:
-    from compress.report.imported import take_in
+    from compress.report import take_in
 
     if len(runs) != 1:
         raise UsageError("--import belongs to one run", hint="compress report RUN --import RESULT.json")

@@ -16,8 +16,8 @@ from compress_cli.door import UsageError, command_line, err, guarded, out, print
 
 if TYPE_CHECKING:
     from compress.data import Data
-    from compress.pipeline.conclusion import Result
-    from compress.pipeline.pruning import Network
+    from compress.networks import Network
+    from compress.pipeline import Result
 
 app = typer.Typer()
 INPUTS = "inputs.json"
@@ -42,7 +42,7 @@ class Inputs:
 
     def open(self, seed: int) -> tuple[Network, Data | None]:
         """Reads the network and lists the images."""
-        from compress.pipeline.pruning import network_from
+        from compress.networks import network_from
         from compress_cli.loading import classes_of, load_data, load_network
 
         loaded, prepared = load_network(
@@ -54,16 +54,16 @@ class Inputs:
 
     def remember(self, folder: Path) -> None:
         """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
-        from compress.pipeline.run_folder import write_json
+        from compress.core import write_json
 
         kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
         write_json(folder / INPUTS, kept)
 
     def code(self) -> str:
         """What of the user's own code opening them runs; empty for none."""
-        from compress.core.entry_points import is_entrypoint
-        from compress.data.listing import TORCHVISION
-        from compress.networks.architecture import Architecture
+        from compress.core import is_entrypoint
+        from compress.data import TORCHVISION
+        from compress.networks import Architecture
 
         if self.arch is not None and Architecture(self.arch).runs_user_code:
             return f"imports the network's {self.arch}"
@@ -79,7 +79,7 @@ class Inputs:
         Raises:
             ConfigError: the folder has none.
         """
-        from compress.core.files import read_json
+        from compress.core import read_json
 
         again = "give the folder of a finished run, or add --model FILE"
         try:
@@ -263,8 +263,7 @@ def _prune(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from compress.pipeline import pruning
-    from compress.pipeline.job import make_job
+    from compress.pipeline import inspect, make_job, prune
     from compress_cli.loading import writable
     from compress_cli.look import as_data, show_inspection
     from compress_cli.progress import listening
@@ -273,23 +272,23 @@ def _prune(
     folder = writable(folder or Path("runs") / f"{stem(inputs.model)}-{job.method}", folder=True)
     network, images = inputs.open(job.seed)
     if dry_run:
-        seen = pruning.inspect(network, job)
+        seen = inspect(network, job)
         print_json(as_data(seen)) if as_json else show_inspection(out(), network.name, seen)
         return
     if images is None and not quiet:
         warn("no data: accuracy will not be measured; --data FOLDER measures it")
     with listening(err(), quiet=quiet or as_json) as listen:
-        result = pruning.prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
+        result = prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
     inputs.remember(folder)
     _end(result, as_json)
 
 
 def _end(result: Result, as_json: bool) -> None:
-    from compress.report.store import to_text
+    from compress.report import report_text
     from compress_cli.render import show
 
     if as_json:
-        typer.echo(to_text(result.report), nl=False)
+        typer.echo(report_text(result.report), nl=False)
     else:
         show(out(), result.report, result.folder)
     if result.exit_code:
@@ -335,7 +334,7 @@ def pick(
     """Make another point of a run's front real, without a new search."""
     from dataclasses import replace
 
-    from compress.pipeline import picking
+    from compress.pipeline import pick
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -356,14 +355,14 @@ def pick(
     network, images = inputs.open(seed_of(run))
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
-        result = picking.pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
+        result = pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)
 
 
 def seed_of(run: Path) -> int:
     """The run's seed divided its images, too."""
-    from compress.core.files import read_json
+    from compress.core import read_json
 
     again = "give the folder of a finished run"
     kept = read_json(run / "job.json", hint=again)

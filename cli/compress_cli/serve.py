@@ -14,14 +14,14 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from compress.report.formatting import duration, times
+from compress.report import duration, times
 from compress_cli import options as o
 from compress_cli.door import UsageError, err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.export.interface import Interface
-    from compress.runtime.base import Array
-    from compress.serving.load_test import LoadResult
+    from compress.export import Interface
+    from compress.runtime import Array
+    from compress.serving import LoadResult
 
 app = typer.Typer()
 _IMAGES = 8
@@ -64,8 +64,8 @@ def deploy(
     The version is written aside, checked, renamed, loaded, and compared over the network with ONNX Runtime on this machine, on
     images of --data or on synthetic ones. A model that is there keeps its configuration.
     """
-    from compress.serving.deployment import deploy as put
-    from compress.serving.settings import Serving
+    from compress.serving import Serving
+    from compress.serving import deploy as put
     from compress_cli.loading import onnx_of
     from compress_cli.progress import listening
 
@@ -135,7 +135,7 @@ def serve_bench(
     debug: o.Debug = False,
 ) -> None:
     """Find the highest rate of requests that a server sustains: random arrivals, latency from when each was to be sent."""
-    from compress.serving.load_test import Scenario, asking, sustained
+    from compress.serving import Scenario, asking, sustained
     from compress_cli.progress import listening
 
     if against == model:
@@ -195,7 +195,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
     """What the file and the server are both asked, and in words where it is from: real images before synthetic ones."""
     import numpy as np
 
-    from compress.export.interface import read_interface
+    from compress.export import read_interface
     from compress_cli.loading import load_data
 
     interface = read_interface(file)
@@ -209,7 +209,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         return _as_taken(found.calibration.images(_IMAGES).numpy(), interface), f"of {data}"
     checkpoint = run / "model.safetensors"
     if run.is_dir() and checkpoint.is_file():
-        from compress.evaluation.synthetic_images import matched_inputs
+        from compress.evaluation import matched_inputs
         from compress_cli.loading import load_network
 
         loaded, prepared = load_network(str(checkpoint), arch=None, trust_pickle=False, size=None, mean=None, std=None)
@@ -231,8 +231,8 @@ def _as_taken(images: Array, interface: Interface) -> Array:
     import numpy as np
     import torch
 
-    from compress.export.embedding import pixels_of
-    from compress.serving.v2_protocol import DATATYPES
+    from compress.export import pixels_of
+    from compress.serving import DATATYPES
 
     if interface.embedded and interface.preprocessing is not None:
         return np.asarray(pixels_of(torch.from_numpy(images), interface.preprocessing).numpy())

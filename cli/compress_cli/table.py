@@ -34,10 +34,9 @@ def table(
     debug: o.Debug = False,
 ) -> None:
     """Measure a latency table: once for a network, a machine and a runtime. The same command goes on where it was stopped."""
-    from compress.pipeline import pruning
-    from compress.pipeline.job import make_job
-    from compress.pipeline.latency_tables import alignment, load, make
-    from compress.search.stages import prunable
+    from compress.networks import network_from
+    from compress.pipeline import alignment, load, make, make_job, traced
+    from compress.search import prunable
     from compress_cli.loading import classes_of, load_network, writable
     from compress_cli.progress import listening
 
@@ -51,8 +50,8 @@ def table(
     job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
     loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=None, std=None)
     classes_of(loaded.model, prepared.shape)
-    network = pruning.network_from(loaded, preprocessing=prepared)
-    topology = pruning.traced(network)
+    network = network_from(loaded, preprocessing=prepared)
+    topology = traced(network)
     if path.exists() and not force:
         found = load(path, topology, force=False, threads=threads)  # of this network and machine, or an error
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from compress.errors import ConfigError, DataError
-from compress.report.formatting import accuracy as in_words
+from compress.report import accuracy as in_words
 from compress_cli import options as o
 from compress_cli.door import UsageError, err, guarded, print_json
 from compress_cli.finetune import measured, show_saved
@@ -45,11 +45,9 @@ def train(
     """Train a network from scratch and save it in our own format. The same command goes on where it was stopped."""
     from compress_models import MODELS
 
-    from compress.core.events import Clock
-    from compress.core.plan import Plan
-    from compress.networks import checkpoint
-    from compress.networks.architecture import Architecture, accepts, canonical, factory_of, skeleton, untrained
-    from compress.recovery.training import Schedule, fit
+    from compress.core import Clock, Plan
+    from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, untrained
+    from compress.recovery import Schedule, fit
     from compress_cli.loading import load_data, numbers, resolve, writable
     from compress_cli.progress import listening
 
@@ -69,7 +67,7 @@ def train(
     if data is None:
         raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
-    sketch = checkpoint.Loaded(skeleton(factory, kwargs), Architecture(name, kwargs), Plan(), None, "")
+    sketch = Loaded(skeleton(factory, kwargs), Architecture(name, kwargs), Plan(), None, "")
     prepared = resolve(sketch, numbers("size", size), numbers("mean", mean), numbers("std", std))
     images = load_data(data, prepared, None, labels=labels, seed=seed, download=download)
     if images is None or images.train is None or not images.labelled:
@@ -96,7 +94,7 @@ def train(
         "data": images.digests,
         "accuracy": [f"{m.split}: {in_words(m)}" for m in seen],
     }
-    digest = checkpoint.save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})
+    digest = save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})
     shutil.rmtree(state, ignore_errors=True)
     if as_json:
         print_json({"file": str(target), "digest": digest, **facts, "seconds": clock.seconds})

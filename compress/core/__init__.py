@@ -1,1 +1,91 @@
 """Plain data that every other room speaks of: topology, plans, costs, files, statistics. No torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core.faces import lazy as lazy
+
+if TYPE_CHECKING:
+    from compress.core.accuracy import Accuracy as Accuracy
+    from compress.core.accuracy import Measured as Measured
+    from compress.core.cost import Cost as Cost
+    from compress.core.cost import Share as Share
+    from compress.core.cost import count as count
+    from compress.core.cost import sizes_after as sizes_after
+    from compress.core.entry_points import import_entrypoint as import_entrypoint
+    from compress.core.entry_points import is_entrypoint as is_entrypoint
+    from compress.core.environment import Environment as Environment
+    from compress.core.environment import GpuState as GpuState
+    from compress.core.environment import capture as capture
+    from compress.core.environment import gpu_state as gpu_state
+    from compress.core.environment import throttled as throttled
+    from compress.core.events import Clock as Clock
+    from compress.core.events import Listen as Listen
+    from compress.core.events import Phase as Phase
+    from compress.core.events import PhaseDone as PhaseDone
+    from compress.core.events import Table as Table
+    from compress.core.events import Warned as Warned
+    from compress.core.events import ignore as ignore
+    from compress.core.files import append as append
+    from compress.core.files import aside as aside
+    from compress.core.files import read_bytes as read_bytes
+    from compress.core.files import read_json as read_json
+    from compress.core.files import read_text as read_text
+    from compress.core.files import write as write
+    from compress.core.files import write_json as write_json
+    from compress.core.latency_table import FEATURES as FEATURES
+    from compress.core.latency_table import LatencyTable as LatencyTable
+    from compress.core.latency_table import PredictionError as PredictionError
+    from compress.core.latency_table import features as features
+    from compress.core.latency_table import kind_of as kind_of
+    from compress.core.latency_table import slow_layers as slow_layers
+    from compress.core.plan import Cut as Cut
+    from compress.core.plan import Plan as Plan
+    from compress.core.plan import check as check
+    from compress.core.plan import compose as compose
+    from compress.core.plan import folds as folds
+    from compress.core.plan import keep_all as keep_all
+    from compress.core.plan import kept_positions as kept_positions
+    from compress.core.plan import restrict as restrict
+    from compress.core.plan import selectable as selectable
+    from compress.core.plan import widths as widths
+    from compress.core.randomness import derive as derive
+    from compress.core.statistics import Certificate as Certificate
+    from compress.core.statistics import Difference as Difference
+    from compress.core.statistics import Right as Right
+    from compress.core.statistics import certificate as certificate
+    from compress.core.statistics import difference as difference
+    from compress.core.statistics import images_needed as images_needed
+    from compress.core.statistics import near_chance as near_chance
+    from compress.core.statistics import upper as upper
+    from compress.core.statistics import wilson as wilson
+    from compress.core.topology import READS as READS
+    from compress.core.topology import ChannelGroup as ChannelGroup
+    from compress.core.topology import GroupId as GroupId
+    from compress.core.topology import Layer as Layer
+    from compress.core.topology import LayerName as LayerName
+    from compress.core.topology import Member as Member
+    from compress.core.topology import Role as Role
+    from compress.core.topology import Slot as Slot
+    from compress.core.topology import TensorInfo as TensorInfo
+    from compress.core.topology import Topology as Topology
+    from compress.core.validation import validated as validated
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "accuracy": "Accuracy Measured",
+        "cost": "Cost Share count sizes_after",
+        "entry_points": "import_entrypoint is_entrypoint",
+        "environment": "Environment GpuState capture gpu_state throttled",
+        "events": "Clock Listen Phase PhaseDone Table Warned ignore",
+        "files": "append aside read_bytes read_json read_text write write_json",
+        "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
+        "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths",
+        "randomness": "derive",
+        "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
+        "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology",
+        "validation": "validated",
+    },
+)

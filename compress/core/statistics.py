@@ -1,17 +1,38 @@
-"""How much accuracy can have been lost, certified without a single label.
+"""What seen counts say of true shares: intervals, the certificate without labels, and two networks judged on the same images.
 
-Where two networks agree they are both right or both wrong, so for any labels
+The certificate: where two networks agree they are both right or both wrong, so for any labels
 
     accuracy(before) - accuracy(after) = P(only before right) - P(only after right) <= P(they disagree).
 
 Disagreement is a coin that needs no labels to be tossed: on images that played no part in making the pruned network, an
 exact one-sided interval (Clopper and Pearson, Biometrika 1934) bounds its probability, hence the drop.
+
+Pairs: on the same images, those on which two networks differ decide, not the spread of the images.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def wilson(correct: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Where a fraction lies that was seen ``correct`` times out of ``total`` (Wilson 1927); z = 1.96 is 95 %."""
+    p, shrink = correct / total, 1 + z * z / total
+    centre = (p + z * z / (2 * total)) / shrink
+    half = z / shrink * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    # Rounding must not put the fraction itself outside.
+    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
+
+
+# ---- without labels ----------------------------------------------------------------------------------------------------
 
 CONFIDENCE = 0.95
 
@@ -50,3 +71,79 @@ def certificate(disagree: int, images: int, source: str = "", confidence: float 
 def images_needed(drop: float, confidence: float = CONFIDENCE) -> int:
     """How many images without any disagreement certify this drop: the least that can be enough."""
     return math.ceil(math.log(1 - confidence) / math.log1p(-drop)) if 0 < drop < 1 else 1
+
+
+# ---- on the same images ------------------------------------------------------------------------------------------------
+
+Right: TypeAlias = "NDArray[np.bool_]"
+"""Per image: whether the answer was right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy of ours minus that of theirs, on the same images, averaged over the seeds.
+
+    Attributes:
+        mean: a fraction.
+        low: lower end of the interval.
+        high: upper end.
+        images: how many were judged.
+        seeds: runs of ours.
+        confidence: of the interval.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+    seeds: int
+    confidence: float = 0.95
+
+    @property
+    def verdict(self) -> str:
+        """``ahead``, ``behind`` or ``not distinguishable``."""
+        return "ahead" if self.low > 0 else "behind" if self.high < 0 else "not distinguishable"
+
+
+def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float = 0.95) -> Difference:
+    """How much more often ours are right.
+
+    Each image gives one number, its share of right answers over our seeds minus that over theirs, and the images are the
+    sample: the interval speaks of other images, for these very runs; the seeds' own spread stands beside it. One pseudo-image
+    is won, one lost by halves and one tied (Agresti and Min, Statistics in Medicine 2005), or few images with no difference
+    would pass for certainty.
+
+    Args:
+        ours: per seed, (images,).
+        theirs: the same images in the same order; any number of seeds.
+        confidence: of the interval.
+    """
+    import numpy as np
+
+    gap = np.mean(np.stack(ours), axis=0) - np.mean(np.stack(theirs), axis=0)
+    images = len(gap)
+    padded = images + 2
+    mean = float(gap.sum()) / padded
+    variance = (float((gap**2).sum()) + 1.0) / padded - mean**2
+    half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance / padded)
+    seen = float(gap.mean())
+    return Difference(seen, min(seen, mean - half), max(seen, mean + half), images, len(ours), confidence)
+
+
+# ---- luck --------------------------------------------------------------------------------------------------------------
+
+
+def near_chance(accuracy: float, n: int, num_classes: int) -> bool:
+    """Whether so few right answers may be luck: uniform guessing reaches them with a probability above 1 in 1,000.
+
+    A trained network near chance means wrong normalisation or labels.
+
+    Args:
+        accuracy: right answers, as a fraction.
+        n: images.
+        num_classes: outputs of the network.
+    """
+    from scipy.special import bdtrc
+
+    right = round(accuracy * n)
+    return right <= 0 or float(bdtrc(right - 1, n, 1 / num_classes)) > 1e-3

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from compress.core.topology import Layer, LayerName, Slot
+from compress.core import Layer, LayerName, Slot
 
 
 @dataclass

@@ -16,7 +16,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.core.topology import GroupId, Slot, Topology
+from compress.core import GroupId, Slot, Topology
 
 _MOST_STEPS = 4000
 """Its graph walks every concatenation once for every layer: DenseNet-201 has 20,000 such steps, a minute and a half."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from compress.core.topology import Layer, LayerName
+from compress.core import Layer, LayerName
 from compress.coupling.channel_labels import Ledger, Weight
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from compress.core.topology import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
+from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
 from compress.coupling import trial_cut as probing
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.core.topology import GroupId, Topology
+from compress.core import GroupId, Topology
 from compress.errors import CompressError, GuardError
-from compress.surgery.cutting import cut
-from compress.surgery.guard import random_plan, verify
+from compress.surgery import cut, random_plan, verify
 
 _RATIOS = (0.3, 0.55)
 

@@ -1,7 +1,30 @@
 """Images and labels: opened lazily, split disjointly, normalised as the network was trained."""
 
-from compress.data.dataset import Data, near_chance, open_data
-from compress.data.preprocessing import PRESETS, Preprocessing, preset_for
-from compress.data.split import Split
+from __future__ import annotations
 
-__all__ = ["PRESETS", "Data", "Preprocessing", "Split", "near_chance", "open_data", "preset_for"]
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.data.dataset import Data as Data
+    from compress.data.dataset import open_data as open_data
+    from compress.data.listing import TORCHVISION as TORCHVISION
+    from compress.data.preprocessing import IMAGENET as IMAGENET
+    from compress.data.preprocessing import Preprocessing as Preprocessing
+    from compress.data.preprocessing import preset_for as preset_for
+    from compress.data.sources import Unreadable as Unreadable
+    from compress.data.sources import decode as decode
+    from compress.data.split import Split as Split
+    from compress.data.split import to_pixels as to_pixels
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "dataset": "Data open_data",
+        "listing": "TORCHVISION",
+        "preprocessing": "IMAGENET Preprocessing preset_for",
+        "sources": "Unreadable decode",
+        "split": "Split to_pixels",
+    },
+)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.special import bdtrc
 
-from compress.core.entry_points import import_entrypoint, is_entrypoint
+from compress.core import import_entrypoint, is_entrypoint
 from compress.data.listing import (
     TORCHVISION,
     Listing,
@@ -255,17 +254,3 @@ def _guess(part: Part) -> tuple[Preprocessing, str]:
         guess = preset_for("", shape) if max(shape[1:]) <= SMALL_SIDE else IMAGENET
         return guess, f"pre-processing was guessed from the first image: {guess}"
     raise DataError("the first images cannot be read", hint="remove or replace the damaged files")
-
-
-def near_chance(accuracy: float, n: int, num_classes: int) -> bool:
-    """Whether so few right answers may be luck: uniform guessing reaches them with a probability above 1 in 1,000.
-
-    A trained network near chance means wrong normalisation or labels.
-
-    Args:
-        accuracy: right answers, as a fraction.
-        n: images.
-        num_classes: outputs of the network.
-    """
-    right = round(accuracy * n)
-    return right <= 0 or float(bdtrc(right - 1, n, 1 / num_classes)) > 1e-3

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from compress.core.files import read_text
+from compress.core import read_text
 from compress.errors import DataError
 
 _INDEX = re.compile(r"(\d{1,6})(?:[_\-. ].*)?")

@@ -1,1 +1,42 @@
 """What a plan is worth: importance of channels, scores of plans, predictions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.evaluation.criteria import CRITERIA as CRITERIA
+    from compress.evaluation.criteria import Evidence as Evidence
+    from compress.evaluation.criteria import gather as gather
+    from compress.evaluation.criteria import importance as importance
+    from compress.evaluation.criteria import kernels as kernels
+    from compress.evaluation.criteria import l1 as l1
+    from compress.evaluation.criteria import obs_and_curves as obs_and_curves
+    from compress.evaluation.evaluator import Evaluator as Evaluator
+    from compress.evaluation.evaluator import Material as Material
+    from compress.evaluation.evaluator import logits as logits
+    from compress.evaluation.predictions import agreements as agreements
+    from compress.evaluation.predictions import answers as answers
+    from compress.evaluation.predictions import blind as blind
+    from compress.evaluation.predictions import certify as certify
+    from compress.evaluation.predictions import on_test as on_test
+    from compress.evaluation.predictions import read_answers as read_answers
+    from compress.evaluation.predictions import save_answers as save_answers
+    from compress.evaluation.predictions import unseen as unseen
+    from compress.evaluation.reader_losses import closed_form as closed_form
+    from compress.evaluation.stage_runner import StageRunner as StageRunner
+    from compress.evaluation.synthetic_images import matched_inputs as matched_inputs
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "criteria": "CRITERIA Evidence gather importance kernels l1 obs_and_curves",
+        "evaluator": "Evaluator Material logits",
+        "predictions": "agreements answers blind certify on_test read_answers save_answers unseen",
+        "reader_losses": "closed_form",
+        "stage_runner": "StageRunner",
+        "synthetic_images": "matched_inputs",
+    },
+)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core.topology import ChannelGroup, GroupId, Layer, Member, Role, Topology
+from compress.core import ChannelGroup, GroupId, Layer, Member, Role, Topology
 from compress.evaluation.obs_elimination import Reader, eliminate
-from compress.recovery.moments import Gram, Moments
+from compress.recovery import Gram, Moments
 
 Array = NDArray[np.float64]
 DAMPING = 1e-3
@@ -53,7 +53,7 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evi
         batches: normalised images; empty for weights alone.
         seed: kept for ``random``.
     """
-    from compress.surgery.cutting import own_tensors
+    from compress.surgery import own_tensors
 
     network = own_tensors(model).eval().requires_grad_(True)
     total: dict[str, Tensor] = {}

@@ -10,15 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
-from compress.core.plan import Plan
-from compress.core.topology import Topology
-from compress.evaluation.stage_runner import NotTraceable, StageRunner, cutout, symbolic, values_at
-from compress.recovery.batch_norm import reestimate
-from compress.recovery.compensation import Compensation
-from compress.recovery.moments import Moments
-from compress.recovery.reconstruction import reconstruct
-from compress.search.base import Ask, Fidelity, Recovery, Score, Stage
-from compress.surgery.cutting import cut, replaced
+from compress.core import Plan, Topology
+from compress.coupling import NotTraceable, symbolic_graph
+from compress.evaluation.stage_runner import StageRunner, cutout, values_at
+from compress.networks import in_batches
+from compress.recovery import Compensation, Moments, reconstruct, reestimate
+from compress.search import Ask, Fidelity, Recovery, Score, Stage
+from compress.surgery import cut, replaced
 
 Metric = Literal["accuracy", "agreement", "output"]
 """1 - top-1 against labels; 1 - agreement with the unpruned network's answers; relative squared error of the outputs."""
@@ -80,7 +78,7 @@ class Evaluator:
         self.fallback = ""
         self.graph: fx.Graph | None = None
         try:
-            graph = symbolic(self.model)
+            graph = symbolic_graph(self.model)
             for stage in stages:
                 cutout(graph, topology, stage.groups)
             _same(self.model, graph, material.judged[:2], self.wanted[:2])
@@ -134,7 +132,7 @@ class Evaluator:
         """The cut network, recovered; batch norms are re-estimated on as many images as will be judged."""
         model = self.model
         if recovery == "reconstructed" and self.solve_images:
-            solve = batches(self._calibration(self.solve_images))
+            solve = in_batches(self._calibration(self.solve_images))
             return reconstruct(model, cut(model, self.topology, plan), self.topology, plan, solve).model.eval()
         if recovery != "bn" and self.compensation is not None:
             model = replaced(model, self.compensation(plan))
@@ -168,19 +166,11 @@ class Evaluator:
         return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
 
     def _statistics(self, most: int) -> list[Tensor]:
-        return batches(self._calibration(min(self.statistics_images, most)))
+        return in_batches(self._calibration(min(self.statistics_images, most)))
 
     def _calibration(self, count: int) -> Tensor:
         images = self.material.calibration[:count]
         return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
-
-
-def batches(images: Tensor) -> list[Tensor]:
-    """Images in batches; a lone last one joins its neighbour, because a batch of one has no statistics."""
-    parts = list(torch.split(images, _BATCH))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [torch.cat(parts[-2:])]
-    return parts
 
 
 def _same(model: nn.Module, graph: fx.Graph, images: Tensor, wanted: Tensor) -> None:

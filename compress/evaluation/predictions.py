@@ -13,9 +13,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from compress.core.files import read_json, write_json
-from compress.core.paired import Right
-from compress.core.statistics import Certificate, certificate
+from compress.core import Certificate, Right, certificate, read_json, write_json
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError
 from compress.evaluation.evaluator import Material, logits

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.core.topology import GroupId, Layer, LayerName, Role, Topology
+from compress.core import GroupId, Layer, LayerName, Role, Topology
 from compress.evaluation.criteria import DAMPING, Evidence
 from compress.evaluation.evaluator import logits, relative
-from compress.recovery.compensation import RIDGE, solve
-from compress.recovery.moments import Gram
-from compress.search.reader_loss import Array, Bits, Reading
-from compress.surgery.cutting import own_tensors
+from compress.recovery import RIDGE, Gram, solve
+from compress.search import Array, Bits, Reading
+from compress.surgery import own_tensors
 
 _MOST_IMAGES, _FEWEST_IMAGES = 64, 8
 _PART = 20

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core.randomness import derive, seeded
+from compress.core import derive
 from compress.errors import ModelError
-from compress.recovery.training import autocast
+from compress.networks import autocast, seeded
 
 _SMALLEST = 32
 """Half a side must not be smaller, in pixels: the last layers would have too few positions to match."""

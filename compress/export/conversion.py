@@ -1,4 +1,4 @@
-"""The same network in fewer bits: converted, judged by a rule of its own, clocked beside fp32, and written down.
+"""The same network in fewer bits: converted, judged by a rule of its own, and written down.
 
 - fp16 is compared like fp32, with a tolerance of 5e-3 of the logits' scale.
 - int8 must point the same way (cosine of the logits above 0.99) and keep the accuracy; layers that cost too much of it stay
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,24 +17,18 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from compress.core import environment
-from compress.core.events import Clock, Listen, ignore
-from compress.core.paired import difference
-from compress.data import Data
-from compress.data.split import Split
+from compress.core import Clock, Listen, difference, ignore, wilson
+from compress.data import Data, Split
 from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.fp16 import NO_GAIN, halve
 from compress.export.int8 import RANKED_ON, Layer, Quantiser, digest_of, fewest
 from compress.export.parity import Verdict, compare
-from compress.export.precision import Clocked, Precision
-from compress.latency.protocol import Settings, measure
-from compress.recovery.training import wilson
-from compress.runtime.base import Array
-from compress.runtime.ort import OrtRuntime
+from compress.export.precision import Precision
+from compress.runtime import Array, OrtRuntime
 
-__all__ = ["Options", "clocked", "convert"]
+__all__ = ["Options", "convert"]
 
 FP16_TOLERANCE = 5e-3
 LEAST_COSINE = 0.99
@@ -245,57 +239,3 @@ def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_
         note = f"{100 * gap.mean:.2f} points are lost on the test images, more than the {100 * max_drop:g} kept on validation"
         return replace(found, verdict=Verdict.WARN, notes=(*found.notes, note))
     return found
-
-
-def clocked(
-    source: Path,
-    target: Path,
-    precision: str,
-    *,
-    batches: Sequence[int] = (1, 8),
-    seconds: float = 10.0,
-    runtime: OrtRuntime | None = None,
-    image: tuple[int, int, int] | None = None,
-    seed: int = 0,
-    listen: Callable[[object], None] = ignore,
-) -> tuple[Clocked, ...]:
-    """The latency of a precision beside fp32, in turn, at each batch size.
-
-    Args:
-        source: the fp32 file.
-        target: the other one.
-        precision: its name.
-        batches: images a call.
-        seconds: of measuring, for each.
-        runtime: where; one CPU thread by default.
-        image: shape (c, h, w) for files that leave it open.
-        seed: of inputs and order.
-        listen: receives events.
-    """
-    runtime, rows = runtime or OrtRuntime(), []
-    for batch in batches:
-        settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=image)
-        result = measure(source, {precision: target}, runtime=runtime, settings=settings, listen=listen)
-        ratio = result.ratios[precision]
-        rows.append(
-            Clocked(
-                runtime=result.runtime,
-                batch=batch,
-                threads=result.environment.threads or 0,
-                p50=result.arm(precision).latency.p50,
-                fp32_p50=result.arm("base").latency.p50,
-                speedup=ratio.decisive.ratio,
-                low=ratio.decisive.low,
-                high=ratio.decisive.high,
-                verdict=ratio.verdict.value,
-                clock=ratio.decided_by,
-                rounds=result.rounds,
-                flags=result.flags,
-            )
-        )
-    return tuple(rows)
-
-
-def machine() -> Mapping[str, object]:
-    """What the latencies depend on."""
-    return environment.capture().to_json()

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from compress.core.plan import Plan, kept_positions
-from compress.core.topology import Topology
+from compress.core import Plan, Topology, kept_positions
 from compress.errors import ExportError, ModelError
 from compress.export.canonical import NAME_SCOPES
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import OrtRuntime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 _BESIDE = {"Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,), "BatchNormalization": (1, 2, 3, 4)}

@@ -20,7 +20,7 @@ from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.interface import read_interface
 from compress.export.parity import Parity, Verdict, compare
-from compress.runtime.ort import OrtRuntime, OrtSession
+from compress.runtime import OrtRuntime, OrtSession
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 

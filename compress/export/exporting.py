@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError
 from compress.export.canonical import canonicalise
-from compress.runtime.eager import tensors
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import OrtRuntime, tensors
 
 Exporter = Literal["auto", "dynamo", "legacy"]
 ORDER: Mapping[Exporter, tuple[Exporter, ...]] = {"auto": ("dynamo", "legacy"), "dynamo": ("dynamo",), "legacy": ("legacy",)}

@@ -18,10 +18,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from compress.core import environment
+from compress.core import capture
 from compress.errors import ExportError
-from compress.runtime.base import Array
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import Array, OrtRuntime
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BATCH = 32
@@ -189,7 +188,7 @@ def digest_of(images: Tensor) -> str:
 
 def saturates() -> bool:
     """Whether this processor adds two 8-bit products in 16 bits, which overflows: x86 without VNNI."""
-    here = environment.capture(threads=None)
+    here = capture(threads=None)
     return "avx2" in here.flags and not {"avx512_vnni", "avx_vnni", "amx_int8"} & set(here.flags)
 
 

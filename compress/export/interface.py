@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, ValueInfoProto
 
-from compress.data.preprocessing import Preprocessing
+from compress.data import Preprocessing
 from compress.errors import DataError, ExportError
 
 KINDS: Mapping[int, str] = {  # the v2 inference protocol's names; Triton's configuration puts TYPE_ before them

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError, ParityError
 from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
-from compress.runtime.base import Array, Session
-from compress.runtime.eager import EagerSession
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import Array, EagerSession, OrtRuntime, Session
 
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.core.files import read_text
+from compress.core import read_text
 from compress.errors import ExportError
 
 SCHEMA = "compress-precisions-1"

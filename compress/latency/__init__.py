@@ -1,1 +1,72 @@
 """Latency that can be trusted: interleaved paired rounds, an A/A control, and three verdicts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.latency.bench_kit import pack as pack
+    from compress.latency.bounds import Outcome as Outcome
+    from compress.latency.bounds import parse as parse
+    from compress.latency.comparison import Compared as Compared
+    from compress.latency.comparison import Side as Side
+    from compress.latency.comparison import compare as compare
+    from compress.latency.comparison import find as find
+    from compress.latency.comparison import side as side
+    from compress.latency.explanation import Change as Change
+    from compress.latency.explanation import Explained as Explained
+    from compress.latency.explanation import Layer as Layer
+    from compress.latency.explanation import changes as changes
+    from compress.latency.explanation import explain as explain
+    from compress.latency.explanation import summarise as summarise
+    from compress.latency.input_selection import GAIN as GAIN
+    from compress.latency.input_selection import Reader as Reader
+    from compress.latency.input_selection import gains as gains
+    from compress.latency.input_selection import readers as readers
+    from compress.latency.input_selection import worthwhile as worthwhile
+    from compress.latency.matrix import cells as cells
+    from compress.latency.matrix import measure_all as measure_all
+    from compress.latency.matrix import try_out as try_out
+    from compress.latency.measurement import LARGEST as LARGEST
+    from compress.latency.measurement import Measurement as Measurement
+    from compress.latency.measurement import identify as identify
+    from compress.latency.measurement import read as read
+    from compress.latency.onnx_files import describe_all as describe_all
+    from compress.latency.onnx_files import file_arms as file_arms
+    from compress.latency.profiling import profile as profile
+    from compress.latency.profiling import read_graph as read_graph
+    from compress.latency.protocol import measure as measure
+    from compress.latency.result import LatencyResult as LatencyResult
+    from compress.latency.result import MeasuringProgress as MeasuringProgress
+    from compress.latency.result import Settings as Settings
+    from compress.latency.statistics import CONFIDENCE as CONFIDENCE
+    from compress.latency.statistics import P99_FROM as P99_FROM
+    from compress.latency.statistics import Interval as Interval
+    from compress.latency.statistics import Verdict as Verdict
+    from compress.latency.table_measure import NETWORKS as NETWORKS
+    from compress.latency.table_measure import block_of as block_of
+    from compress.latency.table_measure import clocked as clocked
+    from compress.latency.table_measure import collect as collect
+    from compress.latency.table_measure import machine as machine
+    from compress.latency.table_measure import table_of as table_of
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "bench_kit": "pack",
+        "bounds": "Outcome parse",
+        "comparison": "Compared Side compare find side",
+        "explanation": "Change Explained Layer changes explain summarise",
+        "input_selection": "GAIN Reader gains readers worthwhile",
+        "matrix": "cells measure_all try_out",
+        "measurement": "LARGEST Measurement identify read",
+        "onnx_files": "describe_all file_arms",
+        "profiling": "profile read_graph",
+        "protocol": "measure",
+        "result": "LatencyResult MeasuringProgress Settings",
+        "statistics": "CONFIDENCE Interval P99_FROM Verdict",
+        "table_measure": "NETWORKS block_of clocked collect machine table_of",
+    },
+)

@@ -13,7 +13,7 @@ import numpy as np
 from compress.errors import ConfigError, ModelError
 from compress.latency.result import ArmResult, Clock, Settings
 from compress.latency.statistics import percentiles, settled
-from compress.runtime.base import Array, Runtime, Session
+from compress.runtime import Array, Runtime, Session
 
 FEWEST_WARM_UPS = 2
 

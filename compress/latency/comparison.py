@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.core.environment import Environment
+from compress.core import Environment
 from compress.errors import ConfigError
 from compress.latency.bounds import Bound, Judged, between, judge
 from compress.latency.measurement import Measurement, identify

@@ -177,7 +177,7 @@ def changes(before: Explained, after: Explained) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def summary(before: Explained, after: Explained) -> tuple[str, ...]:
+def summarise(before: Explained, after: Explained) -> tuple[str, ...]:
     """What happened, in sentences: the ratio, what the MACs promised, and what took the rest, largest first."""
     promised = before.seconds * after.macs / before.macs if before.macs else before.seconds
     total = after.seconds - promised

@@ -19,9 +19,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from compress.core.topology import LayerName
+from compress.core import LayerName
 from compress.latency.protocol import Settings, measure
-from compress.runtime.base import Runtime
+from compress.runtime import Runtime
 
 SHARES = (0.75, 0.5)
 """Shares of the arriving channels that are tried, from the largest."""

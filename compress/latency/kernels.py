@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import OrtRuntime
 
 _BLOCKED = "com.microsoft.nchwc"
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv"})

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress.core.events import Phase
+from compress.core import Phase
 from compress.errors import CompressError, ConfigError, RuntimeUnavailable
 from compress.latency.arms import noise
 from compress.latency.measurement import MeasuredFile, Measurement
 from compress.latency.protocol import BASE, measure
 from compress.latency.result import Event, LatencyResult, Settings
-from compress.runtime.ort import ON_GPU, PROVIDERS, OrtRuntime, Provider
+from compress.runtime import ON_GPU, PROVIDERS, OrtRuntime, Provider
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ def precision(proto: onnx.ModelProto) -> str:
     return NAMES[most] if counts[most] else ""
 
 
-def arms(files: list[Path]) -> dict[str, Path]:
+def file_arms(files: list[Path]) -> dict[str, Path]:
     """The first file as the base, the others under their names: with folder or number only where names are alike.
 
     Raises:

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from compress.core.environment import Environment, capture
+from compress.core import Environment, capture
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import noise
 from compress.latency.result import Settings
-from compress.runtime.ort import ON_GPU, OrtRuntime
+from compress.runtime import ON_GPU, OrtRuntime
 
 _KERNEL = "_kernel_time"
 _FUSED = re.compile(r"(_bn)?_nchwc(_\d+)?$")

@@ -24,15 +24,14 @@ from typing import Literal
 
 import numpy as np
 
-from compress.core import environment
-from compress.core.environment import Environment, GpuState
+from compress.core import Environment, GpuState, capture, gpu_state, throttled
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
-from compress.latency.result import ArmResult, Clock, Event, LatencyResult, Progress, Ratio, Settings, WarmedUp
+from compress.latency.result import ArmResult, Clock, Event, LatencyResult, MeasuringProgress, Ratio, Settings, WarmedUp
 from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, Verdict, decide, speedup, undisturbed, why_stop
-from compress.runtime.base import Runtime, Session
+from compress.runtime import Runtime, Session
 
-__all__ = ["ArmResult", "Event", "LatencyResult", "Progress", "Ratio", "Settings", "WarmedUp", "measure"]
+__all__ = ["ArmResult", "Event", "LatencyResult", "MeasuringProgress", "Ratio", "Settings", "WarmedUp", "measure"]
 
 BASE, CONTROL = "base", "base again"
 WARM_UP_SHARE = 0.2  # of the budget at most, over all arms and loads
@@ -74,8 +73,8 @@ def measure(
     settings = settings or Settings()
     if reserved := {BASE, CONTROL} & set(candidates):
         raise ConfigError(f"a candidate is called {reserved.pop()!r}, which is the base's name here", hint="rename it")
-    here = environment.capture(threads=runtime.threads)
-    throttled, gpu = environment.throttled(), environment.gpu_state()
+    here = capture(threads=runtime.threads)
+    stops, gpu = throttled(), gpu_state()
     sources = ((BASE, base), (CONTROL, base), *candidates.items())
     run = _Run([Arm(name, source) for name, source in sources], runtime, settings, listen)
     while (stopped_by := run.load_and_measure()) is None:
@@ -86,7 +85,7 @@ def measure(
     if rationed(here, run.clock):
         control, *others = (replace(ratio, verdict=Verdict.INCONCLUSIVE) for ratio in (control, *ratios.values()))
         ratios = dict(zip(ratios, others, strict=True))
-    after = environment.gpu_state()
+    after = gpu_state()
     return LatencyResult(
         arms=tuple(arm.result(run.repeats, settings) for arm in run.arms),
         ratios=ratios,
@@ -96,7 +95,7 @@ def measure(
         stopped_by=stopped_by,
         runtime=runtime.name,
         environment=here,
-        flags=tuple(_flags(run, control, here, environment.throttled() - throttled, after)),
+        flags=tuple(_flags(run, control, here, throttled() - stops, after)),
         settings=settings,
         gpu=(gpu, after),
     )
@@ -155,7 +154,7 @@ class _Run:
                 others = (arm.name for arm in self.arms[1:])
                 self.half_width = max(self.intervals(name)[self.clock].half_width for name in others)
             budget = self.settings.budget_seconds
-            self.listen(Progress(self.rounds, self.elapsed, budget, self.half_width))
+            self.listen(MeasuringProgress(self.rounds, self.elapsed, budget, self.half_width))
             if done:
                 return why_stop(
                     self.half_width or 0.0,

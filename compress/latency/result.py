@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from compress.core.environment import Environment, GpuState
+from compress.core import Environment, GpuState
 from compress.errors import ConfigError
 from compress.latency.statistics import Interval, Percentiles, Verdict
-from compress.runtime.base import Transfer
+from compress.runtime import Transfer
 
 Clock = Literal["cpu", "wall"]
 
@@ -193,7 +193,7 @@ class WarmedUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class MeasuringProgress:
     """The rounds so far; ``half_width`` is the widest interval's, None before the first look."""
 
     rounds: int
@@ -202,7 +202,7 @@ class Progress:
     half_width: float | None
 
 
-Event = WarmedUp | Progress
+Event = WarmedUp | MeasuringProgress
 
 
 def _arm(facts: Mapping[str, Any]) -> ArmResult:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, nnls
 
-from compress.core.latency_table import FEATURES, PredictionError
+from compress.core import FEATURES, PredictionError
 
 Array = NDArray[np.float64]
 

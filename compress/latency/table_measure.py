@@ -19,18 +19,26 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from compress.core.cost import sizes_after
-from compress.core.environment import Environment, capture
-from compress.core.latency_table import LatencyTable, features, kind_of
-from compress.core.plan import Cut, Plan
-from compress.core.topology import ChannelGroup, GroupId, Topology
+from compress.core import (
+    ChannelGroup,
+    Cut,
+    Environment,
+    GroupId,
+    LatencyTable,
+    Plan,
+    Topology,
+    capture,
+    features,
+    kind_of,
+    sizes_after,
+)
 from compress.errors import ConfigError
-from compress.export.cutting_onnx import Resizable, write
+from compress.export import Resizable, write
 from compress.latency.profiling import Profile, profile
 from compress.latency.protocol import measure
 from compress.latency.result import Settings
 from compress.latency.table_fit import Sample, fit, validate
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import OrtRuntime
 
 NETWORKS = 20
 TOGETHER = 5

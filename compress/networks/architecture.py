@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from compress.core.entry_points import import_entrypoint, is_entrypoint
-from compress.core.randomness import seeded
+from compress.core import import_entrypoint, is_entrypoint
 from compress.errors import CheckpointError
+from compress.networks.inference import seeded
 
 Zoo = Mapping[str, Callable[..., nn.Module]]
 Scalar = int | float | str | bool

@@ -2,7 +2,7 @@
 
 Our own format is one safetensors file: the tensors, and under ``compress`` in its text header a JSON object with the
 architecture, the plan, the pre-processing and free metadata. A pruned network reloads from it without the original:
-the architecture is built at its full size and given the smaller tensors (``surgery.fit``); nothing is traced.
+the architecture is built at its full size and given the smaller tensors (``surgery.shaped_to``); nothing is traced.
 """
 
 from __future__ import annotations
@@ -21,17 +21,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress.core.files import aside
-from compress.core.plan import Plan
-from compress.data.preprocessing import Preprocessing
+from compress.core import READS, Plan, aside
+from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
 from compress.networks.architecture import UNNAMED, Architecture, Zoo, build
 from compress.networks.recognition import recognise
 from compress.networks.weights import Weights, read_weights
-from compress.surgery.cutting import READS, fit
-from compress.surgery.rewriting import cuttable
+from compress.surgery import cuttable, shaped_to
 
-__all__ = ["Architecture", "Loaded", "digest", "load", "save"]
+__all__ = ["Architecture", "Loaded", "load", "save", "state_digest"]
 
 FORMAT = 1
 _HEADER = "compress"
@@ -62,7 +60,7 @@ class Loaded:
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NONE)
 
 
-def digest(state: Mapping[str, Tensor]) -> str:
+def state_digest(state: Mapping[str, Tensor]) -> str:
     """Identifies tensors: SHA-256 of names, types, shapes and bytes in the order of the names, shortened."""
     hashed = hashlib.sha256()
     for key in sorted(state):
@@ -104,7 +102,7 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
     warnings = (*weights.warnings, *match.warnings, *notes)
-    return Loaded(model, match.architecture, _WHOLE, None, digest(model.state_dict()), warnings)
+    return Loaded(model, match.architecture, _WHOLE, None, state_digest(model.state_dict()), warnings)
 
 
 def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: bool) -> Loaded:
@@ -123,7 +121,7 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
     whole = cuttable(build(architecture, zoo, tensors=len(weights.variants[0])))
     own = whole.state_dict()
     state = weights.variants[0]
-    found = digest(state)
+    found = state_digest(state)
     if found != header["digest"]:
         raise CheckpointError(
             f"{path} is damaged: its tensors have digest {found}, {header['digest']!s:.40} was saved",
@@ -143,14 +141,14 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
                 hint="do not use this file: plan and tensors are of two networks",
             )
     state, notes = _checked(state, own, path)
-    model = fit(whole, state).eval()
+    model = shaped_to(whole, state).eval()
     metadata = header.get("metadata")
     return Loaded(
         model,
         architecture,
         plan,
         preprocessing,
-        digest(model.state_dict()),
+        state_digest(model.state_dict()),
         (*weights.warnings, *notes),
         metadata if isinstance(metadata, dict) else {},
     )
@@ -183,7 +181,7 @@ def _load_module(weights: Weights, module: nn.Module, path: Path, zoo: Zoo, arch
     architecture = match.architecture if known else Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}")
     if not known:
         notes.append(f"no factory for {kind.__qualname__} is known: name it with --arch when the saved network is loaded")
-    return Loaded(module, architecture, _WHOLE, None, digest(module.state_dict()), (*weights.warnings, *notes))
+    return Loaded(module, architecture, _WHOLE, None, state_digest(module.state_dict()), (*weights.warnings, *notes))
 
 
 def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
@@ -246,7 +244,7 @@ def save(
     for key, tensor in plain.items():
         if tensor.is_floating_point() and not math.isfinite(float(tensor.double().sum())) and not tensor.isfinite().all():
             raise CheckpointError(f"{key} holds values that are not finite; nothing was written to {path}")
-    found = digest(plain)
+    found = state_digest(plain)
     header = {
         "format": FORMAT,
         "architecture": architecture.to_json(),

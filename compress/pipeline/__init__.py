@@ -1,1 +1,54 @@
 """Whole runs: prune, pick, inspect, compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.pipeline.comparison import compare_methods as compare_methods
+    from compress.pipeline.comparison import entry as entry
+    from compress.pipeline.conclusion import Result as Result
+    from compress.pipeline.conclusion import finished as finished
+    from compress.pipeline.external import Arm as Arm
+    from compress.pipeline.front import choose as choose
+    from compress.pipeline.front import read_front as read_front
+    from compress.pipeline.front_latency import clock_front as clock_front
+    from compress.pipeline.inspection import Inspection as Inspection
+    from compress.pipeline.inspection import inspect as inspect
+    from compress.pipeline.inspection import traced as traced
+    from compress.pipeline.job import Job as Job
+    from compress.pipeline.job import make_job as make_job
+    from compress.pipeline.job import read_settings as read_settings
+    from compress.pipeline.latency_tables import Measuring as Measuring
+    from compress.pipeline.latency_tables import alignment as alignment
+    from compress.pipeline.latency_tables import load as load
+    from compress.pipeline.latency_tables import make as make
+    from compress.pipeline.latency_tables import source_of as source_of
+    from compress.pipeline.latency_target import aimed as aimed
+    from compress.pipeline.latency_target import clocking as clocking
+    from compress.pipeline.picking import pick as pick
+    from compress.pipeline.precision_latency import clocked as clocked
+    from compress.pipeline.precision_latency import machine as machine
+    from compress.pipeline.preparation import prepare as prepare
+    from compress.pipeline.pruning import prune as prune
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "comparison": "compare_methods entry",
+        "conclusion": "Result finished",
+        "external": "Arm",
+        "front": "choose read_front",
+        "front_latency": "clock_front",
+        "inspection": "Inspection inspect traced",
+        "job": "Job make_job read_settings",
+        "latency_tables": "Measuring alignment load make source_of",
+        "latency_target": "aimed clocking",
+        "picking": "pick",
+        "precision_latency": "clocked machine",
+        "preparation": "prepare",
+        "pruning": "prune",
+    },
+)

@@ -12,22 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.core import environment
-from compress.core.events import Listen, Phase, Warned, ignore
-from compress.core.paired import Difference, Right, difference
+from compress.core import Difference, Listen, Phase, Right, Warned, capture, difference, ignore, write, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
-from compress.evaluation.criteria import CRITERIA
-from compress.evaluation.predictions import read_answers
-from compress.pipeline import run_folder
+from compress.evaluation import CRITERIA, read_answers
+from compress.networks import Network
 from compress.pipeline.external import Arm, prune_outside
 from compress.pipeline.job import Job
 from compress.pipeline.pruning import prune
-from compress.pipeline.realisation import Network
-from compress.report.comparison import AGREEMENT, Comparison, Row, Summary, markdown, states, summary
-from compress.report.model import Report
-from compress.report.plots import comparison_svg
-from compress.search.methods import METHODS
+from compress.report import AGREEMENT, Comparison, Report, Row, Summary, comparison_markdown, comparison_svg, states, summary
+from compress.search import METHODS
 
 UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
@@ -239,7 +233,7 @@ def _comparison(
         summaries=tuple(summaries),
         notes=_notes(job, entries, summaries, data.labelled),
         digests={"network": network.digest, **data.digests},
-        environment=environment.capture(threads=job.threads).to_json(),
+        environment=capture(threads=job.threads).to_json(),
         command=command,
         labelled=data.labelled,
     )
@@ -277,6 +271,6 @@ def _write(found: Comparison, folder: Path) -> None:
     ]
     base = next((r.base for r in found.rows if r.base is not None), None) if found.labelled else None
     title = f"{found.network}, {found.target}"
-    run_folder.write(folder / "comparison.svg", comparison_svg(told, [*shown.values()], base, title, axis))
-    run_folder.write(folder / "comparison.md", markdown(found))
-    run_folder.write_json(folder / "comparison.json", found.to_json())
+    write(folder / "comparison.svg", comparison_svg(told, [*shown.values()], base, title, axis))
+    write(folder / "comparison.md", comparison_markdown(found))
+    write_json(folder / "comparison.json", found.to_json())

@@ -11,26 +11,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.core.events import Clock
-from compress.core.files import read_json
-from compress.core.paired import Right
-from compress.core.plan import Plan
-from compress.core.topology import Topology
+from compress.core import Clock, Measured, Plan, Right, Topology, read_json, wilson, write_json
 from compress.data import Data
 from compress.errors import ConfigError, PlanError
-from compress.evaluation.evaluator import Material
-from compress.evaluation.predictions import agreements, blind, certify, on_test, save_answers, unseen
-from compress.networks import checkpoint
-from compress.pipeline import run_folder
+from compress.evaluation import Material, agreements, blind, certify, on_test, save_answers, unseen
+from compress.networks import Network, state_digest
 from compress.pipeline.job import Job
 from compress.pipeline.layer_times import profile_files
-from compress.pipeline.realisation import Network, Realised
-from compress.recovery.training import wilson
-from compress.report import store
-from compress.report.build import build
-from compress.report.model import Measured, Report
-from compress.search.base import Space
-from compress.surgery.cutting import fit
+from compress.pipeline.realisation import Realised
+from compress.pipeline.reporting import build_report
+from compress.report import Report, read_report, write_report
+from compress.search import Space
+from compress.surgery import shaped_to
 
 FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 """What an ended run leaves."""
@@ -85,13 +77,13 @@ def conclude(
         save_answers(folder, data, right)
     if done.latency:
         raw = [r.to_json() for r in done.latency]
-        run_folder.write_json(folder / "latency.json", raw)
+        write_json(folder / "latency.json", raw)
         profiles, notes = profile_files(folder / "base.onnx", done.onnx, job, clock)
-        run_folder.write_json(folder / "profile.json", profiles)
+        write_json(folder / "profile.json", profiles)
         done = replace(done, notes=(*done.notes, *notes))
     seen = [*base, *done.accuracy, *test]
-    report = build(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
-    store.write(report, folder)
+    report = build_report(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
+    write_report(report, folder)
     return Result(done.model, done.plan, report, folder, done.onnx, exit_code(report))
 
 
@@ -112,16 +104,16 @@ def exit_code(report: Report) -> int:
 
 def finished(network: Network, folder: Path) -> Result:
     """A run that had ended: its files are read again."""
-    report = store.read(folder / "report.json")
+    report = read_report(folder / "report.json")
     fresh = "start over with --fresh"
     plan = Plan.from_json(read_json(folder / "plan.json", hint=fresh))
     file = folder / "model.safetensors"
     try:
         state = load_file(file)
-        model = fit(network.model, state).eval()
+        model = shaped_to(network.model, state).eval()
     except (SafetensorError, OSError, PlanError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{file} is damaged: {error}", hint=fresh) from error
-    found = {"model": checkpoint.digest(state), "plan": plan.digest}
+    found = {"model": state_digest(state), "plan": plan.digest}
     for name, digest in found.items():
         if report.digests.get(name) != digest:
             raise ConfigError(

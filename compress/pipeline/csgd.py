@@ -7,27 +7,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from compress.core.plan import Plan
-from compress.core.topology import Topology
+from compress.core import Plan, Topology
 from compress.data import Data
 from compress.errors import ConfigError, GuardError
-from compress.evaluation.criteria import Evidence
-from compress.evaluation.criteria import kernels as kernels_of
-from compress.evaluation.evaluator import Material, logits
+from compress.evaluation import Evidence, Material, logits
+from compress.evaluation import kernels as kernels_of
 from compress.pipeline.job import Job
 from compress.pipeline.steps import Workbench, guarded_cut, resuming, schedule_for
-from compress.recovery import training
-from compress.recovery.centripetal_sgd import PAPER_EPS, draw_together, strength
-from compress.search.base import Space
-from compress.search.csgd_clusters import clusters_at
-from compress.search.methods import METHODS
-from compress.search.widths import widths_of
-from compress.surgery.guard import Verified
+from compress.recovery import PAPER_EPS, LabelledImages, draw_together, steps_per_epoch, strength
+from compress.search import METHODS, Space, clusters_at, widths_of
+from compress.surgery import Verified
 
 _TRIM_TOLERANCE = 1e-4
 
 
-def ready_to_draw(job: Job, data: Data | None) -> training.Split:
+def ready_to_draw(job: Job, data: Data | None) -> LabelledImages:
     """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
 
     Raises:
@@ -40,7 +34,7 @@ def ready_to_draw(job: Job, data: Data | None) -> training.Split:
             hint="add --data with training images, or use --realise cut with another method",
         )
     schedule = schedule_for(job, data.train, data.labelled)
-    strength(schedule, training.steps_per_epoch(len(data.train), schedule), job.eps)
+    strength(schedule, steps_per_epoch(len(data.train), schedule), job.eps)
     return data.train
 
 

@@ -12,23 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.core.events import Clock, Listen, ignore
-from compress.core.files import read_json
+from compress.core import Clock, Listen, ignore, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, ModelError
-from compress.evaluation.evaluator import batches as in_batches
-from compress.evaluation.predictions import agreements, blind, on_test, save_answers
-from compress.export.parity import export_verified
-from compress.networks import checkpoint
-from compress.pipeline import run_folder
+from compress.evaluation import agreements, blind, on_test, save_answers
+from compress.export import export_verified
+from compress.networks import Network, identity, in_batches, save
 from compress.pipeline.job import Job
-from compress.pipeline.preparation import calibration_count, identity
-from compress.pipeline.realisation import Network, clock_files
+from compress.pipeline.preparation import calibration_count
+from compress.pipeline.realisation import clock_files
+from compress.pipeline.run_folder import claim
 from compress.pipeline.steps import Workbench, finetune
-from compress.recovery.batch_norm import reestimate
-from compress.report.build import latency_of
-from compress.report.comparison import Row
-from compress.report.model import Latency
+from compress.recovery import reestimate
+from compress.report import Latency, Row, latency_of
 
 Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
@@ -65,7 +61,7 @@ def prune_outside(
         ModelError: what the pruner returned is no network with the same outputs.
     """
     told = {**identity(network, data), "arm": origin}
-    with run_folder.claim(folder, job, told, fresh):
+    with claim(folder, job, told, fresh):
         result = folder / "arm.json"
         if result.exists() and not fresh:
             return _read(result)
@@ -84,7 +80,7 @@ def prune_outside(
                 bench.judge(small, "batch norm")
         small = finetune(bench, network.model, small)
         latency = _clocked(bench, network.model, small, calibration)
-        checkpoint.save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
+        save(folder / "model.safetensors", small, architecture=network.architecture, metadata={"arm": told["arm"]})
         with clock.phase("test", f"{len(data.test)} images"):
             if data.labelled:
                 right = on_test(network.model, small, data.test)
@@ -102,7 +98,7 @@ def prune_outside(
             search_seconds=clock.seconds["search"],
             seconds=dict(clock.seconds),
         )
-        run_folder.write_json(result, asdict(row))
+        write_json(result, asdict(row))
         return row
 
 

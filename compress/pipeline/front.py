@@ -6,15 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compress.core.cost import Cost, count
-from compress.core.files import read_json
-from compress.core.plan import Plan
-from compress.core.statistics import images_needed, upper
-from compress.core.topology import Topology
+from compress.core import Cost, Plan, Topology, count, images_needed, read_json, upper, write, write_json
 from compress.errors import ConfigError, PlanError, SearchError
-from compress.pipeline import run_folder
-from compress.report.plots import front_svg
-from compress.search.base import Fidelity, Front, Point, Space, Target, knee
+from compress.report import front_svg
+from compress.search import Fidelity, Front, Point, Space, Target, knee
 
 _NEAR = 0.005
 """How far below a wanted share a front's point is taken for it, where another plan costs no search."""
@@ -76,11 +71,11 @@ def save_front(folder: Path, front: Front, chosen: Point, topology: Topology, sp
             entry["latency"] = entry["latency_share"] = share.latency
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
     picked = front.index(chosen)
-    run_folder.write_json(
+    write_json(
         folder / "front.json",
         {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind},
     )
-    run_folder.write(folder / "front.svg", front_svg(points, picked))
+    write(folder / "front.svg", front_svg(points, picked))
 
 
 def read_front(folder: Path, again: str) -> Front:

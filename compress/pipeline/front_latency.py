@@ -7,27 +7,19 @@ from pathlib import Path
 
 import torch
 
-from compress.core.cost import Cost, count
-from compress.core.events import Clock, Listen, ignore
-from compress.core.files import read_json
-from compress.core.plan import Plan, widths
-from compress.core.topology import Topology
+from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, read_json, widths, write_json
 from compress.errors import ConfigError
-from compress.evaluation.synthetic_images import matched_inputs
-from compress.export.parity import export_verified
-from compress.latency.protocol import measure
-from compress.latency.result import Settings
-from compress.pipeline import run_folder
+from compress.evaluation import matched_inputs
+from compress.export import export_verified
+from compress.latency import Settings, measure
+from compress.networks import Network
 from compress.pipeline.front import read_front
 from compress.pipeline.inspection import traced
 from compress.pipeline.job import Job
-from compress.pipeline.realisation import Network
 from compress.pipeline.steps import guarded_cut
-from compress.report import store
-from compress.report.fronts import front_latency
-from compress.report.model import FrontLatency
-from compress.runtime.base import Runtime
-from compress.search.base import Front
+from compress.report import FrontLatency, front_latency, read_report, write_report
+from compress.runtime import Runtime
+from compress.search import Front
 
 FILE = "front-latency.json"
 _IMAGES = 10
@@ -62,7 +54,7 @@ def clock_front(
         ConfigError: the folder holds no front, or fewer than two networks of it are wanted.
         GuardError: wrong surgery.
     """
-    report = store.read(folder)
+    report = read_report(folder)
     front = read_front(folder, "give the folder of a finished search")
     try:
         chosen = int(read_json(folder / "front.json", hint="search again with --fresh")["chosen"])
@@ -92,8 +84,8 @@ def clock_front(
         shares.append((index, f"point {index}", count(topology, plan).macs / max(whole.macs, 1), written))
     found = front_latency(result, shares)
     report = replace(report, front_latency=found)
-    run_folder.write_json(folder / FILE, {**report.to_json()["front_latency"], "measurement": result.to_json()})
-    store.write(report, folder)
+    write_json(folder / FILE, {**report.to_json()["front_latency"], "measurement": result.to_json()})
+    write_report(report, folder)
     for path in files.glob("*.onnx"):
         path.unlink()
     files.rmdir()

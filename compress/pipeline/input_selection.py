@@ -13,20 +13,15 @@ from pathlib import Path
 
 import torch
 
-from compress.core.events import Clock, Listen
-from compress.core.files import read_json
-from compress.core.plan import Plan, kept_positions, selectable
-from compress.core.topology import LayerName, Topology
+from compress.core import Clock, LayerName, Listen, Plan, Topology, kept_positions, read_json, selectable, write_json
 from compress.errors import ConfigError
-from compress.latency.input_selection import GAIN, Reader, gains, readers, worthwhile
-from compress.pipeline import run_folder
+from compress.latency import GAIN, Reader, gains, readers, worthwhile
+from compress.networks import Network
 from compress.pipeline.job import Job
-from compress.pipeline.realisation import Network
-from compress.runtime.ort import OrtRuntime
-from compress.search.base import Front, Space, non_dominated
-from compress.search.bicnn.ordering import slices
-from compress.search.methods import METHODS
-from compress.surgery.cutting import cut
+from compress.pipeline.run_folder import SELECTIONS
+from compress.runtime import OrtRuntime
+from compress.search import METHODS, Front, Space, non_dominated, slices
+from compress.surgery import cut
 
 _BEFORE, _AFTER = "before the search", "after the search"
 
@@ -121,7 +116,7 @@ def _runtime(job: Job) -> OrtRuntime | None:
 
 def _kept(folder: Path, when: str) -> dict[str, float] | None:
     try:
-        found = read_json(folder / run_folder.SELECTIONS, hint="start over with --fresh").get(when)
+        found = read_json(folder / SELECTIONS, hint="start over with --fresh").get(when)
     except ConfigError:
         return None
     whole = isinstance(found, dict) and all(isinstance(v, int | float) for v in found.values())
@@ -130,4 +125,4 @@ def _kept(folder: Path, when: str) -> dict[str, float] | None:
 
 def _keep(folder: Path, when: str, found: dict[str, float]) -> None:
     held = {w: kept for w in (_BEFORE, _AFTER) if (kept := _kept(folder, w)) is not None}
-    run_folder.write_json(folder / run_folder.SELECTIONS, {**held, when: found})
+    write_json(folder / SELECTIONS, {**held, when: found})

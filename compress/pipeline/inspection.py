@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compress.core.cost import Cost, count
-from compress.core.latency_table import LatencyTable
-from compress.core.topology import LayerName, Topology
-from compress.coupling.dependency_graph import disagreements
-from compress.coupling.tracer import trace
+from compress.core import Cost, LatencyTable, LayerName, Topology, count
+from compress.coupling import disagreements, trace
+from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import known_table
-from compress.pipeline.realisation import Network
-from compress.search.base import Space, Target
-from compress.search.stages import make_stages, prunable
-from compress.search.widths import NARROW, reachable
+from compress.search import NARROW, Space, Target, make_stages, prunable, reachable
 
 
 @dataclass(frozen=True)

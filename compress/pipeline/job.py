@@ -10,11 +10,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.core.files import read_text
-from compress.core.validation import validated
+from compress.core import read_text, validated
 from compress.errors import ConfigError
-from compress.search.base import Target
-from compress.search.methods import METHODS
+from compress.search import METHODS, Target
 
 Recover = Literal["none", "bn", "reconstruct"]
 

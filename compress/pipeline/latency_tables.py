@@ -13,22 +13,15 @@ import numpy as np
 import onnx
 import torch
 
-from compress.core.events import Clock, Listen, Warned
-from compress.core.latency_table import LatencyTable
-from compress.core.plan import Plan
-from compress.core.topology import GroupId, Topology
+from compress.core import Clock, GroupId, LatencyTable, Listen, Plan, Topology, Warned, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
-from compress.export.cutting_onnx import Resizable, resizable
-from compress.export.exporting import export
-from compress.latency.table_measure import NETWORKS, block_of, collect, machine, table_of
+from compress.export import Resizable, export, resizable
+from compress.latency import NETWORKS, block_of, collect, machine, table_of
+from compress.networks import Network
 from compress.pipeline.job import Job
-from compress.pipeline.realisation import Network
-from compress.pipeline.run_folder import write_json
-from compress.runtime.ort import OrtRuntime
-from compress.search.base import Space, Stage, Target
-from compress.search.stages import prunable
-from compress.search.widths import plan_of, scaled
-from compress.surgery.cutting import cut
+from compress.runtime import OrtRuntime
+from compress.search import Space, Stage, Target, plan_of, prunable, scaled
+from compress.surgery import cut
 
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32)
 _AS_FAST = 1.02

@@ -15,16 +15,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from compress.core.cost import count, sizes_after
-from compress.core.latency_table import slow_layers
-from compress.core.plan import Cut, Plan
-from compress.core.topology import GroupId
-from compress.export.cutting_onnx import Resizable, write
-from compress.latency.table_measure import clocked
-from compress.runtime.ort import OrtRuntime
-from compress.search.base import Front, Space, Target
-from compress.search.uniform import Uniform
-from compress.search.widths import Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
+from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
+from compress.export import Resizable, write
+from compress.latency import clocked
+from compress.runtime import OrtRuntime
+from compress.search import Front, Space, Target, Uniform, Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
 
 SHOTS = 4
 """Plans that are clocked at the most."""

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.core.events import Clock
+from compress.core import Clock
 from compress.errors import CompressError
-from compress.latency.explanation import explain, summary
-from compress.latency.profiling import profile, read_graph
+from compress.latency import explain, profile, read_graph, summarise
 from compress.pipeline.job import Job
-from compress.runtime.ort import OrtRuntime
+from compress.runtime import OrtRuntime
 
 _SECONDS = 2.0
 """A file; the ten runs that are done at least may take longer."""
@@ -29,6 +28,6 @@ def profile_files(base: Path, pruned: Path, job: Job, clock: Clock) -> tuple[Map
         try:
             found = [(profile(path, runtime=runtime, seconds=seconds), read_graph(path)) for path in (base, pruned)]
             before, after = explain(found)
-            return {"base": before.to_json(), "pruned": after.to_json(), "summary": list(summary(before, after))}, ()
+            return {"base": before.to_json(), "pruned": after.to_json(), "summary": list(summarise(before, after))}, ()
         except CompressError as error:
             return {}, (f"the layers were not profiled: {error.message}",)

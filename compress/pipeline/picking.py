@@ -6,21 +6,19 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from compress.core.cost import count
-from compress.core.events import Clock, Listen, ignore
-from compress.core.files import read_json
+from compress.core import Clock, Listen, count, ignore, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
-from compress.pipeline import run_folder
+from compress.networks import Network, identity
 from compress.pipeline.conclusion import FINISHED, Result, conclude, finished
 from compress.pipeline.csgd import drawable
 from compress.pipeline.front import near, read_front, share_wanted, which
 from compress.pipeline.inspection import traced
 from compress.pipeline.job import make_job
-from compress.pipeline.preparation import identity, prepare
-from compress.pipeline.realisation import Network, realise
-from compress.search.base import Planner
-from compress.search.methods import METHODS
+from compress.pipeline.preparation import prepare
+from compress.pipeline.realisation import realise
+from compress.pipeline.run_folder import claim
+from compress.search import METHODS, Planner
 
 
 def pick(
@@ -101,11 +99,11 @@ def pick(
         plan, name = front[number].plan, str(number)
         why = f"point {number} of {folder.name}"
     out = out or folder / "picks" / (name if epochs is None else f"{name}-epochs-{epochs}")
-    with run_folder.claim(out, job, {**identity(network, data), "point": plan.digest}, fresh=False):
+    with claim(out, job, {**identity(network, data), "point": plan.digest}, fresh=False):
         if all((out / name).exists() for name in FINISHED):
             return finished(network, out)
         plan = drawable(network.model, space, plan, job)
-        run_folder.write_json(out / "plan.json", plan.to_json())
+        write_json(out / "plan.json", plan.to_json())
         done = realise(network, topology, plan, evaluator.material, data, job, out, clock=clock, listen=listen)
         search = {"points": len(front), "chosen": why, "fallback": evaluator.fallback}
         asked = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency, "epochs": epochs}

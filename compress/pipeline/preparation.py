@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,28 +10,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.core.cost import count
-from compress.core.events import Clock, Listen, Table, Warned
-from compress.core.latency_table import LatencyTable
-from compress.core.randomness import derive
-from compress.core.topology import GroupId, LayerName, Topology
-from compress.data import Data, near_chance
+from compress.core import (
+    Clock,
+    GroupId,
+    LatencyTable,
+    LayerName,
+    Listen,
+    Measured,
+    Table,
+    Topology,
+    Warned,
+    count,
+    derive,
+    near_chance,
+)
+from compress.data import Data
 from compress.errors import ConfigError, DataError, SearchError
-from compress.evaluation import criteria
-from compress.evaluation.evaluator import Evaluator, Material
-from compress.evaluation.reader_losses import closed_form
-from compress.evaluation.synthetic_images import matched_inputs
+from compress.evaluation import (
+    CRITERIA,
+    Evaluator,
+    Material,
+    closed_form,
+    gather,
+    importance,
+    kernels,
+    matched_inputs,
+    obs_and_curves,
+)
+from compress.networks import Network
 from compress.pipeline.inspection import reach, traced
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
-from compress.pipeline.realisation import Network
 from compress.pipeline.steps import measured
-from compress.recovery.moments import collect
-from compress.report.model import Measured
-from compress.search.base import Ask, Fidelity, Space, Target
-from compress.search.methods import METHODS
-from compress.search.reader_loss import Reading
-from compress.search.stages import make_stages, prunable
+from compress.recovery import collect
+from compress.search import METHODS, Ask, Fidelity, Reading, Space, Target, make_stages, prunable
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
@@ -43,16 +54,6 @@ _SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _GRADIENT_IMAGES = 128
 _LABELS_THAT_TELL = 200
-
-
-def identity(network: Network, data: Data | None) -> dict[str, str]:
-    """What a run's scores and files stand on; another one of these is another run."""
-    told = {
-        "network": network.digest,
-        "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
-        "preprocessing": json.dumps(network.preprocessing.to_json(), sort_keys=True),
-    }
-    return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})
 
 
 def prepare(
@@ -82,17 +83,17 @@ def prepare(
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(network, data, job, budget, listen)
     base = _base_accuracy(network, data, job, clock)
-    with clock.phase("importance", ", ".join(criteria.CRITERIA)):
+    with clock.phase("importance", ", ".join(CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
-        evidence = criteria.gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        evidence = gather(network.model, images, seed=derive(job.seed, "random criterion"))
         wanted = [g for s in stages for g in s.groups]
-        importance: dict[str, Any] = criteria.importance(evidence, topology, wanted)
+        scores: dict[str, Any] = importance(evidence, topology, wanted)
         curves: dict[GroupId, Any] = {}
-        kernels: dict[GroupId, Any] = {}
+        rows: dict[GroupId, Any] = {}
         moments = None
         if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
-            importance["obs"], curves = criteria.obs_and_curves(replace(evidence, moments=moments), topology, wanted)
+            scores["obs"], curves = obs_and_curves(replace(evidence, moments=moments), topology, wanted)
         found: Mapping[LayerName, Reading] = {}
         if METHODS[job.method].readings:
             seen = replace(evidence, moments=moments)
@@ -100,7 +101,7 @@ def prepare(
             budget -= spent
         if METHODS[job.method].kernels:
             folded = bool(job.options.get("folded"))
-            kernels = {g: criteria.kernels(evidence, topology, topology.by_id[g], folded=folded) for g in wanted}
+            rows = {g: kernels(evidence, topology, topology.by_id[g], folded=folded) for g in wanted}
     solves = job.recover == "reconstruct"
     evaluator = Evaluator(
         network.model,
@@ -115,7 +116,7 @@ def prepare(
     space = Space(
         topology,
         evaluator.stages,
-        importance,
+        scores,
         target,
         budget,
         job.round_to,
@@ -123,7 +124,7 @@ def prepare(
         full,
         len(material.calibration),
         solved if solves else 0,
-        kernels,
+        rows,
         curves,
         found,
         table=table,
@@ -143,8 +144,8 @@ def _check_criteria(job: Job) -> None:
         named[f"options.{option}"] = (value,) if isinstance(value, str) else tuple(value)
     for setting, names in named.items():
         for name in names:
-            if name not in criteria.CRITERIA:
-                raise ConfigError(f"{setting}: {name!r} is no criterion", hint=f"there are {', '.join(criteria.CRITERIA)}")
+            if name not in CRITERIA:
+                raise ConfigError(f"{setting}: {name!r} is no criterion", hint=f"there are {', '.join(CRITERIA)}")
 
 
 def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:

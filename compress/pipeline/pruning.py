@@ -12,60 +12,28 @@ import numpy as np
 import torch
 from torch import nn
 
-from compress.core.events import Clock, Listen, ignore
-from compress.core.plan import Plan
-from compress.core.randomness import derive
-from compress.data import Data, Preprocessing, preset_for
+from compress.core import Clock, Listen, Plan, derive, ignore, write_json
+from compress.data import Data
 from compress.errors import ConfigError, SearchError
-from compress.evaluation.evaluator import Evaluator
-from compress.latency.statistics import Verdict
-from compress.latency.table_measure import block_of
-from compress.networks import checkpoint
-from compress.networks.architecture import UNNAMED, Architecture
-from compress.networks.checkpoint import Loaded
-from compress.pipeline import run_folder
+from compress.evaluation import Evaluator
+from compress.latency import Verdict, block_of
+from compress.networks import Network, identity
 from compress.pipeline.conclusion import FINISHED, Result, conclude, finished
 from compress.pipeline.csgd import drawable, ready_to_draw
 from compress.pipeline.front import choose, save_front
 from compress.pipeline.input_selection import may_select, settled
-from compress.pipeline.inspection import inspect, traced
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import runtime_of, source_of
 from compress.pipeline.latency_target import WITHIN, aimed, clocking, proposal
-from compress.pipeline.preparation import identity, prepare
-from compress.pipeline.realisation import Network, Realised, realise
+from compress.pipeline.preparation import prepare
+from compress.pipeline.realisation import Realised, realise
+from compress.pipeline.run_folder import claim
 from compress.pipeline.stagewise import progressive
-from compress.runtime.ort import OrtRuntime
-from compress.search.base import Front, Space, Told
-from compress.search.journal import Asked, Journal, drive
-from compress.search.methods import METHODS
-from compress.surgery.rewriting import cuttable
-
-__all__ = ["Network", "Result", "inspect", "network_from", "prune", "traced"]
+from compress.runtime import OrtRuntime
+from compress.search import METHODS, Asked, Front, Journal, Space, Told, drive
 
 _ABOVE = 1.05
 """Times its budget: what a search may spend without a word."""
-
-
-def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, name: str = "") -> Network:
-    """A loaded file as a network; preprocessing as given, else as the file says, else the architecture's preset."""
-    chosen = preprocessing or loaded.preprocessing or preset_for(loaded.architecture.name)
-    return Network(
-        loaded.model,
-        name or loaded.architecture.name,
-        loaded.architecture,
-        chosen,
-        loaded.digest,
-        loaded.plan,
-        loaded.warnings,
-    )
-
-
-def network_of(model: nn.Module, preprocessing: Preprocessing, name: str = "") -> Network:
-    """A module that is already in memory; its files are reloaded with ``--arch package.module:factory``."""
-    kind, model = type(model), cuttable(model)
-    architecture = Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}", {})
-    return Network(model, name or kind.__name__, architecture, preprocessing, checkpoint.digest(model.state_dict()))
 
 
 def prune(
@@ -99,7 +67,7 @@ def prune(
             "stage_epochs is training, and there are no training images",
             hint="add --data with training images, or leave it out",
         )
-    with run_folder.claim(folder, job, identity(network, data), fresh):
+    with claim(folder, job, identity(network, data), fresh):
         if all((folder / name).exists() for name in FINISHED):
             return finished(network, folder)
         clock = Clock(listen)
@@ -120,7 +88,7 @@ def prune(
             why = f"cut and trained stage by stage; the stages left {space.share(chosen.plan):.3f}"
         plan, shots = _aim(network, space, front, chosen.plan, job, clock)
         plan = drawable(network.model, space, plan, job)
-        run_folder.write_json(folder / "plan.json", plan.to_json())
+        write_json(folder / "plan.json", plan.to_json())
         save_front(folder, front, chosen, topology, space)
         done = realise(network, topology, plan, material, data, job, folder, clock=clock, listen=listen, trained=trained)
         done = _timed(done, space, job, shots)

@@ -9,49 +9,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.core.environment import capture
-from compress.core.events import Clock, Listen, Warned, ignore
-from compress.core.plan import Plan
-from compress.core.topology import Topology
-from compress.data import Data, Preprocessing
-from compress.evaluation.evaluator import Material
-from compress.export.interface import serving_facts
-from compress.export.parity import Parity, Verdict, export_verified
-from compress.latency.protocol import LatencyResult, Settings, measure
-from compress.networks import checkpoint
-from compress.networks.checkpoint import Architecture
+from compress.core import Clock, Listen, Measured, Plan, Topology, Warned, capture, ignore
+from compress.data import Data
+from compress.evaluation import Material
+from compress.export import Parity, Verdict, export_verified, serving_facts
+from compress.latency import LatencyResult, Settings, measure
+from compress.networks import Network, save
 from compress.pipeline.csgd import draw
 from compress.pipeline.job import Job
 from compress.pipeline.steps import Workbench, effective, finetune, guarded_cut, recovered, with_zero_kernels
-from compress.report.model import Measured
-from compress.runtime.ort import OrtRuntime
-from compress.surgery.guard import Verified
+from compress.runtime import OrtRuntime
+from compress.surgery import Verified
 
 _PARITY_INPUTS = 10
 _NO_PLAN = Plan()
-
-
-@dataclass(frozen=True)
-class Network:
-    """A trained network and what is known about it.
-
-    Attributes:
-        model: unpruned (or pruned before), evaluation mode.
-        name: for people and for the run's folder.
-        architecture: how to build it.
-        preprocessing: how its images are prepared.
-        digest: of its tensors.
-        plan: what had been cut before it came here.
-        warnings: what loading it had to guess.
-    """
-
-    model: nn.Module
-    name: str
-    architecture: Architecture
-    preprocessing: Preprocessing
-    digest: str
-    plan: Plan = _NO_PLAN
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +108,7 @@ def realise(
         if kernels:
             log.notes.append(effective(small))
     metadata = _provenance(network, plan, job, data, log.accuracy)
-    digest = checkpoint.save(
+    digest = save(
         folder / "model.safetensors",
         small,
         architecture=network.architecture,

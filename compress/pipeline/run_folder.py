@@ -11,11 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from compress.core.files import read_json, write, write_json
+from compress.core import read_json, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import Job
-
-__all__ = ["claim", "write", "write_json"]
 
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""

@@ -14,18 +14,15 @@ from typing import Any
 
 from torch import nn
 
-from compress.core.events import Clock, Listen
-from compress.core.plan import Plan
+from compress.core import Clock, Listen, Plan
 from compress.data import Data
-from compress.evaluation.evaluator import Evaluator
-from compress.networks import checkpoint
+from compress.evaluation import Evaluator
+from compress.networks import Network, state_digest
 from compress.pipeline.front import choose
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import prepare
-from compress.pipeline.realisation import Network
 from compress.pipeline.steps import Workbench, finetune, guarded_cut, recovered
-from compress.search.base import Fidelity, Front, Space
-from compress.search.smoea import controller
+from compress.search import Fidelity, Front, Space, controller
 
 Searched = Callable[[Space, Evaluator, Network], tuple[Front, dict[str, Any]]]
 
@@ -81,7 +78,7 @@ def progressive(
         small, _ = guarded_cut(current.model, topology, point.plan, images)
         small = recovered(bench, current.model, small, topology, point.plan, images)
         small = finetune(bench, network.model, small, state=f"stage-{number}")
-        current = replace(current, model=small, digest=checkpoint.digest(small.state_dict()))
+        current = replace(current, model=small, digest=state_digest(small.state_dict()))
         seen = ", ".join(
             f"{100 * a.top1:.2f} % {a.when}" for a in bench.log.accuracy if a.when in ("reconstructed", "fine-tuned")
         )

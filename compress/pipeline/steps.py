@@ -11,21 +11,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.core.cost import count
-from compress.core.events import Clock, Listen
-from compress.core.plan import Plan, restrict
-from compress.core.topology import Topology
+from compress.core import Clock, Listen, Measured, Plan, Topology, count, restrict
 from compress.data import Data
 from compress.errors import GuardError
-from compress.evaluation.evaluator import batches as in_batches
+from compress.networks import in_batches
 from compress.pipeline.job import Job
-from compress.recovery import training
-from compress.recovery.batch_norm import reestimate
-from compress.recovery.kernel_sparsity import effective_params, held, identity_of, zero_kernels
-from compress.recovery.reconstruction import reconstruct
-from compress.report.model import Measured
-from compress.surgery.cutting import cut
-from compress.surgery.guard import Verified, verify
+from compress.recovery import (
+    LabelledImages,
+    Resumed,
+    Schedule,
+    accuracy,
+    effective_params,
+    fit,
+    held,
+    identity_of,
+    reconstruct,
+    reestimate,
+    zero_kernels,
+)
+from compress.surgery import Verified, cut, verify
 
 _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
 _GUARD_INPUTS = 3
@@ -64,9 +68,9 @@ class Workbench:
             self.log.accuracy.append(measured(model, when, "validation", self.data.validation))
 
 
-def measured(model: nn.Module, when: str, name: str, split: training.Split) -> Measured:
+def measured(model: nn.Module, when: str, name: str, split: LabelledImages) -> Measured:
     """Accuracy on a split with its Wilson interval."""
-    found = training.accuracy(model, split)
+    found = accuracy(model, split)
     return Measured(when, name, found.top1, *found.interval, found.total)
 
 
@@ -129,9 +133,9 @@ def epochs_for(job: Job, images: int) -> int:
     return min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
 
 
-def schedule_for(job: Job, images: training.Split, labelled: bool) -> training.Schedule:
+def schedule_for(job: Job, images: LabelledImages, labelled: bool) -> Schedule:
     """How the job trains on so many images; without labels it only imitates the unpruned network."""
-    return training.Schedule(
+    return Schedule(
         epochs=epochs_for(job, len(images)),
         lr=job.lr,
         batch=min(job.batch, len(images)),
@@ -162,7 +166,7 @@ def finetune(
         log.notes.append("no labels: the fine-tuning imitates the unpruned network")
     schedule = schedule_for(job, data.train, data.labelled)
     with bench.clock.phase("fine-tune", f"{epochs} epochs"):
-        trained = training.fit(
+        trained = fit(
             small,
             data.train,
             schedule,
@@ -180,7 +184,7 @@ def resuming(clock: Clock, phase: str) -> Listen:
     """A training's listener: what earlier sittings took is part of the phase's time."""
 
     def hear(event: Any) -> None:
-        if isinstance(event, training.Resumed):
+        if isinstance(event, Resumed):
             clock.add(phase, event.seconds)
         clock.listen(event)
 

@@ -1,1 +1,48 @@
 """What a cut network gets back: batch norms, least squares, training; and C-SGD, which trains before the cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.recovery.batch_norm import reestimate as reestimate
+    from compress.recovery.centripetal_sgd import PAPER_EPS as PAPER_EPS
+    from compress.recovery.centripetal_sgd import Pull as Pull
+    from compress.recovery.centripetal_sgd import draw_together as draw_together
+    from compress.recovery.centripetal_sgd import strength as strength
+    from compress.recovery.centripetal_sgd import tied_slices as tied_slices
+    from compress.recovery.compensation import RIDGE as RIDGE
+    from compress.recovery.compensation import Compensation as Compensation
+    from compress.recovery.compensation import solve as solve
+    from compress.recovery.kernel_sparsity import effective_params as effective_params
+    from compress.recovery.kernel_sparsity import held as held
+    from compress.recovery.kernel_sparsity import identity_of as identity_of
+    from compress.recovery.kernel_sparsity import zero_kernels as zero_kernels
+    from compress.recovery.moments import Gram as Gram
+    from compress.recovery.moments import Moments as Moments
+    from compress.recovery.moments import collect as collect
+    from compress.recovery.reconstruction import reconstruct as reconstruct
+    from compress.recovery.training import EpochDone as EpochDone
+    from compress.recovery.training import Event as Event
+    from compress.recovery.training import LabelledImages as LabelledImages
+    from compress.recovery.training import Resumed as Resumed
+    from compress.recovery.training import Schedule as Schedule
+    from compress.recovery.training import TrainingProgress as TrainingProgress
+    from compress.recovery.training import accuracy as accuracy
+    from compress.recovery.training import fit as fit
+    from compress.recovery.training import steps_per_epoch as steps_per_epoch
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "batch_norm": "reestimate",
+        "centripetal_sgd": "PAPER_EPS Pull draw_together strength tied_slices",
+        "compensation": "Compensation RIDGE solve",
+        "kernel_sparsity": "effective_params held identity_of zero_kernels",
+        "moments": "Gram Moments collect",
+        "reconstruction": "reconstruct",
+        "training": "EpochDone Event LabelledImages Resumed Schedule TrainingProgress accuracy fit steps_per_epoch",
+    },
+)

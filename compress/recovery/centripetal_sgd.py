@@ -25,11 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.core.plan import Plan, check
-from compress.core.topology import Role, Topology
+from compress.core import Plan, Role, Topology, check
 from compress.errors import TrainError
-from compress.recovery.training import Event, Schedule, Split, fit, learning_rate, steps_per_epoch
-from compress.surgery.cutting import is_channel_map
+from compress.recovery.training import Event, LabelledImages, Schedule, fit, learning_rate, steps_per_epoch
+from compress.surgery import is_channel_map
 
 LEAST_EXPONENT = 15.0
 """A deviation that shrank by exp(-15) is below the resolution of float32 beside the weights."""
@@ -377,7 +376,7 @@ def draw_together(
     model: nn.Module,
     topology: Topology,
     plan: Plan,
-    train: Split,
+    train: LabelledImages,
     schedule: Schedule,
     *,
     eps: float | None = None,

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.core.plan import Plan, kept_positions
-from compress.core.topology import Layer, LayerName, Topology
+from compress.core import Layer, LayerName, Plan, Topology, kept_positions
 from compress.recovery.moments import Gram, Moments
 
 RIDGE = 1e-3

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.core.topology import Topology
+from compress.core import Topology
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.compensation import RIDGE
 from compress.recovery.moments import Gram, collect
 from compress.recovery.training import Rewrite
-from compress.surgery.cutting import own_tensors
+from compress.surgery import own_tensors
 
 SOLVED = 1152
 """Columns (128 channels of 3x3) beyond which the kernels that stay keep their weights: every filter has a system of its own."""

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.core.topology import Layer, LayerName, Topology
+from compress.core import READS, Layer, LayerName, Topology
 from compress.errors import DataError
-from compress.surgery.cutting import READS, own_tensors
+from compress.surgery import own_tensors
 
 ROWS = 1 << 14
 """Rows that a layer's moments are taken from, at most so many ``POSITIONS`` of an image."""

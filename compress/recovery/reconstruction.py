@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core.plan import Plan, kept_positions
-from compress.core.topology import LayerName, Topology
+from compress.core import LayerName, Plan, Topology, kept_positions
+from compress.coupling import NotTraceable, symbolic_graph
 from compress.errors import DataError
-from compress.evaluation.stage_runner import NotTraceable, symbolic
 from compress.recovery.batch_norm import tracked_norms
 from compress.recovery.least_squares import from_rows, from_sums
 from compress.recovery.moments import (
@@ -36,7 +35,7 @@ from compress.recovery.moments import (
     unsupported,
     width,
 )
-from compress.surgery.cutting import own_tensors
+from compress.surgery import own_tensors
 
 MEMORY = 6 << 30
 """Bytes of activations that may be held; a network that needs more is run anew for every layer instead."""
@@ -300,7 +299,7 @@ def _rows(x: Tensor, kept: Tensor | None) -> Tensor:
 def _affordable_graph(model: nn.Module, batches: Sequence[Tensor], memory: int) -> fx.Graph | None:
     """The network's graph, if it has one and both networks' live activations for all images fit."""
     try:
-        graph = symbolic(model)
+        graph = symbolic_graph(model)
         if len([n for n in graph.nodes if n.op == "placeholder"]) != 1:
             return None
         run, last = fx.Interpreter(model, graph=graph), _last_uses(graph)

@@ -20,15 +20,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core.randomness import derive, seeded
+from compress.core import Accuracy, derive
 from compress.errors import DataError, TrainError
+from compress.networks import autocast, logits_of, placed, seeded
 from compress.recovery import training_state
 
 _REPORT_EVERY = 10
 """Steps between looks at the loss: each look makes the host wait for the device."""
 
 
-class Split(Protocol):
+class LabelledImages(Protocol):
     """The images and labels of one part of a data set."""
 
     @property
@@ -98,7 +99,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainingProgress:
     """Some steps are done: ``step`` of ``steps`` of this epoch; ``loss`` is the mean over the epoch so far."""
 
     epoch: int
@@ -132,48 +133,9 @@ class Resumed:
     seconds: float = 0.0
 
 
-Event = Progress | EpochDone | Resumed
+Event = TrainingProgress | EpochDone | Resumed
 Rewrite = Callable[[nn.Module, float], None]
 """Changes the gradients in place, between backward and step, knowing the learning rate of the step."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """How many images a network names right.
-
-    Attributes:
-        correct: images whose highest logit is their label's.
-        total: images.
-        correct5: images with their label among the five highest; None where there are no more than five classes.
-    """
-
-    correct: int
-    total: int
-    correct5: int | None = None
-
-    @property
-    def top1(self) -> float:
-        """The fraction named right."""
-        return self.correct / self.total
-
-    @property
-    def top5(self) -> float | None:
-        """The fraction with the label among the five highest."""
-        return None if self.correct5 is None else self.correct5 / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Where the true fraction lies, at 95 % confidence."""
-        return wilson(self.correct, self.total)
-
-
-def wilson(correct: int, total: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Where a fraction lies that was seen ``correct`` times out of ``total`` (Wilson 1927); z = 1.96 is 95 %."""
-    p, shrink = correct / total, 1 + z * z / total
-    centre = (p + z * z / (2 * total)) / shrink
-    half = z / shrink * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
-    # Rounding must not put the fraction itself outside.
-    return max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half))
 
 
 def learning_rate(schedule: Schedule, at: float) -> float:
@@ -185,18 +147,8 @@ def learning_rate(schedule: Schedule, at: float) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (at - warmup) / (schedule.epochs - warmup)))
 
 
-def computes_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies in bf16; elsewhere it is emulated, hence slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
-
-
 def accuracy(
-    model: nn.Module, split: Split, *, batch: int = 256, limit: int | None = None, precision: str = "fp32"
+    model: nn.Module, split: LabelledImages, *, batch: int = 256, limit: int | None = None, precision: str = "fp32"
 ) -> Accuracy:
     """How many images of a split the network names right.
 
@@ -218,7 +170,7 @@ def accuracy(
         for images, labels in split.batches(batch, limit=limit):
             if len(labels) and int(labels.min()) < 0:
                 raise DataError("the images have no labels, so accuracy cannot be measured", hint="give labelled images")
-            logits = _logits(judge(_placed(images, device))).float()
+            logits = logits_of(judge(placed(images, device))).float()
             classes = logits.shape[1]
             hits = logits.topk(min(5, classes), dim=1).indices == labels.to(device).unsqueeze(1)
             correct, correct5 = correct + hits[:, 0].sum(), correct5 + hits.sum()
@@ -230,7 +182,7 @@ def accuracy(
 
 def fit(
     model: nn.Module,
-    train: Split,
+    train: LabelledImages,
     schedule: Schedule,
     *,
     teacher: nn.Module | None = None,
@@ -306,12 +258,12 @@ def fit(
                     continue
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
-                images, labels = _placed(images[rank::world], device), labels[rank::world]
+                images, labels = placed(images[rank::world], device), labels[rank::world]
                 try:
                     with autocast(device, schedule.precision):
-                        logits = _logits(wrapped(images))
+                        logits = logits_of(wrapped(images))
                         with torch.no_grad():
-                            target = None if guide is None else _logits(guide(images)).float()
+                            target = None if guide is None else logits_of(guide(images)).float()
                     _check_outputs(logits, target, labels, schedule)
                     labels = labels.to(device, non_blocking=True)
                     loss = _loss(logits.float(), target, labels, schedule)
@@ -333,7 +285,7 @@ def fit(
                     _check_finite(losses, epoch, done, schedule, steps)
                     losses.clear()
                     mean = float(seen[0] / seen[2])
-                    listen(Progress(epoch + 1, schedule.epochs, done, steps, mean, lr, time.perf_counter() - start))
+                    listen(TrainingProgress(epoch + 1, schedule.epochs, done, steps, mean, lr, time.perf_counter() - start))
                 if saves:
                     save(epoch, done)
             total, hit, count = seen.tolist()
@@ -379,25 +331,6 @@ def _train_mode(model: nn.Module) -> None:
 
 def _frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
     return copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-def _placed(images: Tensor, device: torch.device) -> Tensor:
-    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The context in which a network computes at a precision of :class:`Schedule`."""
-    enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
-
-
-def _logits(output: Any) -> Tensor:
-    """The classes' scores; auxiliary heads, which come after them, are not trained."""
-    first = output[0] if isinstance(output, tuple) else output
-    if not isinstance(first, Tensor) or first.ndim != 2:
-        shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-        raise TrainError(f"the network returns {shape}, but logits of shape (images, classes) are wanted")
-    return first
 
 
 def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> None:

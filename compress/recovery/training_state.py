@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from compress.core.files import aside
+from compress.core import aside
 from compress.errors import TrainError
-from compress.networks.checkpoint import digest
+from compress.networks import state_digest
 
 FILE = "fit.safetensors"
 _LONGEST = 1e9
@@ -23,7 +23,7 @@ _LONGEST = 1e9
 
 def identity(model: nn.Module, teacher: nn.Module | None, schedule: Mapping[str, Any], images: str) -> str:
     """What must be equal for a state to go on: start, teacher, images and schedule."""
-    networks = [None if network is None else digest(_tensors(network)) for network in (model, teacher)]
+    networks = [None if network is None else state_digest(_tensors(network)) for network in (model, teacher)]
     return hashlib.sha256(json.dumps([networks, dict(schedule), images], sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,1 +1,77 @@
 """One frozen report, rendered as JSON, Markdown and a terminal table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.report.comparison import AGREEMENT as AGREEMENT
+    from compress.report.comparison import Comparison as Comparison
+    from compress.report.comparison import Row as Row
+    from compress.report.comparison import Summary as Summary
+    from compress.report.comparison import comparison_markdown as comparison_markdown
+    from compress.report.comparison import comparison_table as comparison_table
+    from compress.report.comparison import states as states
+    from compress.report.comparison import summary as summary
+    from compress.report.formatting import NONE as NONE
+    from compress.report.formatting import accuracies as accuracies
+    from compress.report.formatting import accuracy as accuracy
+    from compress.report.formatting import byte_size as byte_size
+    from compress.report.formatting import certified as certified
+    from compress.report.formatting import changed as changed
+    from compress.report.formatting import clocked as clocked
+    from compress.report.formatting import duration as duration
+    from compress.report.formatting import expected as expected
+    from compress.report.formatting import judged as judged
+    from compress.report.formatting import number as number
+    from compress.report.formatting import percent as percent
+    from compress.report.formatting import sizes as sizes
+    from compress.report.formatting import times as times
+    from compress.report.fronts import front_latency as front_latency
+    from compress.report.fronts import told as told
+    from compress.report.html import runs_page as runs_page
+    from compress.report.imported import take_in as take_in
+    from compress.report.markdown import report_markdown as report_markdown
+    from compress.report.model import FrontLatency as FrontLatency
+    from compress.report.model import Latency as Latency
+    from compress.report.model import Report as Report
+    from compress.report.model import Size as Size
+    from compress.report.model import Width as Width
+    from compress.report.plots import comparison_svg as comparison_svg
+    from compress.report.plots import front_svg as front_svg
+    from compress.report.side_by_side import differences as differences
+    from compress.report.side_by_side import runs_markdown as runs_markdown
+    from compress.report.side_by_side import runs_table as runs_table
+    from compress.report.store import HTML as HTML
+    from compress.report.store import page_of as page_of
+    from compress.report.store import read_report as read_report
+    from compress.report.store import report_text as report_text
+    from compress.report.store import write_report as write_report
+    from compress.report.tables import front_latency_table as front_latency_table
+    from compress.report.timm_csv import to_timm_csv as to_timm_csv
+    from compress.report.verdict import flags as flags
+    from compress.report.verdict import latency_of as latency_of
+    from compress.report.verdict import missed_drop as missed_drop
+    from compress.report.verdict import verdict_sentence as verdict_sentence
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "comparison": "AGREEMENT Comparison Row Summary comparison_markdown comparison_table states summary",
+        "formatting": "NONE accuracies accuracy byte_size certified changed clocked "
+        "duration expected judged number percent sizes times",
+        "fronts": "front_latency told",
+        "html": "runs_page",
+        "imported": "take_in",
+        "markdown": "report_markdown",
+        "model": "FrontLatency Latency Report Size Width",
+        "plots": "comparison_svg front_svg",
+        "side_by_side": "differences runs_markdown runs_table",
+        "store": "HTML page_of read_report report_text write_report",
+        "tables": "front_latency_table",
+        "timm_csv": "to_timm_csv",
+        "verdict": "flags latency_of missed_drop verdict_sentence",
+    },
+)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core import Measured
 from compress.report.formatting import STATES, duration
-from compress.report.model import Latency, Measured, Width
+from compress.report.model import Latency, Width
 from compress.report.svg import (
     BAD,
     BASE,

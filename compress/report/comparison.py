@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core.paired import Difference
+from compress.core import Difference
 from compress.report.formatting import NONE, STATES, TRAINED, duration, number, percent
 from compress.report.model import Latency
 
@@ -168,7 +168,7 @@ def states(rows: Iterable[Row]) -> tuple[str, ...]:
     return (*known, *(s for s in found if s not in STATES))
 
 
-def table(found: Comparison, brief: bool = False) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def comparison_table(found: Comparison, brief: bool = False) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The columns' names and a row of cells for every method.
 
     Args:
@@ -194,9 +194,9 @@ def table(found: Comparison, brief: bool = False) -> tuple[tuple[str, ...], list
     return head, rows
 
 
-def markdown(found: Comparison) -> str:
+def comparison_markdown(found: Comparison) -> str:
     """The comparison as one table and what has to be said about it."""
-    head, rows = table(found)
+    head, rows = comparison_table(found)
     lines = [f"# {found.network} on {found.data}, {found.target}", ""]
     seeds = ", ".join(map(str, found.seeds))
     spread = ": mean ± standard deviation" if len(found.seeds) > 1 else ""

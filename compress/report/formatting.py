@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.core.statistics import Certificate
-from compress.report.model import Latency, Measured, Report, Width
+from compress.core import Certificate, Measured
+from compress.report.model import Latency, Report, Width
 
 NONE = "–"
 STATES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from compress.latency.result import LatencyResult
+from compress.latency import LatencyResult
 from compress.report.model import FrontLatency, FrontPoint
 
 

@@ -100,7 +100,7 @@ class Download:
         return byte_size(len(self.content))
 
 
-def page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ()) -> str:
+def html_page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ()) -> str:
     """The page of one run.
 
     Args:
@@ -169,10 +169,10 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         "tone": "bad" if flags else "good",
         "flags": flags,
         "verdicts": tuple((name, _typeset(r.verdict), *status(r)) for name, r in reports.items()),
-        "runs": side_by_side.table(reports),
+        "runs": side_by_side.runs_table(reports),
         "plots": plots,
         "notes": side_by_side.differences(reports),
-        "downloads": (Download("timm.csv", "CSV, timm's columns", timm_csv.timm_csv(reports).encode(), "text/csv"),),
+        "downloads": (Download("timm.csv", "CSV, timm's columns", timm_csv.to_timm_csv(reports).encode(), "text/csv"),),
     }
     return _render("runs.html.j2", shown)
 

@@ -6,14 +6,14 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from compress.core import write
 from compress.errors import ConfigError
-from compress.latency.measurement import Measurement, identify, read
-from compress.pipeline import run_folder
+from compress.latency import Measurement, identify, read
 from compress.report import store
-from compress.report.build import latency_of, speed_flags, verdict_of
 from compress.report.formatting import clocked, machine_of
 from compress.report.model import Latency, Report
 from compress.report.run_files import IMPORTED, machine_name
+from compress.report.verdict import latency_of, speed_flags, verdict_of
 
 BASE, MODEL = "base.onnx", "model.onnx"
 
@@ -31,7 +31,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: it is no measurement, or one of other files than the run's.
     """
-    report, found = store.read(folder), read(file)
+    report, found = store.read_report(folder), read(file)
     names = _names(folder, report, found, file)
     added = tuple(_latencies(found, names))
     if not added:
@@ -39,13 +39,13 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     text = file.read_bytes()
     place = folder / IMPORTED
     place.mkdir(exist_ok=True)
-    run_folder.write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
+    write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
     new = {_key(x) for x in added}
     latency = (*(x for x in report.latency if _key(x) not in new), *added)
     flags = tuple(dict.fromkeys([*report.warnings, *speed_flags(added)]))
     notes = tuple(dict.fromkeys([*report.notes, *(f"not measured on the other machine: {s}" for s in found.skipped)]))
     report = replace(report, latency=latency, warnings=flags, notes=notes)
-    store.write(replace(report, verdict=verdict_of(report)), folder)
+    store.write_report(replace(report, verdict=verdict_of(report)), folder)
     return tuple(f"{machine_of(x)}, batch {x.batch}: {clocked(x)}" for x in added)
 
 

@@ -28,7 +28,7 @@ from compress.report.tables import front_latency_table
 _REPOSITORY_LINE = "Made by compress (smaller-convnets)."
 
 
-def markdown(report: Report) -> str:
+def report_markdown(report: Report) -> str:
     """The whole report, verdict and red flags first."""
     return "\n".join(_lines(report)).rstrip() + "\n"
 

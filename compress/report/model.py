@@ -6,30 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core.statistics import Certificate
+from compress.core import Certificate, Measured
 
 SCHEMA = "compress-report-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Accuracy of one network on one split.
-
-    Attributes:
-        when: ``base``, ``C-SGD``, ``averaged``, ``cut``, ``batch norm``, ``reconstructed``, ``fine-tuned``.
-        split: ``validation`` or ``test``.
-        top1: fraction.
-        low: lower end of the 95 % Wilson interval.
-        high: its upper end.
-        images: how many were judged.
-    """
-
-    when: str
-    split: str
-    top1: float
-    low: float
-    high: float
-    images: int
 
 
 @dataclass(frozen=True, slots=True)

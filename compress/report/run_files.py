@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from compress.core.files import read_text
+from compress.core import read_text
 from compress.errors import CompressError
-from compress.export.precision import Precisions
-from compress.latency.measurement import LARGEST, Measurement
-from compress.latency.result import LatencyResult
+from compress.export import Precisions
+from compress.latency import LARGEST, LatencyResult, Measurement
 
 LATENCY, FRONT, IMPORTED, PROFILE, PRECISION = (
     "latency.json", "front.json", "imported", "profile.json", "precision.json"

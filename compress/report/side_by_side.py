@@ -18,7 +18,7 @@ _ALIKE: tuple[tuple[str, Callable[[Report], object]], ...] = (
 )
 
 
-def table(reports: Mapping[str, Report]) -> Table:
+def runs_table(reports: Mapping[str, Report]) -> Table:
     """One row a run.
 
     Args:
@@ -70,13 +70,13 @@ def dots(reports: Mapping[str, Report]) -> tuple[Dot, ...]:
     return tuple(found)
 
 
-def markdown(reports: Mapping[str, Report]) -> str:
+def runs_markdown(reports: Mapping[str, Report]) -> str:
     """The comparison for a pull request."""
     return "\n".join(_lines(reports)).rstrip() + "\n"
 
 
 def _lines(reports: Mapping[str, Report]) -> Iterator[str]:
-    made = table(reports)
+    made = runs_table(reports)
     yield f"# {len(reports)} runs"
     yield ""
     yield from table_lines([c.name for c in made.head], [[c.text for c in row] for row in made.rows])

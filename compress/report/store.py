@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compress.core.files import read_json
-from compress.core.files import write as place
+from compress.core import read_json
+from compress.core import write as place
 from compress.errors import ConfigError
-from compress.report.markdown import markdown
+from compress.report.markdown import report_markdown
 from compress.report.model import Report
 from compress.report.schema import schema, validate
 
 JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.json", "report.html"
 
 
-def write(report: Report, folder: Path) -> None:
+def write_report(report: Report, folder: Path) -> None:
     """Writes ``report.json``, its schema, ``report.md`` and ``report.html`` into a folder that exists.
 
     The page shows what lies beside the report as well: raw samples, the front (``compress.report.run_files``).
@@ -27,10 +27,10 @@ def write(report: Report, folder: Path) -> None:
         CompressError: a file cannot be written; what was there before is still whole.
     """
     place(folder / JSON_SCHEMA, json.dumps(schema(), indent=2) + "\n")
-    place(folder / MARKDOWN, markdown(report))
+    place(folder / MARKDOWN, report_markdown(report))
     place(folder / HTML, page_of(report, folder))
     # Last: who finds it finds the others too.
-    place(folder / JSON, to_text(report))
+    place(folder / JSON, report_text(report))
 
 
 def page_of(report: Report, folder: Path) -> str:
@@ -38,22 +38,22 @@ def page_of(report: Report, folder: Path) -> str:
     from compress.report import html, run_files, timm_csv
 
     files = [
-        html.Download(JSON, "Report (JSON)", to_text(report).encode()),
-        html.Download("timm.csv", "CSV, timm's columns", timm_csv.timm_csv({report.name: report}).encode(), "text/csv"),
-        html.Download("summary.md", "Markdown", markdown(report).encode(), "text/markdown"),
+        html.Download(JSON, "Report (JSON)", report_text(report).encode()),
+        html.Download("timm.csv", "CSV, timm's columns", timm_csv.to_timm_csv({report.name: report}).encode(), "text/csv"),
+        html.Download("summary.md", "Markdown", report_markdown(report).encode(), "text/markdown"),
     ]
     samples = folder / run_files.LATENCY
     if samples.exists():
         files.append(html.Download(run_files.LATENCY, "Raw samples (JSON)", samples.read_bytes()))
-    return html.page(report, run_files.read(folder), files)
+    return html.html_page(report, run_files.read(folder), files)
 
 
-def to_text(report: Report) -> str:
+def report_text(report: Report) -> str:
     """The JSON text; numbers that JSON does not have become null."""
     return json.dumps(_finite(report.to_json()), indent=2, allow_nan=False) + "\n"
 
 
-def read(path: Path) -> Report:
+def read_report(path: Path) -> Report:
     """The report of a run.
 
     Args:

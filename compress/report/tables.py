@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compress.export.precision import Precisions
+from compress.export import Precisions
 from compress.report.formatting import (
     NONE,
     accuracies,

@@ -25,7 +25,7 @@ COLUMNS = (
 RUNTIME = "runtime"
 
 
-def timm_csv(reports: Mapping[str, Report]) -> str:
+def to_timm_csv(reports: Mapping[str, Report]) -> str:
     """Two rows a run and measurement: the unpruned network and the pruned one.
 
     Args:

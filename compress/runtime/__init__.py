@@ -1,1 +1,29 @@
 """Sessions that run a network: torch itself, and ONNX Runtime with each of its execution providers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.runtime.base import Array as Array
+    from compress.runtime.base import Runtime as Runtime
+    from compress.runtime.base import Session as Session
+    from compress.runtime.base import Transfer as Transfer
+    from compress.runtime.eager import EagerSession as EagerSession
+    from compress.runtime.eager import tensors as tensors
+    from compress.runtime.ort import ON_GPU as ON_GPU
+    from compress.runtime.ort import PROVIDERS as PROVIDERS
+    from compress.runtime.ort import OrtRuntime as OrtRuntime
+    from compress.runtime.ort import OrtSession as OrtSession
+    from compress.runtime.ort import Provider as Provider
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "base": "Array Runtime Session Transfer",
+        "eager": "EagerSession tensors",
+        "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
+    },
+)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime as ort
 
-from compress.core import environment
+from compress.core import capture
 from compress.errors import ModelError, RuntimeUnavailable
 from compress.runtime.base import Array, Transfer
 
@@ -260,7 +260,7 @@ class OrtSession:
 def gpus() -> tuple[str, ...]:
     """The NVIDIA GPUs that ONNX Runtime can really use, as PCI device ids; ``get_device`` says GPU even without one."""
     if not hasattr(ort, "get_ep_devices"):  # before 1.22 only the driver can be asked
-        return tuple(gpu.name for gpu in environment.capture().gpus)
+        return tuple(gpu.name for gpu in capture().gpus)
     devices = (entry.device for entry in ort.get_ep_devices())
     found = {
         device.device_id for device in devices if device.type == ort.OrtHardwareDeviceType.GPU and device.vendor_id == NVIDIA

@@ -1,1 +1,69 @@
 """Search: which channels go. NumPy and pymoo only; nothing here sees a tensor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.search.base import Ask as Ask
+    from compress.search.base import Fidelity as Fidelity
+    from compress.search.base import Front as Front
+    from compress.search.base import Planner as Planner
+    from compress.search.base import Point as Point
+    from compress.search.base import Recovery as Recovery
+    from compress.search.base import Score as Score
+    from compress.search.base import Search as Search
+    from compress.search.base import Searcher as Searcher
+    from compress.search.base import Space as Space
+    from compress.search.base import Stage as Stage
+    from compress.search.base import Target as Target
+    from compress.search.base import Told as Told
+    from compress.search.base import knee as knee
+    from compress.search.base import non_dominated as non_dominated
+    from compress.search.bicnn.ordering import slices as slices
+    from compress.search.csgd_clusters import clusters_at as clusters_at
+    from compress.search.journal import Asked as Asked
+    from compress.search.journal import Journal as Journal
+    from compress.search.journal import drive as drive
+    from compress.search.methods import METHODS as METHODS
+    from compress.search.methods import behind as behind
+    from compress.search.obs import plan_for as plan_for
+    from compress.search.reader_loss import Array as Array
+    from compress.search.reader_loss import Bits as Bits
+    from compress.search.reader_loss import Reading as Reading
+    from compress.search.smoea import Smoea as Smoea
+    from compress.search.smoea import controller as controller
+    from compress.search.stages import is_stream as is_stream
+    from compress.search.stages import make_stages as make_stages
+    from compress.search.stages import prunable as prunable
+    from compress.search.uniform import Uniform as Uniform
+    from compress.search.widths import NARROW as NARROW
+    from compress.search.widths import Widths as Widths
+    from compress.search.widths import fill as fill
+    from compress.search.widths import meet as meet
+    from compress.search.widths import nearest as nearest
+    from compress.search.widths import orbits as orbits
+    from compress.search.widths import plan_of as plan_of
+    from compress.search.widths import ranked as ranked
+    from compress.search.widths import reachable as reachable
+    from compress.search.widths import scaled as scaled
+    from compress.search.widths import widths_of as widths_of
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "base": "Ask Fidelity Front Planner Point Recovery Score Search Searcher Space Stage Target Told knee non_dominated",
+        "bicnn.ordering": "slices",
+        "csgd_clusters": "clusters_at",
+        "journal": "Asked Journal drive",
+        "methods": "METHODS behind",
+        "obs": "plan_for",
+        "reader_loss": "Array Bits Reading",
+        "smoea": "Smoea controller",
+        "stages": "is_stream make_stages prunable",
+        "uniform": "Uniform",
+        "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled widths_of",
+    },
+)

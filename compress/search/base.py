@@ -14,16 +14,12 @@ from functools import cached_property
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core.cost import Cost, Share, count
-from compress.core.latency_table import LatencyTable
-from compress.core.plan import Plan
-from compress.core.topology import GroupId, LayerName, Topology
+from compress.core import Cost, GroupId, LatencyTable, LayerName, Plan, Share, Topology, count
 from compress.errors import ConfigError
+from compress.search.reader_loss import Array as Array
 from compress.search.reader_loss import Reading
 
-Array = NDArray[np.float64]
 T = TypeVar("T")
 
 

@@ -24,8 +24,7 @@ from pydantic import PositiveInt
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
-from compress.core.plan import Cut, Plan
-from compress.core.topology import GroupId
+from compress.core import Cut, GroupId, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.widths import allowed, fill, full_widths, meet, nearest, orbits

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from compress.core.plan import Cut, Plan
-from compress.core.topology import GroupId, Topology
+from compress.core import Cut, GroupId, Plan, Topology
 from compress.errors import SearchError
 from compress.search.base import Array, Search, Space, scored, thinned
 from compress.search.cluster import clustered

@@ -16,7 +16,7 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 
-from compress.core.plan import Cut, Plan
+from compress.core import Cut, Plan
 from compress.search.base import Array, Space, Stage
 from compress.search.widths import allowed, nearest, orbits, ranked
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core.plan import Plan
-from compress.core.topology import GroupId
+from compress.core import GroupId, Plan
 from compress.search.base import Array, Search, Space, by_budget, scored
 from compress.search.options import Fraction
 from compress.search.widths import Widths, allowed, fill, meet, nearest, plan_of, ranked

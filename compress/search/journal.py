@@ -15,8 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from compress.core.files import append, read_bytes
-from compress.core.plan import Plan
+from compress.core import Plan, append, read_bytes
 from compress.errors import CompressError, SearchError
 from compress.search.base import Ask, Front, Score, Search, Told
 

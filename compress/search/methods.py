@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.core.validation import validated
+from compress.core import validated
 from compress.search.base import Searcher
 from compress.search.bicnn.upper import BiCnn
 from compress.search.cluster import Cluster

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core.plan import Plan
-from compress.core.topology import GroupId
+from compress.core import GroupId, Plan
 from compress.search.base import Array, Search, Space, by_budget, scored, thinned
 from compress.search.options import Fraction
 from compress.search.uniform import Uniform

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.lapack import dposv
 
-from compress.core.topology import GroupId, LayerName
+from compress.core import GroupId, LayerName
 
 Array = NDArray[np.float64]
 Bits = NDArray[np.bool_]

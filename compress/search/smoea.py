@@ -25,7 +25,7 @@ from pymoo.core.evaluator import Evaluator
 from pymoo.core.problem import Problem
 from pymoo.problems.static import StaticProblem
 
-from compress.core.plan import Plan
+from compress.core import Plan
 from compress.search.base import (
     Ask,
     Fidelity,

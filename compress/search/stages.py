@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from compress.core.topology import ChannelGroup, GroupId, LayerName, Role, Topology
+from compress.core import ChannelGroup, GroupId, LayerName, Role, Topology
 from compress.search.base import Stage
 
 

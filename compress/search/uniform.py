@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core.plan import Plan
+from compress.core import Plan
 from compress.search.base import Search, Space, by_budget, scored
 from compress.search.widths import even_widths, plan_of
 

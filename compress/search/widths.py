@@ -12,8 +12,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core.plan import Cut, Plan
-from compress.core.topology import ChannelGroup, GroupId
+from compress.core import ChannelGroup, Cut, GroupId, Plan
 from compress.errors import ConfigError
 from compress.search.base import Array, Space
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
 from compress.errors import ConfigError, ServerRefused, ServerSilent, ServingError
-from compress.export.interface import Port
-from compress.runtime.base import Array
+from compress.export import Port
+from compress.runtime import Array
 from compress.serving.v2_protocol import Answer, Body, Format, decode, encode
 
 LARGEST = 1 << 28  # bytes of an answer; what is longer is none

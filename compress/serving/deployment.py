@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from compress.core.events import Clock, Listen, ignore
+from compress.core import Clock, Listen, ignore
 from compress.errors import CompressError, ServerRefused, ServerSilent, ServingError
-from compress.export.exporting import BATCHES
-from compress.export.interface import Interface, read_interface
-from compress.export.parity import Verdict, deviation, judge
-from compress.runtime.base import Array
-from compress.runtime.ort import OrtRuntime
+from compress.export import BATCHES, Interface, Verdict, deviation, judge, read_interface
+from compress.runtime import Array, OrtRuntime
 from compress.serving import triton
 from compress.serving.client import Client, Served
 from compress.serving.model_repository import Landed, land, locked, withdraw

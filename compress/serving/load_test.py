@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from compress.core.events import Listen, ignore
+from compress.core import Listen, ignore
 from compress.errors import ConfigError, ServingError
-from compress.latency.statistics import CONFIDENCE, P99_FROM, Interval
-from compress.runtime.base import Array
+from compress.latency import CONFIDENCE, P99_FROM, Interval
+from compress.runtime import Array
 from compress.serving.client import Client
 from compress.serving.traffic import Connect, Send, Traffic, highest, offer, poisson
 from compress.serving.v2_protocol import DATATYPES

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import CompressError, ExportError, ServingError
-from compress.export.interface import read_interface
+from compress.export import read_interface
 from compress.serving import triton
 from compress.serving.packages import package
 from compress.serving.settings import Serving

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ConfigError, ExportError
-from compress.export.exporting import beside
-from compress.export.interface import Interface, read_interface
+from compress.export import Interface, beside, read_interface
 from compress.serving import triton
 from compress.serving.settings import Server, Serving
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ExportError, RuntimeUnavailable
-from compress.export.interface import Interface, Port, read_interface
+from compress.export import Interface, Port, read_interface
 from compress.serving.settings import Serving
 
 CONFIG, MODEL, LABELS = "config.pbtxt", "model.onnx", "labels.txt"

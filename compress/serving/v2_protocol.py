@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compress.errors import ServingError
-from compress.runtime.base import Array
+from compress.runtime import Array
 
 Format = Literal["binary", "json"]
 JSON_LENGTH = "Inference-Header-Content-Length"

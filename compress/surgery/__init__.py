@@ -1,1 +1,29 @@
 """Cutting a network by its plan, simulating the cut, and the guard that compares."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.surgery.cutting import cut as cut
+    from compress.surgery.cutting import cut_state as cut_state
+    from compress.surgery.cutting import is_channel_map as is_channel_map
+    from compress.surgery.cutting import own_tensors as own_tensors
+    from compress.surgery.cutting import refresh_attributes as refresh_attributes
+    from compress.surgery.cutting import replaced as replaced
+    from compress.surgery.cutting import shaped_to as shaped_to
+    from compress.surgery.guard import Verified as Verified
+    from compress.surgery.guard import random_plan as random_plan
+    from compress.surgery.guard import verify as verify
+    from compress.surgery.rewriting import cuttable as cuttable
+
+__all__, __getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
+        "guard": "Verified random_plan verify",
+        "rewriting": "cuttable",
+    },
+)

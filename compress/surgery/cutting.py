@@ -18,9 +18,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
-from compress.core.plan import Plan, check, folds, kept_positions
-from compress.core.topology import READS as READS
-from compress.core.topology import Layer, LayerName, Role, Topology
+from compress.core import READS as READS
+from compress.core import Layer, LayerName, Plan, Role, Topology, check, folds, kept_positions
 from compress.errors import PlanError, UnsupportedLayer
 
 
@@ -39,7 +38,7 @@ def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     whole = model.state_dict()
     small = cut_state(whole, topology, plan)
     own = {key: tensor.clone() if tensor is whole.get(key) else tensor for key, tensor in small.items()}
-    return fit(model, own, depthwise={layer.name for layer in topology.layers if layer.depthwise})
+    return shaped_to(model, own, depthwise={layer.name for layer in topology.layers if layer.depthwise})
 
 
 def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> dict[str, Tensor]:
@@ -193,7 +192,7 @@ def _mask_norm(module: nn.Module, kept: Tensor) -> None:
     module.kept = kept
 
 
-def fit(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[str] | None = None) -> nn.Module:
+def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[str] | None = None) -> nn.Module:
     """A copy of a network that holds exactly these tensors, with module attributes taken from their shapes.
 
     This is how a cut network is made and how a pruned file is reloaded: nothing is traced.

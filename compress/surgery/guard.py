@@ -19,8 +19,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
-from compress.core.plan import Plan, kept_positions
-from compress.core.topology import GroupId, LayerName, Topology
+from compress.core import GroupId, LayerName, Plan, Topology, kept_positions
 from compress.errors import GuardError
 from compress.surgery.cutting import replaced, simulate
 
@@ -218,7 +217,7 @@ def _thin(tensor: Tensor) -> Tensor:
 
 def random_plan(topology: Topology, ratio: float, rng: np.random.Generator, groups: list[GroupId] | None = None) -> Plan:
     """A plan that drops this share of every group's channels at random, at least one and never all of an orbit."""
-    from compress.core.plan import Cut
+    from compress.core import Cut
 
     cuts = {}
     for group_id in [g.id for g in topology.groups] if groups is None else groups:

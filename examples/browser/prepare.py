@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from compress.export.interface import read_interface
+from compress.export import read_interface
 
 run, runtime, site = (Path(argument) for argument in sys.argv[1:])
 interface = read_interface(run / "model.onnx")

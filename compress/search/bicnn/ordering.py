@@ -11,8 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from compress.core.plan import Cut, Plan, keep_all, kept_positions
-from compress.core.topology import ChannelGroup, LayerName, Topology
+from compress.core import ChannelGroup, Cut, LayerName, Plan, Topology, keep_all, kept_positions
 
 _PAIRS = 12
 

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from compress.core.plan import Plan, selectable
-from compress.core.topology import GroupId, LayerName
+from compress.core import GroupId, LayerName, Plan, selectable
 from compress.search.base import Array, Space, Stage
 from compress.search.genes import Genes
 from compress.search.reader_loss import Bits, Kind, Reading, additive

@@ -32,7 +32,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
 from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
-from compress.core.plan import Plan
+from compress.core import Plan
 from compress.search.base import Array, Search, Space, Told, scored, thinned
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous

@@ -1,0 +1,66 @@
+"""How a network is run: precision, placement, batches, randomness; and what its output is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compress.errors import TrainError
+
+_BATCH = 64
+"""Images of one forward pass."""
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bf16; elsewhere it is emulated, hence slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
+
+
+def placed(images: Tensor, device: torch.device) -> Tensor:
+    """Images on a device, channels last."""
+    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network computes at a precision of :class:`~compress.recovery.Schedule`."""
+    enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The classes' scores; auxiliary heads, which come after them, are not trained."""
+    first = output[0] if isinstance(output, tuple) else output
+    if not isinstance(first, Tensor) or first.ndim != 2:
+        shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+        raise TrainError(f"the network returns {shape}, but logits of shape (images, classes) are wanted")
+    return first
+
+
+def in_batches(images: Tensor) -> list[Tensor]:
+    """Images in batches; a lone last one joins its neighbour, because a batch of one has no statistics."""
+    parts = list(torch.split(images, _BATCH))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[Callable[[int], object]]:
+    """Inside, torch's global generators start from ``seed``; afterwards they are what they were before.
+
+    Yields:
+        A function that seeds them again, so that a loop can make each step's noise depend on its position alone.
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield torch.manual_seed

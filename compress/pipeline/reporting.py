@@ -1,0 +1,127 @@
+"""From a finished run to its report: what was measured, in one object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compress.core import Certificate, Clock, Measured, Plan, Topology, capture, count, sizes_after, widths
+from compress.data import Data
+from compress.latency import identify
+from compress.networks import Network
+from compress.pipeline.job import Job
+from compress.pipeline.realisation import Realised
+from compress.report import Report, Size, Width, flags, latency_of, missed_drop, verdict_sentence
+from compress.search import METHODS, NARROW, Space, behind, prunable
+
+
+def build_report(
+    network: Network,
+    data: Data | None,
+    job: Job,
+    folder: Path,
+    topology: Topology,
+    space: Space,
+    accuracy: Sequence[Measured],
+    done: Realised,
+    search: Mapping[str, Any],
+    clock: Clock,
+    command: str,
+    certificate: Certificate | None = None,
+) -> Report:
+    """One frozen report of everything that was measured."""
+    before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
+    latency = tuple(latency_of(r) for r in done.latency)
+    share = space.target.share(after.share_of(before))
+    warnings = [*flags(data, accuracy, latency), *missed_drop(job.target, job.value, accuracy, certificate), *done.warnings]
+    notes = [
+        *network.warnings,
+        *(data.warnings if data is not None else ()),
+        *search.get("notes", ()),
+        *done.notes,
+    ]
+    notes.append(f"{job.target}: {search['chosen']}")
+    if data is not None and certificate is None and job.target != "max_drop":
+        notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
+    if job.realise == "csgd" and job.recover != Job().recover:
+        notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
+    narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
+    if narrow and job.round_to > 1:
+        notes.append(
+            f"{len(narrow)} groups have fewer than {NARROW} channels and are exempt from alignment: {', '.join(narrow[:4])}"
+        )
+    return Report(
+        name=folder.name,
+        verdict=verdict_sentence(latency, accuracy, before.macs / max(after.macs, 1), certificate),
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+        method=job.method,
+        citation="; made real by ".join(METHODS[m].citation for m in behind(job.method, job.realise)),
+        target=f"max drop <= {100 * job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
+        reached=share,
+        architecture=network.architecture.name,
+        data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",
+        before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
+        after=Size(after.macs, after.params, _bytes(done.onnx)),
+        accuracy=tuple(accuracy),
+        widths=_widths(topology, space, done, job),
+        latency=latency,
+        parity=_plain(done.parity.to_json()),
+        guard={
+            "error": done.guard.error,
+            "where": done.guard.where,
+            "observed": done.guard.observed,
+            "tolerance": done.guard.tolerance,
+        },
+        search=_plain(dict(search)),
+        seconds={k: round(v, 2) for k, v in clock.seconds.items()},
+        digests={
+            "network": network.digest,
+            "model": done.digest,
+            "plan": done.plan.digest,
+            "topology": topology.digest,
+            **(data.digests if data is not None else {}),
+            **{path.name: identify(path).sha256 for path in (folder / "base.onnx", done.onnx) if path.exists()},
+        },
+        environment=_plain(capture(threads=job.threads).to_json()),
+        job=_plain(job.to_json()),
+        command=command,
+        certificate=certificate,
+        image=tuple(network.preprocessing.shape),
+    )
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _plain(value: Any) -> Any:
+    """JSON without infinities: they become text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:
+    _, frozen = prunable(topology, job.ignore, job.realise)
+    searched = {x.name for g in space.groups for x in topology.writers(g)}
+    changed = sizes_after(topology, done.plan)
+    rows = []
+    for name, (before, after) in widths(topology, done.plan).items():
+        layer = topology.by_layer[name]
+        note = "" if name in searched or layer.depthwise else frozen.get(name, "")
+        if before != after and after % job.round_to:
+            note = f"not a multiple of {job.round_to}"
+        weight = topology.tensors[layer.weight]
+        kept = changed.get(layer.weight, weight.shape)
+        macs = weight.sites * math.prod(weight.shape), weight.sites * math.prod(kept)
+        written = weight.sites if layer.kind != "conv_transpose" else 0  # there sites are places of the input
+        kind = "depthwise" if layer.depthwise else layer.kind
+        rows.append(Width(name, before, after, note, kind, macs[0], macs[1], written * before, written * after))
+    return tuple(rows)

@@ -1,0 +1,41 @@
+"""The faces of the rooms: what a type checker sees is what is loaded, and nothing is loaded before it is used."""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import compress
+
+LIBRARY = Path(compress.__file__).parent
+ROOMS = sorted(p.parent.name for p in LIBRARY.glob("*/__init__.py"))
+
+
+def stated(room: str) -> dict[str, str]:
+    """Name -> module, as the face tells a type checker."""
+    tree = ast.parse((LIBRARY / room / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    rows = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or "": row.module or "" for row in rows for alias in row.names}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_face_loads_what_it_states(room: str) -> None:
+    face, names = import_module(f"compress.{room}"), stated(room)
+    assert sorted(names) == face.__all__ and set(names) <= set(dir(face))
+    for name, module in names.items():
+        assert getattr(face, name) is getattr(import_module(module), name)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_name_of_a_face_hides_a_module(room: str) -> None:
+    modules = {p.stem for p in (LIBRARY / room).iterdir()}
+    assert not modules & set(stated(room))
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(AttributeError, match=r"'compress\.core' has no attribute 'Plann'"):
+        import_module("compress.core").Plann  # noqa: B018
