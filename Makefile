@@ -27,17 +27,17 @@ slow: venv
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv
 	tests/servers/setup.sh
-	$(BIN)/pytest -q -n 0 -m servers tests/test_servers.py
+	$(BIN)/pytest -q -n 0 -m servers tests/serving/test_servers.py
 
 # Other runtimes and a headless Chromium in folders of their own, and the tests that ask them.
 consumers: venv
 	benchmarks/consumers/setup.sh
-	$(BIN)/pytest -q -n 0 -m consumers tests/test_consumers.py
+	$(BIN)/pytest -q -n 0 -m consumers tests/export/test_consumers.py
 
 # The report in a real browser: apt-get install chromium chromium-driver. Screenshots go to build/screenshots.
 browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
-	$(BIN)/pytest -q -n 0 -m browser tests/test_browser.py
+	$(BIN)/pytest -q -n 0 -m browser tests/report/test_browser.py
 
 lint: venv
 	$(BIN)/ruff check .

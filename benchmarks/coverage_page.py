@@ -127,12 +127,12 @@ def parity(row: dict[str, Any]) -> str:
 def structures() -> str:
     """The tiny networks of the tests: what of each is cut, and what is said of the rest."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    import structures as more
-    from nets import ALL, traced
+    from support import structures as more
+    from support.nets import ALL, traced
 
     lines = [
         "## Structures\n",
-        "One tiny network for each, in `tests/nets.py` and `tests/structures.py`. The slow tests compare cuts with networks",
+        "One tiny network for each, in `tests/support/{nets,structures}.py`. The slow tests compare cuts with networks",
         "whose removed channels' readers were zeroed by hand: 60 random plans for each of the first, 40 for the second.\n",
         "| structure | cut | stays, and why |",
         "|---|---|---|",

@@ -1,4 +1,4 @@
-"""How do files from strangers fare? Made on purpose (tests/attacks.py), and real ones with bits flipped, cut short and spliced.
+"""How do files from strangers fare? Made on purpose (tests/support/), and real ones with bits flipped, cut short and spliced.
 
 Each input is judged in a child process of its own or, the mutated ones, in batches: it must be read or refused by a
 CompressError that says what to do, within bounds of time and memory, and nothing of it may run or be written.
@@ -29,9 +29,9 @@ from compress_models import MODELS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from attacks import TRAP, attacks, image_zip, picture, pictures
-from judging import judged
-from test_hostile import samples, tiny
+from support.attacks import TRAP, attacks, image_zip, picture, pictures
+from support.hostile_files import samples, tiny
+from support.judging import judged
 
 from compress.core import write_json
 from compress.data import (

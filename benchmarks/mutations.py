@@ -36,8 +36,8 @@ from torch.utils._pytree import tree_flatten
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import structures  # noqa: F401  (its networks are among ALL)
-from nets import ALL, any_plan, example, inputs, traced
+from support import structures  # noqa: F401  (its networks are among ALL)
+from support.nets import ALL, any_plan, example, inputs, traced
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.core import ChannelGroup, Cost, Cut, Member, Plan, Role, Topology, compose, count, restrict

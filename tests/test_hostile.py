@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks import TRAP, attacks, image_zip, pictures
 from compress_cli.app import app
 from compress_cli.run import Inputs
 from compress_models import MODELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from judging import judged
 from PIL import Image
-from safetensors.torch import save as safetensors_bytes
+from support.attacks import TRAP, attacks, image_zip, pictures
+from support.hostile_files import samples, tiny
+from support.judging import judged
 from torch import nn
 from typer.testing import CliRunner
 
@@ -161,29 +161,6 @@ def test_an_image_of_absurd_size_is_skipped_not_decoded(tmp_path: Path) -> None:
         for _ in split.batches(16):
             pass
     assert sum(len(s.skipped) for s in data.splits) == 1
-
-
-def tiny() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4))
-
-
-def samples(folder: Path) -> dict[str, bytes]:
-    model = tiny()
-    result = {}
-    for name, kwargs in {"zip": {}, "old": {"_use_new_zipfile_serialization": False}}.items():
-        buffer = io.BytesIO()
-        torch.save({"state_dict": model.state_dict(), "epoch": 3}, buffer, **kwargs)
-        result[name] = buffer.getvalue()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        buffer = io.BytesIO()
-        torch.jit.save(torch.jit.script(model.eval()), buffer)
-        result["script"] = buffer.getvalue()
-    result["safetensors"] = safetensors_bytes(dict(model.state_dict()))
-    save(folder / "own", model, architecture=Architecture("tiny"))
-    result["own"] = (folder / "own").read_bytes()
-    return result
 
 
 @pytest.fixture(scope="module")

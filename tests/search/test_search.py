@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from compress.core.cost import Cost
+from compress.core.plan import Plan
+from compress.errors import ConfigError
+from compress.pipeline.front import choose
+from compress.search.base import Ask, Fidelity, Point, Score, Target, knee, non_dominated
+from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
+from compress.search.journal import Journal, drive
+from compress.search.methods import METHODS
+from compress.search.smoea import Smoea, controller
+from compress.search.uniform import Uniform
+from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable
+from compress.testing import SearcherContract, ToySpace, hypervolume, run
+
+
+class TestUniform(SearcherContract):
+    def searcher(self) -> Uniform:
+        return Uniform()
+
+
+class TestSmoea(SearcherContract):
+    def searcher(self) -> Smoea:
+        return Smoea(population=16, generations=10)
+
+
+class TestSmoeaOnOutputs(TestSmoea):
+    def searcher(self) -> Smoea:
+        return replace(super().searcher(), objective="outputs")
+
+
+class TestCluster(SearcherContract):
+    def searcher(self) -> Cluster:
+        return Cluster(population=8, generations=6, restarts=1)
+
+
+@pytest.mark.parametrize("searcher", [Smoea(population=12, generations=6), Cluster(population=6, generations=3, restarts=1)])
+def test_widths_so_coarse_that_little_is_left_to_choose(searcher: Smoea | Cluster) -> None:
+    toy = ToySpace.make(round_to=64, target=Target("macs", 0.8))
+    assert run(searcher, toy)
+
+
+SMALL = {"population": 4, "generations": 2, "lower_generations": 2, "restarts": 1, "points": 4}
+
+
+def extremes() -> list[tuple[str, str, float]]:
+    """(method, parameter, value) for every number, at the ends of what a job lets it be."""
+    found = []
+    for method, how in METHODS.items():
+        for parameter in fields(how.searcher):
+            default = getattr(how.make(), parameter.name)
+            trials = (0, 1, 2) if type(default) is int else (0.0, 1.0) if type(default) is float else ()
+            for value in trials:
+                with suppress(ConfigError):
+                    how.make(**{parameter.name: value})
+                    found.append((method, parameter.name, value))
+    return found
+
+
+@pytest.mark.parametrize(("method", "name", "value"), extremes())
+def test_what_a_job_accepts_can_be_searched_with(method: str, name: str, value: float) -> None:
+    how = METHODS[method]
+    small = {k: v for k, v in SMALL.items() if k in {f.name for f in fields(how.searcher)}}
+    toy = ToySpace.make(round_to=8)
+    front = run(how.make(**{**small, name: value}), toy)
+    assert front and min(toy.space.share(p.plan) for p in front) <= 0.5
+
+
+def test_a_low_target_is_met() -> None:
+    toy = ToySpace.make(round_to=1, target=Target("macs", 0.02))
+    assert any(0.0 < toy.space.share(p.plan) <= 0.02 for p in run(Smoea(population=12, generations=4), toy))
+
+
+def test_crowding_is_infinite_at_the_ends_only() -> None:
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [4.0, 4.0]])
+    distance = crowding_distance(points)
+    assert np.isinf(distance[[0, 3]]).all()
+    assert distance[1] == pytest.approx(2 * 2 / 4) and distance[2] == pytest.approx(2 * 3 / 4)
+
+
+def test_the_third_feature_follows_from_the_first_two() -> None:
+    kernels = np.random.default_rng(0).normal(0.3, 1.0, (20, 30))
+    mean, variance = kernels.mean(1), kernels.var(1)
+    cosine = mean / np.sqrt(mean**2 + variance)
+    assert features(kernels)[:, 2] == pytest.approx((cosine - cosine.mean()) / cosine.std())
+
+
+@pytest.mark.parametrize("keep", ["crowding", "random", "l1", "obs"])
+@pytest.mark.parametrize("rule", ["one_per_cluster", "ratio_per_cluster"])
+def test_the_table_keeps_what_a_width_says(keep: str, rule: str) -> None:
+    toy = ToySpace.make()
+    method = Cluster(keep=keep, rule=rule, restarts=1)  # type: ignore[arg-type]
+    table = method.tabulate(toy.space, np.random.default_rng(0))
+    for rows in table.values():
+        for width, kept in rows.items():
+            assert len(kept) == len(set(kept.tolist())) == width
+
+
+def test_one_survivor_stands_for_each_cluster() -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, 12)) * 10
+    kernels = np.repeat(centres, 4, axis=0) + rng.normal(size=(32, 12)) * 1e-3
+    method = Cluster(restarts=5)
+    kept = method._kept(kernels, np.abs(kernels).sum(1), 8, rng)
+    assert len({int(k) // 4 for k in kept}) == 8
+
+
+def test_inside_a_cluster_the_readers_decide_where_they_are_asked() -> None:
+    toy = ToySpace.make()
+    space = replace(toy.space, importance={**toy.space.importance, "obs": toy.harm})
+    table = Cluster(keep="obs", rule="ratio_per_cluster", clusters=1, restarts=1).tabulate(space, np.random.default_rng(0))
+    for (group, _), rows in table.items():
+        for width, kept in rows.items():
+            assert set(kept.tolist()) == set(np.argsort(-toy.harm[group])[:width].tolist())
+
+
+def test_clustering_is_not_behind_equal_shares_where_few_images_mislead() -> None:
+    """Scores on some images are noise here, those of all images the truth."""
+    toy, rng = ToySpace.make(), np.random.default_rng(0)
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(float(rng.random())) for _ in ask.plans] if ask.images else toy.evaluate(ask)
+
+    method = Cluster(population=6, generations=2, restarts=1)
+    table = method.tabulate(toy.space, rng)
+    even = _Decoder(method, toy.space, table, 0.5)(np.ones(len(toy.space.groups)))
+    best = min(run(method, toy, evaluate=evaluate), key=lambda p: p.error)
+    assert toy.error(best.plan) <= toy.error(even)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.8])
+@pytest.mark.parametrize("seed", range(4))
+def test_smoea_is_not_behind_l1_where_few_images_mislead(seed: int, value: float) -> None:
+    """Scores on some images are noise, those of all images the truth; the ranking is bad, and few plans can be judged."""
+    toy, rng = ToySpace.make(seed, Target("macs", value)), np.random.default_rng(seed)
+    toy = replace(toy, space=replace(toy.space, ranking="random"))
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(0.05 + toy.error(p) + rng.normal(0, 0.1 if ask.images else 0)) for p in ask.plans]
+
+    found = run(Smoea(population=10, generations=5, judged=2), toy, seed, evaluate)
+    best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
+    assert toy.error(best.plan) <= toy.error(Uniform("l1").plan(toy.space, value))
+    assert best.error == pytest.approx(0.05 + toy.error(best.plan))
+
+
+def test_every_method_is_under_the_contract() -> None:
+    import test_bicnn
+    import test_csgd_clusters
+    import test_global_ranking
+    import test_obs
+
+    from compress.search.methods import METHODS
+
+    assert test_bicnn and test_csgd_clusters and test_obs and test_global_ranking
+    tested = {type(cls().searcher()) for cls in SearcherContract.__subclasses__()}
+    assert {m.searcher for m in METHODS.values()} <= tested
+
+
+def test_smoea_beats_uniform_on_the_toy() -> None:
+    better = 0
+    for seed in range(5):
+        toy = ToySpace.make(seed)
+        front = run(Smoea(population=20, generations=15), toy, seed)
+        mine = min(toy.error(p.plan) for p in front if toy.space.share(p.plan) <= toy.space.target.value)
+        uniform = min(toy.error(p.plan) for p in run(Uniform(), toy, seed))
+        better += mine < uniform
+    assert better == 5
+
+
+@pytest.mark.parametrize("round_to", [1, 8, 32])
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.8])
+def test_the_controller_hands_out_the_whole_target_and_no_more(target: float, round_to: int) -> None:
+    """What a stage gets leaves the later ones enough to cut; what is left at the end goes to the last one to the full."""
+    space = ToySpace.make(target=Target("macs", target), round_to=round_to).space
+    first = controller(space, 0, Plan())
+    assert target <= first <= 1.0
+    spent = even_widths(replace(space, stages=space.stages[:1]), first)
+    assert controller(space, 1, plan_of(space, spent)) == target
+
+
+@pytest.mark.parametrize("size", [1, 8, 15, 16, 17, 24, 60, 64])
+def test_allowed_widths(size: int) -> None:
+    widths = allowed(size, 8)
+    assert widths[-1] == size and 0 not in widths
+    assert all(w % 8 == 0 or w == size or size < 16 for w in widths)
+    for width in np.linspace(0, size, 23):
+        got = nearest(width, size, 8)
+        assert got in widths and all(abs(got - width) <= abs(w - width) for w in widths)
+
+
+def test_reachable_is_a_lower_bound() -> None:
+    toy = ToySpace.make()
+    assert all(toy.space.share(p.plan) >= reachable(toy.space) for p in run(Smoea(population=12, generations=4), toy))
+
+
+def test_knee_and_non_dominated() -> None:
+    def point(macs: int, error: float) -> Point:
+        return Point(Plan(), error, Cost(macs, 1), Fidelity.FULL)
+
+    points = [point(10, 0.9), point(20, 0.2), point(30, 0.18), point(40, 0.17), point(35, 0.5), point(5, float("nan"))]
+    front = non_dominated(points)
+    assert [p.cost.macs for p in front] == [10, 20, 30, 40]
+    assert front[knee(front)].cost.macs == 20
+    assert knee(front[:1]) == 0 and knee(front[1:3]) == 1, "between two points there is no knee: the more accurate one"
+    above = [point(10, 0.9), point(20, 0.85), point(30, 0.1)]
+    assert knee(non_dominated(above)) == 2, "nor where all points lie above the line"
+
+
+def test_a_torn_journal_line_is_forgotten(tmp_path) -> None:
+    toy = ToySpace.make()
+    path = tmp_path / "journal.jsonl"
+    whole = drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+    data = path.read_bytes()
+    for cut in (1, 7, len(data) // 2, len(data) - 3):
+        path.write_bytes(data[:cut])
+        again = drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+        assert again == whole
+        assert path.read_bytes().count(b"\n") == data.count(b"\n")
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e300", '"long"', "true"])
+def test_a_journal_cannot_make_time_up(seconds: str, tmp_path) -> None:
+    """Lines without a checksum are those of older versions; what they say of time has to be a time."""
+    toy, path = ToySpace.make(), tmp_path / "journal.jsonl"
+    drive(Uniform().search(toy.space, np.random.default_rng(0)), toy.evaluate, Journal(path, "x"))
+    key = next(iter(Journal(path, "x").scores))
+    path.write_text(f'{{"key": "{key}", "error": 0.0, "seconds": {seconds}}}\n{{"key": "old", "error": 0.5}}\n')
+    read = Journal(path, "x")
+    assert read.scores == {"old": 0.5} and read.earlier == {"old": 0.0}
+
+
+def test_another_context_is_another_score(tmp_path) -> None:
+    toy = ToySpace.make()
+    path = tmp_path / "journal.jsonl"
+    asked = []
+
+    def evaluate(ask):
+        asked.append(len(ask.plans))
+        return toy.evaluate(ask)
+
+    for context in ("a", "b", "a"):
+        drive(Uniform().search(toy.space, np.random.default_rng(0)), evaluate, Journal(path, context))
+    assert len(asked) == 2
+
+
+def test_more_budget_is_no_worse() -> None:
+    small = hypervolume(
+        ToySpace.make(1, Target("max_drop", 0.2)), run(Smoea(generations=3), ToySpace.make(1, Target("max_drop", 0.2)))
+    )
+    large = hypervolume(
+        ToySpace.make(1, Target("max_drop", 0.2)),
+        run(Smoea(generations=20), ToySpace.make(1, Target("max_drop", 0.2), budget=400_000)),
+    )
+    assert large >= small - 0.02
+
+
+def test_same_front_in_another_process() -> None:
+    code = (
+        "from compress.testing import *; from compress.search.smoea import Smoea; import sys;"
+        "print([p.plan.digest for p in run(Smoea(population=12, generations=4), ToySpace.make(), 5)]);"
+        "assert 'torch' not in sys.modules"
+    )
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(runs) == 1 and runs.pop().startswith("['")

@@ -1,0 +1,69 @@
+"""Small spaces for the bi-level search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from support.nets import inputs, traced
+from torch import nn
+
+from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, TensorInfo, Topology
+from compress.evaluation import criteria
+from compress.evaluation.evaluator import Evaluator, Material
+from compress.evaluation.reader_losses import closed_form
+from compress.recovery.batch_norm import reestimate
+from compress.recovery.moments import collect
+from compress.search.base import Space, Stage, Target
+from compress.search.bicnn.problem import Bilevel
+from compress.search.bicnn.upper import BiCnn, _Cemba
+from compress.search.reader_loss import Reading
+from compress.search.stages import prunable
+
+
+def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0.5) -> Space:
+    """One convolution that several others read, each caring for channels of its own."""
+    rng = np.random.default_rng(seed)
+    names = [f"read{i}" for i in range(consumers)]
+    tensors = {"make.weight": TensorInfo((width, 3, 1, 1), True, 16)}
+    tensors |= {f"{n}.weight": TensorInfo((8, width, 3, 3), True, 16) for n in names}
+    layers = tuple(Layer(LayerName(n), "conv", f"{n}.weight") for n in ("make", *names))
+    places = tuple((c,) for c in range(width))
+    members = (Member("make.weight", 0, Role.WRITES, places), *(Member(f"{n}.weight", 1, Role.READS, places) for n in names))
+    group = ChannelGroup(GroupId("make"), width, members)
+    topology = Topology((group,), tensors, layers, example=(3, 4, 4))
+    readings = {}
+    for name in names:
+        mixing = rng.normal(size=(width, 2 * width)) * (rng.random(width) ** 3)[:, None]
+        matrix = mixing @ mixing.T
+        matrix /= matrix.sum()
+        readings[LayerName(name)] = Reading(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
+    importance = {"l1": {group.id: sum(r.plain.diagonal() for r in readings.values())}}
+    stage = Stage("all", (group.id,), 1.0)
+    return Space(topology, (stage,), importance, Target("macs", target), 10_000, 1, readings=readings)
+
+
+def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "macs") -> tuple[nn.Module, Space, Evaluator]:
+    """A tiny network, prepared as the pipeline does it, without labels."""
+    model, topology = traced(name)
+    images = inputs(name, 32).float()
+    model = reestimate(model, [images]).eval()  # random statistics would be an error of their own
+    groups, _ = prunable(topology, ())
+    evidence = replace(criteria.gather(model, [images]), moments=collect(model, topology, [images]))
+    importance = criteria.importance(replace(evidence, moments=None), topology, groups)
+    importance["obs"], curves = criteria.obs_and_curves(evidence, topology, groups)
+    found, _ = closed_form(model, evidence, topology, groups, images, 2_000)
+    stage = Stage("all", groups, 1.0)
+    material = Material(images, images, None, "output")
+    evaluator = Evaluator(model, topology, [stage], material, moments=evidence.moments, solve_images=32)
+    space = Space(
+        topology, (stage,), importance, Target(kind, target), 3_000, round_to, full_images=64, curves=curves, readings=found
+    )
+    return model, space, evaluator
+
+
+def evolved(space: Space, seed: int = 0, **options) -> _Cemba:
+    chosen = BiCnn(**{"population": 8, "generations": 8, **options})
+    search = _Cemba(chosen, Bilevel(space, chosen.error, space.ranking), np.random.default_rng(seed))
+    search.evolve()
+    return search
