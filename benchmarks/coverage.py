@@ -87,7 +87,7 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     from compress.core import count
     from compress.coupling import shaken, trace
     from compress.errors import CompressError
-    from compress.evaluation import Evidence, l1
+    from compress.evaluation import CriterionInputs, l1
     from compress.surgery import cuttable
 
     model = cuttable(make(name))
@@ -110,7 +110,7 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     row["frozen"] = {str(k): v for k, v in topology.frozen.items() if "network's output" not in v}
     inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
     trained = shaken(model, [inputs]).double()
-    evidence = Evidence(trained.state_dict())
+    evidence = CriterionInputs(trained.state_dict())
     ranking = {g.id: l1(evidence, topology, g) for g in topology.groups}
     row |= guarded(trained, topology, ranking, inputs[:2])
     row |= trains(model, topology, ranking, example)

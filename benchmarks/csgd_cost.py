@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from compress.core import capture
 from compress.coupling import trace
-from compress.evaluation import Evidence, kernels
+from compress.evaluation import CriterionInputs, kernels
 from compress.recovery import Pull, Schedule, fit, tied_slices
 from compress.search import clusters_at, orbits
 
@@ -53,7 +53,7 @@ def measure(name: str, batch: int, images: int, rounds: int) -> dict[str, Any]:
     """Seconds of an epoch, both ways."""
     model = MODELS[name]().eval()
     topology = trace(model, torch.zeros(1, 3, 32, 32))
-    evidence = Evidence(model.state_dict())
+    evidence = CriterionInputs(model.state_dict())
     filters = {g.id: kernels(evidence, topology, g) for g in topology.groups}
     halves = {g.id: tuple(max(1, len(o) // 2) for o in orbits(g)) for g in topology.groups}
     pull = Pull(tied_slices(topology, clusters_at(topology, filters, halves)), 0.05)

@@ -29,7 +29,7 @@ from torch import nn
 
 from compress.core import capture
 from compress.export import export
-from compress.latency import Settings, Verdict, measure
+from compress.latency import LatencyVerdict, Settings, measure
 from compress.runtime import OrtRuntime
 
 DEPTH = 20
@@ -64,7 +64,7 @@ def summary(done: list[dict[str, Any]]) -> dict[str, Any]:
         rows = [row for row in done if row["kind"] == kind]
         if not rows:
             continue
-        counts = {str(verdict): sum(row["verdict"] == verdict for row in rows) for verdict in Verdict}
+        counts = {str(verdict): sum(row["verdict"] == verdict for row in rows) for verdict in LatencyVerdict}
         right = {"itself": "same", "slower": "different"}[kind]
         table[kind] = {
             "comparisons": len(rows),

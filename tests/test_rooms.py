@@ -39,3 +39,11 @@ def test_no_name_of_a_face_hides_a_module(room: str) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(AttributeError, match=r"'compress\.core' has no attribute 'Plann'"):
         import_module("compress.core").Plann  # noqa: B018
+
+
+def test_a_class_name_is_used_once() -> None:
+    """Two things of one name are told apart by nobody; the servers' files run elsewhere, alone."""
+    files = [p for p in LIBRARY.rglob("*.py") if "servers" not in p.parts]
+    found = [(n.name, p.name) for p in files for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
+    names = [name for name, _ in found]
+    assert not sorted((name, file) for name, file in found if names.count(name) > 1)

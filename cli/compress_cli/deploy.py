@@ -100,7 +100,7 @@ def _fp32(
 ) -> precisions.Source:
     """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
     from compress.core import Clock
-    from compress.export import Verdict, export_verified, serving_facts
+    from compress.export import ParityVerdict, export_verified, serving_facts
     from compress.pipeline import make_job
     from compress_cli import precisions as p
     from compress_cli.loading import classes_of, load_data, load_network
@@ -136,12 +136,12 @@ def _fp32(
     elif as_json is not None:
         for warning in written.warnings:
             err().print(f"[dim]note: {escape(warning)}[/]", soft_wrap=True)
-        colour = {Verdict.PASS: "green", Verdict.WARN: "yellow"}.get(parity.verdict, "red")
+        colour = {ParityVerdict.PASS: "green", ParityVerdict.WARN: "yellow"}.get(parity.verdict, "red")
         console = out()
         console.print(f"[{colour}]{parity.verdict}[/]: {escape(parity.message)}", soft_wrap=True)
         kept = f"{target}, {byte_size(written.bytes)}, opset {written.opset}, {written.exporter} exporter"
         console.print(f"[dim]saved[/] {escape(kept)}\n[dim]next:[/]  compress bench {escape(str(target))}", soft_wrap=True)
-    if parity.verdict is Verdict.INCONCLUSIVE:
+    if parity.verdict is ParityVerdict.INCONCLUSIVE:
         if as_json is None:
             warn(f"{target}: {parity.message}")
         raise typer.Exit(_INCONCLUSIVE)

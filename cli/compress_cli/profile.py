@@ -17,7 +17,7 @@ from compress_cli import options as o
 from compress_cli.door import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency import Change, Explained, Layer
+    from compress.latency import Change, Explained, LayerTiming
 
 app = typer.Typer()
 COLUMNS = ("layer", "channels", "time", "share", "MACs", "made", "GMAC/s", "GB/s", "binds", "why")
@@ -96,7 +96,7 @@ def profile(
         typer.echo(line) if markdown else out().print(escape(line), soft_wrap=True)
 
 
-def _row(name: str, layer: Layer | None) -> list[str]:
+def _row(name: str, layer: LayerTiming | None) -> list[str]:
     """The cells of one layer in one file."""
     if layer is None:
         return [name, *([NONE] * (len(COLUMNS) - 2)), ""]
@@ -127,7 +127,7 @@ def _title(file: Explained, shown: int, all_rows: int) -> str:
     return f"{file.file}, {facts.runtime}, batch {facts.batch}, {facts.runs} runs{part}"
 
 
-def _channels(layer: Layer) -> str:
+def _channels(layer: LayerTiming) -> str:
     held = layer.widths
     if held is None:
         return ""

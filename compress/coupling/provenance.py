@@ -37,7 +37,7 @@ def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]
     Raises:
         TraceError: something other than tensors, numbers and text comes out, where channels cannot be seen.
     """
-    run = _Run(model, keys)
+    run = _Following(model, keys)
     with torch.no_grad(), _watched(model, run), run:
         for example in examples:
             run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
@@ -56,7 +56,7 @@ def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]
 
 
 @contextmanager
-def _watched(model: nn.Module, run: _Run) -> Iterator[None]:
+def _watched(model: nn.Module, run: _Following) -> Iterator[None]:
     """Hooks that tell the run which module is running, and what channel maps say of themselves."""
     here = run.ledger.here
     hooks = []
@@ -78,7 +78,7 @@ def _pop(here: list[str]) -> None:  # a hook that returns something replaces the
     here.pop()
 
 
-class _Run(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, keys: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compress.data.labels import MOST_CLASSES, doubts, label_map
-from compress.data.sources import LARGEST_ARRAY, SUFFIXES, ArrayImages, Entry, FolderImages, Images, ZipImages
+from compress.data.sources import LARGEST_ARRAY, SUFFIXES, ArrayImages, FolderImages, Images, ZipImages
 from compress.errors import DataError
 
 _FREE, _DENSEST = 2**28, 200
@@ -218,7 +218,6 @@ def list_torchvision(name: str, root: str, download: bool, num_classes: int | No
 
 __all__ = [
     "TORCHVISION",
-    "Entry",
     "Listing",
     "Part",
     "list_arrays",

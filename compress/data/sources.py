@@ -52,7 +52,7 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ImageFile:
     """One file: its path inside the source, its size in bytes and, in an archive, its checksum."""
 
     path: str
@@ -65,7 +65,7 @@ class FolderImages:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.entries: Sequence[Entry] = tuple(sorted(_walk(root), key=lambda e: e.path))
+        self.entries: Sequence[ImageFile] = tuple(sorted(_walk(root), key=lambda e: e.path))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -91,8 +91,8 @@ class FolderImages:
         return decode(data)
 
 
-def _walk(root: Path) -> list[Entry]:
-    found: list[Entry] = []
+def _walk(root: Path) -> list[ImageFile]:
+    found: list[ImageFile] = []
     seen: set[tuple[int, int]] = set()  # class folders are often links; a link that leads back must end
     for folder, below, files in os.walk(root, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116
@@ -107,7 +107,7 @@ def _walk(root: Path) -> list[Entry]:
         for name in files:
             path = Path(folder, name)
             if not _hidden(name) and path.suffix.lower() in SUFFIXES and path.is_file():
-                found.append(Entry(path.relative_to(root).as_posix(), path.stat().st_size))
+                found.append(ImageFile(path.relative_to(root).as_posix(), path.stat().st_size))
     return found
 
 
@@ -123,7 +123,7 @@ class ZipImages:
         except Exception as error:  # a damaged directory fails in as many ways as it has bytes
             raise DataError(f"{path} is no readable zip archive: {error}", hint="copy or download it again") from error
         entries.sort(key=lambda pair: pair[0].path)
-        self.entries: Sequence[Entry] = tuple(e for e, _ in entries)
+        self.entries: Sequence[ImageFile] = tuple(e for e, _ in entries)
         self._members = tuple(m for _, m in entries)
 
     def __len__(self) -> int:
@@ -151,7 +151,7 @@ class ZipImages:
         return decode(data)
 
 
-def _listed(path: Path, member: zipfile.ZipInfo) -> tuple[Entry, zipfile.ZipInfo] | None:
+def _listed(path: Path, member: zipfile.ZipInfo) -> tuple[ImageFile, zipfile.ZipInfo] | None:
     """A member that may be an image.
 
     Raises:
@@ -167,7 +167,7 @@ def _listed(path: Path, member: zipfile.ZipInfo) -> tuple[Entry, zipfile.ZipInfo
         )
     if member.flag_bits & 1:
         raise DataError(f"{path}: {member.filename[:80]!r} is encrypted", hint="unpack it and give the folder")
-    return Entry(str(parts), member.file_size, member.CRC), member
+    return ImageFile(str(parts), member.file_size, member.CRC), member
 
 
 def _hidden(name: str) -> bool:

@@ -8,7 +8,7 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.evaluation.criteria import CRITERIA as CRITERIA
-    from compress.evaluation.criteria import Evidence as Evidence
+    from compress.evaluation.criteria import CriterionInputs as CriterionInputs
     from compress.evaluation.criteria import gather as gather
     from compress.evaluation.criteria import importance as importance
     from compress.evaluation.criteria import kernels as kernels
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "criteria": "CRITERIA Evidence gather importance kernels l1 obs_and_curves",
+        "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
         "evaluator": "Evaluator Material logits",
         "predictions": "agreements answers blind certify on_test read_answers save_answers unseen",
         "reader_losses": "closed_form",

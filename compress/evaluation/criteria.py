@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.core import ChannelGroup, GroupId, Layer, Member, Role, Topology
-from compress.evaluation.obs_elimination import Reader, eliminate
+from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.recovery import Gram, Moments
 
 Array = NDArray[np.float64]
@@ -26,7 +26,7 @@ _NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CriterionInputs:
     """What a criterion may look at.
 
     Attributes:
@@ -42,10 +42,10 @@ class Evidence:
     moments: Moments | None = None
 
 
-Criterion = Callable[[Evidence, Topology, ChannelGroup], Array]
+Criterion = Callable[[CriterionInputs, Topology, ChannelGroup], Array]
 
 
-def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evidence:
+def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> CriterionInputs:
     """Weights, and gradients of the cross-entropy against the network's own answers: labels are not needed.
 
     Args:
@@ -66,7 +66,7 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Evi
         for key, parameter in network.named_parameters():
             if parameter.grad is not None:
                 total[key] = total.get(key, torch.zeros_like(parameter.grad)) + parameter.grad
-    return Evidence({k: v.detach() for k, v in model.state_dict().items()}, total, seed)
+    return CriterionInputs({k: v.detach() for k, v in model.state_dict().items()}, total, seed)
 
 
 def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
@@ -75,7 +75,7 @@ def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
     return [i for i, m in enumerate(group.members) if m.role is Role.WRITES and (m.key, m.dim) in writers]
 
 
-def _kernels(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
+def _kernels(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
     """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
     makers = [group.members[i] for i in _makers(topology, group)]
     return [_rows(evidence.weights[m.key], m.dim, m.positions) for m in makers]
@@ -103,17 +103,17 @@ def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
     return total / np.maximum(seen, 1)
 
 
-def l1(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def l1(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Sum of absolute weights of the filters (Li et al., ICLR 2017)."""
     return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(evidence, topology, group)], group.size)
 
 
-def l2(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def l2(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Euclidean norm of the filters."""
     return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(evidence, topology, group)], group.size)
 
 
-def fpgm(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def fpgm(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Sum of distances to the layer's other filters: what sits near the median can be replaced (He et al., CVPR 2019)."""
     parts = []
     for present, rows in _kernels(evidence, topology, group):
@@ -123,7 +123,7 @@ def fpgm(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
     return _average(parts, group.size)
 
 
-def bn_scale(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def bn_scale(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Absolute batch-norm scale (Liu et al., ICCV 2017); l1 where no norm follows."""
     kernels = {x.weight for x in topology.layers}
     parts = []
@@ -135,7 +135,7 @@ def bn_scale(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Arr
     return _average(parts, group.size) if parts else l1(evidence, topology, group)
 
 
-def taylor(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def taylor(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """First-order change of the loss when the filter goes, |sum of weight * gradient| (Molchanov et al., CVPR 2019).
 
     Without gradients it is l1.
@@ -148,14 +148,14 @@ def taylor(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array
     return _average(parts, group.size) if parts else l1(evidence, topology, group)
 
 
-def random(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def random(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Chance, the baseline nobody should lose to; the same for the same seed and group."""
     names = list(topology.by_id)
     return np.random.default_rng((evidence.seed, names.index(group.id))).random(group.size)
 
 
 def obs_curve(
-    evidence: Evidence, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
+    evidence: CriterionInputs, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
 ) -> tuple[NDArray[np.int64], Array]:
     """The order in which compensated elimination takes a group's channels, and what each further removal costs.
 
@@ -172,7 +172,7 @@ def obs_curve(
         Channels, first removed first, and the errors after 0, 1, ... ``size`` removals; all zero where no reader of the
         group has moments, the order then being that of ``l1``.
     """
-    readers: list[Reader] = []
+    readers: list[EliminationReader] = []
     slots = {(m.key, m.dim): m for m in group.members if m.role is Role.READS}
     for layer in topology.readers(group.id):
         gram = evidence.moments.layers.get(layer.name) if evidence.moments else None
@@ -183,7 +183,7 @@ def obs_curve(
     return eliminate(readers)
 
 
-def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: float) -> list[Reader]:
+def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: float) -> list[EliminationReader]:
     """The layer's conv-groups, each with the columns that it has of every channel."""
     taps = weight[0, 0].numel()
     flat = weight.detach().cpu().double().flatten(1)
@@ -197,11 +197,11 @@ def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: 
     for rows, block in zip(flat, blocks, strict=True):
         level = max(damping * float(block.diagonal().mean()), 1e-12)
         damped = block + level * torch.eye(len(block), dtype=torch.float64)
-        readers.append(Reader(damped, rows.T, places, max(spread, 1e-30)))
+        readers.append(EliminationReader(damped, rows.T, places, max(spread, 1e-30)))
     return readers
 
 
-def obs(evidence: Evidence, topology: Topology, group: ChannelGroup) -> Array:
+def obs(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """How late compensated elimination takes a channel, in (0, 1] (optimal brain surgeon on what the readers compute).
 
     Without moments it is l1.
@@ -218,7 +218,7 @@ def _lateness(order: NDArray[np.int64]) -> Array:
 
 
 def obs_and_curves(
-    evidence: Evidence, topology: Topology, groups: Iterable[GroupId]
+    evidence: CriterionInputs, topology: Topology, groups: Iterable[GroupId]
 ) -> tuple[dict[GroupId, Array], dict[GroupId, Array]]:
     """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
     importance, curves = {}, {}
@@ -241,13 +241,13 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def importance(evidence: Evidence, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
+def importance(evidence: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
     """Every criterion for every group."""
     wanted = list(groups)
     return {name: {g: criterion(evidence, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
 
 
-def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
+def kernels(evidence: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
     """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features).
 
     Args:
@@ -262,7 +262,7 @@ def kernels(evidence: Evidence, topology: Topology, group: ChannelGroup, *, fold
     return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
 
 
-def _norm_factors(evidence: Evidence, topology: Topology, group: ChannelGroup) -> list[Array]:
+def _norm_factors(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[Array]:
     """Per layer that makes the channels: scale over deviation of the batch norm between it and the next; 1 where none is."""
     makers = _makers(topology, group)
     factors = []

@@ -22,7 +22,7 @@ SMALL = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class EliminationReader:
     """One layer (or one of its conv-groups) that reads the channels.
 
     Attributes:
@@ -38,7 +38,7 @@ class Reader:
     total: float
 
 
-def eliminate(readers: Sequence[Reader]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def eliminate(readers: Sequence[EliminationReader]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The order in which channels go, and the error after so many removals.
 
     Returns:
@@ -46,7 +46,7 @@ def eliminate(readers: Sequence[Reader]) -> tuple[NDArray[np.int64], NDArray[np.
         and divided by their totals: one more than there are channels.
     """
     with _threads(1 if max(len(r.moments) for r in readers) <= SMALL else torch.get_num_threads()):
-        return _eliminate([_State(r) for r in readers], len(readers[0].places))
+        return _eliminate([_Elimination(r) for r in readers], len(readers[0].places))
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _eliminate(states: Sequence[_State], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _eliminate(states: Sequence[_Elimination], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     alive = torch.ones(count, dtype=torch.bool)
     names = torch.arange(count)
     order, errors = [], [0.0]
@@ -79,10 +79,10 @@ def _eliminate(states: Sequence[_State], count: int) -> tuple[NDArray[np.int64],
     return np.array(order), np.array(errors)
 
 
-class _State:
+class _Elimination:
     """The inverse and the weights of what is left; every channel has the same number of columns, some of them dummies."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: EliminationReader) -> None:
         most = max(1, *(len(p) for p in reader.places))
         table = torch.full((len(reader.places), most), -1, dtype=torch.int64)
         for channel, columns in enumerate(reader.places):

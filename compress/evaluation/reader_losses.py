@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import GroupId, Layer, LayerName, Role, Topology
-from compress.evaluation.criteria import DAMPING, Evidence
+from compress.evaluation.criteria import DAMPING, CriterionInputs
 from compress.evaluation.evaluator import logits, relative
 from compress.recovery import RIDGE, Gram, solve
 from compress.search import Array, Bits, Reading
@@ -23,7 +23,7 @@ _PART = 20
 
 
 def closed_form(
-    model: nn.Module, evidence: Evidence, topology: Topology, groups: Collection[GroupId], images: Tensor, budget: int
+    model: nn.Module, evidence: CriterionInputs, topology: Topology, groups: Collection[GroupId], images: Tensor, budget: int
 ) -> tuple[Mapping[LayerName, Reading], int]:
     """Readings with their errors measured at the outputs, and the image-forwards that took.
 
@@ -43,7 +43,7 @@ def closed_form(
 
 
 def readings(
-    evidence: Evidence,
+    evidence: CriterionInputs,
     topology: Topology,
     groups: Collection[GroupId],
     *,
@@ -112,7 +112,7 @@ def _by_entry(matrix: Tensor, owner: Tensor, entries: int) -> Tensor:
 
 def calibrated(
     model: nn.Module,
-    evidence: Evidence,
+    evidence: CriterionInputs,
     topology: Topology,
     found: Mapping[LayerName, Reading],
     images: Tensor,

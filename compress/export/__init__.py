@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from compress.export.interface import read_interface as read_interface
     from compress.export.interface import serving_facts as serving_facts
     from compress.export.parity import Parity as Parity
-    from compress.export.parity import Verdict as Verdict
+    from compress.export.parity import ParityVerdict as ParityVerdict
     from compress.export.parity import deviation as deviation
     from compress.export.parity import export_verified as export_verified
     from compress.export.parity import judge as judge
-    from compress.export.precision import Clocked as Clocked
     from compress.export.precision import Precision as Precision
+    from compress.export.precision import PrecisionLatency as PrecisionLatency
     from compress.export.precision import Precisions as Precisions
     from compress.export.precision import read as read
 
@@ -43,7 +43,7 @@ __all__, __getattr__, __dir__ = lazy(
         "exporting": "BATCHES beside export",
         "int8": "Quantiser",
         "interface": "Interface Port read_interface serving_facts",
-        "parity": "Parity Verdict deviation export_verified judge",
-        "precision": "Clocked Precision Precisions read",
+        "parity": "Parity ParityVerdict deviation export_verified judge",
+        "precision": "PrecisionLatency Precision Precisions read",
     },
 )

@@ -23,8 +23,8 @@ from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.fp16 import NO_GAIN, halve
-from compress.export.int8 import RANKED_ON, Layer, Quantiser, digest_of, fewest
-from compress.export.parity import Verdict, compare
+from compress.export.int8 import RANKED_ON, QuantisedLayer, Quantiser, digest_of, fewest
+from compress.export.parity import ParityVerdict, compare
 from compress.export.precision import Precision
 from compress.runtime import Array, OrtRuntime
 
@@ -116,7 +116,7 @@ def file_digest(path: Path) -> str:
 def _fp16(source: Path, aside: Path, inputs: Tensor, metadata: Mapping[str, str]) -> Precision:
     notes = halve(source, aside, {**metadata, "precision": "fp16"})
     parity = compare(aside, source, inputs, tolerance=FP16_TOLERANCE, warn=FP16_TOLERANCE)
-    if parity.verdict is Verdict.FAIL:
+    if parity.verdict is ParityVerdict.FAIL:
         raise ParityError(f"fp16: {parity.message}", hint="stay at fp32: the network's numbers do not fit into half precision")
     return Precision(
         "fp16", rule=f"error <= {FP16_TOLERANCE:g}", verdict=parity.verdict, message=parity.message, error=parity.error,
@@ -135,11 +135,11 @@ def _int8(
         quantiser.write(aside)
         wanted, labels = _answers(source, data.validation, _JUDGED)
 
-    def drop(left: Sequence[Layer]) -> float:
+    def drop(left: Sequence[QuantisedLayer]) -> float:
         quantiser.write(aside, left=left)
         return _drop(wanted, _answers(aside, data.validation, _JUDGED)[0], labels)
 
-    left: Sequence[Layer] = ()
+    left: Sequence[QuantisedLayer] = ()
     lost = drop(left)
     if lost > options.max_drop:
         with clock.phase("sensitivity", f"int8 loses {100 * lost:.2f} points: which of {len(quantiser.layers)} layers it is"):
@@ -161,7 +161,7 @@ def _int8(
         "int8 weight bits": "7" if quantiser.narrow else "8",
     }
     _finish(aside, _provenance(source) | facts)
-    if verdict is Verdict.FAIL:
+    if verdict is ParityVerdict.FAIL:
         raise ParityError(f"int8: {message}", hint="calibrate on more images (--calibration-images), or use --precision fp16")
     rule = f"cosine > {LEAST_COSINE:g} and a drop <= {100 * options.max_drop:g} points"
     judged = "accuracy" if data.validation.labelled else "agreement with fp32"
@@ -180,20 +180,20 @@ def _finish(aside: Path, metadata: Mapping[str, str]) -> None:
     aside.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _same_direction(wanted: Array, got: Array) -> tuple[Verdict, str, float]:
+def _same_direction(wanted: Array, got: Array) -> tuple[ParityVerdict, str, float]:
     """Whether every image's logits point where they did, by the mean cosine, and whether that could have told."""
     cosine = float(np.mean(_cosines(wanted, got)))
     others = float(np.mean(_cosines(wanted, np.roll(wanted, 1, axis=0)))) if len(wanted) > 1 else 1.0
     facts = f"cosine {cosine:.5f} with fp32's logits, {LEAST_COSINE:g} wanted; {others:.3f} between different images"
     if not cosine > LEAST_COSINE:  # NaN too
-        return Verdict.FAIL, f"int8 computes something else: {facts}", cosine
+        return ParityVerdict.FAIL, f"int8 computes something else: {facts}", cosine
     if 1 - others < TELLS * (1 - cosine):
         return (
-            Verdict.INCONCLUSIVE,
+            ParityVerdict.INCONCLUSIVE,
             f"different images give nearly the same logits, so that any file would pass: {facts}",
             cosine,
         )
-    return Verdict.PASS, facts, cosine
+    return ParityVerdict.PASS, facts, cosine
 
 
 def _cosines(a: Array, b: Array) -> Array:
@@ -235,7 +235,7 @@ def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_
         found, top1=float(after.mean()), top1_low=low, top1_high=high, fp32_top1=float(before.mean()), agreement=agreement,
         drop=gap.mean, drop_low=gap.low, drop_high=gap.high, images=len(got),
     )  # fmt: skip
-    if found.precision == "int8" and gap.mean > max_drop and found.verdict is Verdict.PASS:
+    if found.precision == "int8" and gap.mean > max_drop and found.verdict is ParityVerdict.PASS:
         note = f"{100 * gap.mean:.2f} points are lost on the test images, more than the {100 * max_drop:g} kept on validation"
-        return replace(found, verdict=Verdict.WARN, notes=(*found.notes, note))
+        return replace(found, verdict=ParityVerdict.WARN, notes=(*found.notes, note))
     return found

@@ -19,7 +19,7 @@ from compress.errors import ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.interface import read_interface
-from compress.export.parity import Parity, Verdict, compare
+from compress.export.parity import Parity, ParityVerdict, compare
 from compress.runtime import OrtRuntime, OrtSession
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
@@ -92,7 +92,7 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
         with opened as session:
             plain = network if network is not None else _File(session).eval()  # type: ignore[arg-type]
             parity = compare(aside, FromPixels(plain, interface.preprocessing).eval(), pixels)
-        if parity.verdict is Verdict.FAIL:
+        if parity.verdict is ParityVerdict.FAIL:
             raise ParityError(f"pre-processing inside: {parity.message}", hint="package it without --embed-preprocessing")
         aside.replace(target)
     return parity

@@ -30,7 +30,7 @@ RANKED_ON = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class QuantisedLayer:
     """A node with weights.
 
     Attributes:
@@ -56,7 +56,7 @@ class Quantiser:
     folder: Path
     prepared: Path
     images: Tensor
-    layers: tuple[Layer, ...]
+    layers: tuple[QuantisedLayer, ...]
     narrow: bool
     _input: str = field(repr=False)
 
@@ -85,7 +85,7 @@ class Quantiser:
                 raise ExportError(f"{source} cannot be prepared for int8: {_first(error)}", hint="stay at fp32") from error
         weights = {tensor.name for tensor in graph.initializer}
         layers = tuple(
-            Layer(node.name, node.input[1].removesuffix(".weight"))
+            QuantisedLayer(node.name, node.input[1].removesuffix(".weight"))
             for node in graph.node
             if node.op_type in _WEIGHTED and len(node.input) > 1 and node.input[1] in weights
         )
@@ -95,7 +95,7 @@ class Quantiser:
             narrow = saturates()
         return Quantiser(folder, prepared, images, layers, narrow, graph.input[0].name)
 
-    def write(self, target: Path, *, left: Collection[Layer] = (), only: Layer | None = None) -> None:
+    def write(self, target: Path, *, left: Collection[QuantisedLayer] = (), only: QuantisedLayer | None = None) -> None:
         """Writes the file in 8 bits.
 
         Args:
@@ -128,7 +128,7 @@ class Quantiser:
         except Exception as error:  # as above
             raise ExportError(f"quantisation failed: {_first(error)}", hint="stay at fp32, or use fp16") from error
 
-    def ranked(self, wanted: Array, images: Tensor) -> list[Layer]:
+    def ranked(self, wanted: Array, images: Tensor) -> list[QuantisedLayer]:
         """Layers by what quantising each alone does to the outputs, the most harmful first.
 
         Args:
@@ -156,7 +156,9 @@ class _Reader:
         return None if batch is None else {self.name: np.ascontiguousarray(batch.numpy())}
 
 
-def fewest(order: Sequence[Layer], bearable: Callable[[Sequence[Layer]], bool]) -> Sequence[Layer] | None:
+def fewest(
+    order: Sequence[QuantisedLayer], bearable: Callable[[Sequence[QuantisedLayer]], bool]
+) -> Sequence[QuantisedLayer] | None:
     """The shortest start of an order that is bearable when left alone: doubled until it is, then bisected.
 
     Accuracy is nearly, not strictly, monotone in the number of layers left alone: what is returned was tried and is bearable.

@@ -21,7 +21,7 @@ from compress.runtime import Array, EagerSession, OrtRuntime, Session
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
 
-class Verdict(StrEnum):
+class ParityVerdict(StrEnum):
     """What a comparison says."""
 
     PASS = "pass"
@@ -41,7 +41,7 @@ class Parity:
         would_pass_at: the least tolerance, of one digit, that this error passes; infinite where none does.
     """
 
-    verdict: Verdict
+    verdict: ParityVerdict
     error: float
     spread: float
     discrimination: float
@@ -162,17 +162,17 @@ def judge(
         f"error {error:.1e} of the logits' scale (output {name!r}), tolerance {tolerance:.0e}, would pass at {passes_at:.0e}"
     )
     if error > warn:
-        verdict, message = Verdict.FAIL, f"the ONNX file computes something else: {facts}"
+        verdict, message = ParityVerdict.FAIL, f"the ONNX file computes something else: {facts}"
     elif discrimination < TELLS:
-        verdict = Verdict.INCONCLUSIVE
+        verdict = ParityVerdict.INCONCLUSIVE
         message = (
             f"different images give nearly the same output {dull!r}: spread {spread:.1e} is {discrimination:.3g} times "
             f"the error, {TELLS:.0f} wanted, so that any file would pass; {facts}"
         )
     elif error > tolerance:
-        verdict, message = Verdict.WARN, f"beyond float noise: {facts}"
+        verdict, message = ParityVerdict.WARN, f"beyond float noise: {facts}"
     else:
-        verdict, message = Verdict.PASS, facts
+        verdict, message = ParityVerdict.PASS, facts
     return Parity(verdict, error, spread, discrimination, batches, tolerance, passes_at, message)
 
 
@@ -193,7 +193,7 @@ def _would_pass_at(error: float) -> float:
 def _failed(message: str, batches: tuple[int, ...], tolerance: float) -> Parity:
     nan, infinite = float("nan"), float("inf")
     return Parity(
-        Verdict.FAIL, nan, nan, 0.0, batches, tolerance, infinite, f"the ONNX file computes something else: {message}"
+        ParityVerdict.FAIL, nan, nan, 0.0, batches, tolerance, infinite, f"the ONNX file computes something else: {message}"
     )
 
 
@@ -232,7 +232,7 @@ def export_verified(
                 failures.append(error)
                 continue
             parity = compare(aside, model, images, tolerance=tolerance, warn=warn)
-            if parity.verdict is Verdict.FAIL:
+            if parity.verdict is ParityVerdict.FAIL:
                 hint = "try the other exporter (--exporter legacy or dynamo), and compress doctor for versions"
                 failures.append(ParityError(f"{choice} exporter: {parity.message}", hint=hint))
                 continue

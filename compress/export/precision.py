@@ -15,7 +15,7 @@ SCHEMA = "compress-precisions-1"
 
 
 @dataclass(frozen=True, slots=True)
-class Clocked:
+class PrecisionLatency:
     """A precision against fp32 at one batch size, measured in turn.
 
     Attributes:
@@ -105,7 +105,7 @@ class Precision:
     in_fp32: tuple[str, ...] = ()
     calibration_images: int = 0
     calibration_digest: str = ""
-    latency: tuple[Clocked, ...] = ()
+    latency: tuple[PrecisionLatency, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -128,7 +128,7 @@ class Precisions:
     environment: Mapping[str, Any] = field(default_factory=dict)
     schema: str = SCHEMA
 
-    def grid(self) -> dict[tuple[str, int], Clocked]:
+    def grid(self) -> dict[tuple[str, int], PrecisionLatency]:
         """(precision, batch) -> latency beside fp32: what a table or a plot shows."""
         return {(entry.precision, row.batch): row for entry in self.entries for row in entry.latency}
 
@@ -151,7 +151,7 @@ class Precisions:
                     **e,
                     "in_fp32": tuple(e["in_fp32"]),
                     "notes": tuple(e["notes"]),
-                    "latency": tuple(Clocked(**{**row, "flags": tuple(row["flags"])}) for row in e["latency"]),
+                    "latency": tuple(PrecisionLatency(**{**row, "flags": tuple(row["flags"])}) for row in e["latency"]),
                 }
             )
             for e in data["entries"]

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from compress.latency.comparison import side as side
     from compress.latency.explanation import Change as Change
     from compress.latency.explanation import Explained as Explained
-    from compress.latency.explanation import Layer as Layer
+    from compress.latency.explanation import LayerTiming as LayerTiming
     from compress.latency.explanation import changes as changes
     from compress.latency.explanation import explain as explain
     from compress.latency.explanation import summarise as summarise
     from compress.latency.input_selection import GAIN as GAIN
-    from compress.latency.input_selection import Reader as Reader
+    from compress.latency.input_selection import TimedReader as TimedReader
     from compress.latency.input_selection import gains as gains
     from compress.latency.input_selection import readers as readers
     from compress.latency.input_selection import worthwhile as worthwhile
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from compress.latency.statistics import CONFIDENCE as CONFIDENCE
     from compress.latency.statistics import P99_FROM as P99_FROM
     from compress.latency.statistics import Interval as Interval
-    from compress.latency.statistics import Verdict as Verdict
+    from compress.latency.statistics import LatencyVerdict as LatencyVerdict
     from compress.latency.table_measure import NETWORKS as NETWORKS
     from compress.latency.table_measure import block_of as block_of
     from compress.latency.table_measure import clocked as clocked
@@ -58,15 +58,15 @@ __all__, __getattr__, __dir__ = lazy(
         "bench_kit": "pack",
         "bounds": "Outcome parse",
         "comparison": "Compared Side compare find side",
-        "explanation": "Change Explained Layer changes explain summarise",
-        "input_selection": "GAIN Reader gains readers worthwhile",
+        "explanation": "Change Explained LayerTiming changes explain summarise",
+        "input_selection": "GAIN TimedReader gains readers worthwhile",
         "matrix": "cells measure_all try_out",
         "measurement": "LARGEST Measurement identify read",
         "onnx_files": "describe_all file_arms",
         "profiling": "profile read_graph",
         "protocol": "measure",
         "result": "LatencyResult MeasuringProgress Settings",
-        "statistics": "CONFIDENCE Interval P99_FROM Verdict",
+        "statistics": "CONFIDENCE Interval P99_FROM LatencyVerdict",
         "table_measure": "NETWORKS block_of clocked collect machine table_of",
     },
 )

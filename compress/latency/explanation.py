@@ -53,7 +53,7 @@ class Widths:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerTiming:
     """A module with its kernels, or all kernels of one operator that have no weight.
 
     Attributes:
@@ -95,7 +95,7 @@ class Explained:
 
     file: str
     profile: Profile
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerTiming, ...]
     best_compute: float
     best_traffic: float
     block: int
@@ -141,8 +141,8 @@ class Change:
     """
 
     name: str
-    before: Layer | None
-    after: Layer | None
+    before: LayerTiming | None
+    after: LayerTiming | None
     excess: float
 
 
@@ -241,7 +241,7 @@ def block(profile: Profile) -> int:
     return 16 if "avx512f" in flags or not flags & {"avx", "avx2"} else 8
 
 
-def _merged(profile: Profile, held: Mapping[str, Widths]) -> list[Layer]:
+def _merged(profile: Profile, held: Mapping[str, Widths]) -> list[LayerTiming]:
     """Kernels by module; those without a weight by operator."""
     together: dict[str, list[KernelTime]] = {}
     for kernel in profile.kernels:
@@ -249,7 +249,7 @@ def _merged(profile: Profile, held: Mapping[str, Widths]) -> list[Layer]:
     return [_row(name, kernels, held.get(name), profile.batch) for name, kernels in together.items()]
 
 
-def _row(name: str, kernels: Sequence[KernelTime], held: Widths | None, batch: int) -> Layer:
+def _row(name: str, kernels: Sequence[KernelTime], held: Widths | None, batch: int) -> LayerTiming:
     seconds = sum(k.seconds for k in kernels)
     main = max(kernels, key=lambda k: (k.macs, k.seconds))
     computed = sum(k.macs for k in kernels)
@@ -261,7 +261,7 @@ def _row(name: str, kernels: Sequence[KernelTime], held: Widths | None, batch: i
     if held is not None:  # a packed weight is not among what a linear kernel tells
         weights = max(weights, held.weights * held.itemsize)
     traffic = sum(k.read + k.written for k in kernels) + weights
-    return Layer(
+    return LayerTiming(
         name=name,
         op=main.op,
         seconds=seconds,
@@ -278,8 +278,8 @@ def _row(name: str, kernels: Sequence[KernelTime], held: Widths | None, batch: i
     )
 
 
-def _judge(best_compute: float, best_traffic: float, shortest: float, size: int) -> Callable[[Layer], Layer]:
-    def judged(row: Layer) -> Layer:
+def _judge(best_compute: float, best_traffic: float, shortest: float, size: int) -> Callable[[LayerTiming], LayerTiming]:
+    def judged(row: LayerTiming) -> LayerTiming:
         compute = row.compute / best_compute if best_compute else 0.0
         traffic = row.traffic / best_traffic if best_traffic else 0.0
         reached = f"{compute:.0%} of the best compute rate here, {traffic:.0%} of the best memory rate"
@@ -299,7 +299,7 @@ def _judge(best_compute: float, best_traffic: float, shortest: float, size: int)
     return judged
 
 
-def _lost(row: Layer, size: int) -> tuple[str, str]:
+def _lost(row: LayerTiming, size: int) -> tuple[str, str]:
     """Which channel count cost a convolution the kernel that holds channels in blocks; empty where none did."""
     held = row.widths
     if size == 1 or row.blocked or row.op not in _CONVOLUTIONS or held is None:
@@ -311,7 +311,7 @@ def _lost(row: Layer, size: int) -> tuple[str, str]:
     return ("a dense layer", f"makes {held.outputs} channels, no multiple of {size}") if held.outputs % size else ("", "")
 
 
-def _said(row: Layer, binds: Binds, cause: str, why: str) -> Layer:
+def _said(row: LayerTiming, binds: Binds, cause: str, why: str) -> LayerTiming:
     return replace(row, binds=binds, cause=cause, why=why)
 
 

@@ -33,7 +33,7 @@ _OPSET = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class TimedReader:
     """A convolution or linear layer as far as its speed goes.
 
     Attributes:
@@ -49,10 +49,10 @@ class Reader:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
 
-    def narrowed(self, share: float) -> Reader:
+    def narrowed(self, share: float) -> TimedReader:
         """The layer in a network that keeps this share of its channels, in 8s where there are as many."""
         channels, *rest = self.arriving
-        return Reader((_part(channels, share), *rest), _part(self.filters, share), *self._shape())
+        return TimedReader((_part(channels, share), *rest), _part(self.filters, share), *self._shape())
 
     def _shape(self) -> tuple[tuple[int, ...], ...]:
         return self.kernel, self.stride, self.padding, self.dilation
@@ -90,7 +90,7 @@ def worthwhile(
         listen: receives the measurement's events.
     """
     shapes = readers(model, example, layers)
-    found: dict[Reader, float] = {}
+    found: dict[TimedReader, float] = {}
     for reader in dict.fromkeys(shapes.values()):
         small = reader.narrowed(_WIDTH)
         tried = {share: _part(small.arriving[0], share) for share in shares}
@@ -100,7 +100,7 @@ def worthwhile(
 
 
 def gains(
-    reader: Reader,
+    reader: TimedReader,
     reads: Sequence[int],
     *,
     runtime: Runtime,
@@ -134,9 +134,9 @@ def gains(
     return {n: seen.ratios[str(n)].decisive.low for n in tried}
 
 
-def readers(model: nn.Module, example: Tensor, layers: Collection[LayerName]) -> dict[LayerName, Reader]:
+def readers(model: nn.Module, example: Tensor, layers: Collection[LayerName]) -> dict[LayerName, TimedReader]:
     """The layers' shapes, from one run of the network."""
-    found: dict[LayerName, Reader] = {}
+    found: dict[LayerName, TimedReader] = {}
     hooks = []
 
     def note(name: LayerName) -> Callable[..., None]:
@@ -147,9 +147,9 @@ def readers(model: nn.Module, example: Tensor, layers: Collection[LayerName]) ->
                 if module.padding == "same":
                     padding = tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
                 details = tuple(tuple(int(n) for n in x) for x in (module.kernel_size, module.stride, padding, module.dilation))
-                found[name] = Reader(shape, module.out_channels, *details)
+                found[name] = TimedReader(shape, module.out_channels, *details)
             elif isinstance(module, nn.Linear) and len(shape) == 1:
-                found[name] = Reader(shape, module.out_features)
+                found[name] = TimedReader(shape, module.out_features)
 
         return hook
 
@@ -164,7 +164,7 @@ def readers(model: nn.Module, example: Tensor, layers: Collection[LayerName]) ->
     return found
 
 
-def _file(reader: Reader, reads: int, contiguous: bool) -> bytes:
+def _file(reader: TimedReader, reads: int, contiguous: bool) -> bytes:
     """An ONNX file: a depthwise convolution (or a rectifier), a slice or gather where not all is read, the layer."""
     rng, channels = np.random.default_rng(0), reader.arriving[0]
 

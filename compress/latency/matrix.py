@@ -16,7 +16,7 @@ from compress.runtime import ON_GPU, PROVIDERS, OrtRuntime, Provider
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class Condition:
     """One combination of runtime, batch and transfer.
 
     Attributes:
@@ -37,7 +37,7 @@ class Cell:
 def cells(
     providers: Sequence[str], batches: Sequence[int], settings: Settings, *, threads: int | None = 1, require_gpu: bool = False,
     engines: Path | None = None,
-) -> Iterator[Cell]:  # fmt: skip
+) -> Iterator[Condition]:  # fmt: skip
     """Every combination. On a GPU each batch comes three times: with the copies, without them, and captured as a CUDA graph.
 
     Args:
@@ -54,11 +54,11 @@ def cells(
         runtime = _runtime(wanted, threads, require_gpu, engines)
         for batch in dict.fromkeys(batches):
             one = replace(settings, batch=batch, transfer="e2e")
-            yield Cell(runtime, one)
+            yield Condition(runtime, one)
             if runtime.provider in ON_GPU:
-                yield Cell(runtime, replace(one, transfer="device"))
+                yield Condition(runtime, replace(one, transfer="device"))
             if runtime.provider == "cuda":
-                yield Cell(replace(runtime, cuda_graph=True), replace(one, transfer="device"), optional=True)
+                yield Condition(replace(runtime, cuda_graph=True), replace(one, transfer="device"), optional=True)
 
 
 def _runtime(wanted: str, threads: int | None, require_gpu: bool, engines: Path | None) -> OrtRuntime:
@@ -78,7 +78,7 @@ def _runtime(wanted: str, threads: int | None, require_gpu: bool, engines: Path 
 def measure_all(
     base: Path,
     candidates: Mapping[str, Path],
-    wanted: Iterable[Cell],
+    wanted: Iterable[Condition],
     *,
     files: Mapping[str, MeasuredFile],
     kit: str = "",
@@ -98,7 +98,7 @@ def measure_all(
         ModelError: a file cannot be loaded or does not take the batch.
         RuntimeUnavailable: nothing could be measured, or a GPU is required and absent.
     """
-    skipped, there = list[str](), list[Cell]()
+    skipped, there = list[str](), list[Condition]()
     for cell in wanted:
         missing = cell.runtime.missing()
         if missing and not cell.runtime.require_gpu:
@@ -124,7 +124,7 @@ def measure_all(
     return Measurement(tuple(results), files, kit, tuple(skipped))
 
 
-def try_out(files: Mapping[str, Path], wanted: Sequence[Cell]) -> None:
+def try_out(files: Mapping[str, Path], wanted: Sequence[Condition]) -> None:
     """Load every file on every runtime and give it one input at every batch.
 
     Raises:

@@ -28,7 +28,16 @@ from compress.core import Environment, GpuState, capture, gpu_state, throttled
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
 from compress.latency.result import ArmResult, Clock, Event, LatencyResult, MeasuringProgress, Ratio, Settings, WarmedUp
-from compress.latency.statistics import FEWEST_ROUNDS, SAME_WITHIN, Interval, Verdict, decide, speedup, undisturbed, why_stop
+from compress.latency.statistics import (
+    FEWEST_ROUNDS,
+    SAME_WITHIN,
+    Interval,
+    LatencyVerdict,
+    decide,
+    speedup,
+    undisturbed,
+    why_stop,
+)
 from compress.runtime import Runtime, Session
 
 __all__ = ["ArmResult", "Event", "LatencyResult", "MeasuringProgress", "Ratio", "Settings", "WarmedUp", "measure"]
@@ -76,14 +85,14 @@ def measure(
     here = capture(threads=runtime.threads)
     stops, gpu = throttled(), gpu_state()
     sources = ((BASE, base), (CONTROL, base), *candidates.items())
-    run = _Run([Arm(name, source) for name, source in sources], runtime, settings, listen)
+    run = _Rounds([Arm(name, source) for name, source in sources], runtime, settings, listen)
     while (stopped_by := run.load_and_measure()) is None:
         pass
     intervals = {name: run.intervals(name) for name in (CONTROL, *candidates)}
     control = _ratio(intervals[CONTROL], Interval(1.0, 1.0, 1.0), run)
     ratios = {name: _ratio(intervals[name], control.decisive, run) for name in candidates}
     if rationed(here, run.clock):
-        control, *others = (replace(ratio, verdict=Verdict.INCONCLUSIVE) for ratio in (control, *ratios.values()))
+        control, *others = (replace(ratio, verdict=LatencyVerdict.INCONCLUSIVE) for ratio in (control, *ratios.values()))
         ratios = dict(zip(ratios, others, strict=True))
     after = gpu_state()
     return LatencyResult(
@@ -102,7 +111,7 @@ def measure(
 
 
 @dataclass(slots=True)
-class _Run:
+class _Rounds:
     """A comparison under way."""
 
     arms: list[Arm]
@@ -206,7 +215,7 @@ def _clock(sessions: list[Session]) -> Clock:
     return "cpu" if alone and on_cpu and fine else "wall"
 
 
-def _ratio(intervals: Mapping[Clock, Interval], control: Interval, run: _Run) -> Ratio:
+def _ratio(intervals: Mapping[Clock, Interval], control: Interval, run: _Rounds) -> Ratio:
     wall, cpu, decisive = intervals["wall"], intervals["cpu"], intervals[run.clock]
     return Ratio(
         speedup=wall.ratio,
@@ -221,7 +230,7 @@ def _ratio(intervals: Mapping[Clock, Interval], control: Interval, run: _Run) ->
     )
 
 
-def _flags(run: _Run, control: Ratio, here: Environment, throttled: int, gpu: tuple[GpuState, ...]) -> Iterator[str]:
+def _flags(run: _Rounds, control: Ratio, here: Environment, throttled: int, gpu: tuple[GpuState, ...]) -> Iterator[str]:
     """What a reader must know before trusting the figures."""
     for message in dict.fromkeys(arm.open.fallback for arm in run.arms if arm.open.fallback):
         yield f"fallback: {message}"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from compress.core import Environment, GpuState
 from compress.errors import ConfigError
-from compress.latency.statistics import Interval, Percentiles, Verdict
+from compress.latency.statistics import Interval, LatencyVerdict, Percentiles
 from compress.runtime import Transfer
 
 Clock = Literal["cpu", "wall"]
@@ -96,7 +96,7 @@ class Ratio:
     cpu_speedup: float
     cpu_low: float
     cpu_high: float
-    verdict: Verdict
+    verdict: LatencyVerdict
     decided_by: Clock
     floor: float
 
@@ -232,7 +232,7 @@ def _ratio(facts: Mapping[str, Any]) -> Ratio:
     numbers = ("speedup", "low", "high", "cpu_speedup", "cpu_low", "cpu_high", "floor")
     decided_by: Clock = "cpu" if facts["decided_by"] == "cpu" else "wall"
     named: Any = {name: float(facts[name]) for name in numbers}
-    return Ratio(**named, verdict=Verdict(facts["verdict"]), decided_by=decided_by)
+    return Ratio(**named, verdict=LatencyVerdict(facts["verdict"]), decided_by=decided_by)
 
 
 def _settings(facts: Mapping[str, Any]) -> Settings:
@@ -250,4 +250,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Verdict) else value
+    return str(value) if isinstance(value, LatencyVerdict) else value

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 RESAMPLES = 1_000
 
 
-class Verdict(StrEnum):
+class LatencyVerdict(StrEnum):
     """What a comparison of two files says."""
 
     SAME = "same"
@@ -108,20 +108,20 @@ def bootstrap_quantile(values: Samples, share: float, rng: np.random.Generator) 
     return middle - (middle - float(low)) * wider, middle + (float(high) - middle) * wider
 
 
-def decide(interval: Interval, control: Interval, rounds: int) -> Verdict:
+def decide(interval: Interval, control: Interval, rounds: int) -> LatencyVerdict:
     """The verdict on one comparison, given what the file compared with itself showed on the same machine.
 
     *Same*: the whole interval lies within 2 % of 1. *Different*: it excludes 1, and the ratio lies farther from 1 than the
     control's interval reaches (the A/A floor). Everything else is *inconclusive*.
     """
     if rounds < FEWEST_ROUNDS:
-        return Verdict.INCONCLUSIVE
+        return LatencyVerdict.INCONCLUSIVE
     if interval.reach <= math.log1p(SAME_WITHIN):
-        return Verdict.SAME
+        return LatencyVerdict.SAME
     excludes_one = not interval.low <= 1.0 <= interval.high
     if excludes_one and abs(math.log(interval.ratio)) > control.reach:
-        return Verdict.DIFFERENT
-    return Verdict.INCONCLUSIVE
+        return LatencyVerdict.DIFFERENT
+    return LatencyVerdict.INCONCLUSIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ TOGETHER = 5
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredNetwork:
     """One network of random widths: its plan, its latency over the unpruned one's, and each layer's seconds."""
 
     plan: Plan
@@ -58,9 +58,9 @@ class Measured:
         return {"plan": self.plan.to_json(), "ratio": self.ratio, "layers": list(self.layers)}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Measured:
+    def from_json(data: Mapping[str, Any]) -> MeasuredNetwork:
         """That of :meth:`to_json`."""
-        return Measured(Plan.from_json(data["plan"]), float(data["ratio"]), tuple(float(x) for x in data["layers"]))
+        return MeasuredNetwork(Plan.from_json(data["plan"]), float(data["ratio"]), tuple(float(x) for x in data["layers"]))
 
 
 def machine(runtime: OrtRuntime) -> Environment:
@@ -142,7 +142,7 @@ def collect(
     seconds: float = 3.0,
     seed: int = 0,
     listen: Callable[[int, int], None] = lambda done, all_: None,
-) -> list[Measured]:
+) -> list[MeasuredNetwork]:
     """Measures networks of random widths, the unpruned one first.
 
     Args:
@@ -164,7 +164,7 @@ def collect(
         onnx.save(source.model, base)
         whole = Plan()
         if whole.digest not in done:
-            done[whole.digest] = Measured(whole, 1.0, by_layer(_profiled(base, runtime, seconds), source.topology))
+            done[whole.digest] = MeasuredNetwork(whole, 1.0, by_layer(_profiled(base, runtime, seconds), source.topology))
             _write(kept, done[whole.digest])
         left = [p for p in plans if p.digest not in done]
         for start in range(0, len(left), TOGETHER):
@@ -175,7 +175,7 @@ def collect(
             ratios = clocked(base, files, runtime, seconds * (len(now) + 2), seed)
             for plan in now:
                 layers = by_layer(_profiled(files[plan.digest], runtime, seconds), source.topology)
-                done[plan.digest] = Measured(plan, ratios[plan.digest], layers)
+                done[plan.digest] = MeasuredNetwork(plan, ratios[plan.digest], layers)
                 _write(kept, done[plan.digest])
                 files[plan.digest].unlink()
             listen(len(done) - 1, networks)
@@ -186,27 +186,29 @@ def _profiled(path: Path, runtime: OrtRuntime, seconds: float) -> Profile:
     return profile(path, runtime=runtime, seconds=seconds, least_runs=8, most_runs=60)
 
 
-def _read(kept: Path | None) -> dict[str, Measured]:
+def _read(kept: Path | None) -> dict[str, MeasuredNetwork]:
     """What an earlier call measured; a torn last line is measured again."""
-    found: dict[str, Measured] = {}
+    found: dict[str, MeasuredNetwork] = {}
     if kept is None or not kept.exists():
         return found
     for line in kept.read_text(encoding="utf-8").splitlines():
         try:
-            one = Measured.from_json(json.loads(line))
+            one = MeasuredNetwork.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError):
             continue
         found[one.plan.digest] = one
     return found
 
 
-def _write(kept: Path | None, one: Measured) -> None:
+def _write(kept: Path | None, one: MeasuredNetwork) -> None:
     if kept is not None:
         with kept.open("a", encoding="utf-8") as file:
             file.write(json.dumps(one.to_json()) + "\n")
 
 
-def table_of(topology: Topology, measured: Sequence[Measured], runtime: OrtRuntime, block: int, batch: int = 1) -> LatencyTable:
+def table_of(
+    topology: Topology, measured: Sequence[MeasuredNetwork], runtime: OrtRuntime, block: int, batch: int = 1
+) -> LatencyTable:
     """A table from measured networks; its error is of networks that a fit did not see.
 
     Raises:

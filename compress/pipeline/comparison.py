@@ -20,7 +20,17 @@ from compress.networks import Network
 from compress.pipeline.external import Arm, prune_outside
 from compress.pipeline.job import Job
 from compress.pipeline.pruning import prune
-from compress.report import AGREEMENT, Comparison, Report, Row, Summary, comparison_markdown, comparison_svg, states, summary
+from compress.report import (
+    AGREEMENT,
+    ComparedRun,
+    Comparison,
+    Report,
+    Summary,
+    comparison_markdown,
+    comparison_svg,
+    states,
+    summary,
+)
 from compress.search import METHODS
 
 UNPRUNED = "unpruned"
@@ -32,7 +42,7 @@ _OFF = 0.01
 
 
 @dataclass(frozen=True)
-class Entry:
+class ComparedMethod:
     """One method in a comparison.
 
     Attributes:
@@ -56,7 +66,9 @@ class Entry:
         return replace(shared, method=method, options=dict(self.options), seed=seed, ranking=ranking)
 
 
-def entry(name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Arm]] | None = None) -> Entry:
+def entry(
+    name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Arm]] | None = None
+) -> ComparedMethod:
     """A method by its name: of ``METHODS``, a criterion (``uniform`` by it), ``global-`` and a criterion, or an arm.
 
     Args:
@@ -70,13 +82,13 @@ def entry(name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str
     given = dict(options or {})
     if arms is not None and name in arms:
         origin, arm = arms[name]
-        return Entry(name, arm=arm, origin=origin)
+        return ComparedMethod(name, arm=arm, origin=origin)
     if name in METHODS:
-        return Entry(name, name, given)
+        return ComparedMethod(name, name, given)
     for prefix, method in (("global-", "global"), ("uniform-", "uniform"), ("", "uniform")):
         criterion = name.removeprefix(prefix)
         if name.startswith(prefix) and criterion in CRITERIA:
-            return Entry(name, method, {**given, "criterion": criterion})
+            return ComparedMethod(name, method, {**given, "criterion": criterion})
     if name.startswith("tp-"):
         function = name.removeprefix("tp-").replace("-", "_")
         raise ConfigError(
@@ -93,7 +105,7 @@ def compare_methods(
     network: Network,
     data: Data,
     job: Job,
-    entries: Sequence[Entry],
+    entries: Sequence[ComparedMethod],
     seeds: Sequence[int],
     folder: Path,
     *,
@@ -130,7 +142,7 @@ def compare_methods(
     if job.target != "macs" and any(e.arm for e in entries):
         raise ConfigError("somebody else's pruners are asked for a share of the MACs", hint="give --macs")
     jobs = {(e.name, s): e.job(job, s) for e in entries for s in seeds}
-    rows: list[Row] = []
+    rows: list[ComparedRun] = []
     right: dict[str, list[Right]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
@@ -142,7 +154,7 @@ def compare_methods(
             except ConfigError:
                 raise
             except CompressError as error:
-                row = Row(one.name, seed, where.name, failed=f"{error.message} ({error.hint})")
+                row = ComparedRun(one.name, seed, where.name, failed=f"{error.message} ({error.hint})")
                 listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
             else:
                 row = _judged(row, where, right)
@@ -152,7 +164,7 @@ def compare_methods(
     return found
 
 
-def _run(network: Network, data: Data, job: Job, one: Entry, folder: Path, fresh: bool, listen: Listen) -> Row:
+def _run(network: Network, data: Data, job: Job, one: ComparedMethod, folder: Path, fresh: bool, listen: Listen) -> ComparedRun:
     if one.arm is not None:
         origin = one.origin or one.name
         return prune_outside(network, data, job, one.name, origin, one.arm, folder, fresh=fresh, listen=listen)
@@ -160,7 +172,7 @@ def _run(network: Network, data: Data, job: Job, one: Entry, folder: Path, fresh
     return _row(report, one.name, job.seed, folder.name)
 
 
-def _same(one: Entry, other: Entry) -> bool:
+def _same(one: ComparedMethod, other: ComparedMethod) -> bool:
     """Whether two names mean the same search: ``uniform`` and ``l1`` do, and need not run twice."""
     if one.arm or other.arm or one.method != other.method:
         return False
@@ -168,9 +180,9 @@ def _same(one: Entry, other: Entry) -> bool:
     return bool(made[0] == made[1])
 
 
-def _row(report: Report, method: str, seed: int, folder: str) -> Row:
+def _row(report: Report, method: str, seed: int, folder: str) -> ComparedRun:
     """What one of our own runs found."""
-    return Row(
+    return ComparedRun(
         method,
         seed,
         folder,
@@ -188,7 +200,7 @@ def _row(report: Report, method: str, seed: int, folder: str) -> Row:
 # ---- from rows to the comparison -------------------------------------------------------------------------------------
 
 
-def _judged(row: Row, folder: Path, right: dict[str, list[Right]]) -> Row:
+def _judged(row: ComparedRun, folder: Path, right: dict[str, list[Right]]) -> ComparedRun:
     """The row with its figures on the test images, and which of them it answered rightly remembered for the pairs."""
     found = read_answers(folder)
     if not found:
@@ -207,8 +219,8 @@ def _comparison(
     network: Network,
     data: Data,
     job: Job,
-    entries: Sequence[Entry],
-    rows: Sequence[Row],
+    entries: Sequence[ComparedMethod],
+    rows: Sequence[ComparedRun],
     right: Mapping[str, list[Right]],
     reference: str,
     command: str,
@@ -239,7 +251,7 @@ def _comparison(
     )
 
 
-def _notes(job: Job, entries: Sequence[Entry], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
+def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
         "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compress.core import Plan, Topology
 from compress.data import Data
 from compress.errors import ConfigError, GuardError
-from compress.evaluation import Evidence, Material, logits
+from compress.evaluation import CriterionInputs, Material, logits
 from compress.evaluation import kernels as kernels_of
 from compress.pipeline.job import Job
 from compress.pipeline.steps import Workbench, guarded_cut, resuming, schedule_for
@@ -42,7 +42,7 @@ def drawable(model: nn.Module, space: Space, plan: Plan, job: Job) -> Plan:
     """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
     if job.realise == "cut" or METHODS[job.method].clusters:
         return plan
-    evidence = Evidence(model.state_dict())
+    evidence = CriterionInputs(model.state_dict())
     kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
     wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
     return clusters_at(space.topology, kernels, wanted)

@@ -24,7 +24,7 @@ from compress.pipeline.realisation import clock_files
 from compress.pipeline.run_folder import claim
 from compress.pipeline.steps import Workbench, finetune
 from compress.recovery import reestimate
-from compress.report import Latency, Row, latency_of
+from compress.report import ComparedRun, Latency, latency_of
 
 Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
@@ -43,7 +43,7 @@ def prune_outside(
     *,
     fresh: bool = False,
     listen: Listen = ignore,
-) -> Row:
+) -> ComparedRun:
     """Somebody else's pruner, and everything after it as in a run of our own; a finished one is only read.
 
     Args:
@@ -87,7 +87,7 @@ def prune_outside(
             else:
                 right = blind(agreements(network.model, small, ((data.test, 0),)), data.test)
         save_answers(folder, data, right)
-        row = Row(
+        row = ComparedRun(
             name,
             job.seed,
             folder.name,
@@ -102,11 +102,11 @@ def prune_outside(
         return row
 
 
-def _read(path: Path) -> Row:
+def _read(path: Path) -> ComparedRun:
     kept = read_json(path, hint="start over with --fresh")
     try:
         latency = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in kept["latency"])
-        return Row(**{**kept, "latency": latency})
+        return ComparedRun(**{**kept, "latency": latency})
     except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", hint="start over with --fresh") from error
 

@@ -15,7 +15,7 @@ import torch
 
 from compress.core import Clock, LayerName, Listen, Plan, Topology, kept_positions, read_json, selectable, write_json
 from compress.errors import ConfigError
-from compress.latency import GAIN, Reader, gains, readers, worthwhile
+from compress.latency import GAIN, TimedReader, gains, readers, worthwhile
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.run_folder import SELECTIONS
@@ -70,7 +70,7 @@ def settled(
         return front, ("layers read selected inputs; whether that is faster was not measured",)
     known = _kept(folder, _AFTER) or {}
 
-    def gain(reader: Reader, reads: int, contiguous: bool) -> float:
+    def gain(reader: TimedReader, reads: int, contiguous: bool) -> float:
         key = json.dumps([*astuple(reader), reads, contiguous])
         if key not in known:
             measured = gains(reader, [reads], runtime=runtime, contiguous=contiguous, seed=job.seed, listen=listen)
@@ -93,7 +93,7 @@ def settled(
     return non_dominated(points, space.target.kind), (f"{note}; the others were taken back",)
 
 
-def _paying(network: Network, topology: Topology, plan: Plan, gain: Callable[[Reader, int, bool], float]) -> Plan:
+def _paying(network: Network, topology: Topology, plan: Plan, gain: Callable[[TimedReader, int, bool], float]) -> Plan:
     """The plan with the selections that gain enough."""
     whole = cut(network.model, topology, Plan(plan.cuts))
     shapes = readers(whole, torch.zeros(1, *topology.example), plan.inputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from compress.core import capture, ignore
-from compress.export import Clocked
+from compress.export import PrecisionLatency
 from compress.latency import Settings, measure
 from compress.runtime import OrtRuntime
 
@@ -22,7 +22,7 @@ def clocked(
     image: tuple[int, int, int] | None = None,
     seed: int = 0,
     listen: Callable[[object], None] = ignore,
-) -> tuple[Clocked, ...]:
+) -> tuple[PrecisionLatency, ...]:
     """The latency of a precision beside fp32, in turn, at each batch size.
 
     Args:
@@ -42,7 +42,7 @@ def clocked(
         result = measure(source, {precision: target}, runtime=runtime, settings=settings, listen=listen)
         ratio = result.ratios[precision]
         rows.append(
-            Clocked(
+            PrecisionLatency(
                 runtime=result.runtime,
                 batch=batch,
                 threads=result.environment.threads or 0,

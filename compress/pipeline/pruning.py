@@ -16,7 +16,7 @@ from compress.core import Clock, Listen, Plan, derive, ignore, write_json
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.evaluation import Evaluator
-from compress.latency import Verdict, block_of
+from compress.latency import LatencyVerdict, block_of
 from compress.networks import Network, identity
 from compress.pipeline.conclusion import FINISHED, Result, conclude, finished
 from compress.pipeline.csgd import drawable, ready_to_draw
@@ -197,7 +197,7 @@ def _timed(done: Realised, space: Space, job: Job, shots: Mapping[str, Any]) -> 
         reached = 1 / found.decisive.ratio if found is not None else last["measured"]
         if abs(reached / job.value - 1) > WITHIN:
             warnings.append(f"the measured latency is {reached:.3f} of the unpruned network's, {job.value:g} was wanted")
-    if found is not None and done.plan and (found.verdict is Verdict.SAME or found.decisive.high <= 1):
+    if found is not None and done.plan and (found.verdict is LatencyVerdict.SAME or found.decisive.high <= 1):
         block = space.table.block if space.table is not None else block_of(OrtRuntime("cpu", threads=job.threads))
         warnings.append(f"not faster than the unpruned network: {proposal(space, done.plan, block)}")
     return replace(done, notes=tuple(notes), warnings=tuple(warnings))

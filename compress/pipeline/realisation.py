@@ -12,7 +12,7 @@ from torch import nn
 from compress.core import Clock, Listen, Measured, Plan, Topology, Warned, capture, ignore
 from compress.data import Data
 from compress.evaluation import Material
-from compress.export import Parity, Verdict, export_verified, serving_facts
+from compress.export import Parity, ParityVerdict, export_verified, serving_facts
 from compress.latency import LatencyResult, Settings, measure
 from compress.networks import Network, save
 from compress.pipeline.csgd import draw
@@ -123,9 +123,9 @@ def realise(
         exported, parity = export_verified(small, images, folder / "model.onnx", metadata=metadata, exporter=kind)
         _, base_parity = export_verified(network.model, images, base_folder / "base.onnx", metadata=serving, exporter=kind)
         log.notes += exported.warnings
-    if parity.verdict is Verdict.INCONCLUSIVE:
+    if parity.verdict is ParityVerdict.INCONCLUSIVE:
         log.warnings.append(f"ONNX parity is inconclusive: {parity.message}")
-    elif parity.verdict is Verdict.WARN:
+    elif parity.verdict is ParityVerdict.WARN:
         log.notes.append(f"ONNX parity: {parity.message}")
     latency = clock_files(bench, base_folder / "base.onnx", folder / "model.onnx")
     return Realised(

@@ -11,7 +11,7 @@ from compress.recovery.moments import Sums
 
 
 @dataclass(frozen=True, slots=True)
-class Solution:
+class WeightChange:
     """A change of weights, and what it does to the residual.
 
     Attributes:
@@ -29,7 +29,7 @@ class Solution:
     left: Tensor
 
 
-def from_sums(sums: Sums, ridge: float, centred: bool) -> Solution:
+def from_sums(sums: Sums, ridge: float, centred: bool) -> WeightChange:
     """``(A + rI) dW = B`` from sums over any number of rows.
 
     Args:
@@ -46,10 +46,10 @@ def from_sums(sums: Sums, ridge: float, centred: bool) -> Solution:
     power = variance if centred else variance + mean[:, k:].square()
     left = power.sum() - 2 * (change * B).sum() + (change * (A @ change)).sum()
     intercept = mean[:, k:] - torch.einsum("gk,gko->go", mean[:, :k], change) if centred else torch.zeros_like(variance)
-    return Solution(change, intercept, mean[:, k:], variance, left.clamp(min=0))
+    return WeightChange(change, intercept, mean[:, k:], variance, left.clamp(min=0))
 
 
-def from_rows(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> Solution:
+def from_rows(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> WeightChange:
     """The same answer from few rows of many columns: ``dW = U^T (U U^T + n r I)^-1 R``.
 
     Args:
@@ -68,7 +68,7 @@ def from_rows(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> Solut
     change = u.transpose(1, 2) @ _solve(u @ u.transpose(1, 2), residual, ridge * n / k)
     left = (residual - u @ change).square().mean(1).sum()
     intercept = (mean_r - mean_u @ change)[:, 0] if centred else torch.zeros_like(variance)
-    return Solution(change, intercept, mean_r[:, 0], variance, left)
+    return WeightChange(change, intercept, mean_r[:, 0], variance, left)
 
 
 def _solve(A: Tensor, B: Tensor, ridge: float) -> Tensor:

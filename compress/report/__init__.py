@@ -8,8 +8,8 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.report.comparison import AGREEMENT as AGREEMENT
+    from compress.report.comparison import ComparedRun as ComparedRun
     from compress.report.comparison import Comparison as Comparison
-    from compress.report.comparison import Row as Row
     from compress.report.comparison import Summary as Summary
     from compress.report.comparison import comparison_markdown as comparison_markdown
     from compress.report.comparison import comparison_table as comparison_table
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "comparison": "AGREEMENT Comparison Row Summary comparison_markdown comparison_table states summary",
+        "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
         "formatting": "NONE accuracies accuracy byte_size certified changed clocked "
         "duration expected judged number percent sizes times",
         "fronts": "front_latency told",

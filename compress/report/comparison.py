@@ -18,7 +18,7 @@ AGREEMENT = "agreement"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparedRun:
     """One run of one method.
 
     Attributes:
@@ -110,7 +110,7 @@ class Comparison:
     reference: str
     protocol: Mapping[str, Any]
     seeds: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRun, ...]
     summaries: tuple[Summary, ...]
     notes: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class Comparison:
         return plain
 
 
-def summary(method: str, rows: Sequence[Row], against: Mapping[str, Difference]) -> Summary:
+def summary(method: str, rows: Sequence[ComparedRun], against: Mapping[str, Difference]) -> Summary:
     """Means and spreads of a method's runs."""
     good = [r for r in rows if not r.failed]
     figures: dict[str, Sequence[float]] = {"macs": [r.macs for r in good], "params": [r.params for r in good]}
@@ -155,13 +155,13 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
 
 
-def _requests(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def _requests(rows: Sequence[ComparedRun]) -> dict[str, dict[str, float]]:
     kinds = dict.fromkeys(kind for r in rows for kind in r.requests)
     names = dict.fromkeys(name for r in rows for counts in r.requests.values() for name in counts)
     return {k: {n: statistics.fmean(r.requests.get(k, {}).get(n, 0.0) for r in rows) for n in names} for k in kinds}
 
 
-def states(rows: Iterable[Row]) -> tuple[str, ...]:
+def states(rows: Iterable[ComparedRun]) -> tuple[str, ...]:
     """The states that were measured, in the order in which a run passes through them."""
     found = dict.fromkeys(state for r in rows for state in r.validation)
     known = [s for s in STATES if s in found and s != "base"]

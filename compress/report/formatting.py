@@ -27,7 +27,7 @@ TRAINED = ("C-SGD", "trained by stages", "fine-tuned")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SizeRow:
     """One line of the table of sizes.
 
     Attributes:
@@ -88,13 +88,15 @@ def times(low: float, middle: float, high: float) -> str:
     return f"{middle:.2f} × ({low:.2f} to {high:.2f})"
 
 
-def sizes(report: Report) -> tuple[Row, ...]:
+def sizes(report: Report) -> tuple[SizeRow, ...]:
     """What got smaller."""
     before, after = report.before, report.after
     return (
-        Row("parameters", number(before.params), number(after.params), ratio(before.params, after.params)),
-        Row("MACs (one image)", number(before.macs), number(after.macs), ratio(before.macs, after.macs)),
-        Row("ONNX file", byte_size(before.onnx_bytes), byte_size(after.onnx_bytes), ratio(before.onnx_bytes, after.onnx_bytes)),
+        SizeRow("parameters", number(before.params), number(after.params), ratio(before.params, after.params)),
+        SizeRow("MACs (one image)", number(before.macs), number(after.macs), ratio(before.macs, after.macs)),
+        SizeRow(
+            "ONNX file", byte_size(before.onnx_bytes), byte_size(after.onnx_bytes), ratio(before.onnx_bytes, after.onnx_bytes)
+        ),
     )
 
 

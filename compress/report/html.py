@@ -34,7 +34,7 @@ from compress.report.formatting import (
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report
-from compress.report.run_files import Clocked, Evidence, LayerTimes
+from compress.report.run_files import LayerTimes, RawComparison, RunFiles
 from compress.report.svg import inline
 
 _PARTS = Path(__file__).parent / "page"
@@ -100,7 +100,7 @@ class Download:
         return byte_size(len(self.content))
 
 
-def html_page(report: Report, evidence: Evidence, downloads: Sequence[Download] = ()) -> str:
+def html_page(report: Report, evidence: RunFiles, downloads: Sequence[Download] = ()) -> str:
     """The page of one run.
 
     Args:
@@ -252,7 +252,7 @@ def _accuracy(report: Report) -> dict[str, Any]:
     return {"accuracy": tables.accuracy_table(report), "accuracy_plot": Plot("Where accuracy went and came back", about, svg)}
 
 
-def _latency(report: Report, clocked: Sequence[Clocked]) -> dict[str, Any]:
+def _latency(report: Report, clocked: Sequence[RawComparison]) -> dict[str, Any]:
     promised = report.speedup_macs
     if not report.latency:
         return {"dumbbells": None, "latency_sentence": f"The MACs promise {promised:.2f}×; nothing was clocked."}
@@ -274,7 +274,7 @@ def _latency(report: Report, clocked: Sequence[Clocked]) -> dict[str, Any]:
     }
 
 
-def _samples(index: int, clocked: Clocked) -> dict[str, Any]:
+def _samples(index: int, clocked: RawComparison) -> dict[str, Any]:
     """The raw samples of one comparison, drawn twice; by the clock that decided."""
     result = clocked.result
     where = f"{result.runtime} on {clocked.machine}" if clocked.machine else result.runtime
@@ -349,7 +349,7 @@ def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
     }
 
 
-def _front(report: Report, evidence: Evidence) -> dict[str, Any]:
+def _front(report: Report, evidence: RunFiles) -> dict[str, Any]:
     clocked = None if report.front_latency is None else _front_latency(report.front_latency)
     if evidence.front is None:
         return {"front": None, "front_latency": clocked, "front_sentence": ""}

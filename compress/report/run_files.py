@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Clocked:
+class RawComparison:
     """One comparison with its raw samples.
 
     Attributes:
@@ -65,7 +65,7 @@ class LayerTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class RunFiles:
     """Everything but the report itself; whatever is missing is left out of the page.
 
     Attributes:
@@ -76,14 +76,14 @@ class Evidence:
         damaged: one sentence per file that could not be read.
     """
 
-    latency: tuple[Clocked, ...] = ()
+    latency: tuple[RawComparison, ...] = ()
     front: Mapping[str, Any] | None = None
     times: LayerTimes | None = None
     precisions: Precisions | None = None
     damaged: tuple[str, ...] = ()
 
 
-def read(folder: Path) -> Evidence:
+def read(folder: Path) -> RunFiles:
     """What a run's folder holds.
 
     A damaged file costs its part of the page, never the page.
@@ -102,12 +102,12 @@ def read(folder: Path) -> Evidence:
             damaged.append(f"{name} cannot be read: {type(error).__name__}")
         return None
 
-    clocked = part(LATENCY, lambda facts: [Clocked(LatencyResult.from_json(each)) for each in facts]) or []
+    clocked = part(LATENCY, lambda facts: [RawComparison(LatencyResult.from_json(each)) for each in facts]) or []
     for path in sorted((folder / IMPORTED).glob("*.json")):
         found = part(f"{IMPORTED}/{path.name}", Measurement.from_json)
-        clocked += [Clocked(result, machine_name(result)) for result in (found.results if found is not None else ())]
+        clocked += [RawComparison(result, machine_name(result)) for result in (found.results if found is not None else ())]
     front, times, precisions = part(FRONT, _front), part(PROFILE, _times), part(PRECISION, Precisions.from_json)
-    return Evidence(tuple(clocked), front, times, precisions, tuple(damaged))
+    return RunFiles(tuple(clocked), front, times, precisions, tuple(damaged))
 
 
 def _times(facts: Any) -> LayerTimes | None:

@@ -8,7 +8,7 @@ from compress.report.charts import Dot
 from compress.report.formatting import NONE, clocked, efficiency, machine_of, percent, ratio
 from compress.report.markdown import table_lines, text_of
 from compress.report.model import Report
-from compress.report.tables import Cell, Table, heads, tone
+from compress.report.tables import Cell, ReportTable, heads, tone
 
 _ALIKE: tuple[tuple[str, Callable[[Report], object]], ...] = (
     ("unpruned networks", lambda r: r.digests.get("network")),
@@ -18,7 +18,7 @@ _ALIKE: tuple[tuple[str, Callable[[Report], object]], ...] = (
 )
 
 
-def runs_table(reports: Mapping[str, Report]) -> Table:
+def runs_table(reports: Mapping[str, Report]) -> ReportTable:
     """One row a run.
 
     Args:
@@ -47,7 +47,7 @@ def runs_table(reports: Mapping[str, Report]) -> Table:
     sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")
     head = heads("run", "method", *sizes, ">top-1, test (95 %)", ">points", *speeds)
     about = "Points: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
-    return Table("Side by side", about, head, tuple(rows), sortable=True)
+    return ReportTable("Side by side", about, head, tuple(rows), sortable=True)
 
 
 def differences(reports: Mapping[str, Report]) -> tuple[str, ...]:

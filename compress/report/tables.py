@@ -22,7 +22,7 @@ from compress.report.formatting import (
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report, Width
-from compress.report.run_files import Clocked, Timed
+from compress.report.run_files import RawComparison, Timed
 
 _RATES = re.compile(r"(\d+)% of the best compute rate here, (\d+)% of the best memory rate")
 _BLOCK = 32
@@ -59,7 +59,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """A table with its caption; ``named`` is the column that names the row."""
 
     title: str
@@ -75,15 +75,15 @@ def heads(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name.removeprefix(">"), name.startswith(">")) for name in names)
 
 
-def accuracy_table(report: Report) -> Table:
+def accuracy_table(report: Report) -> ReportTable:
     """Top-1 after every step."""
     rows = tuple(tuple(Cell(text, whole=i > 0) for i, text in enumerate(row)) for row in accuracies(report))
     head = heads("network", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
     about = "95 % Wilson intervals; the test images are read once, for the last figure."
-    return Table("Top-1 after every step", about, head, rows)
+    return ReportTable("Top-1 after every step", about, head, rows)
 
 
-def ratio_table(report: Report) -> Table:
+def ratio_table(report: Report) -> ReportTable:
     """Measured beside promised, per comparison."""
     rows = []
     for x in report.latency:
@@ -100,7 +100,7 @@ def ratio_table(report: Report) -> Table:
         )
     head = heads("runtime", ">batch", ">speed-up (95 %)", "verdict", ">efficiency", ">base against itself")
     about = "Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
-    return Table("Measured against promised", about, head, tuple(rows))
+    return ReportTable("Measured against promised", about, head, tuple(rows))
 
 
 def tone(x: Latency) -> str:
@@ -108,7 +108,7 @@ def tone(x: Latency) -> str:
     return "good-text" if x.verdict == "different" and x.low > 1 else "bad-text" if x.high <= 1 else ""
 
 
-def arm_table(report: Report, results: Sequence[Clocked]) -> Table:
+def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
     """Every file that was clocked; from the raw samples where they are there."""
     head = heads(
         "file",
@@ -152,10 +152,10 @@ def arm_table(report: Report, results: Sequence[Clocked]) -> Table:
         "p50 to p99 are wall time a batch, what a user waits for, a busy processor included; CPU p50 is the work alone. "
         "“base again” is the same file as the base. p99 from 1,000 rounds on."
     )
-    return Table("Every file that was clocked", about, head, tuple(rows))
+    return ReportTable("Every file that was clocked", about, head, tuple(rows))
 
 
-def grid_table(report: Report) -> Table | None:
+def grid_table(report: Report) -> ReportTable | None:
     """Speed-ups by runtime and batch, where more than one batch was measured."""
     batches = sorted({x.batch for x in report.latency})
     if len(batches) < 2:
@@ -167,10 +167,10 @@ def grid_table(report: Report) -> Table | None:
         cells = [found.get((name, batch)) for batch in batches]
         texts = [Cell(NONE) if x is None else Cell(clocked(x), tone=tone(x)) for x in cells]
         rows.append((Cell(name), *texts))
-    return Table("Speed-up by batch", "95 % intervals.", heads("runtime", *(f">batch {b}" for b in batches)), tuple(rows))
+    return ReportTable("Speed-up by batch", "95 % intervals.", heads("runtime", *(f">batch {b}" for b in batches)), tuple(rows))
 
 
-def precision_table(found: Precisions) -> Table:
+def precision_table(found: Precisions) -> ReportTable:
     """Other precisions of the pruned network: what they had to pass, and how fast they are beside fp32 at every batch."""
     batches = sorted({batch for _, batch in found.grid()})
     rows = []
@@ -191,7 +191,7 @@ def precision_table(found: Precisions) -> Table:
         rows.append(tuple(cells))
     head = heads("precision", ">file", ">top-1 (points)", ">agrees with fp32", *(f">batch {b}" for b in batches))
     about = f"Speed-ups are against {found.source} in fp32, {byte_size(found.source_bytes)}, not against the unpruned network."
-    return Table("Batch × precision", about, head, tuple(rows))
+    return ReportTable("Batch × precision", about, head, tuple(rows))
 
 
 def alignment(channels: int) -> int:
@@ -199,7 +199,7 @@ def alignment(channels: int) -> int:
     return min(channels & -channels, _BLOCK) if channels > 0 else 0
 
 
-def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
+def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportTable:
     """Every layer before and after.
 
     Args:
@@ -236,20 +236,20 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> Table:
         "In forward order; the heads sort. “Aligned to”: the largest power of two that divides the channels left; "
         "below 4 the fast kernels are lost. “What binds it” gives the shares of the best rates that any layer reached here."
     )
-    return Table("Layers before and after", about, heads(">#", *names), tuple(rows), sortable=True, named=1)
+    return ReportTable("Layers before and after", about, heads(">#", *names), tuple(rows), sortable=True, named=1)
 
 
-def others_table(times: Sequence[Timed], most: float) -> Table:
+def others_table(times: Sequence[Timed], most: float) -> ReportTable:
     """Kernels that are no convolution or linear layer: additions, pooling, norms, changes of how numbers lie in memory."""
     ordered = sorted(times, key=lambda t: -max(t.before or 0, t.after or 0))
     rows = tuple((Cell(t.name.strip("()")), *_timed(t, most)) for t in ordered)
     about = (
         "Next to no MACs, and time all the same; Reorder kernels change how numbers lie in memory for the layer beside them."
     )
-    return Table("Other kernels", about, heads("kernel", ">time", ">time left", "what binds it"), rows, sortable=True)
+    return ReportTable("Other kernels", about, heads("kernel", ">time", ">time left", "what binds it"), rows, sortable=True)
 
 
-def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -> Table:
+def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -> ReportTable:
     """The front's networks, by the numbers that ``compress pick --index`` takes."""
     marks = {knee: "knee", chosen: "chosen"} if knee != chosen else {chosen: "chosen, knee"}
     rows = []
@@ -262,10 +262,10 @@ def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -
         ]
         rows.append((*cells, Cell(marks.get(i, ""), tone="cut" if i == chosen else "")))
     head = heads("point", ">MACs kept", ">params kept", ">error", "")
-    return Table("Networks on the front", "Make one real with compress pick RUN --index POINT.", head, tuple(rows))
+    return ReportTable("Networks on the front", "Make one real with compress pick RUN --index POINT.", head, tuple(rows))
 
 
-def front_latency_table(found: FrontLatency) -> Table:
+def front_latency_table(found: FrontLatency) -> ReportTable:
     """The front's networks as they were clocked."""
     worse = dict(found.slower)
     rows = []
@@ -277,7 +277,7 @@ def front_latency_table(found: FrontLatency) -> Table:
         note = f"slower than {worse[p.index]}" if p.index in worse else ""
         rows.append((Cell(str(p.index), tone="bad-text" if note else "", about=note), *cells))
     head = heads("point", ">MACs", ">activations", ">latency (95 %)", ">efficiency")
-    return Table("Shares of the base", "Made real without training and clocked in turn.", head, tuple(rows))
+    return ReportTable("Shares of the base", "Made real without training and clocked in turn.", head, tuple(rows))
 
 
 def _longest(times: Sequence[Timed]) -> float:

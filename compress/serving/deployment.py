@@ -14,7 +14,7 @@ import numpy as np
 
 from compress.core import Clock, Listen, ignore
 from compress.errors import CompressError, ServerRefused, ServerSilent, ServingError
-from compress.export import BATCHES, Interface, Verdict, deviation, judge, read_interface
+from compress.export import BATCHES, Interface, ParityVerdict, deviation, judge, read_interface
 from compress.runtime import Array, OrtRuntime
 from compress.serving import triton
 from compress.serving.client import Client, Served
@@ -213,13 +213,13 @@ def _compare(
         deviation(output, array[asked], np.concatenate(got[output]), np.arange(len(images))) for output, array in wanted.items()
     ]
     parity = judge(outputs, batches=batches, tolerance=tolerance, warn=tolerance)
-    if parity.verdict is Verdict.FAIL:
+    if parity.verdict is ParityVerdict.FAIL:
         raise ServingError(
             f"version {landed.version} computes something else on the server than here: off by {parity.error:.1e} of the "
             f"outputs' scale, at most {tolerance:.0e} is wanted",
             hint=f"other kernels are expected on a GPU: --tolerance {parity.would_pass_at:.0e} would pass",
         )
-    if parity.verdict is Verdict.INCONCLUSIVE:
+    if parity.verdict is ParityVerdict.INCONCLUSIVE:
         raise ServingError(
             f"the answers to different images lie only {parity.spread:.1e} apart, {parity.discrimination:.3g} times the error: "
             "no fault could have been seen",

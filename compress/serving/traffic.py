@@ -82,7 +82,7 @@ def offer(connect: Connect, schedule: Times, *, connections: int, bound: float =
         raise ConfigError(f"{connections} connections, 1 or more is wanted", hint="leave --connections at its default")
     with ExitStack() as stack:
         sends = [stack.enter_context(connect()) for _ in range(connections)]
-        state = _State(schedule, bound, allowed(len(schedule), quantile))
+        state = _Trial(schedule, bound, allowed(len(schedule), quantile))
         threads = [threading.Thread(target=state.work, args=(send,), daemon=True) for send in sends]
         for thread in threads:
             thread.start()
@@ -95,7 +95,7 @@ def offer(connect: Connect, schedule: Times, *, connections: int, bound: float =
     )
 
 
-class _State:
+class _Trial:
     """What the threads of one trial share."""
 
     def __init__(self, schedule: Times, bound: float, most_late: int) -> None:

@@ -10,12 +10,24 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from compress.core.topology import GroupId
-from compress.evaluation.criteria import CRITERIA, Evidence, bn_scale, fpgm, gather, importance, kernels, l1, l2, random, taylor
+from compress.evaluation.criteria import (
+    CRITERIA,
+    CriterionInputs,
+    bn_scale,
+    fpgm,
+    gather,
+    importance,
+    kernels,
+    l1,
+    l2,
+    random,
+    taylor,
+)
 
 STEM = GroupId("0.0")
 
 
-def evidence(name: str, *, gradients: bool = False) -> Evidence:
+def evidence(name: str, *, gradients: bool = False) -> CriterionInputs:
     return gather(traced(name)[0], [inputs(name, 4).float()] if gradients else [])
 
 
@@ -113,6 +125,6 @@ def test_gathering_leaves_the_model_alone() -> None:
 def test_chance_is_the_same_chance() -> None:
     topology = traced("chain")[1]
     a, b = topology.groups[0], topology.groups[2]
-    assert (random(Evidence({}, seed=3), topology, a) == random(Evidence({}, seed=3), topology, a)).all()
-    assert (random(Evidence({}, seed=3), topology, a) != random(Evidence({}, seed=4), topology, a)).any()
-    assert (random(Evidence({}, seed=3), topology, a) != random(Evidence({}, seed=3), topology, b)).any()
+    assert (random(CriterionInputs({}, seed=3), topology, a) == random(CriterionInputs({}, seed=3), topology, a)).all()
+    assert (random(CriterionInputs({}, seed=3), topology, a) != random(CriterionInputs({}, seed=4), topology, a)).any()
+    assert (random(CriterionInputs({}, seed=3), topology, a) != random(CriterionInputs({}, seed=3), topology, b)).any()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.errors import ExportError, ModelError, ParityError
 from compress.export import parity
 from compress.export.exporting import export
-from compress.export.parity import Verdict, compare, export_verified, judge
+from compress.export.parity import ParityVerdict, compare, export_verified, judge
 
 
 def net() -> nn.Module:
@@ -77,14 +77,14 @@ def damaged(path: Path, to: Path, change: Callable[[np.ndarray], None], name: st
 
 @pytest.mark.parametrize(
     ("change", "verdict"),
-    [(nothing, Verdict.PASS), (scale, Verdict.FAIL), (swap, Verdict.FAIL), (spoil, Verdict.FAIL)],
+    [(nothing, ParityVerdict.PASS), (scale, ParityVerdict.FAIL), (swap, ParityVerdict.FAIL), (spoil, ParityVerdict.FAIL)],
 )
 def test_what_was_done_to_a_weight_is_seen(
-    change: Callable[[np.ndarray], None], verdict: Verdict, exported: Path, images: Tensor, tmp_path: Path
+    change: Callable[[np.ndarray], None], verdict: ParityVerdict, exported: Path, images: Tensor, tmp_path: Path
 ) -> None:
     found = compare(damaged(exported, tmp_path / "damaged.onnx", change), net(), images)
     assert found.verdict is verdict, found.message
-    if verdict is Verdict.PASS:
+    if verdict is ParityVerdict.PASS:
         assert found.error < 2e-6 and found.discrimination > 1e4 and found.batches == (1, 2, 5)
 
 
@@ -93,13 +93,13 @@ def test_a_network_that_ignores_its_input_is_inconclusive_and_kept(images: Tenso
     with torch.no_grad():
         constant[5].weight.zero_()
     written, found = export_verified(constant, images, tmp_path / "net.onnx", exporter="legacy")
-    assert found.verdict is Verdict.INCONCLUSIVE and "any file would pass" in found.message
+    assert found.verdict is ParityVerdict.INCONCLUSIVE and "any file would pass" in found.message
     assert written.path.exists() and [entry.name for entry in tmp_path.iterdir()] == ["net.onnx"]
 
 
 def test_one_image_repeated_says_nothing(exported: Path, images: Tensor) -> None:
-    assert compare(exported, net(), images[:1]).verdict is Verdict.INCONCLUSIVE
-    assert compare(exported, net(), images[:1].repeat(8, 1, 1, 1)).verdict is Verdict.INCONCLUSIVE
+    assert compare(exported, net(), images[:1]).verdict is ParityVerdict.INCONCLUSIVE
+    assert compare(exported, net(), images[:1].repeat(8, 1, 1, 1)).verdict is ParityVerdict.INCONCLUSIVE
     with pytest.raises(ExportError, match="no images"):
         compare(exported, net(), images[:0])
 
@@ -120,12 +120,12 @@ def test_every_output_is_compared(kind: str, exporter: str, images: Tensor, tmp_
     with torch.no_grad():
         model.b.weight[0, 0, 0, 0] += 0.1  # only the second output sees it
     found = compare(tmp_path / "net.onnx", model, images)
-    assert found.verdict is Verdict.FAIL and ("alpha" if kind == "dict" else "output_1") in found.message
+    assert found.verdict is ParityVerdict.FAIL and ("alpha" if kind == "dict" else "output_1") in found.message
 
 
 def test_another_network_altogether(exported: Path, images: Tensor) -> None:
     found = compare(exported, nn.Sequential(nn.Flatten(), nn.Linear(192, 7)).eval(), images)
-    assert found.verdict is Verdict.FAIL and "[1, 5] in the file and [1, 7] in the network" in found.message
+    assert found.verdict is ParityVerdict.FAIL and "[1, 5] in the file and [1, 7] in the network" in found.message
     with pytest.raises(ModelError, match="training mode"):
         compare(exported, net().train(), images)
 
@@ -149,7 +149,9 @@ def test_failed_parity_leaves_nothing_and_tries_the_other_exporter(
     assert caught.value.exit_code == 4 and not list(tmp_path.iterdir())
     wrong.remove("legacy")
     written, found = export_verified(net(), images, tmp_path / "net.onnx")
-    assert found.verdict is Verdict.PASS and "dynamo exporter: the ONNX file computes something else" in written.warnings[0]
+    assert (
+        found.verdict is ParityVerdict.PASS and "dynamo exporter: the ONNX file computes something else" in written.warnings[0]
+    )
 
 
 def test_an_older_good_file_survives_a_failed_export(images: Tensor, tmp_path: Path) -> None:
@@ -166,18 +168,18 @@ positive = st.floats(1e-12, 1e3)
 def test_verdicts_follow_the_two_numbers(error: float, spread: float) -> None:
     found = judge([("y", error, spread)])
     if error > 1e-4:
-        assert found.verdict is Verdict.FAIL
+        assert found.verdict is ParityVerdict.FAIL
     elif spread / error < 100:
-        assert found.verdict is Verdict.INCONCLUSIVE
+        assert found.verdict is ParityVerdict.INCONCLUSIVE
     else:
-        assert found.verdict is (Verdict.WARN if error > 1e-5 else Verdict.PASS)
+        assert found.verdict is (ParityVerdict.WARN if error > 1e-5 else ParityVerdict.PASS)
     assert error <= found.would_pass_at * (1 + 1e-6) and found.would_pass_at <= 2 * error
-    assert judge([("y", error, spread)], tolerance=found.would_pass_at * 1.001, warn=1e4).verdict is not Verdict.WARN
+    assert judge([("y", error, spread)], tolerance=found.would_pass_at * 1.001, warn=1e4).verdict is not ParityVerdict.WARN
 
 
 @given(st.lists(st.tuples(st.just("y"), positive, positive), min_size=1, max_size=4))
 def test_the_worst_output_decides(outputs: list[tuple[str, float, float]]) -> None:
-    order = [Verdict.PASS, Verdict.WARN, Verdict.INCONCLUSIVE, Verdict.FAIL]
+    order = [ParityVerdict.PASS, ParityVerdict.WARN, ParityVerdict.INCONCLUSIVE, ParityVerdict.FAIL]
     worst = max((judge([output]).verdict for output in outputs), key=order.index)
     assert judge(outputs).verdict is worst
-    assert judge([*outputs, ("nan", math.nan, 1.0)]).verdict is Verdict.FAIL
+    assert judge([*outputs, ("nan", math.nan, 1.0)]).verdict is ParityVerdict.FAIL

@@ -24,9 +24,9 @@ from compress.errors import DataError, ExportError, ParityError
 from compress.export import precision as record
 from compress.export.conversion import Options, _with_accuracy, convert
 from compress.export.exporting import export
-from compress.export.int8 import Layer, Quantiser, digest_of, fewest
-from compress.export.parity import Verdict
-from compress.export.precision import Clocked, Precision, Precisions
+from compress.export.int8 import QuantisedLayer, Quantiser, digest_of, fewest
+from compress.export.parity import ParityVerdict
+from compress.export.precision import Precision, PrecisionLatency, Precisions
 from compress.networks.checkpoint import load
 from compress.runtime.ort import OrtRuntime
 
@@ -58,7 +58,7 @@ def outputs(path: Path, images: Tensor) -> np.ndarray:
 
 @given(layers=st.integers(1, 70), needed=st.integers(1, 80))
 def test_fewest_layers_are_found_in_few_tries(layers: int, needed: int) -> None:
-    order = [Layer(str(i), str(i)) for i in range(layers)]
+    order = [QuantisedLayer(str(i), str(i)) for i in range(layers)]
     tried: list[int] = []
 
     def bearable(left: object) -> bool:
@@ -72,7 +72,7 @@ def test_fewest_layers_are_found_in_few_tries(layers: int, needed: int) -> None:
 
 @given(st.lists(st.booleans(), min_size=2, max_size=40))
 def test_what_is_found_was_tried_however_accuracy_jumps(bears: list[bool]) -> None:
-    found = fewest([Layer(str(i), "") for i in range(len(bears))], lambda left: bears[len(left)])
+    found = fewest([QuantisedLayer(str(i), "") for i in range(len(bears))], lambda left: bears[len(left)])
     assert found is None or bears[len(found)]
 
 
@@ -119,7 +119,7 @@ def test_int8_points_the_same_way_and_says_what_it_was_calibrated_on(digits: Dat
     source, target = written(network, digits, tmp_path), tmp_path / "net.int8.onnx"
     images = digits.calibration.images(50)
     found = convert(source, target, "int8", digits, inputs=images, options=Options(calibration=50))
-    assert found.verdict == Verdict.PASS and not found.in_fp32 and found.cosine is not None and found.cosine > 0.999
+    assert found.verdict == ParityVerdict.PASS and not found.in_fp32 and found.cosine is not None and found.cosine > 0.999
     assert (found.calibration_images, found.calibration_digest) == (50, digest_of(images))
     assert digest_of(images) != digest_of(images + 1e-3)
     assert found.bytes == target.stat().st_size < source.stat().st_size / 2
@@ -154,7 +154,7 @@ def test_fp16_is_sorted_close_and_keeps_its_inputs(digits: Data, network: nn.Mod
     source, target = written(network, digits, tmp_path), tmp_path / "net.fp16.onnx"
     images = digits.calibration.images(10)
     found = convert(source, target, "fp16", None, inputs=images)
-    assert found.verdict == Verdict.PASS and found.error is not None and 1e-6 < found.error < 5e-3
+    assert found.verdict == ParityVerdict.PASS and found.error is not None and 1e-6 < found.error < 5e-3
     assert any("CPU" in note for note in found.notes) and found.top1 is None
     model = onnx.load(str(target))
     onnx.checker.check_model(model, full_check=True)  # refuses a graph that is not sorted
@@ -193,7 +193,7 @@ def test_a_network_that_tells_nothing_is_inconclusive(digits: Data, tmp_path: Pa
     found = convert(
         source, tmp_path / "net.int8.onnx", "int8", digits, inputs=digits.calibration.images(4), options=Options(max_drop=1)
     )
-    assert found.verdict == Verdict.INCONCLUSIVE and "any file would pass" in found.message
+    assert found.verdict == ParityVerdict.INCONCLUSIVE and "any file would pass" in found.message
 
 
 def test_a_drop_on_the_test_images_is_told(digits: Data, network: nn.Module, tmp_path: Path) -> None:
@@ -204,12 +204,12 @@ def test_a_drop_on_the_test_images_is_told(digits: Data, network: nn.Module, tmp
         last.bias[3] -= 100  # never answers 3
     (tmp_path / "worse").mkdir()
     found = _with_accuracy(
-        Precision("int8", verdict=Verdict.PASS), source, written(spoilt, digits, tmp_path / "worse"), digits, 0.05
+        Precision("int8", verdict=ParityVerdict.PASS), source, written(spoilt, digits, tmp_path / "worse"), digits, 0.05
     )
     threes = float(np.mean(digits.test.labels == 3))
     assert found.drop is not None and found.drop_low is not None and found.drop_high is not None
     assert found.drop == pytest.approx(threes, abs=0.01) and found.drop_low < found.drop < found.drop_high
-    assert found.drop_low > 0.05 and found.verdict == Verdict.WARN and "points are lost" in found.notes[-1]
+    assert found.drop_low > 0.05 and found.verdict == ParityVerdict.WARN and "points are lost" in found.notes[-1]
     assert found.agreement == pytest.approx(1 - threes, abs=0.01)
 
 
@@ -220,7 +220,7 @@ def test_int8_wants_images(digits: Data, network: nn.Module, tmp_path: Path) -> 
 
 # ---- the record ---------------------------------------------------------------------------------------------------------
 
-ROW = Clocked("ort-cpu", 8, 1, 0.02, 0.01, 0.5, 0.4, 0.6, "different", "cpu", 30, ("noisy",))
+ROW = PrecisionLatency("ort-cpu", 8, 1, 0.02, 0.01, 0.5, 0.4, 0.6, "different", "cpu", 30, ("noisy",))
 
 
 def test_a_record_reads_back_and_shows_a_grid(tmp_path: Path) -> None:

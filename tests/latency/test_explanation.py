@@ -14,7 +14,7 @@ from compress.core.cost import count
 from compress.core.environment import capture
 from compress.coupling.tracer import trace
 from compress.export.exporting import export
-from compress.latency.explanation import Explained, Layer, block, changes, explain, summarise, widths
+from compress.latency.explanation import Explained, LayerTiming, block, changes, explain, summarise, widths
 from compress.latency.profiling import KernelTime, Profile, profile, read_graph
 
 
@@ -95,15 +95,15 @@ def test_a_lost_kernel_is_told_from_a_kept_one(explained: dict[str, Explained]) 
     assert "fewer MACs" in told[0]
 
 
-def layer(name: str, seconds: float, macs: int, **more: object) -> Layer:
+def layer(name: str, seconds: float, macs: int, **more: object) -> LayerTiming:
     given: dict[str, object] = {
         "name": name, "op": "Conv", "seconds": seconds, "share": 0.5, "widths": None, "macs": macs, "padding": 0.0,
         "activations": 1, "compute": macs / seconds, "traffic": 1.0, "blocked": True, "binds": "compute", "cause": "c",
     }  # fmt: skip
-    return Layer(**(given | more))  # type: ignore[arg-type]
+    return LayerTiming(**(given | more))  # type: ignore[arg-type]
 
 
-def file(*layers: Layer) -> Explained:
+def file(*layers: LayerTiming) -> Explained:
     empty = Profile("f", "ort-cpu", 1, (3, 4, 4), 1, 0.1, (), False, "", capture(threads=1))
     return Explained("f", empty, layers, 1.0, 1.0, 16)
 

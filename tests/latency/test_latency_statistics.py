@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from compress.latency.statistics import (
     FEWEST_CALM,
     Interval,
-    Verdict,
+    LatencyVerdict,
     bootstrap_median,
     decide,
     percentiles,
@@ -75,7 +75,7 @@ def test_the_same_file_is_rarely_called_different() -> None:
         again = base * np.exp(np.random.default_rng(seed).normal(0, 0.03, 60))
         rng = np.random.default_rng(seed)
         verdicts.append(decide(speedup(base, candidate, rng), speedup(base, again, rng), 60))
-    assert verdicts.count(Verdict.DIFFERENT) <= 4
+    assert verdicts.count(LatencyVerdict.DIFFERENT) <= 4
 
 
 def test_five_percent_are_found() -> None:
@@ -84,7 +84,7 @@ def test_five_percent_are_found() -> None:
         again = base * np.exp(np.random.default_rng(seed).normal(0, 0.02, 60))
         rng = np.random.default_rng(seed)
         found = speedup(base, slower, rng)
-        assert decide(found, speedup(base, again, rng), 60) is Verdict.DIFFERENT and found.ratio < 1
+        assert decide(found, speedup(base, again, rng), 60) is LatencyVerdict.DIFFERENT and found.ratio < 1
 
 
 def test_rounds_that_waited_do_not_count_where_others_are() -> None:
@@ -120,17 +120,17 @@ QUIET = Interval(1.0, 0.998, 1.002)
 @pytest.mark.parametrize(
     ("interval", "control", "rounds", "verdict"),
     [
-        (Interval(1.0, 0.99, 1.01), QUIET, 30, Verdict.SAME),
-        (Interval(1.01, 1.005, 1.015), QUIET, 30, Verdict.SAME),  # real, but nobody deploys for it
-        (Interval(1.05, 1.03, 1.07), QUIET, 30, Verdict.DIFFERENT),
-        (Interval(0.95, 0.93, 0.97), QUIET, 30, Verdict.DIFFERENT),
-        (Interval(1.05, 0.99, 1.11), QUIET, 30, Verdict.INCONCLUSIVE),
-        (Interval(1.05, 1.03, 1.07), Interval(1.03, 0.99, 1.06), 30, Verdict.INCONCLUSIVE),  # within what A/A shows
-        (Interval(1.05, 1.03, 1.07), Interval(0.97, 0.93, 1.01), 30, Verdict.INCONCLUSIVE),
-        (Interval(1.5, 1.4, 1.6), QUIET, 9, Verdict.INCONCLUSIVE),
+        (Interval(1.0, 0.99, 1.01), QUIET, 30, LatencyVerdict.SAME),
+        (Interval(1.01, 1.005, 1.015), QUIET, 30, LatencyVerdict.SAME),  # real, but nobody deploys for it
+        (Interval(1.05, 1.03, 1.07), QUIET, 30, LatencyVerdict.DIFFERENT),
+        (Interval(0.95, 0.93, 0.97), QUIET, 30, LatencyVerdict.DIFFERENT),
+        (Interval(1.05, 0.99, 1.11), QUIET, 30, LatencyVerdict.INCONCLUSIVE),
+        (Interval(1.05, 1.03, 1.07), Interval(1.03, 0.99, 1.06), 30, LatencyVerdict.INCONCLUSIVE),  # within what A/A shows
+        (Interval(1.05, 1.03, 1.07), Interval(0.97, 0.93, 1.01), 30, LatencyVerdict.INCONCLUSIVE),
+        (Interval(1.5, 1.4, 1.6), QUIET, 9, LatencyVerdict.INCONCLUSIVE),
     ],
 )
-def test_three_verdicts(interval: Interval, control: Interval, rounds: int, verdict: Verdict) -> None:
+def test_three_verdicts(interval: Interval, control: Interval, rounds: int, verdict: LatencyVerdict) -> None:
     assert decide(interval, control, rounds) is verdict
 
 

@@ -13,7 +13,7 @@ from support.timed_arms import QUICK, chain
 from compress.core.events import Phase
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export.exporting import export
-from compress.latency.matrix import Cell, cells, measure_all
+from compress.latency.matrix import Condition, cells, measure_all
 from compress.latency.onnx_files import describe, describe_all, file_arms, precision
 from compress.latency.result import Settings
 from compress.runtime.ort import OrtRuntime, OrtSession
@@ -71,13 +71,13 @@ def test_what_fails_while_it_is_measured_is_an_error_and_no_gap(file: Path) -> N
             return OrtRuntime().load(path)
 
     with pytest.raises(ModelError, match="no memory"):
-        measure_all(file, {}, [Cell(Later(), QUICK)], files=describe_all({"base": file}))
+        measure_all(file, {}, [Condition(Later(), QUICK)], files=describe_all({"base": file}))
     assert len(loads) == 2
 
 
 def test_what_is_optional_is_skipped_with_the_reason(file: Path) -> None:
     heard: list[object] = []
-    wanted = [Cell(OrtRuntime(), QUICK), Cell(Unable(), replace(QUICK, batch=2), optional=True)]
+    wanted = [Condition(OrtRuntime(), QUICK), Condition(Unable(), replace(QUICK, batch=2), optional=True)]
     facts = describe_all({"base": file})
     found = measure_all(file, {}, wanted, files=facts, kit="k", listen=heard.append)
     assert len(found.results) == 1 and found.skipped == ("ort-cpu, batch 2: it cannot be captured",) and found.kit == "k"
@@ -85,7 +85,7 @@ def test_what_is_optional_is_skipped_with_the_reason(file: Path) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"nothing could be measured: .* captured"):
         measure_all(file, {}, wanted[1:], files=facts)
     with pytest.raises(ModelError, match="captured"):
-        measure_all(file, {}, [*wanted[:1], Cell(Unable(), QUICK)], files=facts)
+        measure_all(file, {}, [*wanted[:1], Condition(Unable(), QUICK)], files=facts)
 
 
 def test_names_of_arms_tell_files_apart_and_hold_no_more_path_than_that() -> None:

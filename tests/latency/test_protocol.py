@@ -21,7 +21,7 @@ from compress.latency import protocol
 from compress.latency.matrix import cells, measure_all
 from compress.latency.onnx_files import describe_all
 from compress.latency.protocol import LatencyResult, MeasuringProgress, Settings, WarmedUp, measure
-from compress.latency.statistics import Verdict
+from compress.latency.statistics import LatencyVerdict
 from compress.runtime import eager
 from compress.runtime.ort import OrtRuntime, gpus
 
@@ -40,7 +40,7 @@ def test_a_slower_file_and_the_same_file(files: dict[str, Path]) -> None:
     candidates = {"slower": files["slower"], "same": files["base"]}
     found = measure(files["base"], candidates, runtime=OrtRuntime(), settings=Settings(budget_seconds=2), listen=heard.append)
     ratio = found.ratios["slower"]
-    assert ratio.verdict is Verdict.DIFFERENT and ratio.cpu_high < 0.9 and ratio.decided_by == "cpu"
+    assert ratio.verdict is LatencyVerdict.DIFFERENT and ratio.cpu_high < 0.9 and ratio.decided_by == "cpu"
     assert found.ratios["same"].cpu_speedup == pytest.approx(1.0, abs=0.06)
     assert [arm.name for arm in found.arms] == ["base", "base again", "slower", "same"]
     for arm in found.arms:
@@ -68,7 +68,7 @@ def test_the_ratio_is_what_was_done() -> None:
         Spin(0.003), {"half": Spin(0.0015)}, runtime=OrtRuntime(), settings=Settings(budget_seconds=0.6, min_rounds=20)
     )
     assert found.ratios["half"].cpu_speedup == pytest.approx(2.0, rel=0.05)
-    assert found.ratios["half"].verdict is Verdict.DIFFERENT
+    assert found.ratios["half"].verdict is LatencyVerdict.DIFFERENT
     assert found.control.cpu_speedup == pytest.approx(1.0, abs=0.03)
 
 
@@ -104,7 +104,7 @@ def test_the_budget_ends_it_and_few_rounds_say_nothing() -> None:
     settings = Settings(budget_seconds=0.05, min_rounds=50)
     found = measure(Spin(0.01), {"slow": Spin(0.02)}, runtime=OrtRuntime(), settings=settings)
     assert found.stopped_by == "budget" and found.rounds < 10
-    assert found.ratios["slow"].verdict is Verdict.INCONCLUSIVE
+    assert found.ratios["slow"].verdict is LatencyVerdict.INCONCLUSIVE
     assert any(flag.startswith("few rounds") for flag in found.flags)
 
 

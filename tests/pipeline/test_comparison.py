@@ -27,12 +27,12 @@ from compress.evaluation.criteria import CRITERIA
 from compress.networks import checkpoint, in_batches
 from compress.networks.network import Network
 from compress.pipeline import comparison
-from compress.pipeline.comparison import Entry, compare_methods, entry
+from compress.pipeline.comparison import ComparedMethod, compare_methods, entry
 from compress.pipeline.job import make_job
 from compress.pipeline.preparation import prepare
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.training import accuracy
-from compress.report.comparison import Comparison, Row, summary
+from compress.report.comparison import ComparedRun, Comparison, summary
 from compress.surgery.cutting import cut
 
 REFERENCE = Path(__file__).parents[2] / "models" / "checkpoints" / "digits-net.safetensors"
@@ -130,7 +130,12 @@ def test_the_same_call_again_only_reads(compared: tuple[Path, Comparison], digit
     def refuse(model: nn.Module, batches: Sequence[Tensor], share: float, seed: int) -> nn.Module:
         raise AssertionError("pruned again")
 
-    entries = [entry("obs"), entry("global-fpgm"), Entry("theirs", arm=refuse, origin="tests:halved"), entry("uniform")]
+    entries = [
+        entry("obs"),
+        entry("global-fpgm"),
+        ComparedMethod("theirs", arm=refuse, origin="tests:halved"),
+        entry("uniform"),
+    ]
     again = compare_methods(*digits, make_job(flags=QUICK), entries, (0, 1), folder)
     assert again.summaries == found.summaries
     with pytest.raises(ConfigError, match="holds a run with epochs"):
@@ -186,11 +191,11 @@ def test_without_labels_agreement_with_the_unpruned_network_is_compared(
 
 
 def test_names() -> None:
-    assert entry("smoea") == Entry("smoea", "smoea") and entry("obs").method == "obs"
-    assert entry("l1") == Entry("l1", "uniform", {"criterion": "l1"})
+    assert entry("smoea") == ComparedMethod("smoea", "smoea") and entry("obs").method == "obs"
+    assert entry("l1") == ComparedMethod("l1", "uniform", {"criterion": "l1"})
     assert entry("bn-scale").options == {"criterion": "bn-scale"}
-    assert entry("global-bn-scale") == Entry("global-bn-scale", "global", {"criterion": "bn-scale"})
-    assert entry("uniform-obs") == Entry("uniform-obs", "uniform", {"criterion": "obs"})
+    assert entry("global-bn-scale") == ComparedMethod("global-bn-scale", "global", {"criterion": "bn-scale"})
+    assert entry("uniform-obs") == ComparedMethod("uniform-obs", "uniform", {"criterion": "obs"})
     assert {entry(c).options.get("criterion", c) for c in CRITERIA} == set(CRITERIA)
     with pytest.raises(ConfigError, match="Torch-Pruning") as caught:
         entry("tp-group-norm")
@@ -265,7 +270,7 @@ def test_pairing_sees_what_separate_intervals_do_not() -> None:
 
 
 def test_a_summary_without_good_runs_has_no_figures() -> None:
-    found = summary("x", [Row("x", 0, "x-seed-0", failed="why")], {})
+    found = summary("x", [ComparedRun("x", 0, "x-seed-0", failed="why")], {})
     assert not found.figures and found.failed == ("seed 0: why",) and found.latency is None
 
 

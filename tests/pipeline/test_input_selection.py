@@ -16,7 +16,7 @@ from compress.core.events import Clock, ignore
 from compress.core.plan import Plan
 from compress.core.topology import LayerName
 from compress.data import Preprocessing
-from compress.latency.input_selection import GAIN, Reader, _file, gains, readers, worthwhile
+from compress.latency.input_selection import GAIN, TimedReader, _file, gains, readers, worthwhile
 from compress.networks.architecture import Architecture
 from compress.networks.network import Network
 from compress.pipeline import input_selection, run_folder
@@ -25,8 +25,8 @@ from compress.runtime.ort import OrtRuntime
 from compress.search.base import Fidelity
 from compress.search.bicnn.problem import Bilevel
 
-LARGE = Reader((64, 28, 28), 64, (3, 3), (1, 1), (1, 1), (1, 1))
-SMALL = Reader((64,), 10)
+LARGE = TimedReader((64, 28, 28), 64, (3, 3), (1, 1), (1, 1), (1, 1))
+SMALL = TimedReader((64,), 10)
 ORT = OrtRuntime("cpu", threads=1)
 
 
@@ -36,8 +36,8 @@ def test_half_of_a_large_convolution_pays_and_of_a_small_linear_layer_does_not()
 
 
 @pytest.mark.parametrize("contiguous", [False, True])
-@pytest.mark.parametrize("reader", [LARGE, SMALL, Reader((16, 9, 9), 8, (3, 3), (2, 2), (0, 0), (2, 2))])
-def test_the_files_compute_what_the_layers_do(reader: Reader, contiguous: bool) -> None:
+@pytest.mark.parametrize("reader", [LARGE, SMALL, TimedReader((16, 9, 9), 8, (3, 3), (2, 2), (0, 0), (2, 2))])
+def test_the_files_compute_what_the_layers_do(reader: TimedReader, contiguous: bool) -> None:
     """Against torch, with the constants of the file."""
     import onnx
     from onnx import numpy_helper
@@ -64,9 +64,9 @@ def test_shapes_come_from_the_networks_own_run_and_alike_layers_are_measured_onc
     )
     names = [LayerName(n) for n in "0124"]
     found = readers(model, torch.zeros(1, 3, 16, 16), names)
-    assert found[LayerName("0")] == Reader((3, 16, 16), 16, (3, 3), (2, 2), (1, 1), (1, 1))
-    assert found[LayerName("1")] == found[LayerName("2")] and found[LayerName("4")] == Reader((1024,), 4)
-    asked: list[Reader] = []
+    assert found[LayerName("0")] == TimedReader((3, 16, 16), 16, (3, 3), (2, 2), (1, 1), (1, 1))
+    assert found[LayerName("1")] == found[LayerName("2")] and found[LayerName("4")] == TimedReader((1024,), 4)
+    asked: list[TimedReader] = []
 
     def pays_at_half(reader, reads, **_):
         asked.append(reader)

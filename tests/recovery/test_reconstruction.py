@@ -18,8 +18,8 @@ from compress.core.plan import Cut, Plan, kept_positions
 from compress.core.topology import GroupId
 from compress.coupling.tracer import trace
 from compress.errors import DataError
-from compress.evaluation.criteria import CRITERIA, Evidence, gather, l1, obs, obs_and_curves, obs_curve
-from compress.evaluation.obs_elimination import Reader, eliminate
+from compress.evaluation.criteria import CRITERIA, CriterionInputs, gather, l1, obs, obs_and_curves, obs_curve
+from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.least_squares import from_rows, from_sums
 from compress.recovery.moments import Sums, collect
@@ -273,7 +273,7 @@ def test_order_is_that_of_brute_force(seed: int, channels: int, readers: int, ot
         moments, weights = u.T @ u / len(u) + 1e-2 * np.eye(total), rng.normal(size=(total, 2))
         shuffled = rng.permutation(total).tolist()
         places = [[shuffled.pop() for _ in range(t)] for t in taps]
-        made.append(Reader(torch.from_numpy(moments), torch.from_numpy(weights), places, 2.0))
+        made.append(EliminationReader(torch.from_numpy(moments), torch.from_numpy(weights), places, 2.0))
         problems.append((moments, weights, places))
 
     def error(gone: list[int]) -> float:
@@ -346,7 +346,7 @@ def test_obs_predicts_the_restored_error() -> None:
 
 def test_without_moments_obs_is_l1() -> None:
     model, topology = traced("chain")
-    evidence = Evidence(dict(model.state_dict()))
+    evidence = CriterionInputs(dict(model.state_dict()))
     for group in topology.groups:
         np.testing.assert_array_equal(CRITERIA["obs"](evidence, topology, group), l1(evidence, topology, group))
         order, errors = obs_curve(evidence, topology, group)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from support.pages import SPEEDS, Page, comparison
 from support.reports import SAMPLE, reports
 
-from compress.export.precision import Clocked as Beside
 from compress.export.precision import Precision, Precisions
+from compress.export.precision import PrecisionLatency as Beside
 from compress.report import charts, formatting, html, run_files, store, tables, timm_csv
 from compress.report.model import Report, Width
-from compress.report.run_files import Clocked, Evidence, Timed
+from compress.report.run_files import RawComparison, RunFiles, Timed
 from compress.report.svg import inline
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x_{$ \x00\x1b & {{ 7*7 }} {% raw %}'
@@ -37,7 +37,7 @@ FRONT = {
 
 @pytest.fixture(scope="module")
 def full() -> Page:
-    found = Evidence((Clocked(comparison()),), FRONT)
+    found = RunFiles((RawComparison(comparison()),), FRONT)
     return Page(html.html_page(SAMPLE, found, [html.Download("report.json", "Report", b"{}")]))
 
 
@@ -60,7 +60,7 @@ def test_names_are_text_wherever_they_stand() -> None:
     hostile = Report.from_json({**everywhere(data, EVIL), "schema": SAMPLE.schema})  # type: ignore[dict-item]
     clocked = comparison({**SPEEDS, EVIL: 60e-6})
     for page in (
-        Page(html.html_page(hostile, Evidence((Clocked(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
+        Page(html.html_page(hostile, RunFiles((RawComparison(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
         Page(html.runs_page({EVIL: hostile, f"{EVIL} again": hostile})),
     ):
         assert len(page.all("script")) == 1
@@ -71,7 +71,7 @@ def test_names_are_text_wherever_they_stand() -> None:
 @settings(max_examples=3, phases=[Phase.explicit, Phase.generate])  # a page takes too long to look for a smaller one
 @given(reports)
 def test_any_report_has_a_page(report: Report) -> None:
-    source = html.html_page(report, Evidence())
+    source = html.html_page(report, RunFiles())
     page = Page(source)
     assert len(page.ids) == len(set(page.ids))
     text = " ".join(page.text.split())
@@ -118,7 +118,7 @@ def test_sections_plots_and_tables(full: Page) -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    page = Page(html.html_page(replace(SAMPLE, accuracy=(), latency=(), certificate=None), Evidence()))
+    page = Page(html.html_page(replace(SAMPLE, accuracy=(), latency=(), certificate=None), RunFiles()))
     assert page.text.count("Not measured.") == 2
     assert "front" not in page.ids and "Latency not measured" in page.text
 
@@ -137,7 +137,7 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
     labels = ["Parity inconclusive", "Accuracy lost", "Fallback", "Not faster", "Accuracy", "Noisy", "Warning"]
     assert [flag.label for flag in told] == labels and sorted(f.text for f in told) == sorted(warnings)
     assert html.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
-    source = html.html_page(replace(SAMPLE, warnings=warnings), Evidence())
+    source = html.html_page(replace(SAMPLE, warnings=warnings), RunFiles())
     places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="accuracy"')]
     assert places == sorted(places)
 

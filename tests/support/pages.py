@@ -10,7 +10,7 @@ import numpy as np
 
 from compress.core.environment import Environment
 from compress.latency.result import ArmResult, LatencyResult, Ratio, Settings
-from compress.latency.statistics import Verdict, percentiles
+from compress.latency.statistics import LatencyVerdict, percentiles
 
 HERE = Environment("Linux", "x86_64", "3.11", "a processor", ("avx2",), 2, 2, None, 0.5, 1, (("numpy", "2"),), ())
 SPEEDS = {"base": 100e-6, "base again": 100e-6, "pruned": 70e-6}
@@ -30,12 +30,14 @@ def comparison(
         made.append(ArmResult(name, 0.01, 0.001, wall, wall, 1, percentiles(wall), per_second, providers, **facts))
     base = arms["base"]
 
-    def ratio(x: float, verdict: Verdict) -> Ratio:
+    def ratio(x: float, verdict: LatencyVerdict) -> Ratio:
         return Ratio(x, 0.99 * x, 1.01 * x, x, 0.99 * x, 1.01 * x, verdict, "cpu", 1.01)
 
-    ratios = {name: ratio(base / s, Verdict.DIFFERENT) for name, s in arms.items() if not name.startswith("base")}
+    ratios = {name: ratio(base / s, LatencyVerdict.DIFFERENT) for name, s in arms.items() if not name.startswith("base")}
     settings = Settings(batch=batch)
-    return LatencyResult(tuple(made), ratios, ratio(1.0, Verdict.SAME), rounds, 1.0, "budget", runtime, HERE, (), settings)
+    return LatencyResult(
+        tuple(made), ratios, ratio(1.0, LatencyVerdict.SAME), rounds, 1.0, "budget", runtime, HERE, (), settings
+    )
 
 
 @dataclass

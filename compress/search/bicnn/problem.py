@@ -71,7 +71,7 @@ class Consumer:
 
 
 @dataclass(frozen=True, eq=False)
-class Solution:
+class BilevelSolution:
     """A point of the two-level search.
 
     Attributes:
@@ -155,11 +155,11 @@ class Bilevel:
             return self.space.share(self.plan(u, reads))
         return self.sizes.share(u, reads)
 
-    def solution(self, u: Bits, reads: Reads) -> Solution:
+    def solution(self, u: Bits, reads: Reads) -> BilevelSolution:
         """Both objectives, without the channels that nobody reads."""
         u, reads = self.tidy(u, reads)
         self.asked.add(u.tobytes())
-        return Solution(u, reads, self.share(u, reads), self.error(reads))
+        return BilevelSolution(u, reads, self.share(u, reads), self.error(reads))
 
     # ---- from one level to the other ---------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from compress.core import Plan
 from compress.search.base import Array, Search, Space, Told, scored, thinned
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous
-from compress.search.bicnn.problem import Bilevel, Reads, Solution
+from compress.search.bicnn.problem import Bilevel, BilevelSolution, Reads
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction, NotNegative
 from compress.search.reader_loss import Bits
@@ -130,11 +130,11 @@ class BiCnn:
         plans = list(dict.fromkeys(plans))
         return (yield from scored(space, plans, 0, space.recovery))
 
-    def _plan(self, problem: Bilevel, found: Solution) -> Plan:
+    def _plan(self, problem: Bilevel, found: BilevelSolution) -> Plan:
         plan = problem.plan(found.u, found.reads)
         return contiguous(problem.space.topology, plan) if self.arrange else plan
 
-    def _chosen(self, space: Space, run: _Cemba) -> list[Solution]:
+    def _chosen(self, space: Space, run: _Cemba) -> list[BilevelSolution]:
         """The archive's best near the target, and along its front, as many as the budget can score."""
         front = _front(list(run.archive.values()))
         affordable = max(2, space.budget // max(space.judged_images, 1))
@@ -165,7 +165,7 @@ class _Cemba:
             options.lower_every,
             options.patience,
         )
-        self.archive: dict[bytes, Solution] = {}
+        self.archive: dict[bytes, BilevelSolution] = {}
         self.solved: list[dict[bytes, tuple[Bits, Bits]]] = [{} for _ in problem.consumers]
         self.searches: list[int] = []  # what each lower search spent
         target = problem.space.target
@@ -210,7 +210,7 @@ class _Cemba:
         entries = list(known.values())
         return entries[int((np.array([k for k, _ in entries]) != kept).sum(1).argmin())]
 
-    def _optimal(self, u: Bits, start: Reads) -> Solution:
+    def _optimal(self, u: Bits, start: Reads) -> BilevelSolution:
         """u with v* = argmin L(u); channels that nobody reads any more are gone."""
         problem, reads = self.problem, list(start)
         for i in problem.two_level:
@@ -226,7 +226,7 @@ class _Cemba:
             self.searches.append(spent)
         return self._kept((u, tuple(reads)))
 
-    def _kept(self, network: tuple[Bits, Reads]) -> Solution:
+    def _kept(self, network: tuple[Bits, Reads]) -> BilevelSolution:
         """Evaluated and archived."""
         found = self.problem.solution(*network)
         return self.archive.setdefault(found.key, found)
@@ -242,7 +242,7 @@ class _Cemba:
     def _onto(self, u: Bits, skipped: Reads, number: int) -> tuple[Bits, Reads]:
         return self.problem.onto(u, skipped, self._goal(number), self.rng)
 
-    def _first(self, number: int) -> list[Solution]:
+    def _first(self, number: int) -> list[BilevelSolution]:
         """Ranks of the criteria at uniform and at random ratios, repaired onto goals; one greedy start in A."""
         problem, genes = self.problem, self.problem.genes
         rows = []
@@ -269,7 +269,7 @@ class _Cemba:
     def _nothing(self) -> Reads:
         return tuple(np.zeros(len(c.index), dtype=bool) for c in self.problem.consumers)
 
-    def _offspring(self, parents: Sequence[Solution], number: int) -> list[Solution]:
+    def _offspring(self, parents: Sequence[BilevelSolution], number: int) -> list[BilevelSolution]:
         """As many as there are individuals; the best rho by the inherited v get a lower search, all are archived."""
         problem = self.problem
         candidates = []
@@ -289,14 +289,14 @@ class _Cemba:
             result.append(self.archive.setdefault(found.key, found))
         return result
 
-    def _filled(self, found: Solution, number: int) -> Solution:
+    def _filled(self, found: BilevelSolution, number: int) -> BilevelSolution:
         """What the lower level freed of A's budget goes back to the upper one."""
         if number or self.value is None or found.share > self.value - 0.01:
             return found
         wider = self._moved(found, number)
         return wider if wider.error < found.error else found
 
-    def _moved(self, found: Solution, number: int) -> Solution:
+    def _moved(self, found: BilevelSolution, number: int) -> BilevelSolution:
         """Brought onto a population's goal; only what keeps the lower level's constraint there is archived."""
         u, reads = self.problem.tidy(*self._onto(found.u, self.problem.skipped(found.u, found.reads), number))
         return self._kept((u, reads)) if self._feasible(u, reads) else found
@@ -314,7 +314,7 @@ class _Cemba:
                     return False
         return True
 
-    def _child(self, parents: Sequence[Solution], operators: Operators) -> Bits:
+    def _child(self, parents: Sequence[BilevelSolution], operators: Operators) -> Bits:
         """Binary tournament (parents are sorted), two-point crossover per layer, flips, swaps and steps of a width."""
         rng, genes = self.rng, self.problem.genes
         one, two = (parents[int(rng.integers(len(parents), size=2).min())].u for _ in range(2))
@@ -335,7 +335,7 @@ class _Cemba:
                 genes.step(u, rng)
         return u
 
-    def _order(self, population: Sequence[Solution], number: int) -> list[int]:
+    def _order(self, population: Sequence[BilevelSolution], number: int) -> list[int]:
         """Best first. A: within the budget, then by error; B: by non-dominated front, then by crowding."""
         if number == 0 and self.value is not None:
             over = [max(s.share - self.value, 0.0) if s.share > self.value + 1e-9 else 0.0 for s in population]
@@ -347,7 +347,7 @@ class _Cemba:
             order += [int(front[i]) for i in np.argsort(-distance, kind="stable")]
         return order
 
-    def _survivors(self, population: Sequence[Solution], number: int) -> list[Solution]:
+    def _survivors(self, population: Sequence[BilevelSolution], number: int) -> list[BilevelSolution]:
         distinct = list({s.key: s for s in population}.values())
         return [distinct[i] for i in self._order(distinct, number)][: self.options.population]
 
@@ -379,9 +379,9 @@ class _Cemba:
         return Told(figures, tuple(notes))
 
 
-def _front(solutions: Sequence[Solution]) -> list[Solution]:
+def _front(solutions: Sequence[BilevelSolution]) -> list[BilevelSolution]:
     """Non-dominated, cheapest first."""
-    front: list[Solution] = []
+    front: list[BilevelSolution] = []
     for found in sorted(solutions, key=lambda s: (s.share, s.error, s.key)):
         if not front or found.error < front[-1].error:
             front.append(found)
