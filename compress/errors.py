@@ -1,4 +1,4 @@
-"""Everything this package raises on purpose.
+"""Everything this package raises on purpose, and how what others raise is told.
 
     CompressError                what, where, the number seen and wanted; ``hint`` says what to do next
     ├── ModelError               the network itself
@@ -136,3 +136,16 @@ class ConfigError(CompressError):
     """An option has a value that cannot be used."""
 
     cure = "every option is explained by --help"
+
+
+def one_line(said: object, most: int | None = 300) -> str:
+    """What a foreign error, warning or file says, on one line.
+
+    Args:
+        said: an exception, or text; an exception that says nothing is told by its type.
+        most: characters; what is longer ends in dots.
+    """
+    text = " ".join(str(said).split())
+    if not text and isinstance(said, BaseException):
+        return type(said).__name__
+    return text if most is None or len(text) <= most else f"{text[:most]}..."

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from compress.errors import CompressError, ConfigError
+from compress.errors import CompressError, ConfigError, one_line
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDE = 120
@@ -88,7 +88,7 @@ def _words(error: Exception) -> tuple[str, str, int]:
     """What happened, what to do next, and the exit code."""
     if isinstance(error, CompressError):
         return error.message, error.hint, error.exit_code
-    text = " ".join(str(error).split())[:300]
+    text = one_line(error)
     if isinstance(error, OSError):
         return text, "check that the place exists, is writable and has space left", CompressError.exit_code
     return f"internal error: {type(error).__name__}: {text}", "run again with --debug and report what it prints", 1

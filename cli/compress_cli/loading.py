@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError, ModelError, one_line
 from compress_cli.door import UsageError, warn
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def classes_of(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
             answer = model(torch.zeros(2, *shape))
     except (RuntimeError, ValueError, IndexError) as error:
         raise ModelError(
-            f"the network does not take images of {list(shape)}: {' '.join(str(error).split())[:200]}",
+            f"the network does not take images of {list(shape)}: {one_line(error, 200)}",
             hint="give the size it was trained on with --size",
         ) from error
     first = next(iter(tensors(answer).values()), None)

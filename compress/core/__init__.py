@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from compress.core.files import read_text as read_text
     from compress.core.files import write as write
     from compress.core.files import write_json as write_json
+    from compress.core.json_values import finite_json as finite_json
     from compress.core.latency_table import FEATURES as FEATURES
     from compress.core.latency_table import LatencyTable as LatencyTable
     from compress.core.latency_table import PredictionError as PredictionError
     from compress.core.latency_table import features as features
     from compress.core.latency_table import kind_of as kind_of
     from compress.core.latency_table import slow_layers as slow_layers
+    from compress.core.locks import hold_folder as hold_folder
     from compress.core.plan import Cut as Cut
     from compress.core.plan import Plan as Plan
     from compress.core.plan import check as check
@@ -81,7 +83,9 @@ __all__, __getattr__, __dir__ = lazy(
         "environment": "Environment GpuState capture gpu_state throttled",
         "events": "Clock Listen Phase PhaseDone Table Warned ignore",
         "files": "append aside read_bytes read_json read_text write write_json",
+        "json_values": "finite_json",
         "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
+        "locks": "hold_folder",
         "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths",
         "randomness": "derive",
         "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",

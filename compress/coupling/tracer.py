@@ -19,7 +19,7 @@ from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, 
 from compress.coupling import trial_cut as probing
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow
-from compress.errors import CompressError, TraceError
+from compress.errors import CompressError, TraceError, one_line
 
 
 def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool = True) -> Topology:
@@ -46,7 +46,7 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:  # weights computed by hooks, locks, open files
         raise TraceError(
-            f"{type(model).__name__} cannot be copied: {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"{type(model).__name__} cannot be copied: {type(error).__name__}: {one_line(error)}",
             hint="weights that hooks compute are folded with compress.cuttable(model); other such attributes have to go",
         ) from error
 

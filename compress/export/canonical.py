@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
-from compress.errors import ExportError
+from compress.errors import ExportError, one_line
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # which module a node comes from: kept
 FLOATS = frozenset(
@@ -153,9 +153,8 @@ def _check(model: ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # checker and shape inference raise unrelated types
-        message = " ".join(str(error).split())[:300]
         raise ExportError(
-            f"the exported graph is not valid ONNX: {message}", hint="try the other exporter: --exporter legacy"
+            f"the exported graph is not valid ONNX: {one_line(error)}", hint="try the other exporter: --exporter legacy"
         ) from error
     for tensor in model.graph.initializer:
         if tensor.data_type in FLOATS and not np.isfinite(numpy_helper.to_array(tensor).astype(np.float32)).all():

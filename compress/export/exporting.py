@@ -18,7 +18,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError, ExportError
+from compress.errors import CompressError, ExportError, one_line
 from compress.export.canonical import canonicalise
 from compress.runtime import OrtRuntime, tensors
 
@@ -119,7 +119,7 @@ def _export(
         )
     canonicalise(proto, name=type(model).__name__, metadata=metadata)
     size = _write(proto, path, example)
-    said = [" ".join(str(warning.message).split()) for warning in caught if not _is_about_the_exporter(warning)]
+    said = [one_line(warning.message, None) for warning in caught if not _is_about_the_exporter(warning)]
     return Exported(path, exporter, opset, size, earlier + tuple(dict.fromkeys(said)))
 
 
@@ -224,8 +224,7 @@ def _first_line(error: Exception) -> str:
     reason: BaseException = error
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    text = " ".join(str(reason).split()) or type(reason).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
+    return one_line(reason)
 
 
 def _is_about_the_exporter(warning: warnings.WarningMessage) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compress.errors import ExportError
+from compress.errors import ExportError, one_line
 from compress.export.canonical import canonicalise
 
 NO_GAIN = "fp16 gains nothing on a CPU, which computes it in fp32 after converting: it is for GPUs, and halves the file"
@@ -44,13 +44,13 @@ def halve(source: Path, target: Path, metadata: dict[str, str]) -> tuple[str, ..
             wrapped.topological_sort(is_deterministic=True)  # casts are appended at the end, behind their readers
             wrapped.prune_graph()
     except Exception as error:  # the converter raises whatever the graph makes it raise
-        raise ExportError(f"float16 conversion failed: {' '.join(str(error).split())[:300]}", hint="stay at fp32") from error
+        raise ExportError(f"float16 conversion failed: {one_line(error)}", hint="stay at fp32") from error
     finally:
         log.setLevel(level)
     _split_gemm(wrapped.model.graph)
     canonicalise(wrapped.model, name=wrapped.model.graph.name, metadata=metadata)
     target.write_bytes(wrapped.model.SerializeToString(deterministic=True))
-    return tuple(dict.fromkeys(" ".join(str(warning.message).split())[:200] for warning in caught))
+    return tuple(dict.fromkeys(one_line(warning.message, 200) for warning in caught))
 
 
 def _split_gemm(graph: onnx.GraphProto) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from compress.core import capture
-from compress.errors import ExportError
+from compress.errors import ExportError, one_line
 from compress.runtime import Array, OrtRuntime
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -82,7 +82,7 @@ class Quantiser:
                 quant_pre_process(str(source), str(prepared))
                 graph = onnx.load(str(prepared)).graph
             except Exception as error:  # shape inference and optimiser raise unrelated types
-                raise ExportError(f"{source} cannot be prepared for int8: {_first(error)}", hint="stay at fp32") from error
+                raise ExportError(f"{source} cannot be prepared for int8: {one_line(error)}", hint="stay at fp32") from error
         weights = {tensor.name for tensor in graph.initializer}
         layers = tuple(
             QuantisedLayer(node.name, node.input[1].removesuffix(".weight"))
@@ -126,7 +126,7 @@ class Quantiser:
                     **more,
                 )
         except Exception as error:  # as above
-            raise ExportError(f"quantisation failed: {_first(error)}", hint="stay at fp32, or use fp16") from error
+            raise ExportError(f"quantisation failed: {one_line(error)}", hint="stay at fp32, or use fp16") from error
 
     def ranked(self, wanted: Array, images: Tensor) -> list[QuantisedLayer]:
         """Layers by what quantising each alone does to the outputs, the most harmful first.
@@ -203,7 +203,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _first(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from compress.core import finite_json
 from compress.errors import CompressError, ExportError, ParityError
 from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
 from compress.runtime import Array, EagerSession, OrtRuntime, Session
@@ -52,8 +53,8 @@ class Parity:
 
     def to_json(self) -> dict[str, object]:
         """Plain data; what is not finite becomes null."""
-        facts: dict[str, object] = asdict(self) | {"verdict": str(self.verdict), "batches": list(self.batches)}
-        return {key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in facts.items()}
+        facts: dict[str, object] = finite_json(asdict(self) | {"verdict": str(self.verdict)})
+        return facts
 
 
 def compare(

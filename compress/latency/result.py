@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -152,7 +153,7 @@ class LatencyResult:
             "flags": list(self.flags),
             "gpu": [[asdict(state) for state in states] for states in self.gpu],
         }
-        plain: dict[str, Any] = _plain(facts)
+        plain: dict[str, Any] = json.loads(json.dumps(facts))  # lists for tuples, words for verdicts
         return plain
 
     @staticmethod
@@ -243,11 +244,3 @@ def _settings(facts: Mapping[str, Any]) -> Settings:
 def _states(facts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[tuple[GpuState, ...], tuple[GpuState, ...]]:
     before, after = (tuple(GpuState(**state) for state in states) for states in facts)
     return before, after
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, LatencyVerdict) else value

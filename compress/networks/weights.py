@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from compress.errors import CheckpointError
+from compress.errors import CheckpointError, one_line
 from compress.networks.torch_archive import Module, read_archive, read_old, scripted_tensors
 from compress.networks.unpickler import Forbidden
 
@@ -105,8 +105,8 @@ def _what_it_may_be(path: Path, head: bytes) -> str:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    text = " ".join(str(error).split())[:200]
-    return CheckpointError(f"{path} is damaged or truncated: {type(error).__name__}: {text}", hint="copy or download it again")
+    text = f"{path} is damaged or truncated: {type(error).__name__}: {one_line(error, 200)}"
+    return CheckpointError(text, hint="copy or download it again")
 
 
 def _read_pickled(path: Path, size: int, zipped: bool, trust_pickle: bool) -> Any:

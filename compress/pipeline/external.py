@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from compress.core import Clock, Listen, ignore, read_json, write_json
 from compress.data import Data
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError, ModelError, one_line
 from compress.evaluation import agreements, blind, on_test, save_answers
 from compress.export import export_verified
 from compress.networks import Network, identity, in_batches, save
@@ -123,7 +123,7 @@ def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Modu
         with torch.no_grad():
             got, wanted = small.eval()(images).shape, model(images).shape
     except (RuntimeError, ValueError, AttributeError) as error:
-        raise ModelError(f"{name} returned a network that does not run: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(f"{name} returned a network that does not run: {one_line(error, 200)}") from error
     if got != wanted:
         raise ModelError(f"{name} returned a network with outputs {tuple(got)}, {tuple(wanted)} were wanted")
     return small

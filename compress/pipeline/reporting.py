@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compress.core import Certificate, Clock, Measured, Plan, Topology, capture, count, sizes_after, widths
+from compress.core import Certificate, Clock, Measured, Plan, Topology, capture, count, finite_json, sizes_after, widths
 from compress.data import Data
 from compress.latency import identify
 from compress.networks import Network
@@ -68,14 +68,14 @@ def build_report(
         accuracy=tuple(accuracy),
         widths=_widths(topology, space, done, job),
         latency=latency,
-        parity=_plain(done.parity.to_json()),
+        parity=finite_json(done.parity.to_json()),
         guard={
             "error": done.guard.error,
             "where": done.guard.where,
             "observed": done.guard.observed,
             "tolerance": done.guard.tolerance,
         },
-        search=_plain(dict(search)),
+        search=finite_json(dict(search), str),
         seconds={k: round(v, 2) for k, v in clock.seconds.items()},
         digests={
             "network": network.digest,
@@ -85,8 +85,8 @@ def build_report(
             **(data.digests if data is not None else {}),
             **{path.name: identify(path).sha256 for path in (folder / "base.onnx", done.onnx) if path.exists()},
         },
-        environment=_plain(capture(threads=job.threads).to_json()),
-        job=_plain(job.to_json()),
+        environment=finite_json(capture(threads=job.threads).to_json(), str),
+        job=finite_json(job.to_json(), str),
         command=command,
         certificate=certificate,
         image=tuple(network.preprocessing.shape),
@@ -95,17 +95,6 @@ def build_report(
 
 def _bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _plain(value: Any) -> Any:
-    """JSON without infinities: they become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
 
 
 def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:

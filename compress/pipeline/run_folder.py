@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from compress.core import read_json, write_json
+from compress.core import hold_folder, read_json, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import Job
 
@@ -39,8 +37,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         ConfigError: the folder holds another job, or another process works in it.
         CompressError: it cannot be written.
     """
-    lock = _locked(folder)
-    try:
+    with _held(folder):
         if fresh:
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)
@@ -58,8 +55,6 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         except CompressError:
             _release(folder)
             raise
-    finally:
-        os.close(lock)
 
 
 def _release(folder: Path) -> None:
@@ -68,25 +63,18 @@ def _release(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _locked(folder: Path) -> int:
-    """The folder's lock, held by no other process; a link in its place is not followed, and nothing is emptied."""
-    while True:
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    with ExitStack() as held:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+            held.enter_context(hold_folder(folder, ".lock", make=True))
+        except BlockingIOError as error:
+            raise ConfigError(f"another process is working in {folder}", hint="wait for it, or choose --out") from error
         except OSError as error:
             raise CompressError(
                 f"{folder} cannot be written: {error.strerror}", hint="choose another folder with --out"
             ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            raise ConfigError(f"another process is working in {folder}", hint="wait for it, or choose --out") from error
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(lock), (folder / ".lock").lstat()):
-                return lock
-        os.close(lock)  # whoever held it before has removed it: it locks nothing any more
+        yield
 
 
 def _sweep(folder: Path) -> None:

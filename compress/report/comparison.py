@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import Difference
+from compress.core import Difference, finite_json
 from compress.report.formatting import NONE, STATES, TRAINED, duration, number, percent
 from compress.report.model import Latency
 
@@ -126,7 +126,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; numbers that JSON does not have become null."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = finite_json(asdict(self))
         return plain
 
 
@@ -264,11 +264,3 @@ def _forwards(found: Summary) -> str:
 
 def _asked(found: Summary) -> str:
     return "; ".join(f"{kind} {counts.get('evaluated', 0):.0f}" for kind, counts in found.requests.items()) or NONE
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from compress.errors import one_line
 from compress.report.formatting import (
     NONE,
     accuracies,
@@ -165,4 +166,4 @@ def _cell(text: str) -> str:
 
 def text_of(text: str) -> str:
     """One line: names come from files and may hold anything."""
-    return " ".join(str(text).split()).replace("<", "&lt;")
+    return one_line(text, None).replace("<", "&lt;")

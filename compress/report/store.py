@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from compress.core import read_json
+from compress.core import finite_json, read_json
 from compress.core import write as place
 from compress.errors import ConfigError
 from compress.report.markdown import report_markdown
@@ -50,7 +47,7 @@ def page_of(report: Report, folder: Path) -> str:
 
 def report_text(report: Report) -> str:
     """The JSON text; numbers that JSON does not have become null."""
-    return json.dumps(_finite(report.to_json()), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite_json(report.to_json()), indent=2, allow_nan=False) + "\n"
 
 
 def read_report(path: Path) -> Report:
@@ -73,11 +70,3 @@ def read_report(path: Path) -> Report:
         return validate(data)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error.message}", hint="give a folder that this version wrote") from error
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

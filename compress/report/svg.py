@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from compress.errors import one_line
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -105,7 +107,7 @@ def bare(axes: Axes, *, grid: str = "both") -> None:
 
 def clean(text: str, most: int = 60) -> str:
     """One line of characters that an XML document may hold."""
-    line = " ".join(_UNREADABLE.sub("\ufffd", str(text)).split())
+    line = one_line(_UNREADABLE.sub("\ufffd", str(text)), None)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
+from compress.errors import one_line
 from compress.report.model import Latency, Report
 
 COLUMNS = (
@@ -62,5 +63,5 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, str]]:
 
 def _cell(text: str) -> str:
     """A name on one line, that no spreadsheet takes for a formula."""
-    text = " ".join(text.split())
+    text = one_line(text, None)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

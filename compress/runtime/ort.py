@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from compress.core import capture
-from compress.errors import ModelError, RuntimeUnavailable
+from compress.errors import ModelError, RuntimeUnavailable, one_line
 from compress.runtime.base import Array, Transfer
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
@@ -279,8 +279,7 @@ def _placement(session: ort.InferenceSession) -> dict[str, int]:
 
 def _short(error: Exception) -> str:
     """The library's message on one line, without its own prefix."""
-    text = " ".join(str(error).split())
-    return text.split(" : ", 3)[-1][:300]
+    return one_line(one_line(error, None).split(" : ", 3)[-1])
 
 
 def _cure(message: str) -> str:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from compress.errors import ConfigError, ServerRefused, ServerSilent, ServingError
+from compress.errors import ConfigError, ServerRefused, ServerSilent, ServingError, one_line
 from compress.export import Port
 from compress.runtime import Array
 from compress.serving.v2_protocol import Answer, Body, Format, decode, encode
@@ -226,7 +226,7 @@ class Client:
             said = facts.get("error") or facts.get("detail") or facts
         except (ValueError, AttributeError, RecursionError):
             said = data.decode(errors="replace")
-        return ServerRefused(status, f"{what} answers {status}: {' '.join(str(said).split())[:300]}", hint=_hint(status))
+        return ServerRefused(status, f"{what} answers {status}: {one_line(said)}", hint=_hint(status))
 
 
 _WHO = "check that the URL is an inference server's HTTP port"

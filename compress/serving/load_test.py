@@ -7,7 +7,6 @@ of two arms comes from the rounds that hold both, as everywhere in this project.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student_t
 
-from compress.core import Listen, ignore
+from compress.core import Listen, finite_json, ignore
 from compress.errors import ConfigError, ServingError
 from compress.latency import CONFIDENCE, P99_FROM, Interval
 from compress.runtime import Array
@@ -129,7 +128,7 @@ class LoadResult:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; what was not reached is null."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
+        plain: dict[str, Any] = finite_json(asdict(self))
         return plain
 
 

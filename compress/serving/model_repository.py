@@ -6,15 +6,15 @@ that is there keeps its configuration: it is somebody's tuning, and the new file
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from compress.core import hold_folder
 from compress.errors import CompressError, ExportError, ServingError
 from compress.export import read_interface
 from compress.serving import triton
@@ -53,15 +53,13 @@ def locked(repository: Path) -> Iterator[None]:
         raise ServingError(
             f"{repository} is not a folder", hint="give the folder that the server reads: its --model-repository"
         )
-    try:
-        lock = (repository / LOCK).open("w")
-    except OSError as error:
-        raise _unwritable(repository, error) from error
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            held.enter_context(hold_folder(repository, LOCK))
+        except BlockingIOError as error:
             raise ServingError(f"another deployment is at work in {repository}", hint="wait until it is done") from error
+        except OSError as error:
+            raise _unwritable(repository, error) from error
         yield
 
 

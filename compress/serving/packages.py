@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from compress.errors import ConfigError, ExportError
+from compress.errors import ConfigError, ExportError, one_line
 from compress.export import Interface, beside, read_interface
 from compress.serving import triton
 from compress.serving.settings import Server, Serving
@@ -158,7 +158,7 @@ def _shared(folder: Path, interface: Interface, server: Server) -> None:
     """What every layout has."""
     (folder / "preprocessing.json").write_text(json.dumps(description(interface), indent=1) + "\n")
     if interface.classes:
-        lines = (" ".join(name.split()) for name in interface.classes)
+        lines = (one_line(name, None) for name in interface.classes)
         (folder / triton.LABELS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

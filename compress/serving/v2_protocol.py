@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from compress.errors import ServingError
+from compress.errors import ServingError, one_line
 from compress.runtime import Array
 
 Format = Literal["binary", "json"]
@@ -118,7 +118,7 @@ def decode(data: bytes, headers: Mapping[str, str]) -> Answer:
         return Answer(outputs, str(facts.get("model_name", "")), str(facts.get("model_version") or ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ServingError(
-            f"the answer is none of the v2 inference protocol: {type(error).__name__}: {str(error)[:200]}",
+            f"the answer is none of the v2 inference protocol: {type(error).__name__}: {one_line(error, 200)}",
             hint="check that the URL is an inference server's HTTP port",
         ) from error
 
