@@ -10,13 +10,16 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
-import torch_pruning as tp
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from compress.core import GroupId, Slot, Topology
+
+if TYPE_CHECKING:
+    import torch_pruning as tp
 
 _MOST_STEPS = 4000
 """Its graph walks every concatenation once for every layer: DenseNet-201 has 20,000 such steps, a minute and a half."""
@@ -45,6 +48,8 @@ def disagreements(model: nn.Module, topology: Topology, example: Tensor) -> tupl
 
 
 def _compared(network: nn.Module, topology: Topology, example: Tensor) -> Iterator[str]:
+    import torch_pruning as tp
+
     channels: dict[Slot, dict[int, tuple[GroupId, int]]] = defaultdict(dict)
     for (group, slot), (indices, owners) in topology.flat.items():
         channels[slot].update((int(i), (group, int(c))) for i, c in zip(indices, owners, strict=True))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
@@ -62,6 +61,8 @@ def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
         most: ask about so many at the most.
         batch: images at a time.
     """
+    from accelerate import Accelerator
+
     device = Accelerator().device  # as in training and in train.accuracy
     judge = copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval()
     classes, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]

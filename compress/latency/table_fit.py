@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, nnls
 
 from compress.core import FEATURES, PredictionError
 
@@ -92,6 +91,8 @@ def _relative(sample: Sample) -> Array:
 
 def _kinds(features: Array, times: Array, kinds: Sequence[str]) -> dict[str, Array]:
     """Non-negative coefficients of each kind, from all its layers; relative errors count."""
+    from scipy.optimize import nnls
+
     found = {}
     floor = float(np.nanmean(times)) / 20
     for kind in sorted(set(kinds)):
@@ -107,6 +108,8 @@ def _kinds(features: Array, times: Array, kinds: Sequence[str]) -> dict[str, Arr
 
 def _layer(features: Array, times: Array, kind: Array) -> Array:
     """One layer's coefficients: its own samples, and its kind's as the prior."""
+    from scipy.optimize import nnls
+
     known = np.isfinite(times)
     rows, wanted = features[known], times[known]
     usual = np.maximum(rows.mean(axis=0), 1e-12)
@@ -124,6 +127,8 @@ def _layer(features: Array, times: Array, kind: Array) -> Array:
 
 def _whole(features: Array, ratios: Array, own: Array, kinds: Sequence[str]) -> Fitted:
     """Factors on what the layers' fits say, so that whole networks come out."""
+    from scipy.optimize import lsq_linear
+
     names = sorted(set(kinds))
     parts = own[None] * features  # (networks, layers, features)
     columns = []

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from compress.core import Clock, Listen, ignore, read_json, write_json
 from compress.data import Data
@@ -131,6 +130,8 @@ def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Modu
 
 def _size(model: nn.Module, example: Tensor) -> tuple[int, int]:
     """MACs of convolutions and linear layers for one image, and parameters."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(example)
     return counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())

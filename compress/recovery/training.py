@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -162,6 +161,8 @@ def accuracy(
     Raises:
         DataError: there is no image, or no label.
     """
+    from accelerate import Accelerator
+
     device = Accelerator().device
     judge = _frozen_copy(model, device)
     correct = correct5 = torch.zeros((), dtype=torch.int64, device=device)
@@ -212,6 +213,8 @@ def fit(
         TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
             nothing to train, no memory, or a state that belongs to another run.
     """
+    from accelerate import Accelerator
+
     result = copy.deepcopy(model)
     if schedule.epochs == 0:
         return result

@@ -21,8 +21,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import PositiveInt
-from sklearn.cluster import KMeans
-from threadpoolctl import threadpool_limits
 
 from compress.core import Cut, GroupId, Plan
 from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
@@ -275,6 +273,9 @@ def features(kernels: Array, cosine: str = "ones") -> Array:
 
 def clustered(points: Array, count: int, restarts: int) -> NDArray[np.int64]:
     """K-means++ labels; where points coincide there may be fewer clusters than asked for."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
     distinct = len(np.unique(points, axis=0))
     with threadpool_limits(1):  # partial sums of several threads are added in the order in which they end
         fitted = KMeans(min(count, distinct), init="k-means++", n_init=restarts, random_state=0).fit(points)

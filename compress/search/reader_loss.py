@@ -20,7 +20,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dposv
 
 from compress.core import GroupId, LayerName
 
@@ -115,6 +114,8 @@ class Remaining:
 
 def _solve(matrix: Array, right: Array) -> Array:
     """A positive definite system; dead channels, whose rows are zero, lose nothing."""
+    from scipy.linalg.lapack import dposv
+
     level = _JITTER * max(float(matrix.diagonal().mean()), 1e-30)
     damped = matrix + level * np.eye(len(matrix))
     _, solved, failed = dposv(damped, right, lower=1)

@@ -20,10 +20,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
-from pymoo.algorithms.moo.nsga2 import NSGA2
-from pymoo.core.evaluator import Evaluator
-from pymoo.core.problem import Problem
-from pymoo.problems.static import StaticProblem
 
 from compress.core import Plan
 from compress.search.base import (
@@ -41,7 +37,7 @@ from compress.search.base import (
     scored,
     thinned,
 )
-from compress.search.genes import Aligned, FlipAndSwap, Genes, PerLayer, SameBits
+from compress.search.genes import Genes
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.uniform import Uniform
@@ -103,6 +99,13 @@ class Smoea:
         self, space: Space, number: int, before: Plan, rng: np.random.Generator
     ) -> Generator[Ask, Sequence[Score], tuple[Front, float]]:
         """NSGA-II on one stage's sub-network: error against cost, in the already pruned surroundings."""
+        from pymoo.algorithms.moo.nsga2 import NSGA2
+        from pymoo.core.evaluator import Evaluator
+        from pymoo.core.problem import Problem
+        from pymoo.problems.static import StaticProblem
+
+        from compress.search.genetic_operators import Aligned, FlipAndSwap, PerLayer, SameBits
+
         stage = space.stages[number]
         genes = Genes(space, stage)
         generations, images = self._effort(space, stage)

@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from compress.core import GroupId, LayerName, Plan, selectable
 from compress.search.base import Array, Space, Stage
@@ -270,6 +269,8 @@ class _Sizes:
     """The counted cost as a function of bits: the same integers as ``cost.count``, without a plan."""
 
     def __init__(self, problem: Bilevel) -> None:
+        from scipy.sparse import csr_matrix
+
         topology, genes = problem.space.topology, problem.genes
         self.kind = problem.space.target.kind
         rows: dict[tuple[str, int], list[tuple[int, int]]] = {}

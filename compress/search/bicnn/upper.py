@@ -29,8 +29,6 @@ from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
-from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
-from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from compress.core import Plan
 from compress.search.base import Array, Search, Space, Told, scored, thinned
@@ -337,6 +335,9 @@ class _Cemba:
 
     def _order(self, population: Sequence[BilevelSolution], number: int) -> list[int]:
         """Best first. A: within the budget, then by error; B: by non-dominated front, then by crowding."""
+        from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+        from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
+
         if number == 0 and self.value is not None:
             over = [max(s.share - self.value, 0.0) if s.share > self.value + 1e-9 else 0.0 for s in population]
             return sorted(range(len(population)), key=lambda i: (over[i], population[i].error, population[i].key))
