@@ -37,7 +37,7 @@ from compress.networks import Network, in_batches, load, network_from
 from compress.pipeline import aimed, choose, clocking, make_job, prepare, source_of
 from compress.recovery import reconstruct, reestimate
 from compress.runtime import OrtRuntime
-from compress.search import Journal, Smoea, Space, Stage, Target, Uniform, drive, prunable
+from compress.search import ChannelStatistics, CostModel, Journal, Smoea, Space, Stage, Target, Uniform, drive, prunable
 from compress.surgery import cut
 
 OUT = Path(__file__).parent / "results" / "latency_search.json"
@@ -56,8 +56,9 @@ def hit(name: str, work: Path, value: float) -> None:
     """One network at a share of its latency."""
     topology, source, table = prediction.table(name, work)
     groups, _ = prunable(topology, ())
-    flat = {"l1": {g.id: np.zeros(g.size) for g in topology.groups}}
-    space = Space(topology, (Stage("all", groups, 1.0),), flat, Target("latency", value), 0, 8, table=table)
+    flat = ChannelStatistics({"l1": {g.id: np.zeros(g.size) for g in topology.groups}})
+    cost = CostModel(topology, Target("latency", value), table)
+    space = Space(cost=cost, stages=(Stage("all", groups, 1.0),), statistics=flat, budget=0)
     runtime = OrtRuntime()
     shots = aimed(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
     base, pruned = work / f"{name}-hit-base.onnx", work / f"{name}-hit.onnx"
@@ -115,7 +116,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
                 print(f"{criterion} at {share:g} of the MACs is not faster: {value:.3f}", flush=True)
                 keep("against", f"{network.name} {criterion} {share:g}", {"latency": value, "note": "not faster"})
                 continue
-            wanted = replace(space, target=Target("latency", value))
+            wanted = replace(space, cost=replace(space.cost, target=Target("latency", value)))
             searched = Smoea().search(wanted, np.random.default_rng(0))
             journal = Journal(work / f"{network.name}-{criterion}-{share:g}.jsonl", f"{network.digest} {value} {budget}")
             front = drive(searched, evaluator, journal, price=evaluator.price, budget=budget)

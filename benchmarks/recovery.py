@@ -27,7 +27,7 @@ from compress.data import Preprocessing, open_data, preset_for
 from compress.evaluation import gather, l1, obs_and_curves
 from compress.networks import load
 from compress.recovery import accuracy, collect, reconstruct, reestimate
-from compress.search import Space, Target, Uniform, make_stages, plan_for, prunable
+from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, plan_for, prunable
 from compress.surgery import cut
 
 # The published EfficientNet-Lite0 was trained on pixels scaled by (x - 127) / 128.
@@ -103,7 +103,8 @@ def main() -> None:
     }
     print(f"{name}: {100 * base.top1:.2f} %, {result['seconds']}", flush=True)
     for macs in args.macs:
-        space = Space(topology, stages, importance, Target("macs", macs), 10**9, args.round_to, "l1", curves=curves)
+        cost, known = CostModel(topology, Target("macs", macs)), ChannelStatistics(importance, curves=curves)
+        space = Space(cost=cost, stages=stages, statistics=known, budget=10**9, round_to=args.round_to)
         plans = {
             "l1": Uniform("l1").plan(space, macs),
             "obs": Uniform("obs").plan(space, macs),

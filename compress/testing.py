@@ -32,7 +32,23 @@ from compress.core import (
     count,
     features,
 )
-from compress.search import Array, Ask, Asked, Fidelity, Front, Journal, Score, Search, Searcher, Space, Stage, Target, drive
+from compress.search import (
+    Array,
+    Ask,
+    Asked,
+    ChannelStatistics,
+    CostModel,
+    Fidelity,
+    Front,
+    Journal,
+    Score,
+    Search,
+    Searcher,
+    Space,
+    Stage,
+    Target,
+    drive,
+)
 
 
 def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> Topology:
@@ -93,7 +109,10 @@ class ToySpace:
         )
         kernels = {g.id: rng.normal(size=(g.size, 6)) * harm[g.id][:, None] for g in topology.groups}
         table = toy_table(topology) if target is not None and target.kind == "latency" else None
-        space = Space(topology, stages, importance, target or Target(), budget, round_to, kernels=kernels, table=table)
+        cost = CostModel(topology, target or Target(), table)
+        space = Space(
+            cost=cost, stages=stages, statistics=ChannelStatistics(importance, kernels), budget=budget, round_to=round_to
+        )
         return ToySpace(space, harm)
 
     def error(self, plan: Plan) -> float:

@@ -41,7 +41,7 @@ def may_select(network: Network, space: Space, job: Job, folder: Path, clock: Cl
     several = {g for g in space.groups if len(topology.readers(g)) > 1}
     names = [
         n
-        for n, r in space.readings.items()
+        for n, r in space.statistics.readings.items()
         if {g for g, _ in r.sources} & several and selectable(topology, topology.by_layer[n])
     ]
     found = _kept(folder, _BEFORE)

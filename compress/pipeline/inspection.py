@@ -14,7 +14,7 @@ from compress.coupling import disagreements, trace
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import known_table
-from compress.search import NARROW, Space, Target, make_stages, prunable, reachable
+from compress.search import NARROW, CostModel, Target, make_stages, prunable, reachable
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,8 @@ def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, 
     """The least share of MACs, parameters or, from a table, latency that the job's widths can reach."""
     groups, _ = prunable(topology, job.ignore, job.realise)
     stages = make_stages(topology, groups, streams=job.streams)
-    flat = {g.id: torch.zeros(g.size).double().numpy() for g in topology.groups}
-    chosen = kind if kind in ("params", "latency") else "macs"
-    return reachable(Space(topology, stages, {"l1": flat}, Target(chosen, 1.0), 0, round_to or job.round_to, table=table))
+    cost = CostModel(topology, Target(kind if kind in ("params", "latency") else "macs", 1.0), table)
+    return reachable(cost, [g for s in stages for g in s.groups], round_to or job.round_to)
 
 
 def inspect(network: Network, job: Job) -> Inspection:

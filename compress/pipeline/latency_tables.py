@@ -20,7 +20,7 @@ from compress.latency import NETWORKS, block_of, collect, machine, table_of
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.runtime import OrtRuntime
-from compress.search import Space, Stage, Target, plan_of, prunable, scaled
+from compress.search import CostModel, Target, prunable, share_at
 from compress.surgery import cut
 
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32)
@@ -195,13 +195,11 @@ def alignment(topology: Topology, groups: Sequence[GroupId], table: LatencyTable
         groups: what may be cut.
         table: its latency.
     """
-    flat, stages = {g.id: np.zeros(g.size) for g in topology.groups}, (Stage("all", tuple(groups), 1.0),)
+    models = (CostModel(topology, Target("macs", 1.0)), CostModel(topology, Target("latency", 1.0), table))
     cost = {}
     for step in _ALIGNMENTS:
-        space = Space(topology, stages, {"l1": flat}, Target("latency", 1.0), 0, step, table=table)
-        macs = Space(topology, stages, {"l1": flat}, Target("macs", 1.0), 0, step)
-        plans = [plan_of(space, scaled(space, float(r))) for r in np.linspace(0.2, 1.0, 41)]
-        kept, times = (np.array([s.share(p) for p in plans]) for s in (macs, space))
+        ratios = np.linspace(0.2, 1.0, 41).tolist()
+        kept, times = (np.array([share_at(model, groups, ratio, step) for ratio in ratios]) for model in models)
         order = np.argsort(kept, kind="stable")
         cost[step] = float(np.interp(_COMPARED, kept[order], times[order]).mean())
     best = min(cost.values())

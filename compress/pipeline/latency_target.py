@@ -116,7 +116,7 @@ def _adapted(space: Space, plan: Plan, widths: Widths) -> Plan:
             continue
         cut_ = plan.cuts.get(group_id)
         keep = set(range(group.size)) if cut_ is None else set(cut_.keep)
-        order = [[int(c) for c in o] for o in ranked(group, space.importance[space.ranking][group_id])]
+        order = [[int(c) for c in o] for o in ranked(group, space.statistics.importance[space.ranking][group_id])]
         first = [[c for c in o if c in keep] + [c for c in o if c not in keep] for o in order]
         cuts[group_id] = Cut(tuple(sorted(c for o, n in zip(first, kept, strict=True) for c in o[:n])))
     return Plan(cuts, plan.inputs)
@@ -148,7 +148,7 @@ def proposal(space: Space, plan: Plan, block: int) -> str:
     macs = count(space.topology, plan).share_of(count(space.topology)).macs
     found = []
     for step in (4, 8, 16, 32):
-        trial = replace(space, round_to=step, target=Target("macs", macs))
+        trial = replace(space, round_to=step, cost=replace(space.cost, target=Target("macs", macs)))
         same = Uniform(space.ranking).plan(trial, macs)
         latency = count(space.topology, same, table=space.table).latency
         if latency is not None and np.isfinite(latency):

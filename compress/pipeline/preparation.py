@@ -43,7 +43,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
 from compress.pipeline.steps import measured
 from compress.recovery import collect
-from compress.search import METHODS, Ask, Fidelity, Reading, Space, Target, make_stages, prunable
+from compress.search import METHODS, Ask, ChannelStatistics, CostModel, Fidelity, Reading, Space, Target, make_stages, prunable
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
@@ -112,22 +112,16 @@ def prepare(
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
     full, solved = (int(evaluator.price(Ask((), Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
-    target = Target(job.target, job.value)
     space = Space(
-        topology,
-        evaluator.stages,
-        scores,
-        target,
-        budget,
-        job.round_to,
-        ranking,
-        full,
-        len(material.calibration),
-        solved if solves else 0,
-        rows,
-        curves,
-        found,
-        table=table,
+        cost=CostModel(topology, Target(job.target, job.value), table),
+        stages=evaluator.stages,
+        statistics=ChannelStatistics(scores, rows, curves, found),
+        budget=budget,
+        round_to=job.round_to,
+        ranking=ranking,
+        full_images=full,
+        stage_images=len(material.calibration),
+        solved_images=solved if solves else 0,
     )
     return topology, space, evaluator, base
 

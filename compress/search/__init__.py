@@ -8,6 +8,8 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.search.base import Ask as Ask
+    from compress.search.base import ChannelStatistics as ChannelStatistics
+    from compress.search.base import CostModel as CostModel
     from compress.search.base import Fidelity as Fidelity
     from compress.search.base import Front as Front
     from compress.search.base import Planner as Planner
@@ -49,12 +51,14 @@ if TYPE_CHECKING:
     from compress.search.widths import ranked as ranked
     from compress.search.widths import reachable as reachable
     from compress.search.widths import scaled as scaled
+    from compress.search.widths import share_at as share_at
     from compress.search.widths import widths_of as widths_of
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "base": "Ask Fidelity Front Planner Point Recovery Score Search Searcher Space Stage Target Told knee non_dominated",
+        "base": "Ask ChannelStatistics CostModel Fidelity Front Planner Point Recovery Score Search Searcher Space Stage "
+        "Target Told knee non_dominated",
         "bicnn.ordering": "slices",
         "csgd_clusters": "clusters_at",
         "journal": "Asked Journal drive",
@@ -64,6 +68,6 @@ __all__, __getattr__, __dir__ = lazy(
         "smoea": "Smoea controller",
         "stages": "is_stream make_stages prunable",
         "uniform": "Uniform",
-        "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled widths_of",
+        "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled share_at widths_of",
     },
 )

@@ -166,44 +166,95 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Space:
-    """What a searcher may know.
+class CostModel:
+    """What a plan costs one network, and how much of it a target speaks of.
 
     Attributes:
         topology: the traced network.
-        stages: disjoint; groups outside all of them stay whole.
-        importance: criterion -> group -> importance of each channel, shape (channels,); higher stays.
-        target: what to reach.
-        budget: image-forwards that the search may spend.
-        round_to: widths are multiples of this.
-        ranking: the criterion that decides which channels a width keeps.
-        full_images: image-forwards that one score at full fidelity costs.
-        solved_images: image-forwards that it costs with the recovery ``reconstructed``; 0 where nothing can be solved.
-        stage_images: images that there are for a stage's score.
-        kernels: group -> its filters, flattened and concatenated, shape (channels, features).
-        curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
-            ``obs`` criterion, shape (channels,).
-        readings: layer -> what it loses when it stops reading channels, for searches in closed form.
-        selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
-            a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
+        target: decides which cost is meant.
         table: predicts latency; None where it is not asked for.
     """
 
     topology: Topology
-    stages: tuple[Stage, ...]
-    importance: Mapping[str, Mapping[GroupId, Array]]
     target: Target
+    table: LatencyTable | None = None
+
+    @cached_property
+    def whole(self) -> Cost:
+        """What the unpruned network costs."""
+        return count(self.topology, table=self.table)
+
+    def share(self, plan: Plan) -> float:
+        """The share of the target's cost that a plan keeps."""
+        table = self.table if self.target.kind == "latency" else None
+        return self.target.share(count(self.topology, plan, table=table).share_of(self.whole))
+
+    def point(self, plan: Plan, error: float, fidelity: Fidelity) -> Point:
+        """A plan with its counted cost."""
+        return Point(plan, error, count(self.topology, plan, table=self.table), fidelity)
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """What is known of single channels before a search, each part as far as the method asked for it.
+
+    Attributes:
+        importance: criterion -> group -> importance of each channel, shape (channels,); higher stays.
+        kernels: group -> its filters, flattened and concatenated, shape (channels, features).
+        curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
+            ``obs`` criterion, shape (channels,).
+        readings: layer -> what it loses when it stops reading channels, for searches in closed form.
+    """
+
+    importance: Mapping[str, Mapping[GroupId, Array]]
+    kernels: Mapping[GroupId, Array] = field(default_factory=dict)
+    curves: Mapping[GroupId, Array] = field(default_factory=dict)
+    readings: Mapping[LayerName, Reading] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Space:
+    """What a searcher may know.
+
+    Attributes:
+        cost: the traced network, the target, and what plans cost.
+        stages: disjoint; groups outside all of them stay whole.
+        statistics: what is known of the channels.
+        budget: image-forwards that the search may spend.
+        round_to: widths are multiples of this.
+        ranking: the criterion that decides which channels a width keeps.
+        full_images: image-forwards that one score at full fidelity costs.
+        stage_images: images that there are for a stage's score.
+        solved_images: the same with the recovery ``reconstructed``; 0 where nothing can be solved.
+        selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
+            a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
+    """
+
+    cost: CostModel
+    stages: tuple[Stage, ...]
+    statistics: ChannelStatistics
     budget: int
     round_to: int = 8
     ranking: str = "l1"
     full_images: int = 64
     stage_images: int = 256
     solved_images: int = 0
-    kernels: Mapping[GroupId, Array] = field(default_factory=dict)
-    curves: Mapping[GroupId, Array] = field(default_factory=dict)
-    readings: Mapping[LayerName, Reading] = field(default_factory=dict)
     selecting: Mapping[LayerName, float] | None = None
-    table: LatencyTable | None = None
+
+    @property
+    def topology(self) -> Topology:
+        """The traced network."""
+        return self.cost.topology
+
+    @property
+    def target(self) -> Target:
+        """What to reach."""
+        return self.cost.target
+
+    @property
+    def table(self) -> LatencyTable | None:
+        """Predicts latency; None where it is not asked for."""
+        return self.cost.table
 
     @property
     def recovery(self) -> Recovery:
@@ -220,19 +271,13 @@ class Space:
         """Every group that may be cut."""
         return tuple(g for s in self.stages for g in s.groups)
 
-    @cached_property
-    def whole(self) -> Cost:
-        """What the unpruned network costs."""
-        return count(self.topology, table=self.table)
-
     def share(self, plan: Plan) -> float:
         """The share of the target's cost that a plan keeps."""
-        table = self.table if self.target.kind == "latency" else None
-        return self.target.share(count(self.topology, plan, table=table).share_of(self.whole))
+        return self.cost.share(plan)
 
     def point(self, plan: Plan, error: float, fidelity: Fidelity) -> Point:
         """A plan with its counted cost."""
-        return Point(plan, error, count(self.topology, plan, table=self.table), fidelity)
+        return self.cost.point(plan, error, fidelity)
 
 
 class Searcher(Protocol):

@@ -96,7 +96,7 @@ class Cluster:
         for group_id in space.groups:
             for number, orbit in enumerate(orbits(space.topology.by_id[group_id])):
                 members = np.array(orbit)
-                kernels = space.kernels[group_id][members]
+                kernels = space.statistics.kernels[group_id][members]
                 worth = self._worth(space, group_id, kernels, members)
                 widths = self.widths(len(orbit), space.round_to)
                 table[group_id, number] = {w: members[self._kept(kernels, worth, w, rng)] for w in widths}
@@ -110,8 +110,8 @@ class Cluster:
 
     def _worth(self, space: Space, group: GroupId, kernels: Array, members: NDArray[np.int64]) -> Array:
         """What decides inside a cluster where the crowding distance does not; higher stays."""
-        if self.keep == "obs" and "obs" in space.importance:
-            worth: Array = np.asarray(space.importance["obs"][group])[members]
+        if self.keep == "obs" and "obs" in space.statistics.importance:
+            worth: Array = np.asarray(space.statistics.importance["obs"][group])[members]
             return worth
         norms: Array = np.abs(kernels).sum(1)
         return norms

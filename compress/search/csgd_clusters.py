@@ -65,7 +65,7 @@ class Clusters:
     def plan(self, space: Space, budget: float) -> Plan:
         """The clusters at the largest uniform widths within a budget, or at the squeezed widths."""
         widths = even_widths(space, budget) if self.squeeze is None else scaled(space, 1 / self.squeeze)
-        return clusters_at(space.topology, space.kernels, widths, self.clusters, self.restarts)
+        return clusters_at(space.topology, space.statistics.kernels, widths, self.clusters, self.restarts)
 
     def _budgets(self, space: Space) -> Sequence[float]:
         if self.squeeze is None and space.target.kind == "max_drop":

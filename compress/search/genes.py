@@ -26,7 +26,7 @@ class Genes:
         ends = np.cumsum([g.size for g in self.groups]).tolist()
         self.slices = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
         self.length = ends[-1]
-        self.order = {g.id: ranked(g, space.importance[space.ranking][g.id]) for g in self.groups}
+        self.order = {g.id: ranked(g, space.statistics.importance[space.ranking][g.id]) for g in self.groups}
 
     def whole(self) -> Bits:
         """Everything kept."""
@@ -104,7 +104,7 @@ class Genes:
         """All ones, masks cut from the criteria's ranks at eight ratios, and Bernoulli(p) with p ~ U(0.15, 0.95)."""
         rows = [self.whole()[0]]
         for name in seeds:
-            if name in self.space.importance:
+            if name in self.space.statistics.importance:
                 rows += [self._ranked_mask(name, ratio) for ratio in _SEED_RATIOS]
         while len(rows) < count:
             rows.append(rng.random(self.length) < rng.uniform(0.15, 0.95))
@@ -114,7 +114,7 @@ class Genes:
     def _ranked_mask(self, criterion: str, ratio: float) -> Bits:
         bits = np.zeros(self.length, dtype=bool)
         for group, where in zip(self.groups, self.slices, strict=True):
-            importance: Array = self.space.importance[criterion][group.id]
+            importance: Array = self.space.statistics.importance[criterion][group.id]
             for order in ranked(group, importance):
                 bits[where.start + order[: max(1, round(ratio * len(order)))]] = True
         return bits

@@ -59,7 +59,7 @@ class Ranked:
 
 def _ladder(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
     """Importances per orbit, highest first, in units of the group's mean."""
-    importance = np.asarray(space.importance[criterion][group_id], dtype=float)
+    importance = np.asarray(space.statistics.importance[criterion][group_id], dtype=float)
     mean = float(importance.mean())
     scores = importance / mean if mean > 0 else importance
     return [scores[order] for order in ranked(space.topology.by_id[group_id], importance)]

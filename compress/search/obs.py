@@ -64,7 +64,7 @@ class Allocated:
         return _between(space, budget, self._ranking(space), self.even)
 
     def _ranking(self, space: Space) -> str:
-        return self.criterion if self.criterion in space.importance else space.ranking
+        return self.criterion if self.criterion in space.statistics.importance else space.ranking
 
 
 def _between(space: Space, budget: float, criterion: str, even: float) -> Plan:
@@ -150,8 +150,8 @@ def _losses(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
 
     Without curves, importances count as errors that add up, each group's to 1.
     """
-    group, importance = space.topology.by_id[group_id], space.importance[criterion][group_id]
-    harm = np.asarray(space.curves.get(group_id, importance / max(float(importance.sum()), 1e-30)))
+    group, importance = space.topology.by_id[group_id], space.statistics.importance[criterion][group_id]
+    harm = np.asarray(space.statistics.curves.get(group_id, importance / max(float(importance.sum()), 1e-30)))
     return [np.append(np.cumsum(harm[o][::-1])[::-1], 0.0) for o in ranked(group, importance)]
 
 

@@ -298,9 +298,9 @@ def closed_forms(space: Space) -> list[Plan]:
         spaces.append(replace(space, stages=inner))
     plans = []
     for part in spaces:
-        if reachable(part) <= value:
+        if reachable(part.cost, part.groups, part.round_to) <= value:
             plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
-    if "l1" in space.importance:
+    if "l1" in space.statistics.importance:
         plans.append(Uniform("l1").plan(space, value))
     return plans
 
@@ -334,7 +334,7 @@ def combine(
 
     Each stage contributes one of its points; what a stage inherited from the stages before it is not counted twice.
     """
-    goal = 1.0 - reachable(space)
+    goal = 1.0 - reachable(space.cost, space.groups, space.round_to)
     best: dict[int, tuple[float, Plan]] = {0: (0.0, Plan())}
     for stage, front, base, weight in zip(space.stages, fronts, inherited, weights, strict=True):
         options = []

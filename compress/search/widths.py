@@ -12,9 +12,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core import ChannelGroup, Cut, GroupId, Plan
+from compress.core import ChannelGroup, Cut, GroupId, Plan, Topology
 from compress.errors import ConfigError
-from compress.search.base import Array, Space
+from compress.search.base import Array, CostModel, Space
 
 NARROW = 16
 """Groups of fewer channels are exempt from alignment."""
@@ -56,9 +56,9 @@ def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
         ConfigError: nothing was scored by this ranking.
     """
     name = ranking or space.ranking
-    if name not in space.importance:
-        raise ConfigError(f"criterion {name!r} is not one of {', '.join(space.importance)}")
-    importance = space.importance[name]
+    if name not in space.statistics.importance:
+        raise ConfigError(f"criterion {name!r} is not one of {', '.join(space.statistics.importance)}")
+    importance = space.statistics.importance[name]
     cuts = {}
     for group_id, kept in widths.items():
         group = space.topology.by_id[group_id]
@@ -74,16 +74,26 @@ def full_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[G
     return {g: tuple(len(o) for o in orbits(space.topology.by_id[g])) for g in chosen}
 
 
-def least_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
-    """The narrowest allowed network."""
-    whole = full_widths(space, groups)
-    return {g: tuple(allowed(n, space.round_to)[0] for n in sizes) for g, sizes in whole.items()}
-
-
 def scaled(space: Space, ratio: float, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
     """Every orbit at this share of its channels, aligned to the nearest allowed width."""
-    whole = full_widths(space, groups)
-    return {g: tuple(nearest(ratio * n, n, space.round_to) for n in sizes) for g, sizes in whole.items()}
+    return _scaled(space.topology, space.groups if groups is None else groups, ratio, space.round_to)
+
+
+def _scaled(topology: Topology, groups: Sequence[GroupId], ratio: float, round_to: int) -> dict[GroupId, tuple[int, ...]]:
+    return {g: tuple(nearest(ratio * len(o), len(o), round_to) for o in orbits(topology.by_id[g])) for g in groups}
+
+
+def share_at(cost: CostModel, groups: Sequence[GroupId], ratio: float, round_to: int) -> float:
+    """The share of the cost when every orbit keeps this share of its channels, aligned.
+
+    Channels of an orbit are interchangeable, so it does not matter which of them are kept.
+    """
+    cuts = {}
+    for group_id, kept in _scaled(cost.topology, groups, ratio, round_to).items():
+        group = cost.topology.by_id[group_id]
+        if sum(kept) < group.size:
+            cuts[group_id] = Cut(tuple(sorted(c for o, n in zip(orbits(group), kept, strict=True) for c in o[:n])))
+    return cost.share(Plan(cuts))
 
 
 def widths_of(space: Space, plan: Plan) -> dict[GroupId, tuple[int, ...]]:
@@ -143,10 +153,8 @@ def even_widths(space: Space, budget: float) -> dict[GroupId, tuple[int, ...]]:
     return fill(space, scaled(space, ratio), budget, list(reversed(space.groups)))
 
 
-def reachable(space: Space) -> float:
-    """The least share of the target's cost that the allowed widths can reach."""
-    least = space.share(plan_of(space, least_widths(space)))
-    if space.target.kind != "latency":
-        return least
-    ratios = np.linspace(0.0, 1.0, 21)  # the narrowest network need not be the fastest
-    return min(least, *(space.share(plan_of(space, scaled(space, float(r)))) for r in ratios))
+def reachable(cost: CostModel, groups: Sequence[GroupId], round_to: int) -> float:
+    """The least share of the target's cost that the allowed widths of these groups can reach."""
+    # The narrowest network need not be the fastest.
+    ratios = np.linspace(0.0, 1.0, 21).tolist() if cost.target.kind == "latency" else [0.0]
+    return min(share_at(cost, groups, ratio, round_to) for ratio in ratios)

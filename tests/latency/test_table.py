@@ -323,13 +323,13 @@ def test_what_is_not_faster_is_told_what_would_help() -> None:
     said = proposal(toy.space, odd, 16)
     assert "lost ONNX Runtime's fast kernel" in said
     step = int(said.split("--round-to ")[1].split()[0])
-    aligned = Uniform().plan(replace(toy.space, round_to=step, target=Target("macs", 0.8)), 0.8)
+    aligned = Uniform().plan(replace(toy.space, round_to=step, cost=replace(toy.space.cost, target=Target("macs", 0.8))), 0.8)
     assert step in (4, 8, 16, 32) and toy.space.share(aligned) < toy.space.share(odd)
-    assert "--round-to auto" in proposal(replace(toy.space, table=None), odd, 16)
+    assert "--round-to auto" in proposal(replace(toy.space, cost=replace(toy.space.cost, table=None)), odd, 16)
 
 
 def test_a_target_of_latency_needs_a_table() -> None:
     toy = ToySpace.make(target=Target("latency", 0.5))
-    bare = replace(toy.space, table=None)
+    bare = replace(toy.space, cost=replace(toy.space.cost, table=None))
     with pytest.raises(ConfigError, match="needs a latency table"):
         bare.share(Plan())

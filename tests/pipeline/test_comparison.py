@@ -210,8 +210,9 @@ def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network
     """Without moments it would silently be l1."""
     job = make_job(flags={**QUICK, "method": method, "options": {"criterion": "obs"}})
     _, space, _, _ = prepare(*digits, job, Clock(), lambda event: None)
-    assert space.curves and any(
-        (space.importance["obs"][g].argsort() != space.importance["l1"][g].argsort()).any() for g in space.groups
+    assert space.statistics.curves and any(
+        (space.statistics.importance["obs"][g].argsort() != space.statistics.importance["l1"][g].argsort()).any()
+        for g in space.groups
     )
 
 

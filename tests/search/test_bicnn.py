@@ -115,7 +115,7 @@ def test_the_bit_cost_is_the_counted_cost() -> None:
     for name in ("dense", "option-a", "depthwise", "flatten", "grouped", "two-heads"):
         _, whole, _ = space_of(name)
         for kind in ("macs", "params"):
-            space = replace(whole, target=Target(kind, 0.6))
+            space = replace(whole, cost=replace(whole.cost, target=Target(kind, 0.6)))
             problem = Bilevel(space, "plain", "obs")
             rng = np.random.default_rng(0)
             for _ in range(8):

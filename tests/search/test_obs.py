@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from support.spaces import knowing
 
 from compress.search.base import Target
 from compress.search.obs import Allocated, allocate, plan_for
@@ -23,7 +24,9 @@ def informed(seed: int = 0, budget: float = 0.5) -> ToySpace:
     toy = ToySpace.make(seed, target=Target("macs", budget))
     total = sum(float(h.sum()) for h in toy.harm.values())
     curves = {g: h / total for g, h in toy.harm.items()}
-    return replace(toy, space=replace(toy.space, curves=curves, importance={**toy.space.importance, "obs": toy.harm}))
+    return replace(
+        toy, space=knowing(toy.space, curves=curves, importance={**toy.space.statistics.importance, "obs": toy.harm})
+    )
 
 
 @pytest.mark.parametrize("budget", [0.3, 0.5, 0.7])
@@ -57,8 +60,8 @@ def test_the_better_of_the_closed_forms_is_taken(true: bool, even: float) -> Non
     """Where the curves are the truth the greedy widths win, where they mislead the equal ones do: scores decide."""
     toy = informed()
     if not true:
-        curves = {g: c * float(10 ** (i % 2 * 4)) for i, (g, c) in enumerate(toy.space.curves.items())}
-        toy = replace(toy, space=replace(toy.space, curves=curves))
+        curves = {g: c * float(10 ** (i % 2 * 4)) for i, (g, c) in enumerate(toy.space.statistics.curves.items())}
+        toy = replace(toy, space=knowing(toy.space, curves=curves))
     asked = []
 
     def evaluate(ask):
@@ -74,7 +77,7 @@ def test_lazy_prices_are_the_prices(seed: int) -> None:
     """The queue of old prices takes the very steps that recomputing every price takes."""
     toy = informed(seed)
     space = toy.space
-    loss = {g: np.cumsum(np.sort(space.curves[g])) for g in space.groups}
+    loss = {g: np.cumsum(np.sort(space.statistics.curves[g])) for g in space.groups}
 
     def share(widths: dict) -> float:
         return space.share(plan_of(space, widths, "obs"))
@@ -99,9 +102,9 @@ def test_lazy_prices_are_the_prices(seed: int) -> None:
 def test_harmless_channels_go_first() -> None:
     toy = informed()
     group = toy.space.groups[1]
-    curves = {g: np.ones_like(c) for g, c in toy.space.curves.items()}
+    curves = {g: np.ones_like(c) for g, c in toy.space.statistics.curves.items()}
     curves[group] = curves[group] * 1e-6
-    widths = allocate(replace(toy.space, curves=curves), 0.75, "obs")
+    widths = allocate(knowing(toy.space, curves=curves), 0.75, "obs")
     assert widths[group][0] < 64 and all(sum(w) == toy.space.topology.by_id[g].size for g, w in widths.items() if g != group)
 
 

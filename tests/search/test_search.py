@@ -7,19 +7,33 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from support.nets import traced
+from support.spaces import knowing
 
 from compress.core.cost import Cost
 from compress.core.plan import Plan
 from compress.errors import ConfigError
 from compress.pipeline.front import choose
-from compress.search.base import Ask, Fidelity, Point, Score, Target, knee, non_dominated
+from compress.search.base import (
+    Ask,
+    ChannelStatistics,
+    CostModel,
+    Fidelity,
+    Point,
+    Score,
+    Space,
+    Stage,
+    Target,
+    knee,
+    non_dominated,
+)
 from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.smoea import Smoea, controller
 from compress.search.uniform import Uniform
-from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable
-from compress.testing import SearcherContract, ToySpace, hypervolume, run
+from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable, scaled, share_at
+from compress.testing import SearcherContract, ToySpace, hypervolume, run, toy_table
 
 
 class TestUniform(SearcherContract):
@@ -115,7 +129,7 @@ def test_one_survivor_stands_for_each_cluster() -> None:
 
 def test_inside_a_cluster_the_readers_decide_where_they_are_asked() -> None:
     toy = ToySpace.make()
-    space = replace(toy.space, importance={**toy.space.importance, "obs": toy.harm})
+    space = knowing(toy.space, importance={**toy.space.statistics.importance, "obs": toy.harm})
     table = Cluster(keep="obs", rule="ratio_per_cluster", clusters=1, restarts=1).tabulate(space, np.random.default_rng(0))
     for (group, _), rows in table.items():
         for width, kept in rows.items():
@@ -197,9 +211,24 @@ def test_allowed_widths(size: int) -> None:
         assert got in widths and all(abs(got - width) <= abs(w - width) for w in widths)
 
 
+@pytest.mark.parametrize("name", ["residual", "concat-flatten", "option-a", "shared"])
+@pytest.mark.parametrize("kind", ["macs", "params", "latency"])
+def test_what_widths_cost_does_not_depend_on_the_channels_kept(name: str, kind: str) -> None:
+    """A count needs no statistics: any channels of an orbit cost the same."""
+    topology = traced(name)[1]
+    cost = CostModel(topology, Target(kind, 0.5), toy_table(topology))
+    groups = tuple(g.id for g in topology.groups)
+    rng = np.random.default_rng(0)
+    drawn = ChannelStatistics({"l1": {g.id: rng.random(g.size) for g in topology.groups}})
+    space = Space(cost=cost, stages=(Stage("all", groups, 1.0),), statistics=drawn, budget=0, round_to=2)
+    for ratio in np.linspace(0, 1, 9).tolist():
+        assert share_at(cost, groups, ratio, 2) == space.share(plan_of(space, scaled(space, ratio)))
+
+
 def test_reachable_is_a_lower_bound() -> None:
     toy = ToySpace.make()
-    assert all(toy.space.share(p.plan) >= reachable(toy.space) for p in run(Smoea(population=12, generations=4), toy))
+    least = reachable(toy.space.cost, toy.space.groups, toy.space.round_to)
+    assert all(toy.space.share(p.plan) >= least for p in run(Smoea(population=12, generations=4), toy))
 
 
 def test_knee_and_non_dominated() -> None:

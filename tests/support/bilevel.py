@@ -14,7 +14,7 @@ from compress.evaluation.evaluator import Evaluator, Material
 from compress.evaluation.reader_losses import closed_form
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.moments import collect
-from compress.search.base import Space, Stage, Target
+from compress.search.base import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.bicnn.problem import Bilevel
 from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.reader_loss import Reading
@@ -40,7 +40,9 @@ def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0
         readings[LayerName(name)] = Reading(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
     importance = {"l1": {group.id: sum(r.plain.diagonal() for r in readings.values())}}
     stage = Stage("all", (group.id,), 1.0)
-    return Space(topology, (stage,), importance, Target("macs", target), 10_000, 1, readings=readings)
+    known = ChannelStatistics(importance, readings=readings)
+    cost = CostModel(topology, Target("macs", target))
+    return Space(cost=cost, stages=(stage,), statistics=known, budget=10_000, round_to=1)
 
 
 def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "macs") -> tuple[nn.Module, Space, Evaluator]:
@@ -56,9 +58,9 @@ def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "mac
     stage = Stage("all", groups, 1.0)
     material = Material(images, images, None, "output")
     evaluator = Evaluator(model, topology, [stage], material, moments=evidence.moments, solve_images=32)
-    space = Space(
-        topology, (stage,), importance, Target(kind, target), 3_000, round_to, full_images=64, curves=curves, readings=found
-    )
+    known = ChannelStatistics(importance, curves=curves, readings=found)
+    cost = CostModel(topology, Target(kind, target))
+    space = Space(cost=cost, stages=(stage,), statistics=known, budget=3_000, round_to=round_to)
     return model, space, evaluator
 
 

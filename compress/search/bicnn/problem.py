@@ -113,11 +113,11 @@ class Bilevel:
     def _consumers(self) -> tuple[Consumer, ...]:
         topology = self.space.topology
         places = {g.id: where.start for g, where in zip(self.genes.groups, self.genes.slices, strict=True)}
-        readings = dict(self.space.readings)
+        readings = dict(self.space.statistics.readings)
         covered = {g for r in readings.values() for g, _ in r.sources}
         for group in self.genes.groups:
             if group.id not in covered:  # no moments: its channels' importances stand for what they lose
-                importance = self.space.importance[self.space.ranking][group.id]
+                importance = self.space.statistics.importance[self.space.ranking][group.id]
                 name = LayerName(f"{group.id} (by importance)")
                 readings[name] = additive(name, group.id, importance)
         many = {g for g in places if len(topology.readers(g)) > 1}

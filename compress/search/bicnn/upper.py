@@ -118,8 +118,8 @@ class BiCnn:
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """CEMBA in closed form, then real scores for the points that matter."""
-        wide = any(len(r.sources) > self.widest for r in space.readings.values())
-        criterion = self.criterion if self.criterion in space.importance else space.ranking
+        wide = any(len(r.sources) > self.widest for r in space.statistics.readings.values())
+        criterion = self.criterion if self.criterion in space.statistics.importance else space.ranking
         problem = Bilevel(space, "plain" if wide else self.error, criterion)
         run = _Cemba(self, problem, rng)
         run.evolve()
@@ -166,9 +166,9 @@ class _Cemba:
         self.archive: dict[bytes, BilevelSolution] = {}
         self.solved: list[dict[bytes, tuple[Bits, Bits]]] = [{} for _ in problem.consumers]
         self.searches: list[int] = []  # what each lower search spent
-        target = problem.space.target
-        self.value = None if target.kind == "max_drop" else target.value
-        self.least = min(reachable(problem.space), 0.95)
+        space = problem.space
+        self.value = None if space.target.kind == "max_drop" else space.target.value
+        self.least = min(reachable(space.cost, space.groups, space.round_to), 0.95)
 
     def evolve(self) -> None:
         """T_u steps of both populations."""
@@ -247,9 +247,9 @@ class _Cemba:
         if number == 0 and self.options.greedy:
             budget = self._goal(0) if self.value is not None else 0.5
             rows.append(genes.bits(plan_for(problem.space, budget, problem.space.ranking)))
-        seeds = [s for s in self.options.seeds if s in problem.space.importance] or [problem.space.ranking]
+        seeds = [s for s in self.options.seeds if s in problem.space.statistics.importance] or [problem.space.ranking]
         while len(rows) < self.options.population:
-            importance = problem.space.importance[seeds[len(rows) % len(seeds)]]
+            importance = problem.space.statistics.importance[seeds[len(rows) % len(seeds)]]
             spread = 0.0 if len(rows) <= len(seeds) else 0.4
             u = np.zeros(genes.length, dtype=bool)
             for group, where in zip(genes.groups, genes.slices, strict=True):
