@@ -79,7 +79,9 @@ def deploy(
         name: of the model, there already or new; from the file or its folder where it is empty.
         serving: configuration of a new model.
         tolerance: how far an answer may be off, as a fraction of the outputs' scale.
-        timeout: seconds that one answer may take, loading included.
+        timeout: seconds that one answer may take, all of it; also what looking at the server beforehand, loading with all
+            the waiting for it, comparing, and going back may take as a whole each. Three times as long after landing, at the
+            latest, the new version serves or is out of the repository.
         listen: receives the phases.
 
     Raises:
@@ -89,25 +91,29 @@ def deploy(
     clock, name = Clock(listen), model_name(onnx, name)
     with Client(url, timeout=timeout) as client:
         with clock.phase("check", f"the server at {url}, and what the file answers here"):
-            if not client.live():
+            with client.within(timeout):
+                live = client.live()
+            if not live:
                 raise ServingError(f"the server at {url} says that it is not live", hint="see its log, and try again then")
             interface = read_interface(onnx)
             wanted = _answers_here(onnx, images)
         with locked(repository):
-            served = _served(client, name)
+            with client.within(timeout):
+                served = _served(client, name)
             if served is not None:
                 _same_interface(served, interface, name)
                 _same_folder(served, repository, name)
             with clock.phase("land", f"write aside, check, rename in {repository}"):
                 landed = land(onnx, repository, name, serving or Serving())
             try:
-                with clock.phase("load", f"version {landed.version} of {name}"):
+                with clock.phase("load", f"version {landed.version} of {name}"), client.within(timeout):
                     _load(client, name, landed)
-                with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"):
+                with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"), client.within(timeout):
                     batches = _fitting(landed, len(images))
-                    error, spread, exact = _compare(client, name, landed, interface, images, wanted, batches, tolerance)
+                    answers = _answers_there(client, landed, _Question(interface.inputs[0].name, images, wanted, batches))
+                    error, spread, exact = _compared(answers, landed, wanted, tolerance)
             except BaseException as fault:
-                with clock.phase("roll back"):
+                with clock.phase("roll back"), client.within(timeout):
                     outcome = _back(client, name, landed, served)
                 if isinstance(fault, CompressError):
                     raise ServingError(f"{fault.message}; {outcome}", hint=fault.hint) from fault
@@ -174,31 +180,46 @@ def _fitting(landed: Landed, images: int) -> tuple[int, ...]:
     return tuple(size for size in BATCHES if size <= min(most, images))
 
 
-def _compare(
-    client: Client,
-    name: str,
-    landed: Landed,
-    interface: Interface,
-    images: Array,
-    wanted: dict[str, Array],
-    batches: tuple[int, ...],
-    tolerance: float,
-) -> tuple[float, float, bool]:
-    """Error, spread, and whether every bit is equal; the version is asked by number, and as what the model's clients get."""
-    got: dict[str, list[Array]] = {output: [] for output in wanted}
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What the server is asked: images for one input, in batches, and what is computed for them here."""
+
+    input: str
+    images: Array
+    wanted: dict[str, Array]
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the server computed, by output, and for which image each row is."""
+
+    outputs: dict[str, Array]
+    asked: Array
+    batches: tuple[int, ...]
+
+
+def _answers_there(client: Client, landed: Landed, question: _Question) -> _Answers:
+    """The version is asked by number, and as what the model's clients get.
+
+    Raises:
+        ServingError: another version answers, or the answers have another shape.
+    """
+    name, batches, images = landed.folder.name, question.batches, question.images
+    got: dict[str, list[Array]] = {output: [] for output in question.wanted}
     asked: list[int] = []
     for version in (str(landed.version), ""):
         start = 0
         while start < len(images):
             size = batches[len(asked) % len(batches)]
             rows = np.arange(start, min(start + size, len(images)))
-            answer = client.infer(name, {interface.inputs[0].name: np.ascontiguousarray(images[rows])}, version)
+            answer = client.infer(name, {question.input: np.ascontiguousarray(images[rows])}, version)
             if answer.version != str(landed.version):
                 raise ServingError(
                     f"the server answers for {name} with version {answer.version or 'unknown'}, {landed.version} was loaded",
                     hint="does the version_policy of its config.pbtxt serve the newest version?",
                 )
-            for output, array in wanted.items():
+            for output, array in question.wanted.items():
                 found = answer.outputs.get(output)
                 if found is None or found.shape != array[rows].shape:
                     shape = "nothing" if found is None else f"shape {list(found.shape)}"
@@ -209,10 +230,18 @@ def _compare(
                 got[output].append(found)
             asked.extend(rows)
             start += len(rows)
-    outputs = [
-        deviation(output, array[asked], np.concatenate(got[output]), np.arange(len(images))) for output, array in wanted.items()
-    ]
-    parity = judge(outputs, batches=batches, tolerance=tolerance, warn=tolerance)
+    return _Answers({output: np.concatenate(parts) for output, parts in got.items()}, np.asarray(asked), batches)
+
+
+def _compared(answers: _Answers, landed: Landed, wanted: dict[str, Array], tolerance: float) -> tuple[float, float, bool]:
+    """Error, spread, and whether every bit is equal.
+
+    Raises:
+        ServingError: the server computes something else, or the images could not have shown it.
+    """
+    asked, count = answers.asked, max(map(len, wanted.values()))
+    outputs = [deviation(output, array[asked], answers.outputs[output], np.arange(count)) for output, array in wanted.items()]
+    parity = judge(outputs, batches=answers.batches, tolerance=tolerance, warn=tolerance)
     if parity.verdict is ParityVerdict.FAIL:
         raise ServingError(
             f"version {landed.version} computes something else on the server than here: off by {parity.error:.1e} of the "
@@ -225,7 +254,7 @@ def _compare(
             "no fault could have been seen",
             hint="compare on real images with --data",
         )
-    exact = all(np.array_equal(array[asked], np.concatenate(got[output])) for output, array in wanted.items())
+    exact = all(np.array_equal(array[asked], answers.outputs[output]) for output, array in wanted.items())
     return parity.error, parity.spread, exact
 
 

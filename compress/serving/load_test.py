@@ -263,6 +263,12 @@ def _try(arm: _Arm, rate: float, requests: int, scenario: Scenario, rng: np.rand
     traffic = offer(arm.connect, schedule, connections=scenario.connections, bound=scenario.bound, quantile=scenario.quantile)
     arm.lateness.append(traffic.lateness)
     arm.failures.update(traffic.failures)
+    if np.isinf(traffic.latencies).all():  # a server that is gone needs no search for the rate at which it would answer
+        said = "".join(f"; {text}" for text in sorted(traffic.failures)[:1])
+        raise ServingError(
+            f"{arm.name} answered none of {len(traffic.latencies)} requests at {rate:.3g} a second{said}",
+            hint="look into the server's log, or give it longer with --timeout",
+        )
     return traffic
 
 

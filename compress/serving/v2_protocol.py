@@ -116,7 +116,7 @@ def decode(data: bytes, headers: Mapping[str, str]) -> Answer:
                 raise ValueError(f"{flat.size} values for shape {shape}")
             outputs[str(entry["name"])] = flat.reshape(shape)
         return Answer(outputs, str(facts.get("model_name", "")), str(facts.get("model_version") or ""))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ServingError(
             f"the answer is none of the v2 inference protocol: {type(error).__name__}: {one_line(error, 200)}",
             hint="check that the URL is an inference server's HTTP port",

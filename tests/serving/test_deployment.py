@@ -219,7 +219,7 @@ def test_interrupted(repository: Path, old: Path, new: Path, monkeypatch: pytest
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deployment, "_compare", interrupted)
+    monkeypatch.setattr(deployment, "_compared", interrupted)
     with serving(repository) as world, unharmed(world, old), pytest.raises(KeyboardInterrupt):
         put(world, new)
 

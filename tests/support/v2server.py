@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from support.bad_servers import Behaviour
 
 KINDS = {"tensor(float)": ("FP32", "<f4"), "tensor(uint8)": ("UINT8", "u1")}
 LENGTH = "Inference-Header-Content-Length"
@@ -47,6 +48,7 @@ class V2Server:
         hangs_up: closes every connection after an answer without saying so, as servers do with idle ones.
         polling: takes no orders and looks at the repository by itself.
         slow_by: model -> seconds that an inference of it takes at least, one after the other.
+        bad: what happens to requests of the paths that end in ``bad_from`` and, once there was one, to all others.
     """
 
     repository: Path
@@ -60,6 +62,10 @@ class V2Server:
     hangs_up: bool = False
     polling: bool = False
     slow_by: dict[str, float] = field(default_factory=dict)
+    bad: Behaviour | None = None
+    bad_from: str = ""
+    turned: bool = False
+    stopped: threading.Event = field(default_factory=threading.Event)
     models: dict[str, dict[str, Loaded]] = field(default_factory=dict)
     default: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
@@ -120,6 +126,11 @@ class Handler(BaseHTTPRequestHandler):
             world.stop_answering()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
+            return
+        if world.bad is not None and (world.turned or self.path.endswith(world.bad_from)):
+            world.turned, self.close_connection = True, True
+            with suppress(OSError):
+                world.bad(self.connection, world.stopped.wait)
             return
         if world.polling:
             world.poll()
@@ -235,6 +246,7 @@ def serving(repository: Path, **faults: Any) -> Iterator[V2Server]:
     try:
         yield world
     finally:
+        world.stopped.set()
         http.shutdown()
         http.server_close()
         thread.join()
