@@ -16,8 +16,9 @@ from pathlib import Path
 from compress_models import MODELS
 
 from compress.data import open_data, preset_for
+from compress.evaluation import accuracy
 from compress.networks import load, save
-from compress.recovery import EpochDone, Event, Schedule, accuracy, fit
+from compress.recovery import EpochDone, Event, Schedule, fit
 
 
 def listen(event: Event) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from compress.core import capture
 from compress.coupling import trace
 from compress.evaluation import CriterionInputs, kernels
-from compress.recovery import Pull, Schedule, fit, tied_slices
+from compress.recovery import GradientRewrite, Pull, Schedule, fit, tied_slices
 from compress.search import clusters_at, orbits
 
 NETWORKS = {"resnet20": 128, "vgg14": 32}
@@ -70,7 +70,7 @@ def measure(name: str, batch: int, images: int, rounds: int) -> dict[str, Any]:
     ratios, steps = [], []
     for _ in range(rounds + 1):  # the first one warms up
         spent, start = 0.0, time.process_time()
-        fit(model, split, schedule, rewrite=clocked)
+        fit(model, split, schedule, rewrite=GradientRewrite(clocked))
         total = time.process_time() - start
         ratios.append(total / (total - spent))
         steps.append(spent / (images // batch))

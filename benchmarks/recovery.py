@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from compress.core import Plan, Topology, count
 from compress.coupling import trace
 from compress.data import Preprocessing, open_data, preset_for
-from compress.evaluation import gather, l1, obs_and_curves
+from compress.evaluation import accuracy, gather, l1, obs_and_curves
 from compress.networks import load
-from compress.recovery import accuracy, collect, reconstruct, reestimate
+from compress.recovery import ReconstructionSettings, collect, reconstruct, reestimate
 from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, plan_for, prunable
 from compress.surgery import cut
 
@@ -44,7 +44,8 @@ def arms(model: nn.Module, topology: Topology, plans: dict[str, Plan], batches: 
         return reestimate(raw(plan), batches)
 
     def solved(plan: Plan, every: bool) -> nn.Module:
-        return reconstruct(model, raw(plan), topology, plan, batches, every=every).model
+        settings = ReconstructionSettings(every=every)
+        return reconstruct(model, raw(plan), topology, plan, batches, settings=settings).model
 
     ways: dict[str, Callable[[Plan], nn.Module]] = {
         "as it is": raw,

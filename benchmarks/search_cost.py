@@ -29,7 +29,7 @@ from torch import nn
 
 from compress.core import Plan
 from compress.coupling import symbolic_graph, trace
-from compress.evaluation import StageRunner
+from compress.evaluation import StageRunner, cutout
 from compress.search import make_stages, prunable
 from compress.surgery import cut, random_plan
 
@@ -64,7 +64,8 @@ def overhead(name: str, model: nn.Module, size: int, rounds: int) -> dict[str, A
     model = model.to(memory_format=torch.channels_last)
     topology = trace(model, example, probe=False)
     groups, _ = prunable(topology, [])
-    runner = StageRunner(model, symbolic_graph(model), topology, groups, Plan(), images)
+    graph = symbolic_graph(model)
+    runner = StageRunner(model, graph, topology, cutout(graph, topology, groups), Plan(), images)
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(rounds):
@@ -100,7 +101,7 @@ def stages(name: str, images: int, rounds: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     found, before = [], Plan()
     for stage in make_stages(topology, prunable(topology, [])[0]):
-        runner = StageRunner(model, graph, topology, stage.groups, before, batch)
+        runner = StageRunner(model, graph, topology, cutout(graph, topology, stage.groups), before, batch)
         plan = random_plan(topology, 0.5, rng, list(stage.groups))
         whole_plan = Plan({**before.cuts, **plan.cuts})
         runner.error(whole_plan, images)

@@ -34,8 +34,9 @@ from compress.core import derive
 from compress.coupling import trace
 from compress.data import open_data
 from compress.errors import ModelError
+from compress.evaluation import accuracy
 from compress.networks import in_batches, load, network_from
-from compress.recovery import accuracy, reestimate
+from compress.recovery import reestimate
 from compress.search import is_stream
 
 STEPS = 18

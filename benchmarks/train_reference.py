@@ -18,8 +18,9 @@ from compress_models import MODELS
 
 from compress.core import Accuracy
 from compress.data import Data, open_data, preset_for
+from compress.evaluation import accuracy
 from compress.networks import Architecture, save, seeded
-from compress.recovery import Schedule, accuracy, fit
+from compress.recovery import Schedule, fit
 
 SEEDS = (0, 1, 2)
 NAME = "digits_net"

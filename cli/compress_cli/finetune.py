@@ -107,7 +107,7 @@ def finetune(
 
 def measured(network: nn.Module, when: str, split: Any) -> Measured:
     """Accuracy on a split, with its interval."""
-    from compress.recovery import accuracy
+    from compress.evaluation import accuracy
 
     found = accuracy(network, split)
     return Measured(when, split.name, found.top1, *found.interval, found.total)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from compress.evaluation.reader_losses import closed_form as closed_form
     from compress.evaluation.stage_runner import StageRunner as StageRunner
     from compress.evaluation.synthetic_images import matched_inputs as matched_inputs
+    from compress.evaluation.top1 import accuracy as accuracy
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
@@ -38,5 +39,6 @@ __all__, __getattr__, __dir__ = lazy(
         "reader_losses": "closed_form",
         "stage_runner": "StageRunner",
         "synthetic_images": "matched_inputs",
+        "top1": "accuracy",
     },
 )

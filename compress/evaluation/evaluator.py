@@ -119,12 +119,12 @@ class Evaluator:
             return known[1]
         assert self.graph is not None
         self._runner = None  # frees the caches before the next ones are filled
-        groups = self.stages[ask.stage].groups
+        part = cutout(self.graph, self.topology, self.stages[ask.stage].groups, to_end)
         compensation = None if ask.recovery == "bn" else self.compensation
         recovery: Recovery = "bn" if compensation is None else "compensated"
         surrounded = self.small(before, self.statistics_images, recovery) if before else self.model
         shown = self._calibration(self._fitting(ask.stage, images, to_end))
-        runner = StageRunner(self.model, self.graph, self.topology, groups, before, shown, surrounded, compensation, to_end)
+        runner = StageRunner(self.model, self.graph, self.topology, part, before, shown, surrounded, compensation)
         self._runner = (key, runner)
         return runner
 

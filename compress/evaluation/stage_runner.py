@@ -27,12 +27,14 @@ class Cutout:
     """A stage's part of the graph.
 
     Attributes:
+        groups: the stage's groups.
         inputs: names of the nodes whose values it starts from.
         nodes: names of the nodes it runs, in order.
         outputs: names of the observed nodes.
         observed: the layers that make them; None where the network's own output is observed.
     """
 
+    groups: tuple[GroupId, ...]
     inputs: tuple[str, ...]
     nodes: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -58,10 +60,11 @@ def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId], to_en
         raise NotTraceable("a layer of the stage is not a module of the graph")
     affected = _downstream([n for n in marked if owner[n].name in makers] or marked)
     if to_end:
-        return _between({n for n in next(iter(reversed(graph.nodes))).all_input_nodes if n in affected}, affected, {}, graph)
+        ends = {n for n in next(iter(reversed(graph.nodes))).all_input_nodes if n in affected}
+        return _between(ends, affected, {}, graph, groups)
     last = max(order[n] for n in marked)
     written = {layer.name: len(topology.writers(g.id)) for g in topology.groups for layer in topology.writers(g.id)}
-    ends: set[fx.Node] = set()
+    ends = set[fx.Node]()
     for node in marked:
         if owner[node].name in makers:
             continue
@@ -71,18 +74,21 @@ def cutout(graph: fx.Graph, topology: Topology, groups: Sequence[GroupId], to_en
             ends.add(node)
     if not ends:
         ends = {max(marked, key=lambda n: order[n])}
-    return _between(ends, affected, owner, graph)
+    return _between(ends, affected, owner, graph, groups)
 
 
-def _between(ends: set[fx.Node], affected: set[fx.Node], owner: Mapping[fx.Node, Layer], graph: fx.Graph) -> Cutout:
+def _between(
+    ends: set[fx.Node], affected: set[fx.Node], owner: Mapping[fx.Node, Layer], graph: fx.Graph, groups: Sequence[GroupId]
+) -> Cutout:
     """What of the affected nodes the ends need."""
     needed = _upstream(ends) & affected
     inputs = {i for n in needed for i in n.all_input_nodes if i not in needed}
     return Cutout(
-        tuple(n.name for n in graph.nodes if n in inputs),
-        tuple(n.name for n in graph.nodes if n in needed),
-        tuple(n.name for n in graph.nodes if n in ends),
-        tuple(owner.get(n) for n in graph.nodes if n in ends),
+        groups=tuple(groups),
+        inputs=tuple(n.name for n in graph.nodes if n in inputs),
+        nodes=tuple(n.name for n in graph.nodes if n in needed),
+        outputs=tuple(n.name for n in graph.nodes if n in ends),
+        observed=tuple(owner.get(n) for n in graph.nodes if n in ends),
     )
 
 
@@ -182,12 +188,11 @@ class StageRunner:
         model: the original network, eval mode.
         graph: its graph.
         topology: its topology.
-        groups: the stage's groups.
+        part: the stage's part of the graph, from :func:`cutout`.
         before: what the other stages already cut.
         images: (n, c, h, w).
         surrounded: the network after ``before``; by default simply cut.
         compensation: re-solves the readers that a plan takes inputs from; None leaves them as they are.
-        to_end: runs all of the network from the stage on, and observes its outputs.
     """
 
     def __init__(
@@ -195,15 +200,13 @@ class StageRunner:
         model: nn.Module,
         graph: fx.Graph,
         topology: Topology,
-        groups: Sequence[GroupId],
+        part: Cutout,
         before: Plan,
         images: Tensor,
         surrounded: nn.Module | None = None,
         compensation: Compensate | None = None,
-        to_end: bool = False,
     ) -> None:
-        self.part = cutout(graph, topology, groups, to_end)
-        self.before, self.compensation = before, compensation
+        self.part, self.before, self.compensation = part, before, compensation
         self.nodes = {n.name: n for n in graph.nodes}
         if surrounded is None:
             surrounded = cut(model, topology, before).eval() if before else model
@@ -224,7 +227,7 @@ class StageRunner:
         own = surrounded.state_dict()  # parameters that stand in no layer, a layer scale say, are sliced like weights
         self.state |= {key: own[key] for key in self.bare.values() if key in own}
         self.sliced = self.state
-        self.view = self._view(set(groups))
+        self.view = self._view(set(part.groups))
 
     def _own_modules(self, model: nn.Module) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
         """Copies of the stage's modules that sliced tensors are put into; batch norms forget their statistics."""

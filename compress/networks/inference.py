@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.errors import TrainError
 
@@ -34,6 +35,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which a network computes at a precision of :class:`~compress.recovery.Schedule`."""
     enabled = precision == "bf16" or (precision == "auto" and computes_bf16(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
+    """A copy that is only asked: on a device, in single precision, channels last, eval mode, without gradients."""
+    return copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def logits_of(output: Any) -> Tensor:

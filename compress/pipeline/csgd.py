@@ -14,7 +14,7 @@ from compress.evaluation import CriterionInputs, Material, logits
 from compress.evaluation import kernels as kernels_of
 from compress.pipeline.job import Job
 from compress.pipeline.steps import Workbench, guarded_cut, resuming, schedule_for
-from compress.recovery import PAPER_EPS, LabelledImages, draw_together, steps_per_epoch, strength
+from compress.recovery import PAPER_EPS, LabelledImages, draw_together, steps_per_epoch, strength, tied_slices
 from compress.search import METHODS, Space, clusters_at, widths_of
 from compress.surgery import Verified
 
@@ -61,8 +61,7 @@ def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, mat
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
         drawn = draw_together(
             model,
-            topology,
-            plan,
+            tied_slices(topology, plan),
             images,
             schedule,
             eps=job.eps,

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from compress.core import Clock, Listen, Measured, Plan, Topology, count, restrict
 from compress.data import Data
 from compress.errors import GuardError
+from compress.evaluation import accuracy
 from compress.networks import in_batches
 from compress.pipeline.job import Job
 from compress.recovery import (
     LabelledImages,
     Resumed,
     Schedule,
-    accuracy,
     effective_params,
     fit,
     held,
-    identity_of,
     reconstruct,
     reestimate,
     zero_kernels,
@@ -174,7 +173,6 @@ def finetune(
             state_dir=bench.folder / state,
             listen=resuming(bench.clock, "fine-tune"),
             rewrite=held(kernels) if kernels else None,
-            rewrite_identity=identity_of(kernels) if kernels else "",
         ).eval()
         bench.judge(trained, "fine-tuned")
     return trained

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from compress.recovery.compensation import solve as solve
     from compress.recovery.kernel_sparsity import effective_params as effective_params
     from compress.recovery.kernel_sparsity import held as held
-    from compress.recovery.kernel_sparsity import identity_of as identity_of
     from compress.recovery.kernel_sparsity import zero_kernels as zero_kernels
     from compress.recovery.moments import Gram as Gram
     from compress.recovery.moments import Moments as Moments
     from compress.recovery.moments import collect as collect
+    from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
     from compress.recovery.reconstruction import reconstruct as reconstruct
     from compress.recovery.training import EpochDone as EpochDone
     from compress.recovery.training import Event as Event
+    from compress.recovery.training import GradientRewrite as GradientRewrite
     from compress.recovery.training import LabelledImages as LabelledImages
     from compress.recovery.training import Resumed as Resumed
     from compress.recovery.training import Schedule as Schedule
     from compress.recovery.training import TrainingProgress as TrainingProgress
-    from compress.recovery.training import accuracy as accuracy
     from compress.recovery.training import fit as fit
     from compress.recovery.training import steps_per_epoch as steps_per_epoch
 
@@ -40,9 +40,9 @@ __all__, __getattr__, __dir__ = lazy(
         "batch_norm": "reestimate",
         "centripetal_sgd": "PAPER_EPS Pull draw_together strength tied_slices",
         "compensation": "Compensation RIDGE solve",
-        "kernel_sparsity": "effective_params held identity_of zero_kernels",
+        "kernel_sparsity": "effective_params held zero_kernels",
         "moments": "Gram Moments collect",
-        "reconstruction": "reconstruct",
-        "training": "EpochDone Event LabelledImages Resumed Schedule TrainingProgress accuracy fit steps_per_epoch",
+        "reconstruction": "ReconstructionSettings reconstruct",
+        "training": "EpochDone Event GradientRewrite LabelledImages Resumed Schedule TrainingProgress fit steps_per_epoch",
     },
 )

@@ -27,7 +27,15 @@ from torch import Tensor, nn
 
 from compress.core import Plan, Role, Topology, check
 from compress.errors import TrainError
-from compress.recovery.training import Event, LabelledImages, Schedule, fit, learning_rate, steps_per_epoch
+from compress.recovery.training import (
+    Event,
+    GradientRewrite,
+    LabelledImages,
+    Schedule,
+    fit,
+    learning_rate,
+    steps_per_epoch,
+)
 from compress.surgery import is_channel_map
 
 LEAST_EXPONENT = 15.0
@@ -374,8 +382,7 @@ def averaged(model: nn.Module, tied: tuple[Tied, ...]) -> nn.Module:
 
 def draw_together(
     model: nn.Module,
-    topology: Topology,
-    plan: Plan,
+    tied: tuple[Tied, ...],
     train: LabelledImages,
     schedule: Schedule,
     *,
@@ -388,8 +395,7 @@ def draw_together(
 
     Args:
         model: the unpruned network; left as it is.
-        topology: its topology.
-        plan: every removed channel is folded into the kept one of its cluster.
+        tied: from :func:`tied_slices`: what must become equal.
         train: images and labels.
         schedule: how to train.
         eps: strength of the pull; None takes the papers', or the weakest that suffices where the schedule is short.
@@ -398,9 +404,8 @@ def draw_together(
         listen: hears of progress.
 
     Raises:
-        TrainError: the schedule is too weak, the plan has channels without a cluster, or a tensor is not trained.
+        TrainError: the schedule is too weak, or a tensor is not trained.
     """
-    tied = tied_slices(topology, plan)
     parameters = dict(model.named_parameters())
     still = next((t.key for t in tied if t.learned and not parameters[t.key].requires_grad), None)
     if still is not None:
@@ -416,8 +421,7 @@ def draw_together(
         teacher=teacher,
         state_dir=state_dir,
         listen=listen,
-        rewrite=pull,
-        rewrite_identity=pull.identity,
+        rewrite=GradientRewrite(pull, pull.identity),
     ).eval()
     before, after = (max(deviation(m, tied).values(), default=0.0) for m in (model, trained))
     return Drawn(trained, averaged(trained, tied), found, before, after)

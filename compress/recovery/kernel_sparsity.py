@@ -23,7 +23,7 @@ from compress.core import Topology
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.compensation import RIDGE
 from compress.recovery.moments import Gram, collect
-from compress.recovery.training import Rewrite
+from compress.recovery.training import GradientRewrite
 from compress.surgery import own_tensors
 
 SOLVED = 1152
@@ -129,19 +129,19 @@ def _without(w: Tensor, A: Tensor, left: Tensor, solves: bool) -> tuple[Tensor, 
     return result, float(gone @ A[~left][:, ~left] @ gone - across @ change)
 
 
-def held(kept: Mapping[str, Tensor]) -> Rewrite:
+def held(kept: Mapping[str, Tensor]) -> GradientRewrite:
     """Keeps the zeros in a training: their gradients are none, so SGD with decay and momentum leaves them where they are."""
 
-    def rewrite(model: nn.Module, lr: float) -> None:
+    def change(model: nn.Module, lr: float) -> None:
         for key, parameter in model.named_parameters():
             if key in kept and parameter.grad is not None:
                 mask = kept[key].to(parameter.device)
                 parameter.grad.mul_(mask.reshape(*mask.shape, *[1] * (parameter.dim() - 2)))
 
-    return rewrite
+    return GradientRewrite(change, _identity(kept))
 
 
-def identity_of(kept: Mapping[str, Tensor]) -> str:
+def _identity(kept: Mapping[str, Tensor]) -> str:
     """Names the zeros, so that an interrupted training goes on under the same ones only."""
     digest = hashlib.sha256()
     for key in sorted(kept):

@@ -46,6 +46,26 @@ ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, slots=True)
+class ReconstructionSettings:
+    """How layers are solved again.
+
+    Attributes:
+        ridge: pull towards the old weights, relative to the mean variance of a layer's inputs.
+        every: solve every dense layer: those that lost nothing make up for what the lossy ones before them could not. If
+            false, only the layers that lost inputs.
+        widest: a layer with more columns is solved from at most so many rows, in the dual form.
+        memory: bytes of activations that may be held at once.
+        seed: of the positions that are sampled.
+    """
+
+    ridge: float = 1e-3
+    every: bool = True
+    widest: int = WIDEST
+    memory: int = MEMORY
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Restored:
     """One layer that was solved again.
 
@@ -77,6 +97,9 @@ class Reconstructed:
     skipped: Mapping[str, str] = field(default_factory=dict)
 
 
+_SETTINGS = ReconstructionSettings()
+
+
 class Seen(NamedTuple):
     """One batch at one module: what enters and leaves it in the unpruned network, what enters it in the cut one."""
 
@@ -92,11 +115,7 @@ def reconstruct(
     plan: Plan,
     batches: Sequence[Tensor],
     *,
-    ridge: float = 1e-3,
-    every: bool = True,
-    widest: int = WIDEST,
-    memory: int = MEMORY,
-    seed: int = 0,
+    settings: ReconstructionSettings = _SETTINGS,
     listen: Callable[[Restored], None] = lambda _: None,
 ) -> Reconstructed:
     """Restores a cut network on unlabelled images; its batch norms are re-estimated too.
@@ -107,12 +126,7 @@ def reconstruct(
         topology: of the original.
         plan: what was cut.
         batches: normalised images, (n, c, h, w) each.
-        ridge: pull towards the old weights, relative to the mean variance of a layer's inputs.
-        every: solve every dense layer: those that lost nothing make up for what the lossy ones before them could not. If
-            false, only the layers that lost inputs.
-        widest: a layer with more columns is solved from at most so many rows, in the dual form.
-        memory: bytes of activations that may be held at once.
-        seed: of the positions that are sampled.
+        settings: how layers are solved.
         listen: told of every layer.
 
     Raises:
@@ -123,11 +137,19 @@ def reconstruct(
         raise DataError(f"{images} images to restore the network on, at least 2 are needed", hint="give calibration images")
     result = own_tensors(small)
     modes = {m: m.training for m in result.modules()}
-    work = _Work(own_tensors(original).eval(), result.eval(), topology, plan, images, ridge, widest, seed, listen)
-    work.choose(every)
+    work = _Work(
+        whole=own_tensors(original).eval(),
+        small=result.eval(),
+        topology=topology,
+        plan=plan,
+        images=images,
+        settings=settings,
+        listen=listen,
+    )
+    work.choose()
     if plan:
         with torch.no_grad():
-            graph = _affordable_graph(work.whole, batches, memory)
+            graph = _affordable_graph(work.whole, batches, settings.memory)
             if graph is None:
                 _rerun(work, batches)
             else:
@@ -146,9 +168,7 @@ class _Work:
     topology: Topology
     plan: Plan
     images: int
-    ridge: float
-    widest: int
-    seed: int
+    settings: ReconstructionSettings
     listen: Callable[[Restored], None]
     restored: list[Restored] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
@@ -156,13 +176,13 @@ class _Work:
     norms: set[str] = field(default_factory=set)
     before_norm: set[str] = field(default_factory=set)
 
-    def choose(self, every: bool) -> None:
+    def choose(self) -> None:
         """The layers to solve and the batch norms to settle."""
         self.table = kept_positions(self.topology, self.plan)
         self.modules = dict(self.small.named_modules())
         self.norms = set(tracked_norms(self.small))
         self.lossy = {x.name for x in self.topology.layers if (x.weight, x.read_dim) in self.table and not x.depthwise}
-        self.wanted = {x.name for x in self.topology.layers if not x.depthwise} if every else set(self.lossy)
+        self.wanted = {x.name for x in self.topology.layers if not x.depthwise} if self.settings.every else set(self.lossy)
         shared = Counter(id(p) for m in self.modules.values() for p in m._parameters.values())
         for name in sorted(self.wanted):
             module = self.modules.get(name)
@@ -220,7 +240,7 @@ class _Work:
         columns, cardinality = width(module), getattr(module, "groups", 1)
         kept = self._kept(layer.weight, layer.write_dim)
         old = module.weight.reshape(cardinality, -1, columns).transpose(1, 2)  # (g, columns, outputs)
-        dual = columns > self.widest
+        dual = columns > self.settings.widest
         sums, spread = Sums(), _Spread()
         store: list[tuple[Tensor, Tensor]] = []
         for call, batch in enumerate(seen):
@@ -229,8 +249,8 @@ class _Work:
             available = map_size(module, batch.whole_output)
             count = positions_per_image(columns, self.images, available, ROWS)
             if dual:
-                count = min(available, max(1, self.widest // self.images))
-            at = sample(name, call, count, available, self.seed)
+                count = min(available, max(1, self.settings.widest // self.images))
+            at = sample(name, call, count, available, self.settings.seed)
             u = unfold(module, batch.input, batch.whole_output, at)
             y = flat_output(module, batch.whole_output, at)
             y = y if kept is None else y.index_select(1, kept.to(y.device))
@@ -239,15 +259,15 @@ class _Work:
             residual = y.view(len(y), cardinality, -1).transpose(0, 1) - u @ old  # (g, rows, outputs)
             if not dual:
                 sums.add(u, residual)
-            elif sum(len(r[0]) for _, r in store) < self.widest:
+            elif sum(len(r[0]) for _, r in store) < self.settings.widest:
                 store.append((u, residual))
         free = name in self.before_norm  # the batch norm takes any constant away
         centred = free or module.bias is not None
         if dual:
-            u, residual = (torch.cat(parts, dim=1)[:, : self.widest] for parts in zip(*store, strict=True))
-            found = from_rows(u, residual, self.ridge, centred)
+            u, residual = (torch.cat(parts, dim=1)[:, : self.settings.widest] for parts in zip(*store, strict=True))
+            found = from_rows(u, residual, self.settings.ridge, centred)
         else:
-            found = from_sums(sums, self.ridge, centred)
+            found = from_sums(sums, self.settings.ridge, centred)
         if not bool(torch.isfinite(found.change).all()):
             return self._skip(name, "its activations are not finite")
         before = (found.variance if free else found.variance + found.mean.square()).sum()
@@ -257,7 +277,7 @@ class _Work:
         module.weight += found.change.transpose(1, 2).reshape(module.weight.shape).to(module.weight.dtype)
         if module.bias is not None:
             module.bias += found.intercept.flatten().to(module.bias.dtype)
-        restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, self.ridge)
+        restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, self.settings.ridge)
         self.restored.append(restored)
         self.listen(restored)
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import Accuracy, derive
-from compress.errors import DataError, TrainError
-from compress.networks import autocast, logits_of, placed, seeded
+from compress.core import derive
+from compress.errors import TrainError
+from compress.networks import autocast, frozen_copy, logits_of, placed, seeded
 from compress.recovery import training_state
+from compress.recovery.training_state import TrainingState
 
 _REPORT_EVERY = 10
 """Steps between looks at the loss: each look makes the host wait for the device."""
@@ -133,8 +134,23 @@ class Resumed:
 
 
 Event = TrainingProgress | EpochDone | Resumed
-Rewrite = Callable[[nn.Module, float], None]
-"""Changes the gradients in place, between backward and step, knowing the learning rate of the step."""
+
+
+@dataclass(frozen=True)
+class GradientRewrite:
+    """What is done to the gradients between backward and step.
+
+    Attributes:
+        change: changes a network's gradients in place, knowing the learning rate of the step.
+        identity: names what it does; an interrupted training goes on under the same name only. Empty where nothing is kept.
+    """
+
+    change: Callable[[nn.Module, float], None]
+    identity: str = ""
+
+    def __call__(self, model: nn.Module, lr: float) -> None:
+        """Changes the gradients in place."""
+        self.change(model, lr)
 
 
 def learning_rate(schedule: Schedule, at: float) -> float:
@@ -146,41 +162,6 @@ def learning_rate(schedule: Schedule, at: float) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * (at - warmup) / (schedule.epochs - warmup)))
 
 
-def accuracy(
-    model: nn.Module, split: LabelledImages, *, batch: int = 256, limit: int | None = None, precision: str = "fp32"
-) -> Accuracy:
-    """How many images of a split the network names right.
-
-    Args:
-        model: the network; it is left as it is.
-        split: images and labels.
-        batch: images at a time.
-        limit: look at the first so many only.
-        precision: ``fp32``, ``bf16`` or ``auto``, as in :class:`Schedule`.
-
-    Raises:
-        DataError: there is no image, or no label.
-    """
-    from accelerate import Accelerator
-
-    device = Accelerator().device
-    judge = _frozen_copy(model, device)
-    correct = correct5 = torch.zeros((), dtype=torch.int64, device=device)
-    total, classes = 0, 0
-    with torch.inference_mode(), autocast(device, precision):
-        for images, labels in split.batches(batch, limit=limit):
-            if len(labels) and int(labels.min()) < 0:
-                raise DataError("the images have no labels, so accuracy cannot be measured", hint="give labelled images")
-            logits = logits_of(judge(placed(images, device))).float()
-            classes = logits.shape[1]
-            hits = logits.topk(min(5, classes), dim=1).indices == labels.to(device).unsqueeze(1)
-            correct, correct5 = correct + hits[:, 0].sum(), correct5 + hits.sum()
-            total += len(labels)
-    if total == 0:
-        raise DataError("no image to measure the accuracy on, at least 1 is needed", hint="check the path of the data")
-    return Accuracy(int(correct), total, int(correct5) if classes > 5 else None)
-
-
 def fit(
     model: nn.Module,
     train: LabelledImages,
@@ -190,8 +171,7 @@ def fit(
     state_dir: Path | None = None,
     save_every: int = 200,
     listen: Callable[[Event], object] = lambda event: None,
-    rewrite: Rewrite | None = None,
-    rewrite_identity: str = "",
+    rewrite: GradientRewrite | None = None,
 ) -> nn.Module:
     """A copy of the network, trained; its weights are those of the last epoch, never of the best.
 
@@ -207,7 +187,6 @@ def fit(
         save_every: steps between savings; the end of an epoch is always saved.
         listen: hears of progress.
         rewrite: changes the gradients before each step.
-        rewrite_identity: names what the rewrite does; a state goes on under the same one only.
 
     Raises:
         TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
@@ -226,38 +205,37 @@ def fit(
     momentum = schedule.momentum
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
     wrapped, optimizer = accelerator.prepare(student, sgd)
-    guide = _frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
+    guide = frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
     smallest = _smallest_batch(schedule, world)
     steps = steps_per_epoch(len(train), schedule, world)
     if steps == 0:
         raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
-    # Summed loss, images named right, images: on the device, so that no step waits for it.
-    seen = torch.zeros(3, device=device)
-    first_epoch = first_step = 0
-    identity, earlier = "", 0.0
+    identity, found = "", None
     if state_dir is not None:
-        how = asdict(schedule) | ({"rewrite": rewrite_identity} if rewrite_identity else {})
+        how = asdict(schedule) | ({"rewrite": rewrite.identity} if rewrite is not None and rewrite.identity else {})
         identity = training_state.identity(model, teacher, how, train.digest)
-        found = training_state.load(state_dir, identity, student, sgd, seen)
+        found = training_state.load(state_dir, identity, student, sgd)
         if found is not None:
-            first_epoch, first_step, earlier = found
-            listen(Resumed(first_epoch + 1, schedule.epochs, first_step, steps, earlier))
+            listen(Resumed(found.epoch + 1, schedule.epochs, found.step, steps, found.seconds))
+    start_at = found or TrainingState(0, 0, 0.0, torch.zeros(3))
+    seen = start_at.seen.to(device)  # on the device, so that no step waits for it
     begun = time.perf_counter()
 
     def save(epoch: int, step: int) -> None:
         if state_dir is not None and accelerator.is_main_process:
-            seconds = earlier + time.perf_counter() - begun
-            training_state.save(state_dir, identity, (epoch, step), student, sgd, seen, seconds)
+            seconds = start_at.seconds + time.perf_counter() - begun
+            training_state.save(state_dir, identity, TrainingState(epoch, step, seconds, seen), student, sgd)
 
     _train_mode(wrapped)
     with seeded(schedule.seed) as reseed:
-        for epoch in range(first_epoch, schedule.epochs):
+        for epoch in range(start_at.epoch, schedule.epochs):
+            done_before = start_at.step if epoch == start_at.epoch else 0
             start = time.perf_counter()
             losses: list[Tensor] = []
             order = derive(schedule.seed, "shuffle", epoch)
             batches = train.batches(schedule.batch, shuffle_seed=order, augment=schedule.augment)
             for step, (images, labels) in enumerate(batches):
-                if step < first_step or len(labels) < smallest:
+                if step < done_before or len(labels) < smallest:
                     continue
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
@@ -297,7 +275,6 @@ def fit(
             if losses:  # the split gave fewer batches than its length promised
                 _check_finite(losses, epoch, done, schedule, steps)
             seen.zero_()
-            first_step = 0
             save(epoch + 1, 0)
             listen(EpochDone(epoch + 1, schedule.epochs, total / count, hit / count, time.perf_counter() - start))
     # Into a fresh copy: it has the caller's device, memory format, precision and modes.
@@ -330,10 +307,6 @@ def _train_mode(model: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(p.requires_grad for p in parameters):
             module.eval()
-
-
-def _frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
-    return copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,23 @@ FILE = "fit.safetensors"
 _LONGEST = 1e9
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """How far a training has come.
+
+    Attributes:
+        epoch: to go on with, from 0.
+        step: in it to go on with, from 0.
+        seconds: that the training has taken, over all sittings.
+        seen: sums over the epoch so far: loss times images, images named right, images; shape (3,).
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    seen: Tensor
+
+
 def identity(model: nn.Module, teacher: nn.Module | None, schedule: Mapping[str, Any], images: str) -> str:
     """What must be equal for a state to go on: start, teacher, images and schedule."""
     networks = [None if network is None else state_digest(_tensors(network)) for network in (model, teacher)]
@@ -31,38 +49,28 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in network.state_dict().items() if isinstance(value, Tensor)}
 
 
-def save(
-    folder: Path,
-    identity: str,
-    position: tuple[int, int],
-    student: nn.Module,
-    sgd: torch.optim.SGD,
-    seen: Tensor,
-    seconds: float = 0.0,
-) -> None:
+def save(folder: Path, identity: str, state: TrainingState, student: nn.Module, sgd: torch.optim.SGD) -> None:
     """Writes the state; a run killed in here leaves the one before.
 
     Args:
         folder: made if it is missing.
         identity: of the training, from :func:`identity`.
-        position: epoch, and step in it, both counted from 0, to go on with.
+        state: where to go on.
         student: the network.
-        sgd: its optimiser; only the momentum is state.
-        seen: the running sums of the epoch.
-        seconds: that the training has taken, over all sittings.
+        sgd: its optimiser; only the momentum is kept.
 
     Raises:
         TrainError: the file cannot be written.
     """
     path = folder / FILE
-    tensors = {f"model.{key}": value for key, value in _tensors(student).items()} | {"seen": seen}
+    tensors = {f"model.{key}": value for key, value in _tensors(student).items()} | {"seen": state.seen}
     for name, parameter in student.named_parameters():
         buffer = sgd.state[parameter].get("momentum_buffer") if parameter in sgd.state else None
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
     # Cloned: safetensors refuses tensors that share memory, and tied weights do.
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    header = json.dumps({"identity": identity, "position": position, "seconds": seconds})
+    header = json.dumps({"identity": identity, "position": (state.epoch, state.step), "seconds": state.seconds})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with aside(path) as temporary:
@@ -73,11 +81,11 @@ def save(
         ) from error
 
 
-def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, seen: Tensor) -> tuple[int, int, float] | None:
-    """Puts a saved state in place.
+def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD) -> TrainingState | None:
+    """Puts saved weights and momentum in place.
 
     Returns:
-        The epoch, and the step in it, to go on with, and the seconds it has taken; None where nothing is saved.
+        Where to go on; None where nothing is saved.
 
     Raises:
         TrainError: the file is no state, or that of another training.
@@ -95,12 +103,14 @@ def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD, 
                 if f"momentum.{name}" in tensors:
                     buffer = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{name}"])
                     sgd.state[parameter]["momentum_buffer"] = buffer
-            seen.copy_(tensors["seen"])
+            seen = tensors["seen"]
+            if seen.shape != (3,):
+                raise ValueError(f"sums of shape {tuple(seen.shape)}")
             epoch, step = header["position"]
             seconds = float(header.get("seconds", 0.0))
             if not 0 <= seconds < _LONGEST:
                 raise ValueError(f"{seconds} seconds")
-            return int(epoch), int(step), seconds
+            return TrainingState(int(epoch), int(step), seconds, seen)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(f"{path}: not a state of training: {error}", hint=f"delete {path} to start over") from error
     raise TrainError(

@@ -21,7 +21,11 @@ WRITERS = {
     "text": lambda path: write(path, "new\n"),
     "checkpoint": lambda path: checkpoint.save(path, nn.Linear(2, 2), architecture=Architecture("x")),
     "state": lambda path: training_state.save(
-        path.parent, "id", (1, 0), (net := nn.Linear(2, 2)), torch.optim.SGD(net.parameters(), 0.1), torch.zeros(3)
+        path.parent,
+        "id",
+        training_state.TrainingState(1, 0, 0.0, torch.zeros(3)),
+        (net := nn.Linear(2, 2)),
+        torch.optim.SGD(net.parameters(), 0.1),
     ),
 }
 STEPS = ("open", "write_bytes", "fsync", "replace")

@@ -19,13 +19,13 @@ from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.evaluation.evaluator import Material
 from compress.evaluation.predictions import agreements, answers, certify, unseen
+from compress.evaluation.top1 import accuracy
 from compress.networks import checkpoint
 from compress.networks.network import Network
 from compress.pipeline.front import choose
 from compress.pipeline.job import make_job
 from compress.pipeline.pruning import prune
 from compress.recovery.batch_norm import reestimate
-from compress.recovery.training import accuracy
 from compress.search.base import Fidelity, Point, Target
 from compress.search.stages import prunable
 from compress.surgery.cutting import cut

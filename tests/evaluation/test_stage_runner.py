@@ -59,7 +59,7 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
     rng = np.random.default_rng(0)
     before = Plan()
     for stage in make_stages(topology, groups):
-        runner = StageRunner(model, graph, topology, stage.groups, before, images)
+        runner = StageRunner(model, graph, topology, cutout(graph, topology, stage.groups), before, images)
         plan = random_plan(topology, 0.4, rng, list(stage.groups))
         both = Plan({**before.cuts, **plan.cuts})
         small = cut(model, topology, both)
@@ -87,7 +87,7 @@ def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str
     with torch.no_grad():
         wanted = model(images)
     for stage in make_stages(topology, groups):
-        runner = StageRunner(model, graph, topology, stage.groups, before, images, to_end=True)
+        runner = StageRunner(model, graph, topology, cutout(graph, topology, stage.groups, True), before, images)
         both = Plan({**before.cuts, **random_plan(topology, 0.4, rng, list(stage.groups)).cuts})
         small = copy.deepcopy(cut(model, topology, both))
         nodes = {n.name: n for n in graph.nodes}
@@ -106,8 +106,9 @@ def test_an_untouched_stage_without_batch_norm_has_no_error() -> None:
     model, images = network("lenet")
     topology = trace(model, images[:1], probe=False)
     groups, _ = prunable(topology, [])
+    graph = symbolic_graph(model)
     for stage in make_stages(topology, groups):
-        runner = StageRunner(model, symbolic_graph(model), topology, stage.groups, Plan(), images)
+        runner = StageRunner(model, graph, topology, cutout(graph, topology, stage.groups), Plan(), images)
         assert runner.error(Plan(), len(images)) == pytest.approx(0.0, abs=1e-10)
 
 

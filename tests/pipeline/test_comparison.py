@@ -24,6 +24,7 @@ from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.evaluation.criteria import CRITERIA
+from compress.evaluation.top1 import accuracy
 from compress.networks import checkpoint, in_batches
 from compress.networks.network import Network
 from compress.pipeline import comparison
@@ -31,7 +32,6 @@ from compress.pipeline.comparison import ComparedMethod, compare_methods, entry
 from compress.pipeline.job import make_job
 from compress.pipeline.preparation import prepare
 from compress.recovery.batch_norm import reestimate
-from compress.recovery.training import accuracy
 from compress.report.comparison import ComparedRun, Comparison, summary
 from compress.surgery.cutting import cut
 

@@ -32,7 +32,7 @@ from compress.recovery.centripetal_sgd import (
     strength,
     tied_slices,
 )
-from compress.recovery.training import Schedule, fit, steps_per_epoch
+from compress.recovery.training import GradientRewrite, Schedule, fit, steps_per_epoch
 from compress.search.csgd_clusters import clusters_at
 from compress.search.stages import prunable
 from compress.search.widths import orbits
@@ -174,7 +174,7 @@ def test_the_deviation_shrinks_at_the_predicted_rate(momentum: float, eps: float
     model, topology = nets.traced("residual")
     plan = halved(topology)
     schedule = Schedule(4, lr=0.05, batch=16, momentum=momentum, weight_decay=0.02, precision="fp32")
-    trained = fit(model, Noise(), schedule, rewrite=Pull(tied_slices(topology, plan), eps))
+    trained = fit(model, Noise(), schedule, rewrite=GradientRewrite(Pull(tied_slices(topology, plan), eps)))
     learning = rates(schedule, steps_per_epoch(64, schedule))
     assert len(learning) == 16
     vectors = VECTORS * eps
@@ -247,7 +247,7 @@ LONG = Schedule(15, lr=0.05, batch=4, precision="fp32")
 def test_a_trained_network_loses_nothing_by_the_trim(name: str) -> None:
     model, topology = nets.traced(name)
     plan = halved(topology, "kmeans")
-    drawn = draw_together(model, topology, plan, Noise(), LONG)
+    drawn = draw_together(model, tied_slices(topology, plan), Noise(), LONG)
     small = cut(drawn.averaged, topology, plan)
     images = nets.inputs(name, 20).float()
     assert drawn.before > 0.1 and drawn.after < 1e-4 and drawn.strength.enough
@@ -270,17 +270,17 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
     model, topology = nets.traced("chain")
     plan = halved(topology)
     schedule = replace(LONG, epochs=12)
-    straight = draw_together(model, topology, plan, Noise(), schedule)
+    straight = draw_together(model, tied_slices(topology, plan), Noise(), schedule)
 
     def kill(event: object) -> None:
         if getattr(event, "epoch", 0) == 7:
             raise _Killed
 
     with pytest.raises(_Killed):
-        draw_together(model, topology, plan, Noise(), schedule, state_dir=tmp_path, listen=kill)
+        draw_together(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path, listen=kill)
     with pytest.raises(TrainError, match="another training"):
-        draw_together(model, topology, halved(topology, "imbalanced"), Noise(), schedule, state_dir=tmp_path)
-    again = draw_together(model, topology, plan, Noise(), schedule, state_dir=tmp_path)
+        draw_together(model, tied_slices(topology, halved(topology, "imbalanced")), Noise(), schedule, state_dir=tmp_path)
+    again = draw_together(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path)
     for a, b in zip(straight.averaged.state_dict().values(), again.averaged.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -295,7 +295,7 @@ def test_clusters_and_strength_are_part_of_a_trainings_identity() -> None:
 def test_what_cannot_be_drawn_together_is_refused() -> None:
     model, topology = nets.traced("frozen")
     with pytest.raises(TrainError, match="requires no gradient"):
-        draw_together(model, topology, halved(topology), Noise(), LONG)
+        draw_together(model, tied_slices(topology, halved(topology)), Noise(), LONG)
     _, chain = nets.traced("chain")
     with pytest.raises(TrainError, match="without a cluster"):
         tied_slices(chain, Plan({chain.groups[0].id: Cut((0, 1))}))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.core.plan import Cut, Plan, kept_positions
 from compress.core.topology import Topology
 from compress.coupling.symbolic import symbolic_graph
-from compress.evaluation.stage_runner import StageRunner
+from compress.evaluation.stage_runner import StageRunner, cutout
 from compress.recovery import compensation as compensation_module
 from compress.recovery.compensation import Compensation
 from compress.recovery.moments import collect, unfold
@@ -131,11 +131,12 @@ def test_a_stage_with_compensation_is_a_stage_of_the_compensated_network(name: s
         own = random_plan(topology, 0.5, rng, list(stage.groups))
         plan = Plan({**before.cuts, **own.cuts})
         surrounded = cut(replaced(model, compensation(before)), topology, before)
-        runner = StageRunner(model, graph, topology, stage.groups, before, x, surrounded, compensation)
-        direct = StageRunner(replaced(model, compensation(plan)), graph, topology, stage.groups, before, x, surrounded, None)
+        part, solved = cutout(graph, topology, stage.groups), replaced(model, compensation(plan))
+        runner = StageRunner(model, graph, topology, part, before, x, surrounded, compensation)
+        direct = StageRunner(solved, graph, topology, part, before, x, surrounded, None)
         direct.targets, direct.spread = runner.targets, runner.spread
         direct.inputs = runner.inputs
-        full = replaced(model, compensation(plan)).state_dict()
+        full = solved.state_dict()
         layers = {k for k in direct.state if k in full} - set(direct.bare.values())
         direct.state = {k: runner._surrounded(k, full[k]) if k in layers else t for k, t in direct.state.items()}
         assert runner.error(plan, len(x)) == pytest.approx(direct.error(plan, len(x)), rel=1e-4, abs=1e-7)

@@ -12,7 +12,7 @@ from compress.core.cost import count
 from compress.core.plan import restrict
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.compensation import RIDGE
-from compress.recovery.kernel_sparsity import _without, effective_params, held, identity_of, zero_kernels
+from compress.recovery.kernel_sparsity import _without, effective_params, held, zero_kernels
 from compress.recovery.moments import collect
 from compress.recovery.training import Schedule, fit
 from compress.surgery.cutting import cut
@@ -83,8 +83,7 @@ def test_zeros_survive_a_cut_and_a_training() -> None:
     small = cut(reestimate(model, images), topology, plan).float().eval()
     found = zero_kernels(small, restrict(topology, plan), images, 0.1)
     schedule = Schedule(2, lr=0.05, batch=16, distill=0.0, precision="fp32")
-    how = {"rewrite": held(found.kept), "rewrite_identity": identity_of(found.kept)}
-    trained = fit(found.model, _Noise(), schedule, **how)
+    trained = fit(found.model, _Noise(), schedule, rewrite=held(found.kept))
     free = fit(found.model, _Noise(), schedule)
     for key, kept in found.kept.items():
         zero = ~kept.reshape(*kept.shape, *[1] * (trained.state_dict()[key].dim() - 2)).expand_as(trained.state_dict()[key])
@@ -94,7 +93,7 @@ def test_zeros_survive_a_cut_and_a_training() -> None:
         assert not zero.any() or free.state_dict()[key][zero].any()  # without the hold they would come back
     total = sum(p.numel() for p in trained.parameters())
     assert effective_params(trained) < total == count(topology, plan).params
-    assert identity_of(found.kept) != identity_of({k: torch.ones_like(v) for k, v in found.kept.items()})
+    assert held(found.kept).identity != held({k: torch.ones_like(v) for k, v in found.kept.items()}).identity
 
 
 def test_a_dense_weight_counts_every_number_once() -> None:

@@ -23,7 +23,7 @@ from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.least_squares import from_rows, from_sums
 from compress.recovery.moments import Sums, collect
-from compress.recovery.reconstruction import Reconstructed, reconstruct
+from compress.recovery.reconstruction import Reconstructed, ReconstructionSettings, reconstruct
 from compress.surgery.cutting import cut
 
 NAMES = sorted(NETS)
@@ -45,10 +45,10 @@ def deviation(model: nn.Module, small: nn.Module, data: list[Tensor]) -> float:
     return float((got - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
 
 
-def solved(name: str, plan: Plan, **options: Any) -> tuple[nn.Module, nn.Module, Reconstructed]:
+def solved(name: str, plan: Plan, **settings: Any) -> tuple[nn.Module, nn.Module, Reconstructed]:
     model, topology = traced(name)
     small = cut(model, topology, plan)
-    return model, small, reconstruct(model, small, topology, plan, batches(name), **options)
+    return model, small, reconstruct(model, small, topology, plan, batches(name), settings=ReconstructionSettings(**settings))
 
 
 @pytest.mark.parametrize(("memory", "every"), [(0, True), (1 << 30, True), (1 << 30, False)])
@@ -63,10 +63,10 @@ def test_nothing_lost_nothing_changed(name: str, memory: int, every: bool) -> No
             if member.role.value == "reads":
                 model.state_dict()[member.key].index_fill_(member.dim, torch.tensor(member.positions[gone]), 0.0)
     plan = Plan({group.id: Cut(tuple(range(gone)))})
-    data = batches(name)
-    found = reconstruct(model, cut(model, topology, plan), topology, plan, data, memory=memory, every=every)
+    data, how = batches(name), ReconstructionSettings(memory=memory, every=every)
+    found = reconstruct(model, cut(model, topology, plan), topology, plan, data, settings=how)
     assert found.layers and deviation(model, found.model, data) < 1e-9
-    empty = reconstruct(model, model, topology, Plan(), data, memory=memory, every=every)
+    empty = reconstruct(model, model, topology, Plan(), data, settings=how)
     assert all(torch.equal(v, empty.model.state_dict()[k]) for k, v in model.state_dict().items())
 
 
@@ -79,7 +79,7 @@ def test_equals_the_librarys_least_squares() -> None:
     plan = Plan({GroupId("0"): Cut((0, 2, 5))})
     small = cut(model, topology, plan)
     x = torch.randn(80, 3, 8, 8, generator=torch.Generator().manual_seed(1)).double()
-    found = reconstruct(model, small, topology, plan, [x[:50], x[50:]], ridge=0.0)
+    found = reconstruct(model, small, topology, plan, [x[:50], x[50:]], settings=ReconstructionSettings(ridge=0.0))
     with torch.no_grad():
         u = torch.cat([small[:4](x), torch.ones(80, 1).double()], 1)
         answer = torch.linalg.lstsq(u, model(x)).solution
@@ -99,7 +99,8 @@ def test_no_other_weights_do_better(dual: bool) -> None:
     small = cut(model, topology, plan)
     x = torch.randn(60, 3, 5, 5, generator=torch.Generator().manual_seed(1)).double()
     ridge = 0.05
-    found = reconstruct(model, small, topology, plan, [x], ridge=ridge, widest=10**4 if not dual else 11)
+    settings = ReconstructionSettings(ridge=ridge, widest=10**4 if not dual else 11)
+    found = reconstruct(model, small, topology, plan, [x], settings=settings)
     if dual:  # only so many rows are used: too few to know
         assert found.layers[0].after < found.layers[0].before
         return
@@ -325,7 +326,9 @@ def test_obs_is_better_than_l1_at_what_it_promises() -> None:
         for criterion in (l1, obs):
             keep = np.argsort(-criterion(evidence, topology, group), kind="stable")[:3]
             plan = Plan({group.id: Cut(tuple(sorted(keep.tolist())))})
-            errors.append(reconstruct(model, cut(model, topology, plan), topology, plan, data, every=False).layers[0].after)
+            lossy = ReconstructionSettings(every=False)
+            found = reconstruct(model, cut(model, topology, plan), topology, plan, data, settings=lossy)
+            errors.append(found.layers[0].after)
         assert errors[1] <= errors[0] * 1.001
         wins += errors[1] < errors[0] * 0.99
     assert wins >= 2
@@ -340,7 +343,9 @@ def test_obs_predicts_the_restored_error() -> None:
     order, errors = obs_curve(evidence, topology, group, damping=1e-6)
     for width in (6, 4, 2):
         plan = Plan({group.id: Cut(tuple(sorted(order[group.size - width :].tolist())))})
-        found = reconstruct(model, cut(model, topology, plan), topology, plan, data, every=False, ridge=1e-6)
+        found = reconstruct(
+            model, cut(model, topology, plan), topology, plan, data, settings=ReconstructionSettings(every=False, ridge=1e-6)
+        )
         assert found.layers[0].after == pytest.approx(errors[group.size - width], rel=0.02)
 
 

@@ -24,13 +24,14 @@ from compress.core.accuracy import Accuracy
 from compress.core.randomness import derive
 from compress.core.statistics import wilson
 from compress.errors import DataError, TrainError
+from compress.evaluation.top1 import accuracy
 from compress.networks.inference import computes_bf16, seeded
 from compress.recovery.training import (
     EpochDone,
+    GradientRewrite,
     Resumed,
     Schedule,
     TrainingProgress,
-    accuracy,
     fit,
     learning_rate,
 )
@@ -144,7 +145,7 @@ def test_an_interruption_leaves_no_trace(
 
     straight = _straight(distilled)
     with pytest.raises(_Killed):
-        fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, rewrite=killer)
+        fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, rewrite=GradientRewrite(killer))
     heard: list[object] = []
     resumed = fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, listen=heard.append)
     assert same(weights(straight), weights(resumed))
@@ -164,9 +165,9 @@ def test_an_interruption_leaves_no_trace(
 def test_a_killed_process_ends_with_the_same_weights(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from test_training import Blobs, SHORT, net\nfrom compress.recovery.training import fit\n"
+        "from test_training import Blobs, SHORT, net\nfrom compress.recovery.training import GradientRewrite, fit\n"
         "n = 0\ndef rewrite(model, lr):\n    global n\n    n += 1\n    if n == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "fit(net(), Blobs(), SHORT, state_dir=Path(sys.argv[1]), save_every=2, rewrite=rewrite)\n"
+        "fit(net(), Blobs(), SHORT, state_dir=Path(sys.argv[1]), save_every=2, rewrite=GradientRewrite(rewrite))\n"
     )
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=env, capture_output=True)
@@ -269,7 +270,7 @@ def test_rewrite_sees_gradients_and_rate() -> None:
             p.grad.zero_()
 
     model = net()
-    trained = fit(model, Blobs(), replace(SHORT, weight_decay=0.0), rewrite=drop)
+    trained = fit(model, Blobs(), replace(SHORT, weight_decay=0.0), rewrite=GradientRewrite(drop))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trained.parameters(), strict=True))
     assert rates == [learning_rate(SHORT, epoch + step / 5) for epoch in range(2) for step in range(5)]
 
@@ -319,7 +320,7 @@ def test_a_diverging_loss_names_its_place() -> None:
             next(model.parameters()).grad.fill_(math.nan)
 
     with pytest.raises(TrainError, match=r"became nan in epoch 2 of 2, step 3 of 5, at learning rate 0\.0") as caught:
-        fit(net(), Blobs(), SHORT, rewrite=explode)
+        fit(net(), Blobs(), SHORT, rewrite=GradientRewrite(explode))
     assert "lower the learning rate" in caught.value.hint
 
 
