@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from compress.core import write_json
+from compress.core import capture, write_json
 from compress.data import open_data
 from compress.export import Options, Quantiser, convert, export, read_interface
-from compress.pipeline import clocked, machine
+from compress.latency import Settings
+from compress.pipeline import measure_precision
 
 RESULTS = Path(__file__).parent / "results" / "int8.json"
 
@@ -55,9 +56,10 @@ def main() -> None:
     for precision in {"int8", "fp16"} - {row["precision"] for row in found["precisions"]}:
         target = given.work / f"model.{precision}.onnx"
         row = convert(source, target, precision, data, inputs=data.calibration.images(10), options=Options())
-        rows = clocked(source, target, precision, batches=given.batches, seconds=given.seconds)
+        settings = Settings(budget_seconds=given.seconds)
+        rows = measure_precision(source, target, precision, batches=given.batches, settings=settings)
         found["precisions"].append({**asdict(row), "latency": [asdict(r) | {"direction": r.direction} for r in rows]})
-        found["environment"] = machine()
+        found["environment"] = capture().to_json()
         print(precision, row.message, [(r.batch, r.low, r.speedup, r.high, r.direction) for r in rows], flush=True)
         write_json(RESULTS, found)
     for name in set(given.networks) - set(found["latency of random weights"]):
@@ -74,7 +76,8 @@ def direction(name: str, work: Path, batches: list[int], seconds: float) -> list
     source, target = work / f"{name}.onnx", work / f"{name}.int8.onnx"
     export(models.get_model(name, weights=None).eval(), images[:2], source)
     Quantiser.of(source, images, work).write(target)
-    rows = [asdict(r) | {"direction": r.direction} for r in clocked(source, target, "int8", batches=batches, seconds=seconds)]
+    measured = measure_precision(source, target, "int8", batches=batches, settings=Settings(budget_seconds=seconds))
+    rows = [asdict(r) | {"direction": r.direction} for r in measured]
     print(name, [(r["batch"], r["speedup"], r["direction"]) for r in rows], flush=True)
     return rows
 

@@ -109,8 +109,8 @@ def measured(network: nn.Module, when: str, split: Any) -> Measured:
     """Accuracy on a split, with its interval."""
     from compress.evaluation import accuracy
 
-    found = accuracy(network, split)
-    return Measured(when, split.name, found.top1, *found.interval, found.total)
+    found: Measured = accuracy(network, split).measured(when, split.name)
+    return found
 
 
 def show_saved(seen: Sequence[Measured], target: Path, following: str) -> None:

@@ -103,9 +103,10 @@ def write(
     """Converts, judges, clocks and records; the record lies beside the file."""
     from dataclasses import replace
 
-    from compress.core import Clock, write_json
+    from compress.core import Clock, capture, write_json
     from compress.export import Precisions, convert, file_digest, read
-    from compress.pipeline import clocked, machine
+    from compress.latency import Settings
+    from compress.pipeline import measure_precision
     from compress_cli.door import err
     from compress_cli.progress import listening
 
@@ -114,15 +115,15 @@ def write(
         found = convert(source.file, target, precision, source.data, inputs=source.inputs, options=options, listen=listen)
         if seconds > 0:
             with Clock(listen).phase("latency", f"{precision} and fp32 in turn, batches of {', '.join(map(str, batches))}"):
-                image = (shape[0], shape[1], shape[2])
-                rows = clocked(source.file, target, precision, batches=batches, seconds=seconds, image=image, listen=listen)
+                settings = Settings(budget_seconds=seconds, image=(shape[0], shape[1], shape[2]))
+                rows = measure_precision(source.file, target, precision, batches=batches, settings=settings, listen=listen)
             found = replace(found, latency=rows)
     place = record_of(source.file)
     digest = file_digest(source.file)
     held = read(place)
     if held is None or held.source_digest != digest:
         held = Precisions(source.file.name, digest, source.file.stat().st_size)
-    held = replace(held.with_entry(found), environment=machine())
+    held = replace(held.with_entry(found), environment=capture().to_json())
     write_json(place, held.to_json())
     return held, found
 

@@ -15,7 +15,19 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from compress.report import Latency, Report, accuracies, certified, changed, clocked, duration, expected, judged, sizes, times
+from compress.report import (
+    Latency,
+    Report,
+    accuracies,
+    certified,
+    changed,
+    duration,
+    expected,
+    judged,
+    sizes,
+    speed_in_words,
+    times,
+)
 from compress.search import METHODS, Planner, behind
 
 _SHOWN = ("model.onnx", "model.safetensors", "report.html", "report.md", "front.json")
@@ -81,7 +93,7 @@ def _table(*columns: str) -> Table:
 def _coloured(latency: Latency) -> str:
     faster = latency.verdict == "different" and latency.speedup > 1
     colour = "green" if faster else "yellow" if latency.verdict != "different" else "red"
-    return f"[{colour}]{escape(clocked(latency))}[/]"
+    return f"[{colour}]{escape(speed_in_words(latency))}[/]"
 
 
 def widths(report: Report) -> str:

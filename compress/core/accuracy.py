@@ -36,6 +36,10 @@ class Accuracy:
         """Where the true fraction lies, at 95 % confidence."""
         return wilson(self.correct, self.total)
 
+    def measured(self, when: str, split: str) -> Measured:
+        """The same as a report keeps it; see :class:`Measured` for the words."""
+        return Measured(when, split, self.top1, *self.interval, self.total)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

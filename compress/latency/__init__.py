@@ -41,15 +41,15 @@ if TYPE_CHECKING:
     from compress.latency.result import LatencyResult as LatencyResult
     from compress.latency.result import MeasuringProgress as MeasuringProgress
     from compress.latency.result import Settings as Settings
-    from compress.latency.statistics import CONFIDENCE as CONFIDENCE
     from compress.latency.statistics import P99_FROM as P99_FROM
     from compress.latency.statistics import Interval as Interval
     from compress.latency.statistics import LatencyVerdict as LatencyVerdict
+    from compress.latency.statistics import mean_ratio as mean_ratio
     from compress.latency.table_measure import NETWORKS as NETWORKS
     from compress.latency.table_measure import block_of as block_of
-    from compress.latency.table_measure import clocked as clocked
     from compress.latency.table_measure import collect as collect
     from compress.latency.table_measure import machine as machine
+    from compress.latency.table_measure import relative_times as relative_times
     from compress.latency.table_measure import table_of as table_of
 
 __all__, __getattr__, __dir__ = lazy(
@@ -66,7 +66,7 @@ __all__, __getattr__, __dir__ = lazy(
         "profiling": "profile read_graph",
         "protocol": "measure",
         "result": "LatencyResult MeasuringProgress Settings",
-        "statistics": "CONFIDENCE Interval P99_FROM LatencyVerdict",
-        "table_measure": "NETWORKS block_of clocked collect machine table_of",
+        "statistics": "Interval LatencyVerdict P99_FROM mean_ratio",
+        "table_measure": "NETWORKS block_of collect machine relative_times table_of",
     },
 )

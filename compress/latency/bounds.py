@@ -7,7 +7,6 @@ base showed against itself on the same machine.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,14 +112,6 @@ def judge(bound: Bound, ratio: Interval, floor: float, new: LatencyResult, arm: 
     outcome = Outcome.FAILED if beyond else Outcome.HELD if within else Outcome.INCONCLUSIVE
     why = "" if beyond or within else "the interval holds the limit: raise --seconds, or measure on a quieter machine"
     return Judged(bound, outcome, (low, value, high), why)
-
-
-def between(old: Interval, new: Interval) -> Interval:
-    """The speed-up of the new file over the old one, where each was measured against the same base in its own sitting."""
-    middle = math.log(new.ratio) - math.log(old.ratio)
-    below = math.hypot(math.log(new.ratio) - math.log(new.low), math.log(old.high) - math.log(old.ratio))
-    above = math.hypot(math.log(new.high) - math.log(new.ratio), math.log(old.ratio) - math.log(old.low))
-    return Interval(math.exp(middle), math.exp(middle - below), math.exp(middle + above))
 
 
 def _relative(bound: Bound, ratio: Interval, floor: float) -> tuple[float, float, float]:

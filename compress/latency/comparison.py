@@ -9,11 +9,11 @@ from pathlib import Path
 
 from compress.core import Environment
 from compress.errors import ConfigError
-from compress.latency.bounds import Bound, Judged, between, judge
+from compress.latency.bounds import Bound, Judged, judge
 from compress.latency.measurement import Measurement, identify
 from compress.latency.protocol import BASE, rationed
 from compress.latency.result import LatencyResult
-from compress.latency.statistics import Interval
+from compress.latency.statistics import Interval, between
 
 
 @dataclass(frozen=True, slots=True)

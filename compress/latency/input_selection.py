@@ -70,7 +70,6 @@ def worthwhile(
     runtime: Runtime,
     gain: float = GAIN,
     shares: Sequence[float] = SHARES,
-    seconds: float = _SECONDS,
     seed: int = 0,
     listen: Callable[[Any], None] = lambda event: None,
 ) -> Mapping[LayerName, float]:
@@ -85,7 +84,6 @@ def worthwhile(
         runtime: where the network will run.
         gain: the speed-up that the lower end of the interval must reach.
         shares: of the inputs, tried from the largest; a smaller one is not taken for better than it was measured to be.
-        seconds: of measuring for each shape.
         seed: of the order of the rounds.
         listen: receives the measurement's events.
     """
@@ -94,7 +92,7 @@ def worthwhile(
     for reader in dict.fromkeys(shapes.values()):
         small = reader.narrowed(_WIDTH)
         tried = {share: _part(small.arriving[0], share) for share in shares}
-        speedups = gains(small, list(tried.values()), runtime=runtime, seconds=seconds, seed=seed, listen=listen)
+        speedups = gains(small, list(tried.values()), runtime=runtime, seed=seed, listen=listen)
         found[reader] = max((share for share, reads in tried.items() if speedups.get(reads, 0.0) >= gain), default=0.0)
     return {name: found[shapes[name]] if name in shapes else 0.0 for name in layers}
 

@@ -31,7 +31,7 @@ def describe(path: Path) -> MeasuredFile:
         raise ModelError(f"{path} is no ONNX file", hint="make an .onnx file of it with: compress export") from error
     if not proto.graph.node:
         raise ModelError(f"{path} holds no network", hint="make an .onnx file with: compress export")
-    for name in sorted(_outside(proto)):
+    for name in sorted(_external_files(proto)):
         if not (path.parent / name).is_file():
             raise ModelError(
                 f"{path} keeps weights in {name!r}, which is not beside it", hint="copy that file into the same folder"
@@ -76,7 +76,7 @@ def describe_all(files: Mapping[str, Path]) -> dict[str, MeasuredFile]:
     return {arm: describe(path) for arm, path in files.items()}
 
 
-def _outside(proto: onnx.ModelProto) -> set[str]:
+def _external_files(proto: onnx.ModelProto) -> set[str]:
     """Names of the files in which the weights lie."""
     entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
     return {entry.value for entry in entries if entry.key == "location"}

@@ -73,16 +73,6 @@ class KernelTime:
     written: int
     macs: int
 
-    @property
-    def gmacs_per_second(self) -> float:
-        """Achieved multiply-accumulates, in 1e9 a second."""
-        return self.macs / self.seconds / 1e9 if self.seconds > 0 else 0.0
-
-    @property
-    def gbytes_per_second(self) -> float:
-        """Achieved memory traffic, in 1e9 bytes a second, every byte counted once."""
-        return (self.read + self.weights + self.written) / self.seconds / 1e9 if self.seconds > 0 else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -109,14 +99,6 @@ class Profile:
     host_only: bool
     fallback: str
     environment: Environment
-
-    @property
-    def by_module(self) -> Mapping[str, tuple[KernelTime, ...]]:
-        """Module -> its kernels; under the empty name what has no weight."""
-        table: dict[str, list[KernelTime]] = {}
-        for kernel in self.kernels:
-            table.setdefault(kernel.module, []).append(kernel)
-        return {name: tuple(found) for name, found in table.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -125,7 +125,7 @@ def by_layer(found: Profile, topology: Topology) -> tuple[float, ...]:
     return tuple(times.tolist())
 
 
-def clocked(base: Path, files: Mapping[str, Path], runtime: OrtRuntime, seconds: float, seed: int) -> dict[str, float]:
+def relative_times(base: Path, files: Mapping[str, Path], runtime: OrtRuntime, seconds: float, seed: int) -> dict[str, float]:
     """Time of each file over the base's, in turn, by the clock that decides (CPU time on one thread)."""
     settings = Settings(budget_seconds=seconds, precision=0.004, min_rounds=12, loads=2, seed=seed)
     found = measure(base, files, runtime=runtime, settings=settings)
@@ -172,7 +172,7 @@ def collect(
             files = {p.digest: folder / f"{p.digest}.onnx" for p in now}
             for plan in now:
                 write(source, plan, files[plan.digest])
-            ratios = clocked(base, files, runtime, seconds * (len(now) + 2), seed)
+            ratios = relative_times(base, files, runtime, seconds * (len(now) + 2), seed)
             for plan in now:
                 layers = by_layer(_profiled(files[plan.digest], runtime, seconds), source.topology)
                 done[plan.digest] = MeasuredNetwork(plan, ratios[plan.digest], layers)

@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from compress.pipeline.latency_target import aimed as aimed
     from compress.pipeline.latency_target import clocking as clocking
     from compress.pipeline.picking import pick as pick
-    from compress.pipeline.precision_latency import clocked as clocked
-    from compress.pipeline.precision_latency import machine as machine
+    from compress.pipeline.precision_latency import measure_precision as measure_precision
     from compress.pipeline.preparation import prepare as prepare
     from compress.pipeline.pruning import prune as prune
 
@@ -47,7 +46,7 @@ __all__, __getattr__, __dir__ = lazy(
         "latency_tables": "Measuring alignment load make source_of",
         "latency_target": "aimed clocking",
         "picking": "pick",
-        "precision_latency": "clocked machine",
+        "precision_latency": "measure_precision",
         "preparation": "prepare",
         "pruning": "prune",
     },

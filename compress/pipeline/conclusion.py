@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.core import Clock, Measured, Plan, Right, Topology, read_json, wilson, write_json
+from compress.core import Accuracy, Clock, Measured, Plan, Right, Topology, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, PlanError
 from compress.evaluation import Material, agreements, blind, certify, on_test, save_answers, unseen
@@ -89,8 +89,7 @@ def conclude(
 
 def _judged(when: str, found: Right) -> Measured:
     """Answers about the test split as an accuracy."""
-    right, total = int(found.sum()), len(found)
-    return Measured(when, "test", right / total, *wilson(right, total), total)
+    return Accuracy(int(found.sum()), len(found)).measured(when, "test")
 
 
 def exit_code(report: Report) -> int:

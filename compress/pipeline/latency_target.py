@@ -17,7 +17,7 @@ import onnx
 
 from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
 from compress.export import Resizable, write
-from compress.latency import clocked
+from compress.latency import relative_times
 from compress.runtime import OrtRuntime
 from compress.search import Front, Space, Target, Uniform, Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
 
@@ -130,7 +130,7 @@ def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Pla
             base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
             onnx.save(source.model, base)
             write(source, plan, pruned)
-            return clocked(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
+            return relative_times(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
 
     return clock_one
 

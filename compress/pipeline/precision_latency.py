@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from compress.core import capture, ignore
+from compress.core import ignore
 from compress.export import PrecisionLatency
 from compress.latency import Settings, measure
 from compress.runtime import OrtRuntime
 
 
-def clocked(
+def measure_precision(
     source: Path,
     target: Path,
     precision: str,
     *,
     batches: Sequence[int] = (1, 8),
-    seconds: float = 10.0,
+    settings: Settings = Settings(),  # noqa: B008  # frozen
     runtime: OrtRuntime | None = None,
-    image: tuple[int, int, int] | None = None,
-    seed: int = 0,
     listen: Callable[[object], None] = ignore,
 ) -> tuple[PrecisionLatency, ...]:
     """The latency of a precision beside fp32, in turn, at each batch size.
@@ -30,16 +29,14 @@ def clocked(
         target: the other one.
         precision: its name.
         batches: images a call.
-        seconds: of measuring, for each.
+        settings: how each batch size is measured.
         runtime: where; one CPU thread by default.
-        image: shape (c, h, w) for files that leave it open.
-        seed: of inputs and order.
         listen: receives events.
     """
     runtime, rows = runtime or OrtRuntime(), []
     for batch in batches:
-        settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=image)
-        result = measure(source, {precision: target}, runtime=runtime, settings=settings, listen=listen)
+        at = replace(settings, batch=batch)
+        result = measure(source, {precision: target}, runtime=runtime, settings=at, listen=listen)
         ratio = result.ratios[precision]
         rows.append(
             PrecisionLatency(
@@ -58,8 +55,3 @@ def clocked(
             )
         )
     return tuple(rows)
-
-
-def machine() -> Mapping[str, object]:
-    """What the latencies depend on."""
-    return capture().to_json()

@@ -69,8 +69,7 @@ class Workbench:
 
 def measured(model: nn.Module, when: str, name: str, split: LabelledImages) -> Measured:
     """Accuracy on a split with its Wilson interval."""
-    found = accuracy(model, split)
-    return Measured(when, name, found.top1, *found.interval, found.total)
+    return accuracy(model, split).measured(when, name)
 
 
 def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from compress.report.formatting import byte_size as byte_size
     from compress.report.formatting import certified as certified
     from compress.report.formatting import changed as changed
-    from compress.report.formatting import clocked as clocked
     from compress.report.formatting import duration as duration
     from compress.report.formatting import expected as expected
     from compress.report.formatting import judged as judged
     from compress.report.formatting import number as number
     from compress.report.formatting import percent as percent
     from compress.report.formatting import sizes as sizes
+    from compress.report.formatting import speed_in_words as speed_in_words
     from compress.report.formatting import times as times
     from compress.report.fronts import front_latency as front_latency
     from compress.report.fronts import told as told
@@ -60,7 +60,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
-        "formatting": "NONE accuracies accuracy byte_size certified changed clocked "
+        "formatting": "NONE accuracies accuracy byte_size certified changed speed_in_words "
         "duration expected judged number percent sizes times",
         "fronts": "front_latency told",
         "html": "runs_page",

@@ -124,7 +124,7 @@ def accuracies(report: Report) -> tuple[tuple[str, str, str], ...]:
     return tuple((s, found.get((s, "validation"), NONE), found.get((s, "test"), NONE)) for s in dict.fromkeys(states))
 
 
-def clocked(latency: Latency) -> str:
+def speed_in_words(latency: Latency) -> str:
     """The verdict of one runtime in words."""
     speed = times(latency.low, latency.speedup, latency.high)
     said = {"different": "faster" if latency.speedup > 1 else "slower", "same": "the same"}

@@ -10,7 +10,7 @@ from compress.core import write
 from compress.errors import ConfigError
 from compress.latency import Measurement, identify, read
 from compress.report import store
-from compress.report.formatting import clocked, machine_of
+from compress.report.formatting import machine_of, speed_in_words
 from compress.report.model import Latency, Report
 from compress.report.run_files import IMPORTED, machine_name
 from compress.report.verdict import latency_of, speed_flags, verdict_of
@@ -46,7 +46,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     notes = tuple(dict.fromkeys([*report.notes, *(f"not measured on the other machine: {s}" for s in found.skipped)]))
     report = replace(report, latency=latency, warnings=flags, notes=notes)
     store.write_report(replace(report, verdict=verdict_of(report)), folder)
-    return tuple(f"{machine_of(x)}, batch {x.batch}: {clocked(x)}" for x in added)
+    return tuple(f"{machine_of(x)}, batch {x.batch}: {speed_in_words(x)}" for x in added)
 
 
 def _names(folder: Path, report: Report, found: Measurement, file: Path) -> dict[str, str]:

@@ -10,7 +10,6 @@ from compress.report.formatting import (
     accuracies,
     certified,
     changed,
-    clocked,
     duration,
     efficiency,
     expected,
@@ -20,6 +19,7 @@ from compress.report.formatting import (
     percent,
     plain,
     sizes,
+    speed_in_words,
     times,
 )
 from compress.report.fronts import told
@@ -82,7 +82,7 @@ def _lines(report: Report) -> Iterator[str]:
                     str(x.threads),
                     f"{duration(x.base_p50)} / {duration(x.base_p90)}",
                     f"{duration(x.pruned_p50)} / {duration(x.pruned_p90)}",
-                    clocked(x),
+                    speed_in_words(x),
                     NONE if (share := efficiency(report.speedup_macs, x.speedup)) is None else percent(share, 0),
                     times(x.control_low, x.control, x.control_high),
                 )

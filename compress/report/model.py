@@ -147,13 +147,6 @@ class FrontLatency:
     slower: tuple[tuple[int, int], ...]
     flags: tuple[str, ...] = ()
 
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> FrontLatency:
-        """From plain data."""
-        points = tuple(FrontPoint(**p) for p in data["points"])
-        slower = tuple((int(few), int(many)) for few, many in data["slower"])
-        return FrontLatency(**{**data, "points": points, "slower": slower, "flags": tuple(data["flags"])})
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -217,25 +210,8 @@ class Report:
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON, as validated by ``report.schema.json``."""
+        """Plain JSON, as ``report.schema.json`` describes it; :func:`~compress.report.schema.validate` reads it."""
         return asdict(self)
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Report:
-        """Reads what :meth:`to_json` wrote."""
-        fields = dict(data)
-        fields["before"] = Size(**fields["before"])
-        fields["after"] = Size(**fields["after"])
-        fields["accuracy"] = tuple(Measured(**a) for a in fields["accuracy"])
-        fields["widths"] = tuple(Width(**w) for w in fields["widths"])
-        fields["latency"] = tuple(Latency(**{**x, "flags": tuple(x["flags"])}) for x in fields["latency"])
-        held = fields.get("certificate")
-        fields["certificate"] = None if held is None else Certificate(**held)
-        clocked = fields.get("front_latency")
-        fields["front_latency"] = None if clocked is None else FrontLatency.from_json(clocked)
-        fields["image"] = tuple(fields.get("image", ()))
-        fields["warnings"], fields["notes"] = tuple(fields["warnings"]), tuple(fields["notes"])
-        return Report(**fields)
 
     @property
     def speedup_macs(self) -> float:

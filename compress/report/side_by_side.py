@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from compress.report.charts import Dot
-from compress.report.formatting import NONE, clocked, efficiency, machine_of, percent, ratio
+from compress.report.formatting import NONE, efficiency, machine_of, percent, ratio, speed_in_words
 from compress.report.markdown import table_lines, text_of
 from compress.report.model import Report
 from compress.report.tables import Cell, ReportTable, heads, tone
@@ -39,7 +39,7 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
                 Cell(percent(report.after.params / max(report.before.params, 1), 1)),
                 Cell(top1, None if final is None else final.top1, whole=True),
                 Cell(change),
-                Cell("not measured") if first is None else Cell(clocked(first), first.speedup, tone(first), True),
+                Cell("not measured") if first is None else Cell(speed_in_words(first), first.speedup, tone(first), True),
                 Cell(NONE if share is None else percent(share, 0)),
                 Cell(str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
             )

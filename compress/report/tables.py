@@ -12,13 +12,13 @@ from compress.report.formatting import (
     NONE,
     accuracies,
     byte_size,
-    clocked,
     duration,
     efficiency,
     judged,
     machine_of,
     number,
     percent,
+    speed_in_words,
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report, Width
@@ -165,7 +165,7 @@ def grid_table(report: Report) -> ReportTable | None:
     rows = []
     for name in names:
         cells = [found.get((name, batch)) for batch in batches]
-        texts = [Cell(NONE) if x is None else Cell(clocked(x), tone=tone(x)) for x in cells]
+        texts = [Cell(NONE) if x is None else Cell(speed_in_words(x), tone=tone(x)) for x in cells]
         rows.append((Cell(name), *texts))
     return ReportTable("Speed-up by batch", "95 % intervals.", heads("runtime", *(f">batch {b}" for b in batches)), tuple(rows))
 

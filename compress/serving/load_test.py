@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from compress.core import Listen, finite_json, ignore
 from compress.errors import ConfigError, ServingError
-from compress.latency import CONFIDENCE, P99_FROM, Interval
+from compress.latency import P99_FROM, Interval, mean_ratio
 from compress.runtime import Array
 from compress.serving.client import Client
 from compress.serving.traffic import Connect, Send, Traffic, highest, offer, poisson
@@ -198,8 +197,8 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
     found = tuple(_summary(arm, scenario, rng, listen) for arm in field_)
     again = found[-1] if scenario.control else None
     compared = found[1:-1] if scenario.control else found[1:]
-    ratios = {arm.name: _ratio(arm, found[0]) for arm in compared}
-    control = None if again is None else _ratio(again, found[0])
+    ratios = {arm.name: mean_ratio(arm.rates, found[0].rates) for arm in compared}
+    control = None if again is None else mean_ratio(again.rates, found[0].rates)
     return LoadResult(scenario, found, ratios, control, time.monotonic() - started, tuple(_flags(field_, scenario)))
 
 
@@ -287,14 +286,6 @@ def _summary(arm: _Arm, scenario: Scenario, rng: np.random.Generator, listen: Li
             )
     none = Confirmed(0.0, scenario.confirm, math.nan, math.nan, math.nan, 0)
     return Sustained(arm.name, tuple(arm.rates), typical, arm.unloaded, none)
-
-
-def _ratio(arm: Sustained, base: Sustained) -> Interval:
-    """Geometric mean over the rounds, with Student's 95 % interval of its logarithm: rounds are few and independent."""
-    logs = np.log(np.asarray(arm.rates)) - np.log(np.asarray(base.rates))
-    middle, deviation = float(logs.mean()), float(logs.std(ddof=1))
-    reach = float(student_t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * deviation / math.sqrt(len(logs))
-    return Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
 
 
 def _flags(arms: list[_Arm], scenario: Scenario) -> Iterator[str]:

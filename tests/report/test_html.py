@@ -22,6 +22,7 @@ from compress.export.precision import PrecisionLatency as Beside
 from compress.report import charts, formatting, html, run_files, store, tables, timm_csv
 from compress.report.model import Report, Width
 from compress.report.run_files import RawComparison, RunFiles, Timed
+from compress.report.schema import validate
 from compress.report.svg import inline
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x_{$ \x00\x1b & {{ 7*7 }} {% raw %}'
@@ -57,7 +58,7 @@ def everywhere(value: object, text: str) -> object:
 
 def test_names_are_text_wherever_they_stand() -> None:
     data = SAMPLE.to_json() | {"parity": {EVIL: EVIL}, "seconds": {EVIL: 1.0}, "digests": {EVIL: EVIL}, "job": {EVIL: [EVIL]}}
-    hostile = Report.from_json({**everywhere(data, EVIL), "schema": SAMPLE.schema})  # type: ignore[dict-item]
+    hostile = validate({**everywhere(data, EVIL), "schema": SAMPLE.schema})  # type: ignore[dict-item]
     clocked = comparison({**SPEEDS, EVIL: 60e-6})
     for page in (
         Page(html.html_page(hostile, RunFiles((RawComparison(clocked, EVIL),), FRONT, damaged=(EVIL,)))),
