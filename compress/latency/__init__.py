@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compress.latency.input_selection import gains as gains
     from compress.latency.input_selection import readers as readers
     from compress.latency.input_selection import worthwhile as worthwhile
+    from compress.latency.intervals import mean_ratio as mean_ratio
     from compress.latency.matrix import cells as cells
     from compress.latency.matrix import measure_all as measure_all
     from compress.latency.matrix import try_out as try_out
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from compress.latency.statistics import P99_FROM as P99_FROM
     from compress.latency.statistics import Interval as Interval
     from compress.latency.statistics import LatencyVerdict as LatencyVerdict
-    from compress.latency.statistics import mean_ratio as mean_ratio
     from compress.latency.table_measure import NETWORKS as NETWORKS
     from compress.latency.table_measure import block_of as block_of
     from compress.latency.table_measure import collect as collect
@@ -60,13 +60,14 @@ __all__, __getattr__, __dir__ = lazy(
         "comparison": "Compared Side compare find side",
         "explanation": "Change Explained LayerTiming changes explain summarise",
         "input_selection": "GAIN TimedReader gains readers worthwhile",
+        "intervals": "mean_ratio",
         "matrix": "cells measure_all try_out",
         "measurement": "LARGEST Measurement identify read",
         "onnx_files": "describe_all file_arms",
         "profiling": "profile read_graph",
         "protocol": "measure",
         "result": "LatencyResult MeasuringProgress Settings",
-        "statistics": "Interval LatencyVerdict P99_FROM mean_ratio",
+        "statistics": "Interval LatencyVerdict P99_FROM",
         "table_measure": "NETWORKS block_of collect machine relative_times table_of",
     },
 )

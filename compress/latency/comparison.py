@@ -10,10 +10,11 @@ from pathlib import Path
 from compress.core import Environment
 from compress.errors import ConfigError
 from compress.latency.bounds import Bound, Judged, judge
+from compress.latency.intervals import between
 from compress.latency.measurement import Measurement, identify
 from compress.latency.protocol import BASE, rationed
 from compress.latency.result import LatencyResult
-from compress.latency.statistics import Interval, between
+from compress.latency.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)

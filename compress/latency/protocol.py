@@ -72,7 +72,7 @@ def measure(
         candidates: name -> file or session.
         runtime: opens the files.
         settings: how long and how precisely.
-        listen: receives :class:`WarmedUp` and :class:`Progress`.
+        listen: receives :class:`WarmedUp` and :class:`MeasuringProgress`.
 
     Raises:
         ModelError: a file cannot be loaded, or its input does not fit the base's or the batch; export it with a dynamic batch.

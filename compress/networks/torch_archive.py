@@ -2,7 +2,7 @@
 
 ``torch.load`` unpickles, and ``torch.jit.load`` compiles the archive and may run the ``__setstate__`` it holds. The tensors
 need none of that: their bytes lie in ``data/N`` of the archive (behind the pickle in the older format), and the pickle, read as
-data (:mod:`networks.unpickler`), says where each belongs. Every size is checked against the bytes that are really there.
+data, says where each belongs (:mod:`compress.networks.unpickler`). Every size is checked against the bytes really there.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def prune(
     """Searches which channels can go, removes them, recovers, exports, proves and clocks.
 
     Args:
-        network: from :func:`network_from` or :func:`network_of`.
+        network: from :func:`compress.network_from` or :func:`compress.network_of`.
         data: images; None uses synthetic ones and measures no accuracy.
         job: what to do.
         folder: the run's; the same call goes on where a killed one stopped.

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 import onnxruntime
 import pytest
 import torch
+from support.rooms import ROOMS, stated
 from support.timed_arms import chain
 
 from compress.errors import ConfigError
 from compress.export.exporting import export
-from compress.latency.bench_kit import PACKAGE, Packed, pack
+from compress.latency.bench_kit import PACKAGE, SCRIPT, SOURCES, Packed, pack
 from compress.latency.measurement import read
 from compress.latency.onnx_files import describe_all, file_arms
 from compress.latency.result import Settings
@@ -80,6 +83,32 @@ def test_the_protocol_in_it_is_the_one_that_runs_here(unpacked: Path) -> None:
     assert Path("latency/protocol.py") in packed_files
     for name in packed_files:
         assert (unpacked / "compress" / name).read_bytes() == (PACKAGE / name).read_bytes()
+
+
+def imported(name: str) -> Iterator[str]:
+    """Modules that a packed file imports anywhere in it, through the faces to where a name lives; not what only types need."""
+    tree = ast.parse((PACKAGE / name).read_text())
+    typing = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    skipped = {id(inner) for block in typing for inner in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            room = node.module.removeprefix("compress.")
+            yield node.module
+            yield from (stated(room).get(alias.name, node.module) for alias in node.names if room in ROOMS)
+
+
+@pytest.mark.parametrize("name", [*SOURCES, SCRIPT])
+def test_a_packed_file_imports_nothing_that_is_not_packed(name: str) -> None:
+    packed = {f"compress/{source}".removesuffix(".py").removesuffix("/__init__").replace("/", ".") for source in SOURCES}
+    found = set(imported(name))
+    ours = {module for module in found if module.partition(".")[0] == "compress"}
+    assert ours <= packed
+    foreign = {module.partition(".")[0] for module in found - ours}
+    assert foreign <= {*sys.stdlib_module_names, "numpy", "onnxruntime"}
 
 
 def test_the_same_files_make_the_same_kit(packed: Packed, files: dict[str, Path]) -> None:

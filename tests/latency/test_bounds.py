@@ -11,10 +11,11 @@ from support.timed_arms import Spin
 from compress.errors import ConfigError
 from compress.latency.bounds import Outcome, judge, parse
 from compress.latency.comparison import Side, compare, find, side
+from compress.latency.intervals import between
 from compress.latency.measurement import MeasuredFile, Measurement, identify
 from compress.latency.protocol import Settings, measure
 from compress.latency.result import LatencyResult
-from compress.latency.statistics import Interval, between
+from compress.latency.statistics import Interval
 from compress.runtime.ort import OrtRuntime
 
 SHARP = Interval(1.0, 1.0, 1.0)

@@ -1,0 +1,141 @@
+"""What the documents say of the code is so: paths, links and names exist, the house is drawn as it is, words stand once."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {"compress": ROOT, "compress_cli": ROOT / "cli", "compress_models": ROOT / "models"}
+DOCUMENTS = sorted(p for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md")))
+MODULES = {  # the servers' files run inside servers, where the rest of the library is not
+    ".".join(p.relative_to(home).with_suffix("").parts).removesuffix(".__init__"): p
+    for package, home in PACKAGES.items()
+    for p in sorted((home / package).rglob("*.py"))
+    if "servers" not in p.parts
+}
+PATH = re.compile(r"(?<![\w/.-])(?:compress|cli|models|tests|benchmarks|docs)/[\w./-]*\w")
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|exc):`~?([\w.]+)(?:\(\))?`")
+DOTTED = re.compile(r"`(compress(?:\.\w+)+)")
+METAPHORS = {
+    "draw",
+    "aim",
+    "shot",
+    "shots",
+    "answers",
+    "reading",
+    "outside",
+    "landing",
+    "wire",
+    "against",
+    "evidence",
+    "document",
+}
+
+
+def missing(text: str, beside: Path) -> list[str]:
+    """Paths in a text that lead nowhere, from the project's root or from a folder."""
+    return [found for found in PATH.findall(text) if not ((ROOT / found).exists() or (beside / found).exists())]
+
+
+def resolved(dotted: str) -> Any:
+    """What a dotted name stands for; AttributeError where nothing has it."""
+    parts = dotted.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: Any = import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return found
+    raise AttributeError(dotted)
+
+
+def known(name: str, module: ModuleType) -> bool:
+    """Whether a reference in a module's text leads somewhere: from the top, from the module, or from one of its classes."""
+    classes = [value for value in vars(module).values() if isinstance(value, type)]
+    for start in (None, module, *classes):
+        try:
+            found = resolved(name) if start is None else start
+            for part in () if start is None else name.split("."):
+                found = getattr(found, part)
+        except AttributeError:
+            continue
+        return True
+    return False
+
+
+# ---- paths and names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_a_document_names_exists(document: Path) -> None:
+    text = document.read_text()
+    assert not missing(text, document.parent)
+    links = [found for found in LINK.findall(text) if "://" not in found and not found.startswith("mailto:")]
+    assert not [found for found in links if not (document.parent / found).exists()]
+    for name in DOTTED.findall(text):
+        resolved(name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_module_refers_to_exists(module: str) -> None:
+    text, loaded = MODULES[module].read_text(), import_module(module)
+    assert not missing(text, MODULES[module].parent)
+    assert not [name for name in (*ROLE.findall(text), *DOTTED.findall(text)) if not known(name, loaded)]
+
+
+def test_the_checks_above_can_fail() -> None:
+    assert missing("`compress/core/plan.py`, `compress/core/plans.py`", ROOT) == ["compress/core/plans.py"]
+    assert known("compress.core.Plan", ast) and known("NodeVisitor.visit", ast) and known("visit", ast)
+    assert not known("compress.core.Plann", ast) and not known("NodeVisitor.visits", ast) and not known("compress.cores", ast)
+
+
+# ---- the house -------------------------------------------------------------------------------------------------------
+
+
+def floors(lines: str) -> list[frozenset[str]]:
+    """Floors, top first; two blanks or more end the names."""
+    rows = [re.split(r"\s{2,}", line.strip())[0] for line in lines.splitlines() if line.strip()]
+    return [frozenset(name.strip() for name in row.split("|")) for row in rows]
+
+
+def test_the_house_is_drawn_as_it_is() -> None:
+    """CONTRIBUTING.md against the contract that is checked, and the contract against the folders."""
+    contracts = configparser.ConfigParser()
+    contracts.read(ROOT / ".importlinter")
+    drawing = re.search(r"```text\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert drawing is not None
+    houses, rooms = (contracts[f"importlinter:contract:{name}"]["layers"] for name in ("houses", "floors"))
+    top, below = floors(houses)
+    assert floors(drawing[1]) == [top, *floors(rooms)] and below == {"compress", "compress_models"}
+    there = {p.stem for p in (ROOT / "compress").iterdir() if (p / "__init__.py").is_file() or p.suffix == ".py"}
+    assert frozenset.union(*floors(rooms)) == there - {"__init__"}
+
+
+def test_test_folders_mirror_the_rooms() -> None:
+    rooms = {p.parent.name for p in (ROOT / "compress").glob("*/__init__.py")}
+    with_tests = {p.parent.name for p in (ROOT / "tests").glob("*/test_*.py")}
+    assert rooms <= with_tests <= rooms | {"cli", "models", "benchmarks"}
+
+
+def test_modules_bear_the_words_of_the_field() -> None:
+    assert not [name for name in MODULES if METAPHORS & set(name.rpartition(".")[2].split("_"))]
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_word_stands_once_in_the_glossary() -> None:
+    rows = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    words = [word.strip() for row in rows[1:] for word in row.split(",")]
+    assert len(words) > 50 and sorted(words) == sorted(set(words))
