@@ -30,7 +30,7 @@ from torch import nn
 
 from compress.core import Clock, Plan, capture, count, wilson
 from compress.data import Data, Preprocessing, open_data
-from compress.evaluation import answers
+from compress.evaluation import predict
 from compress.export import export, resized
 from compress.latency import Settings, measure
 from compress.networks import Network, in_batches, load, network_from
@@ -104,7 +104,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
     batches = in_batches(evaluator.material.calibration)
     base = work / f"{network.name}-base.onnx"
     onnx.save(source.model, base)
-    before = answers(network.model, data.test)
+    before = predict(network.model, data.test)
     for share in shares:
         for criterion in criteria:
             theirs = arms.ARMS[criterion](network.model, batches, share, 0, round_to=8)
@@ -158,7 +158,7 @@ def recovered(network: Network, space: Space, plan: Plan, batches: Any, data: Da
 
 def right(model: nn.Module, data: Data) -> dict[str, Any]:
     """Top-1 on the test images with its interval."""
-    return accuracy(answers(model.eval(), data.test).right)
+    return accuracy(predict(model.eval(), data.test).right)
 
 
 def accuracy(bits: Any) -> dict[str, Any]:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
     from compress.evaluation.predictions import agreements as agreements
-    from compress.evaluation.predictions import answers as answers
     from compress.evaluation.predictions import blind as blind
     from compress.evaluation.predictions import certify as certify
     from compress.evaluation.predictions import on_test as on_test
-    from compress.evaluation.predictions import read_answers as read_answers
-    from compress.evaluation.predictions import save_answers as save_answers
+    from compress.evaluation.predictions import predict as predict
+    from compress.evaluation.predictions import read_predictions as read_predictions
+    from compress.evaluation.predictions import save_predictions as save_predictions
     from compress.evaluation.predictions import unseen as unseen
     from compress.evaluation.reader_losses import closed_form as closed_form
     from compress.evaluation.stage_runner import StageRunner as StageRunner
@@ -35,7 +35,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
         "evaluator": "Evaluator Material logits",
-        "predictions": "agreements answers blind certify on_test read_answers save_answers unseen",
+        "predictions": "agreements blind certify on_test predict read_predictions save_predictions unseen",
         "reader_losses": "closed_form",
         "stage_runner": "StageRunner",
         "synthetic_images": "matched_inputs",

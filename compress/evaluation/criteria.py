@@ -1,6 +1,6 @@
 """How important each channel of a group is: extension point 2.
 
-A criterion is a function ``(evidence, topology, group) -> importance``, shape (channels,), higher stays. Scores are averaged
+A criterion is a function ``(inputs, topology, group) -> importance``, shape (channels,), higher stays. Scores are averaged
 over the layers that make a channel, each normalised by its own mean, so that large layers do not shout.
 """
 
@@ -61,8 +61,8 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Cri
         network.zero_grad(set_to_none=True)
         output = network(images)
         logits = output if isinstance(output, Tensor) else next(iter(output.values() if isinstance(output, dict) else output))
-        answers = logits.detach().argmax(dim=1)
-        F.cross_entropy(logits, answers).backward()  # type: ignore[no-untyped-call]
+        predicted = logits.detach().argmax(dim=1)
+        F.cross_entropy(logits, predicted).backward()  # type: ignore[no-untyped-call]
         for key, parameter in network.named_parameters():
             if parameter.grad is not None:
                 total[key] = total.get(key, torch.zeros_like(parameter.grad)) + parameter.grad
@@ -75,10 +75,10 @@ def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
     return [i for i, m in enumerate(group.members) if m.role is Role.WRITES and (m.key, m.dim) in writers]
 
 
-def _kernels(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
+def _kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
     """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
     makers = [group.members[i] for i in _makers(topology, group)]
-    return [_rows(evidence.weights[m.key], m.dim, m.positions) for m in makers]
+    return [_rows(inputs.weights[m.key], m.dim, m.positions) for m in makers]
 
 
 def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.bool_], Array]:
@@ -103,59 +103,59 @@ def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
     return total / np.maximum(seen, 1)
 
 
-def l1(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def l1(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Sum of absolute weights of the filters (Li et al., ICLR 2017)."""
-    return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(evidence, topology, group)], group.size)
+    return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(inputs, topology, group)], group.size)
 
 
-def l2(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def l2(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Euclidean norm of the filters."""
-    return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(evidence, topology, group)], group.size)
+    return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(inputs, topology, group)], group.size)
 
 
-def fpgm(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def fpgm(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Sum of distances to the layer's other filters: what sits near the median can be replaced (He et al., CVPR 2019)."""
     parts = []
-    for present, rows in _kernels(evidence, topology, group):
+    for present, rows in _kernels(inputs, topology, group):
         squares = (rows**2).sum(1)
         distances = np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * rows @ rows.T, 0.0))
         parts.append((present, distances[:, present].sum(1)))
     return _average(parts, group.size)
 
 
-def bn_scale(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def bn_scale(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Absolute batch-norm scale (Liu et al., ICCV 2017); l1 where no norm follows."""
     kernels = {x.weight for x in topology.layers}
     parts = []
     for m in group.members:
-        tensor = evidence.weights[m.key]
+        tensor = inputs.weights[m.key]
         if m.role is Role.WRITES and m.key.endswith("weight") and m.key not in kernels and tensor.dim() == 1:
             present, rows = _rows(tensor, 0, m.positions)
             parts.append((present, np.abs(rows).sum(1)))
-    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+    return _average(parts, group.size) if parts else l1(inputs, topology, group)
 
 
-def taylor(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def taylor(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """First-order change of the loss when the filter goes, |sum of weight * gradient| (Molchanov et al., CVPR 2019).
 
     Without gradients it is l1.
     """
     parts = []
     for m in [group.members[i] for i in _makers(topology, group)]:
-        if m.key in evidence.gradients:
-            present, rows = _rows(evidence.weights[m.key] * evidence.gradients[m.key], m.dim, m.positions)
+        if m.key in inputs.gradients:
+            present, rows = _rows(inputs.weights[m.key] * inputs.gradients[m.key], m.dim, m.positions)
             parts.append((present, np.abs(rows.sum(1))))
-    return _average(parts, group.size) if parts else l1(evidence, topology, group)
+    return _average(parts, group.size) if parts else l1(inputs, topology, group)
 
 
-def random(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def random(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """Chance, the baseline nobody should lose to; the same for the same seed and group."""
     names = list(topology.by_id)
-    return np.random.default_rng((evidence.seed, names.index(group.id))).random(group.size)
+    return np.random.default_rng((inputs.seed, names.index(group.id))).random(group.size)
 
 
 def obs_curve(
-    evidence: CriterionInputs, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
+    inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
 ) -> tuple[NDArray[np.int64], Array]:
     """The order in which compensated elimination takes a group's channels, and what each further removal costs.
 
@@ -163,7 +163,7 @@ def obs_curve(
     Depthwise layers pass the channels on to their dense reader; each conv-group is a reader of its own.
 
     Args:
-        evidence: with moments.
+        inputs: with moments.
         topology: of the network that the moments are of.
         group: the group.
         damping: added to the inputs' second moments, relative to their mean: what re-solving is pulled back by.
@@ -175,11 +175,11 @@ def obs_curve(
     readers: list[EliminationReader] = []
     slots = {(m.key, m.dim): m for m in group.members if m.role is Role.READS}
     for layer in topology.readers(group.id):
-        gram = evidence.moments.layers.get(layer.name) if evidence.moments else None
+        gram = inputs.moments.layers.get(layer.name) if inputs.moments else None
         if gram is not None:
-            readers += _readers(evidence.weights[layer.weight], layer, gram, slots[layer.weight, layer.read_dim], damping)
+            readers += _readers(inputs.weights[layer.weight], layer, gram, slots[layer.weight, layer.read_dim], damping)
     if not readers:
-        return np.argsort(l1(evidence, topology, group), kind="stable"), np.zeros(group.size + 1)
+        return np.argsort(l1(inputs, topology, group), kind="stable"), np.zeros(group.size + 1)
     return eliminate(readers)
 
 
@@ -201,14 +201,14 @@ def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: 
     return readers
 
 
-def obs(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def obs(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
     """How late compensated elimination takes a channel, in (0, 1] (optimal brain surgeon on what the readers compute).
 
     Without moments it is l1.
     """
-    if evidence.moments is None:
-        return l1(evidence, topology, group)
-    return _lateness(obs_curve(evidence, topology, group)[0])
+    if inputs.moments is None:
+        return l1(inputs, topology, group)
+    return _lateness(obs_curve(inputs, topology, group)[0])
 
 
 def _lateness(order: NDArray[np.int64]) -> Array:
@@ -218,12 +218,12 @@ def _lateness(order: NDArray[np.int64]) -> Array:
 
 
 def obs_and_curves(
-    evidence: CriterionInputs, topology: Topology, groups: Iterable[GroupId]
+    inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]
 ) -> tuple[dict[GroupId, Array], dict[GroupId, Array]]:
     """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
     importance, curves = {}, {}
     for group_id in groups:
-        order, errors = obs_curve(evidence, topology, topology.by_id[group_id])
+        order, errors = obs_curve(inputs, topology, topology.by_id[group_id])
         importance[group_id] = _lateness(order)
         curves[group_id] = np.empty(len(order))
         curves[group_id][order] = np.diff(errors)
@@ -241,37 +241,37 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def importance(evidence: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
+def importance(inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
     """Every criterion for every group."""
     wanted = list(groups)
-    return {name: {g: criterion(evidence, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
+    return {name: {g: criterion(inputs, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
 
 
-def kernels(evidence: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
+def kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
     """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features).
 
     Args:
-        evidence: weights.
+        inputs: weights.
         topology: the network.
         group: the group.
         folded: each filter times the factor of the batch norm that follows its layer, as if that were folded into it.
     """
-    parts = [rows for _, rows in _kernels(evidence, topology, group)]
+    parts = [rows for _, rows in _kernels(inputs, topology, group)]
     if folded:
-        parts = [rows * factor[:, None] for rows, factor in zip(parts, _norm_factors(evidence, topology, group), strict=True)]
+        parts = [rows * factor[:, None] for rows, factor in zip(parts, _norm_factors(inputs, topology, group), strict=True)]
     return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
 
 
-def _norm_factors(evidence: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[Array]:
+def _norm_factors(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[Array]:
     """Per layer that makes the channels: scale over deviation of the batch norm between it and the next; 1 where none is."""
     makers = _makers(topology, group)
     factors = []
     for maker, following in zip(makers, [*makers[1:], len(group.members)], strict=True):
         factor: Array = np.ones(group.size)
         for m in reversed(group.members[maker + 1 : following]):  # the first one decides
-            variance = evidence.weights.get(f"{m.key.removesuffix('weight')}running_var")
+            variance = inputs.weights.get(f"{m.key.removesuffix('weight')}running_var")
             if m.key.endswith(".weight") and variance is not None:
-                scale = evidence.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
+                scale = inputs.weights[m.key].double() / (variance.double() + _NORM_EPS).sqrt()
                 factor = scale.cpu().numpy()[[places[0] if places else 0 for places in m.positions]]
         factors.append(factor)
     return factors

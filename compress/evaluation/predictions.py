@@ -1,4 +1,4 @@
-"""What networks say about images, one answer an image: for paired comparisons and for agreement without labels."""
+"""What networks say about images, one class an image: for paired comparisons and for agreement without labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_IMAGES = 5_000
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """One network's classes for the readable images of a split, in the split's order.
 
     Attributes:
@@ -34,7 +34,7 @@ class Answers:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Where the answer is the label, (images,)."""
+        """Where the predicted class is the label, (images,)."""
         return np.equal(self.classes, self.labels)
 
 
@@ -51,7 +51,7 @@ class Agreement:
     agree: Right
 
 
-def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None = None, batch: int = 256) -> Answers:
+def predict(model: nn.Module, split: Split, *, skip: int = 0, most: int | None = None, batch: int = 256) -> Predictions:
     """Asks a network about a split.
 
     Args:
@@ -63,7 +63,7 @@ def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
     """
     from accelerate import Accelerator
 
-    device = Accelerator().device  # as in training and in train.accuracy
+    device = Accelerator().device  # as in training and in compress.recovery.accuracy
     judge = copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval()
     classes, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     seen = asked = 0
@@ -77,7 +77,7 @@ def answers(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
             asked += end - start
         if most is not None and asked >= most:
             break
-    return Answers(np.concatenate(classes), np.concatenate(labels))
+    return Predictions(np.concatenate(classes), np.concatenate(labels))
 
 
 def unseen(data: Data, material: Material) -> tuple[tuple[Split, int], ...]:
@@ -106,7 +106,7 @@ def agreements(
         for split, used in parts:
             left = most - sum(len(a.agree) for a in found)
             if left > 0:
-                ours, theirs = (answers(m, split, skip=used, most=left).classes for m in (before, after))
+                ours, theirs = (predict(m, split, skip=used, most=left).classes for m in (before, after))
                 found += [Agreement(split, np.equal(ours, theirs))] if len(ours) else []
     return tuple(found)
 
@@ -129,7 +129,7 @@ def on_test(before: nn.Module, after: nn.Module, test: Split) -> dict[str, Right
     Raises:
         DataError: they cannot be read, or some have no label.
     """
-    said = {"base": answers(before, test), "final": answers(after, test)}
+    said = {"base": predict(before, test), "final": predict(after, test)}
     if any(not len(a.labels) or int(a.labels.min()) < 0 for a in said.values()):
         raise DataError("the test images cannot be read or have no labels", hint="give labelled images in test/ (or val/)")
     return {when: found.right for when, found in said.items()}
@@ -141,15 +141,15 @@ def blind(agreed: Sequence[Agreement], test: Split) -> dict[str, Right]:
     return {"base": np.ones_like(found), "final": found}
 
 
-def save_answers(folder: Path, data: Data, right: Mapping[str, Right]) -> None:
+def save_predictions(folder: Path, data: Data, right: Mapping[str, Right]) -> None:
     """Writes ``answers.json``: a 0 or 1 for each test image, and what 1 means."""
     bits = {when: "".join("01"[int(r)] for r in found) for when, found in right.items()}
     means = "the label" if data.labelled else "what the unpruned network says"
     write_json(folder / _FILE, {"split": data.test.digest, "one": means, "right": bits})
 
 
-def read_answers(folder: Path) -> dict[str, Right]:
-    """What :func:`save_answers` wrote; empty where nothing readable was, or no image was judged."""
+def read_predictions(folder: Path) -> dict[str, Right]:
+    """What :func:`save_predictions` wrote; empty where nothing readable was, or no image was judged."""
     try:
         kept = read_json(folder / _FILE, hint="start over with --fresh")["right"]
         right = {when: np.frombuffer(kept[when].encode(), dtype=np.uint8) == ord("1") for when in ("base", "final")}

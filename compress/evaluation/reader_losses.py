@@ -23,27 +23,27 @@ _PART = 20
 
 
 def closed_form(
-    model: nn.Module, evidence: CriterionInputs, topology: Topology, groups: Collection[GroupId], images: Tensor, budget: int
+    model: nn.Module, inputs: CriterionInputs, topology: Topology, groups: Collection[GroupId], images: Tensor, budget: int
 ) -> tuple[Mapping[LayerName, Reading], int]:
     """Readings with their errors measured at the outputs, and the image-forwards that took.
 
     Args:
         model: the network, eval mode.
-        evidence: with moments.
+        inputs: with moments.
         topology: of the network.
         groups: whose channels may go.
         images: normalised, (n, c, h, w), at least two.
         budget: image-forwards that there are for the whole search; about a twentieth is taken.
     """
-    found = readings(evidence, topology, groups)
+    found = readings(inputs, topology, groups)
     shares = (0.25, 0.5, 0.75) if budget >= _PART * 3 * _FEWEST_IMAGES * len(found) else (0.5,)
     affordable = budget // _PART // max(len(shares) * len(found), 1)
     count = min(_MOST_IMAGES, max(_FEWEST_IMAGES, affordable), len(images))
-    return calibrated(model, evidence, topology, found, images[:count], shares=shares), count * len(shares) * len(found)
+    return calibrated(model, inputs, topology, found, images[:count], shares=shares), count * len(shares) * len(found)
 
 
 def readings(
-    evidence: CriterionInputs,
+    inputs: CriterionInputs,
     topology: Topology,
     groups: Collection[GroupId],
     *,
@@ -52,14 +52,14 @@ def readings(
     """Every reader of these groups that has moments.
 
     Args:
-        evidence: with moments.
+        inputs: with moments.
         topology: of the network that the moments are of.
         groups: whose channels may go; all other inputs of a layer stay, and help.
         damping: added to the inputs' second moments, relative to their mean.
     """
     found = {}
     for layer in topology.layers:
-        gram = evidence.moments.layers.get(layer.name) if evidence.moments is not None else None
+        gram = inputs.moments.layers.get(layer.name) if inputs.moments is not None else None
         slot = (layer.weight, layer.read_dim)
         entries = [
             (group, channel, member.positions[channel])
@@ -70,8 +70,8 @@ def readings(
         ]
         if gram is None or not entries or layer.depthwise:
             continue
-        owner = _owners(evidence.weights[layer.weight], [p for _, _, p in entries], gram.columns)
-        weight = evidence.weights[layer.weight]
+        owner = _owners(inputs.weights[layer.weight], [p for _, _, p in entries], gram.columns)
+        weight = inputs.weights[layer.weight]
         plain, compensated = _matrices(weight, layer, gram, owner, len(entries), damping)
         found[layer.name] = Reading(layer.name, tuple((g, c) for g, c, _ in entries), plain, compensated)
     return found
@@ -112,7 +112,7 @@ def _by_entry(matrix: Tensor, owner: Tensor, entries: int) -> Tensor:
 
 def calibrated(
     model: nn.Module,
-    evidence: CriterionInputs,
+    inputs: CriterionInputs,
     topology: Topology,
     found: Mapping[LayerName, Reading],
     images: Tensor,
@@ -125,18 +125,18 @@ def calibrated(
 
     Args:
         model: the network, eval mode; left as it is.
-        evidence: with the moments that the readings are from.
+        inputs: with the moments that the readings are from.
         topology: of the network.
         found: from :func:`readings`.
         images: normalised, (n, c, h, w).
         shares: of its channels that a layer ignores.
     """
-    assert evidence.moments is not None
+    assert inputs.moments is not None
     network = own_tensors(model).eval()
     wanted = logits(network, images)
     knots = {}
     for name, reading in found.items():
-        layer, gram = topology.by_layer[name], evidence.moments.layers[name]
+        layer, gram = topology.by_layer[name], inputs.moments.layers[name]
         module: Any = network.get_submodule(name)
         if not gram.note:
             old = module.weight.detach().clone()

@@ -133,11 +133,11 @@ def _int8(
     with clock.phase("int8", f"ranges of {len(images)} images, per channel"):
         quantiser = Quantiser.of(source, images, folder, narrow=options.narrow)
         quantiser.write(aside)
-        wanted, labels = _answers(source, data.validation, _JUDGED)
+        wanted, labels = _logits(source, data.validation, _JUDGED)
 
     def drop(left: Sequence[QuantisedLayer]) -> float:
         quantiser.write(aside, left=left)
-        return _drop(wanted, _answers(aside, data.validation, _JUDGED)[0], labels)
+        return _drop(wanted, _logits(aside, data.validation, _JUDGED)[0], labels)
 
     left: Sequence[QuantisedLayer] = ()
     lost = drop(left)
@@ -152,7 +152,7 @@ def _int8(
                 hint="allow more with --max-int8-drop, calibrate on more images, or use --precision fp16",
             )
         left, lost = found, drop(found)
-    verdict, message, cosine = _same_direction(wanted, _answers(aside, data.validation, _JUDGED)[0])
+    verdict, message, cosine = _same_direction(wanted, _logits(aside, data.validation, _JUDGED)[0])
     names = tuple(layer.name for layer in quantiser.layers if layer in left)
     facts = {
         "precision": "int8",
@@ -210,7 +210,7 @@ def _drop(wanted: Array, got: Array, labels: Array | None) -> float:
     return float(np.mean(wanted.argmax(1) == labels) - np.mean(got.argmax(1) == labels))
 
 
-def _answers(path: Path, split: Split, limit: int | None = None) -> tuple[Array, Array | None]:
+def _logits(path: Path, split: Split, limit: int | None = None) -> tuple[Array, Array | None]:
     """The logits (n, classes) of a split's images, and their labels where there are any."""
     rows, labels = [], []
     with OrtRuntime(threads=None).load(path) as session:
@@ -223,8 +223,8 @@ def _answers(path: Path, split: Split, limit: int | None = None) -> tuple[Array,
 
 def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_drop: float) -> Precision:
     """Top-1 of both files on the test images, and the drop with its interval, paired by image."""
-    wanted, labels = _answers(source, data.test)
-    got, _ = _answers(aside, data.test)
+    wanted, labels = _logits(source, data.test)
+    got, _ = _logits(aside, data.test)
     agreement = float(np.mean(wanted.argmax(1) == got.argmax(1)))
     if labels is None:
         return replace(found, agreement=agreement, images=len(got))

@@ -15,7 +15,7 @@ from typing import Any
 from compress.core import Difference, Listen, Phase, Right, Warned, capture, difference, ignore, write, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
-from compress.evaluation import CRITERIA, read_answers
+from compress.evaluation import CRITERIA, read_predictions
 from compress.networks import Network
 from compress.pipeline.external import Arm, prune_outside
 from compress.pipeline.job import Job
@@ -202,7 +202,7 @@ def _row(report: Report, method: str, seed: int, folder: str) -> ComparedRun:
 
 def _judged(row: ComparedRun, folder: Path, right: dict[str, list[Right]]) -> ComparedRun:
     """The row with its figures on the test images, and which of them it answered rightly remembered for the pairs."""
-    found = read_answers(folder)
+    found = read_predictions(folder)
     if not found:
         return row
     right.setdefault(row.method, []).append(found["final"])
@@ -254,7 +254,7 @@ def _comparison(
 def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
-        "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
+        "the interval of a difference is over the test images, predict averaged over the seeds: it speaks of these runs; "
         "± is over the seeds",
     ]
     if not labelled:

@@ -14,7 +14,7 @@ from torch import nn
 from compress.core import Accuracy, Clock, Measured, Plan, Right, Topology, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, PlanError
-from compress.evaluation import Material, agreements, blind, certify, on_test, save_answers, unseen
+from compress.evaluation import Material, agreements, blind, certify, on_test, save_predictions, unseen
 from compress.networks import Network, state_digest
 from compress.pipeline.job import Job
 from compress.pipeline.layer_times import profile_files
@@ -74,7 +74,7 @@ def conclude(
             with clock.phase("test", f"{len(data.test)} images, read for the first time"):
                 right = on_test(network.model, done.model, data.test)
             test = [_judged(when, found) for when, found in right.items()]
-        save_answers(folder, data, right)
+        save_predictions(folder, data, right)
     if done.latency:
         raw = [r.to_json() for r in done.latency]
         write_json(folder / "latency.json", raw)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compress.core import Clock, Listen, ignore, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, ModelError, one_line
-from compress.evaluation import agreements, blind, on_test, save_answers
+from compress.evaluation import agreements, blind, on_test, save_predictions
 from compress.export import export_verified
 from compress.networks import Network, identity, in_batches, save
 from compress.pipeline.job import Job
@@ -85,7 +85,7 @@ def prune_outside(
                 right = on_test(network.model, small, data.test)
             else:
                 right = blind(agreements(network.model, small, ((data.test, 0),)), data.test)
-        save_answers(folder, data, right)
+        save_predictions(folder, data, right)
         row = ComparedRun(
             name,
             job.seed,

@@ -190,7 +190,7 @@ def comparison_table(found: Comparison, brief: bool = False) -> tuple[tuple[str,
     rows = []
     for s in found.summaries:
         cells = [s.method, _percents(s, "macs", 1), *(_percents(s, state) for state in seen), _percents(s, "test")]
-        rows.append((*cells, against(s, found.reference), _speed(s), _seconds(s), _forwards(s), _asked(s)))
+        rows.append((*cells, difference_text(s, found.reference), _speed(s), _seconds(s), _forwards(s), _asked(s)))
     return head, rows
 
 
@@ -215,7 +215,7 @@ def comparison_markdown(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def against(found: Summary, reference: str) -> str:
+def difference_text(found: Summary, reference: str) -> str:
     """``+0.42 (-0.10 to 0.94): not distinguishable``, in points."""
     gap = found.against.get(reference)
     if gap is None:
@@ -231,7 +231,7 @@ def _untrained_trained(found: Summary) -> list[str]:
 
 
 def _gap(found: Summary, reference: str) -> str:
-    return against(found, reference).partition(":")[0]
+    return difference_text(found, reference).partition(":")[0]
 
 
 def _mean(found: Summary, name: str) -> str:

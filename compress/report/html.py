@@ -100,12 +100,12 @@ class Download:
         return byte_size(len(self.content))
 
 
-def html_page(report: Report, evidence: RunFiles, downloads: Sequence[Download] = ()) -> str:
+def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = ()) -> str:
     """The page of one run.
 
     Args:
         report: of the run.
-        evidence: what lies beside it; parts that are missing are left out.
+        files: what lies beside it; parts that are missing are left out.
         downloads: files to carry along.
     """
     flags = flags_of(report)
@@ -131,13 +131,13 @@ def html_page(report: Report, evidence: RunFiles, downloads: Sequence[Download] 
         "job": _pairs(report.job),
         "command": report.command,
         "citation": report.citation,
-        "notes": (*report.notes, *evidence.damaged),
+        "notes": (*report.notes, *files.damaged),
         "downloads": downloads,
         **_accuracy(report),
-        **_latency(report, evidence.latency),
-        "precisions": None if evidence.precisions is None else tables.precision_table(evidence.precisions),
-        **_layers(report, evidence.times),
-        **_front(report, evidence),
+        **_latency(report, files.latency),
+        "precisions": None if files.precisions is None else tables.precision_table(files.precisions),
+        **_layers(report, files.times),
+        **_front(report, files),
     }
     return _render("run.html.j2", shown)
 
@@ -154,13 +154,13 @@ def runs_page(reports: Mapping[str, Report]) -> str:
     plots = []
     if rows:
         told = "; ".join(f"{name}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for name, p, x in rows)
-        svg = _draw(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told)
+        svg = _plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told)
         plots.append(Plot("Promised and measured", "By the first runtime of each run.", svg))
     dots = side_by_side.dots(reports)
     if dots:
         told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {d.y[1]:.2f} %" for d in dots)
         draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", "top-1, test, % (95 % interval)")
-        svg = _draw(draw, "plot-runs", "Test accuracy against measured speed-up", told)
+        svg = _plot(draw, "plot-runs", "Test accuracy against measured speed-up", told)
         plots.append(Plot("Accuracy against speed", "Up and to the right is better.", svg))
     shown = {
         "title": f"{len(reports)} runs compared",
@@ -247,7 +247,7 @@ def _accuracy(report: Report) -> dict[str, Any]:
     if not report.accuracy:
         return {"accuracy": None, "no_accuracy": "The pruned outputs were only compared with the unpruned network's."}
     told = "; ".join(f"{a.when} ({a.split}) {percent(a.top1)}" for a in report.accuracy)
-    svg = _draw(partial(charts.accuracies, report.accuracy), "plot-accuracy", "Top-1 accuracy after every step", told)
+    svg = _plot(partial(charts.accuracies, report.accuracy), "plot-accuracy", "Top-1 accuracy after every step", told)
     about = "A dot is the share of images that are right, the line its 95 % interval."
     return {"accuracy": tables.accuracy_table(report), "accuracy_plot": Plot("Where accuracy went and came back", about, svg)}
 
@@ -263,7 +263,7 @@ def _latency(report: Report, clocked: Sequence[RawComparison]) -> dict[str, Any]
         sentence += f" Efficiency {percent(share, 0)}: that much of the promised speed-up arrived."
     rows = [(f"{machine_of(x)}, batch {x.batch}", promised, x) for x in report.latency]
     told = "; ".join(f"{label}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for label, p, x in rows)
-    svg = _draw(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
+    svg = _plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
     return {
         "latency_sentence": sentence,
         "dumbbells": Plot("Promised and measured", "The distance between the dots is what the MACs do not tell.", svg),
@@ -285,13 +285,13 @@ def _samples(index: int, clocked: RawComparison) -> dict[str, Any]:
     repeats = result.arms[0].inner_repeats
     mean = f", each the mean of {repeats} runs" if repeats > 1 else ""
     medians = "; ".join(f"{arm.name} {duration(arm.latency.p50)}" for arm in result.arms)
-    spread = _draw(
+    spread = _plot(
         partial(charts.distribution, {n: arms[n] for n in ("base", "base again", name)}),
         f"plot-samples-{index}",
         f"Distribution of the samples on {where}",
         f"Medians of the wall time: {medians}",
     )
-    strip = _draw(
+    strip = _plot(
         partial(
             charts.rounds,
             name,
@@ -319,7 +319,7 @@ def _samples(index: int, clocked: RawComparison) -> dict[str, Any]:
 def _layers(report: Report, times: LayerTimes | None) -> dict[str, Any]:
     cut = changed(report)
     told = ", ".join(f"{w.layer} {w.before} to {w.after}" for w in cut[:60]) or "no layer lost channels"
-    svg = _draw(partial(charts.staircase, report.widths), "plot-staircase", "Channels per layer, before and after", told)
+    svg = _plot(partial(charts.staircase, report.widths), "plot-staircase", "Channels per layer, before and after", told)
     lost, total = sum(w.before - w.after for w in report.widths), sum(w.before for w in report.widths)
     return {
         "layers_sentence": f"{len(cut)} of {len(report.widths)} layers lost channels, {lost:,} of {total:,} in all.",
@@ -349,13 +349,13 @@ def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
     }
 
 
-def _front(report: Report, evidence: RunFiles) -> dict[str, Any]:
+def _front(report: Report, files: RunFiles) -> dict[str, Any]:
     clocked = None if report.front_latency is None else _front_latency(report.front_latency)
-    if evidence.front is None:
+    if files.front is None:
         return {"front": None, "front_latency": clocked, "front_sentence": ""}
-    points, chosen, knee = (evidence.front[k] for k in ("points", "chosen", "knee"))
+    points, chosen, knee = (files.front[k] for k in ("points", "chosen", "knee"))
     told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
-    svg = _draw(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
+    svg = _plot(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
     about = "Every dot is a network that compress pick makes real; its error is before fine-tuning."
     return {
         "front": Plot("Pareto front of the search", about, svg),
@@ -374,7 +374,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
         f"point {p.index}: {percent(p.macs, 1)} of the MACs, {percent(p.latency, 1)} of the latency" for p in found.points
     )
     title = "MACs against measured latency over the front"
-    svg = _draw(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
+    svg = _plot(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
     where = (
         f"{found.runtime}, batch {found.batch}, {found.threads} threads"
         if found.threads > 1
@@ -389,7 +389,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
     }
 
 
-def _draw(draw: Any, name: str, title: str, description: str) -> Markup:
+def _plot(draw: Any, name: str, title: str, description: str) -> Markup:
     return Markup(inline(draw, name, title, description))
 
 

@@ -18,7 +18,7 @@ from compress.core.topology import GroupId
 from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.evaluation.evaluator import Material
-from compress.evaluation.predictions import agreements, answers, certify, unseen
+from compress.evaluation.predictions import agreements, certify, predict, unseen
 from compress.evaluation.top1 import accuracy
 from compress.networks import checkpoint
 from compress.networks.network import Network
@@ -101,9 +101,9 @@ def test_only_images_that_nothing_has_seen(digits: tuple[Network, Data], unlabel
 
 def test_answers_are_those_of_the_accuracy(digits: tuple[Network, Data]) -> None:
     network, data = digits
-    said = answers(network.model, data.test)
+    said = predict(network.model, data.test)
     assert said.right.mean() == pytest.approx(accuracy(network.model, data.test).top1)
-    part = answers(network.model, data.test, skip=100, most=50, batch=32)
+    part = predict(network.model, data.test, skip=100, most=50, batch=32)
     assert np.array_equal(part.classes, said.classes[100:150]) and np.array_equal(part.labels, said.labels[100:150])
 
 
