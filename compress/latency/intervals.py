@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from compress.latency.statistics import CONFIDENCE, Interval
 
@@ -18,6 +17,8 @@ def mean_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
         ours: one number per round, two at least.
         theirs: in the same rounds.
     """
+    from scipy.stats import t as student_t
+
     logs = np.log(np.asarray(ours, dtype=np.float64)) - np.log(np.asarray(theirs, dtype=np.float64))
     middle = float(logs.mean())
     reach = float(student_t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
