@@ -65,7 +65,9 @@ def upper(count: int, total: int, confidence: float = CONFIDENCE) -> float:
 
 def certificate(disagree: int, images: int, source: str = "", confidence: float = CONFIDENCE) -> Certificate:
     """What so many disagreements among so many images certify."""
-    return Certificate(images, disagree, upper(disagree, images, confidence), confidence, source)
+    return Certificate(
+        images=images, disagree=disagree, bound=upper(disagree, images, confidence), confidence=confidence, source=source
+    )
 
 
 def images_needed(drop: float, confidence: float = CONFIDENCE) -> int:
@@ -127,7 +129,14 @@ def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float
     variance = (float((gap**2).sum()) + 1.0) / padded - mean**2
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * math.sqrt(variance / padded)
     seen = float(gap.mean())
-    return Difference(seen, min(seen, mean - half), max(seen, mean + half), images, len(ours), confidence)
+    return Difference(
+        mean=seen,
+        low=min(seen, mean - half),
+        high=max(seen, mean + half),
+        images=images,
+        seeds=len(ours),
+        confidence=confidence,
+    )
 
 
 # ---- luck --------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def _export(
     canonicalise(proto, name=type(model).__name__, metadata=metadata)
     size = _write(proto, path, example)
     said = [one_line(warning.message, None) for warning in caught if not _is_about_the_exporter(warning)]
-    return Exported(path, exporter, opset, size, earlier + tuple(dict.fromkeys(said)))
+    return Exported(path=path, exporter=exporter, opset=opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said)))
 
 
 def _dynamo(model: nn.Module, example: Tensor, names: list[str], opset: int) -> onnx.ModelProto:

@@ -93,7 +93,9 @@ class Quantiser:
             raise ExportError(f"{source} has no layer with weights", hint="stay at fp32")
         if narrow is None:
             narrow = saturates()
-        return Quantiser(folder, prepared, images, layers, narrow, graph.input[0].name)
+        return Quantiser(
+            folder=folder, prepared=prepared, images=images, layers=layers, narrow=narrow, _input=graph.input[0].name
+        )
 
     def write(self, target: Path, *, left: Collection[QuantisedLayer] = (), only: QuantisedLayer | None = None) -> None:
         """Writes the file in 8 bits.

@@ -91,12 +91,12 @@ def read_interface(path: Path) -> Interface:
     if not model.graph.input or not model.graph.output:
         raise ExportError(f"{path} has no inputs or no outputs", hint="export it again: compress export")
     return Interface(
-        tuple(_port(value, path) for value in model.graph.input if value.name not in weights),
-        tuple(_port(value, path) for value in model.graph.output),
-        _preprocessing(metadata, path),
-        _classes(metadata, path),
-        metadata.get("embedded") == "preprocessing",
-        metadata,
+        inputs=tuple(_port(value, path) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_port(value, path) for value in model.graph.output),
+        preprocessing=_preprocessing(metadata, path),
+        classes=_classes(metadata, path),
+        embedded=metadata.get("embedded") == "preprocessing",
+        metadata=metadata,
     )
 
 

@@ -174,7 +174,16 @@ def judge(
         verdict, message = ParityVerdict.WARN, f"beyond float noise: {facts}"
     else:
         verdict, message = ParityVerdict.PASS, facts
-    return Parity(verdict, error, spread, discrimination, batches, tolerance, passes_at, message)
+    return Parity(
+        verdict=verdict,
+        error=error,
+        spread=spread,
+        discrimination=discrimination,
+        batches=batches,
+        tolerance=tolerance,
+        would_pass_at=passes_at,
+        message=message,
+    )
 
 
 def _discrimination(error: float, spread: float) -> float:
@@ -194,7 +203,14 @@ def _would_pass_at(error: float) -> float:
 def _failed(message: str, batches: tuple[int, ...], tolerance: float) -> Parity:
     nan, infinite = float("nan"), float("inf")
     return Parity(
-        ParityVerdict.FAIL, nan, nan, 0.0, batches, tolerance, infinite, f"the ONNX file computes something else: {message}"
+        verdict=ParityVerdict.FAIL,
+        error=nan,
+        spread=nan,
+        discrimination=0.0,
+        batches=batches,
+        tolerance=tolerance,
+        would_pass_at=infinite,
+        message=f"the ONNX file computes something else: {message}",
     )
 
 

@@ -136,7 +136,13 @@ class Precisions:
         """The record with this precision in place of an earlier one."""
         others = [e for e in self.entries if e.precision != entry.precision]
         entries = tuple(sorted([*others, entry], key=lambda e: e.precision))
-        return Precisions(self.source, self.source_digest, self.source_bytes, entries, self.environment)
+        return Precisions(
+            source=self.source,
+            source_digest=self.source_digest,
+            source_bytes=self.source_bytes,
+            entries=entries,
+            environment=self.environment,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -116,7 +116,7 @@ def _cells(old: Side, new: Side, bounds: Sequence[Bound], *, force: bool, paired
         quota = any(rationed(one.environment, one.control.decided_by) for one in (before, result))
         arm = result.arm(new.arm)
         judged = tuple(judge(bound, ratio, floor, result, arm, rationed=quota) for bound in bounds)
-        yield Compared(result, ratio, floor, paired, judged)
+        yield Compared(result=result, ratio=ratio, floor=floor, paired=paired, bounds=judged)
 
 
 def _speedup(result: LatencyResult, arm: str) -> Interval:

@@ -162,7 +162,16 @@ def explain(profiles: Sequence[tuple[Profile, onnx.GraphProto]]) -> tuple[Explai
         size, on_cpu = block(profile), profile.runtime == "ort-cpu" or bool(profile.fallback)
         fast = on_cpu and any(row.blocked for other in rows for row in other)
         judge = _judge(best_compute, best_traffic, shortest, size if fast else 1)
-        explained.append(Explained(profile.file, profile, tuple(judge(row) for row in file), best_compute, best_traffic, size))
+        explained.append(
+            Explained(
+                file=profile.file,
+                profile=profile,
+                layers=tuple(judge(row) for row in file),
+                best_compute=best_compute,
+                best_traffic=best_traffic,
+                block=size,
+            )
+        )
     return tuple(explained)
 
 
@@ -231,7 +240,13 @@ def widths(graph: onnx.GraphProto) -> dict[str, Widths]:
         else:
             second *= groups
         size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        found[module] = Widths(first, second, groups, math.prod(int(size) for size in tensor.dims), size)
+        found[module] = Widths(
+            outputs=first,
+            inputs=second,
+            cardinality=groups,
+            weights=math.prod(int(size) for size in tensor.dims),
+            itemsize=size,
+        )
     return found
 
 

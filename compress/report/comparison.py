@@ -142,12 +142,12 @@ def summary(method: str, rows: Sequence[ComparedRun], against: Mapping[str, Diff
     figures["image-forwards"] = [r.image_forwards for r in good]
     ends = [(r.latency[0].low, r.latency[0].high) for r in good if r.latency]
     return Summary(
-        method,
-        {name: _spread(values) for name, values in figures.items() if values},
-        _requests(good),
-        (min(low for low, _ in ends), max(high for _, high in ends)) if ends else None,
-        dict(against),
-        tuple(f"seed {r.seed}: {r.failed}" for r in rows if r.failed),
+        method=method,
+        figures={name: _spread(values) for name, values in figures.items() if values},
+        requests=_requests(good),
+        latency=(min(low for low, _ in ends), max(high for _, high in ends)) if ends else None,
+        against=dict(against),
+        failed=tuple(f"seed {r.seed}: {r.failed}" for r in rows if r.failed),
     )
 
 

@@ -40,7 +40,11 @@ def front_latency(result: LatencyResult, shares: Sequence[tuple[int, str, float,
     points = []
     for index, arm, macs, activations in shares:
         ratio = result.ratios[arm].decisive
-        points.append(FrontPoint(index, macs, activations, 1 / ratio.ratio, 1 / ratio.high, 1 / ratio.low))
+        points.append(
+            FrontPoint(
+                index=index, macs=macs, activations=activations, latency=1 / ratio.ratio, low=1 / ratio.high, high=1 / ratio.low
+            )
+        )
     latency = [p.latency for p in points]
     return FrontLatency(
         runtime=result.runtime,

@@ -107,7 +107,7 @@ def read(folder: Path) -> RunFiles:
         found = part(f"{IMPORTED}/{path.name}", Measurement.from_json)
         clocked += [RawComparison(result, machine_name(result)) for result in (found.results if found is not None else ())]
     front, times, precisions = part(FRONT, _front), part(PROFILE, _times), part(PRECISION, Precisions.from_json)
-    return RunFiles(tuple(clocked), front, times, precisions, tuple(damaged))
+    return RunFiles(latency=tuple(clocked), front=front, times=times, precisions=precisions, damaged=tuple(damaged))
 
 
 def _times(facts: Any) -> LayerTimes | None:
@@ -118,7 +118,7 @@ def _times(facts: Any) -> LayerTimes | None:
     for name in dict.fromkeys((*old, *new)):
         before, after = (float(side[name]["seconds"]) if name in side else None for side in (old, new))
         last = new.get(name, old.get(name, {}))
-        rows.append(Timed(name, before, after, str(last["binds"]), str(last["why"])))
+        rows.append(Timed(name=name, before=before, after=after, binds=str(last["binds"]), why=str(last["why"])))
     return LayerTimes(tuple(rows), tuple(map(str, facts["summary"])))
 
 

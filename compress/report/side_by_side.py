@@ -39,7 +39,9 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
                 Cell(percent(report.after.params / max(report.before.params, 1), 1)),
                 Cell(top1, None if final is None else final.top1, whole=True),
                 Cell(change),
-                Cell("not measured") if first is None else Cell(speed_in_words(first), first.speedup, tone(first), True),
+                Cell("not measured")
+                if first is None
+                else Cell(text=speed_in_words(first), sort=first.speedup, tone=tone(first), whole=True),
                 Cell(NONE if share is None else percent(share, 0)),
                 Cell(str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
             )
@@ -47,7 +49,7 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
     sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")
     head = heads("run", "method", *sizes, ">top-1, test (95 %)", ">points", *speeds)
     about = "Points: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
-    return ReportTable("Side by side", about, head, tuple(rows), sortable=True)
+    return ReportTable(title="Side by side", about=about, head=head, rows=tuple(rows), sortable=True)
 
 
 def differences(reports: Mapping[str, Report]) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def accuracy_table(report: Report) -> ReportTable:
     rows = tuple(tuple(Cell(text, whole=i > 0) for i, text in enumerate(row)) for row in accuracies(report))
     head = heads("network", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
     about = "95 % Wilson intervals; the test images are read once, for the last figure."
-    return ReportTable("Top-1 after every step", about, head, rows)
+    return ReportTable(title="Top-1 after every step", about=about, head=head, rows=rows)
 
 
 def ratio_table(report: Report) -> ReportTable:
@@ -100,7 +100,7 @@ def ratio_table(report: Report) -> ReportTable:
         )
     head = heads("runtime", ">batch", ">speed-up (95 %)", "verdict", ">efficiency", ">base against itself")
     about = "Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
-    return ReportTable("Measured against promised", about, head, tuple(rows))
+    return ReportTable(title="Measured against promised", about=about, head=head, rows=tuple(rows))
 
 
 def tone(x: Latency) -> str:
@@ -152,7 +152,7 @@ def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
         "p50 to p99 are wall time a batch, what a user waits for, a busy processor included; CPU p50 is the work alone. "
         "“base again” is the same file as the base. p99 from 1,000 rounds on."
     )
-    return ReportTable("Every file that was clocked", about, head, tuple(rows))
+    return ReportTable(title="Every file that was clocked", about=about, head=head, rows=tuple(rows))
 
 
 def grid_table(report: Report) -> ReportTable | None:
@@ -167,7 +167,12 @@ def grid_table(report: Report) -> ReportTable | None:
         cells = [found.get((name, batch)) for batch in batches]
         texts = [Cell(NONE) if x is None else Cell(speed_in_words(x), tone=tone(x)) for x in cells]
         rows.append((Cell(name), *texts))
-    return ReportTable("Speed-up by batch", "95 % intervals.", heads("runtime", *(f">batch {b}" for b in batches)), tuple(rows))
+    return ReportTable(
+        title="Speed-up by batch",
+        about="95 % intervals.",
+        head=heads("runtime", *(f">batch {b}" for b in batches)),
+        rows=tuple(rows),
+    )
 
 
 def precision_table(found: Precisions) -> ReportTable:
@@ -191,7 +196,7 @@ def precision_table(found: Precisions) -> ReportTable:
         rows.append(tuple(cells))
     head = heads("precision", ">file", ">top-1 (points)", ">agrees with fp32", *(f">batch {b}" for b in batches))
     about = f"Speed-ups are against {found.source} in fp32, {byte_size(found.source_bytes)}, not against the unpruned network."
-    return ReportTable("Batch × precision", about, head, tuple(rows))
+    return ReportTable(title="Batch × precision", about=about, head=head, rows=tuple(rows))
 
 
 def alignment(channels: int) -> int:
@@ -217,8 +222,8 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportT
         cells = [
             Cell(str(number_), number_),
             Cell(w.layer, about=", ".join(filter(None, (w.kind.replace("_", " "), w.note)))),
-            Cell(_from_to(f"{w.before:,}", f"{w.after:,}"), w.after, "cut" if changed else "", True),
-            Cell(str(aligned), aligned, "bad-text" if odd else ""),
+            Cell(text=_from_to(f"{w.before:,}", f"{w.after:,}"), sort=w.after, tone="cut" if changed else "", whole=True),
+            Cell(text=str(aligned), sort=aligned, tone="bad-text" if odd else ""),
             Cell(
                 _from_to(number(w.macs_before), number(w.macs_after)),
                 w.macs_after,
@@ -228,7 +233,7 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportT
             Cell(_share(w.activations_after, w.activations_before), w.activations_after / max(w.activations_before, 1)),
         ]
         if times:
-            cells += _timed(timed.get(w.layer, Timed(w.layer, None, None)), most)
+            cells += _timed(timed.get(w.layer, Timed(name=w.layer, before=None, after=None)), most)
         rows.append(tuple(cells))
     if times:
         names += [">time", ">time left", "what binds it"]
@@ -236,7 +241,9 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportT
         "In forward order; the heads sort. “Aligned to”: the largest power of two that divides the channels left; "
         "below 4 the fast kernels are lost. “What binds it” gives the shares of the best rates that any layer reached here."
     )
-    return ReportTable("Layers before and after", about, heads(">#", *names), tuple(rows), sortable=True, named=1)
+    return ReportTable(
+        title="Layers before and after", about=about, head=heads(">#", *names), rows=tuple(rows), sortable=True, named=1
+    )
 
 
 def others_table(times: Sequence[Timed], most: float) -> ReportTable:
@@ -246,7 +253,13 @@ def others_table(times: Sequence[Timed], most: float) -> ReportTable:
     about = (
         "Next to no MACs, and time all the same; Reorder kernels change how numbers lie in memory for the layer beside them."
     )
-    return ReportTable("Other kernels", about, heads("kernel", ">time", ">time left", "what binds it"), rows, sortable=True)
+    return ReportTable(
+        title="Other kernels",
+        about=about,
+        head=heads("kernel", ">time", ">time left", "what binds it"),
+        rows=rows,
+        sortable=True,
+    )
 
 
 def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -> ReportTable:
@@ -262,7 +275,9 @@ def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -
         ]
         rows.append((*cells, Cell(marks.get(i, ""), tone="cut" if i == chosen else "")))
     head = heads("point", ">MACs kept", ">params kept", ">error", "")
-    return ReportTable("Networks on the front", "Make one real with compress pick RUN --index POINT.", head, tuple(rows))
+    return ReportTable(
+        title="Networks on the front", about="Make one real with compress pick RUN --index POINT.", head=head, rows=tuple(rows)
+    )
 
 
 def front_latency_table(found: FrontLatency) -> ReportTable:
@@ -277,7 +292,9 @@ def front_latency_table(found: FrontLatency) -> ReportTable:
         note = f"slower than {worse[p.index]}" if p.index in worse else ""
         rows.append((Cell(str(p.index), tone="bad-text" if note else "", about=note), *cells))
     head = heads("point", ">MACs", ">activations", ">latency (95 %)", ">efficiency")
-    return ReportTable("Shares of the base", "Made real without training and clocked in turn.", head, tuple(rows))
+    return ReportTable(
+        title="Shares of the base", about="Made real without training and clocked in turn.", head=head, rows=tuple(rows)
+    )
 
 
 def _longest(times: Sequence[Timed]) -> float:
@@ -292,7 +309,7 @@ def _timed(t: Timed, most: float) -> list[Cell]:
     clock = Cell(NONE if texts == [NONE, NONE] else " → ".join(texts), t.after, whole=True, bars=bars)
     return [
         clock,
-        Cell(NONE if left is None else percent(left, 0), left, slower),
+        Cell(text=NONE if left is None else percent(left, 0), sort=left, tone=slower),
         Cell(t.binds, about=_RATES.sub(r"\1 % compute, \2 % memory", t.why)),
     ]
 

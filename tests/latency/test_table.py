@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from compress_models import MODELS
+from support.kernels import kernels
 from torch import Tensor, nn
 
 from compress.core.accuracy import Measured
@@ -21,7 +22,6 @@ from compress.coupling.tracer import trace
 from compress.errors import ConfigError, ExportError, ModelError
 from compress.export.cutting_onnx import Resizable, resizable, resized, write
 from compress.export.exporting import export
-from compress.latency.kernels import kernels
 from compress.latency.table_fit import Sample, fit, validate
 from compress.latency.table_measure import block_of, collect, machine, random_plan, table_of
 from compress.pipeline.latency_tables import alignment, load
