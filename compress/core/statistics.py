@@ -99,7 +99,7 @@ class Difference:
     high: float
     images: int
     seeds: int
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
 
     @property
     def verdict(self) -> str:
@@ -107,7 +107,7 @@ class Difference:
         return "ahead" if self.low > 0 else "behind" if self.high < 0 else "not distinguishable"
 
 
-def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float = 0.95) -> Difference:
+def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float = CONFIDENCE) -> Difference:
     """How much more often ours are right.
 
     Each image gives one number, its share of right answers over our seeds minus that over theirs, and the images are the

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compress.errors import ConfigError, ModelError
-from compress.latency.result import ArmResult, Clock, Settings
+from compress.latency.result import ArmResult, ClockKind, Settings
 from compress.latency.statistics import percentiles, settled
 from compress.runtime import Array, Runtime, Session
 
@@ -41,7 +41,7 @@ class Arm:
         assert self.session is not None
         return self.session
 
-    def samples(self, clock: Clock) -> list[float]:
+    def samples(self, clock: ClockKind) -> list[float]:
         """Seconds per run by that clock."""
         return self.cpu if clock == "cpu" else self.wall
 
@@ -60,7 +60,7 @@ class Arm:
             self.finite = all(np.isfinite(output).all() for output in outputs)
         self.run = self.session.prepare(array, settings.transfer)
 
-    def warm_up(self, clock: Clock, most_seconds: float) -> int:
+    def warm_up(self, clock: ClockKind, most_seconds: float) -> int:
         """Run until the median settles, because first runs allocate and clocks rise; returns how many runs that took."""
         assert self.run is not None
         timer = time.thread_time if clock == "cpu" else time.perf_counter
@@ -75,7 +75,7 @@ class Arm:
         self.typical = float(np.median(times[-5:]))
         return len(times)
 
-    def sample(self, repeats: int, clock: Clock) -> None:
+    def sample(self, repeats: int, clock: ClockKind) -> None:
         """Time ``repeats`` runs by both clocks."""
         assert self.run is not None
         run, cpu_timer = self.run, time.thread_time if clock == "cpu" else time.process_time

@@ -30,7 +30,7 @@ _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
 
 
 @dataclass(frozen=True, slots=True)
-class Widths:
+class LayerShape:
     """A layer as the file holds it, before a kernel pads it.
 
     Attributes:
@@ -72,7 +72,7 @@ class LayerTiming:
     op: str
     seconds: float
     share: float
-    widths: Widths | None
+    widths: LayerShape | None
     macs: int
     padding: float
     activations: int
@@ -214,12 +214,12 @@ def _rates(group: Sequence[Change]) -> str:
     return f", {rates[0]:.1f} → {rates[1]:.1f} GMAC/s"
 
 
-def widths(graph: onnx.GraphProto) -> dict[str, Widths]:
+def widths(graph: onnx.GraphProto) -> dict[str, LayerShape]:
     """Module -> its channels as the file holds them."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     made = {output: node for node in graph.node for output in node.output}
     owner = modules(graph, [node.name for node in graph.node if node.name])
-    found: dict[str, Widths] = {}
+    found: dict[str, LayerShape] = {}
     for node in graph.node:
         module = owner.get(node.name, "")
         if not module or node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"} or len(node.input) < 2:
@@ -240,7 +240,7 @@ def widths(graph: onnx.GraphProto) -> dict[str, Widths]:
         else:
             second *= groups
         size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        found[module] = Widths(
+        found[module] = LayerShape(
             outputs=first,
             inputs=second,
             cardinality=groups,
@@ -256,7 +256,7 @@ def block(profile: Profile) -> int:
     return 16 if "avx512f" in flags or not flags & {"avx", "avx2"} else 8
 
 
-def _merged(profile: Profile, held: Mapping[str, Widths]) -> list[LayerTiming]:
+def _merged(profile: Profile, held: Mapping[str, LayerShape]) -> list[LayerTiming]:
     """Kernels by module; those without a weight by operator."""
     together: dict[str, list[KernelTime]] = {}
     for kernel in profile.kernels:
@@ -264,7 +264,7 @@ def _merged(profile: Profile, held: Mapping[str, Widths]) -> list[LayerTiming]:
     return [_row(name, kernels, held.get(name), profile.batch) for name, kernels in together.items()]
 
 
-def _row(name: str, kernels: Sequence[KernelTime], held: Widths | None, batch: int) -> LayerTiming:
+def _row(name: str, kernels: Sequence[KernelTime], held: LayerShape | None, batch: int) -> LayerTiming:
     seconds = sum(k.seconds for k in kernels)
     main = max(kernels, key=lambda k: (k.macs, k.seconds))
     computed = sum(k.macs for k in kernels)

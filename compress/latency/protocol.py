@@ -27,7 +27,7 @@ import numpy as np
 from compress.core import Environment, GpuState, capture, gpu_state, throttled
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import Arm
-from compress.latency.result import ArmResult, Clock, Event, LatencyResult, MeasuringProgress, Ratio, Settings, WarmedUp
+from compress.latency.result import ArmResult, ClockKind, Event, LatencyResult, MeasuringProgress, Ratio, Settings, WarmedUp
 from compress.latency.statistics import (
     FEWEST_ROUNDS,
     SAME_WITHIN,
@@ -118,7 +118,7 @@ class _Rounds:
     runtime: Runtime
     settings: Settings
     listen: Callable[[Event], None]
-    clock: Clock = "wall"
+    clock: ClockKind = "wall"
     repeats: int = 1
     rounds: int = 0
     loads: int = 0
@@ -185,7 +185,7 @@ class _Rounds:
     def _shuffled(self) -> list[int]:
         return [int(index) for index in self.order.permutation(len(self.arms))]
 
-    def intervals(self, name: str) -> dict[Clock, Interval]:
+    def intervals(self, name: str) -> dict[ClockKind, Interval]:
         """The base against an arm, by both clocks."""
         base, other = self.arms[0], next(arm for arm in self.arms[1:] if arm.name == name)
         alone = self.clock == "cpu"  # elsewhere CPU time is the whole process's, and waiting is part of the run
@@ -207,7 +207,7 @@ def _same_shapes(arms: list[Arm]) -> None:
             )
 
 
-def _clock(sessions: list[Session]) -> Clock:
+def _clock(sessions: list[Session]) -> ClockKind:
     """Which clock decides: see the module's first lines."""
     alone = all(session.options.get("threads") == "1" for session in sessions)
     on_cpu = all(session.providers[0] in CPU_PROVIDERS for session in sessions)
@@ -215,7 +215,7 @@ def _clock(sessions: list[Session]) -> Clock:
     return "cpu" if alone and on_cpu and fine else "wall"
 
 
-def _ratio(intervals: Mapping[Clock, Interval], control: Interval, run: _Rounds) -> Ratio:
+def _ratio(intervals: Mapping[ClockKind, Interval], control: Interval, run: _Rounds) -> Ratio:
     wall, cpu, decisive = intervals["wall"], intervals["cpu"], intervals[run.clock]
     return Ratio(
         speedup=wall.ratio,
@@ -265,7 +265,7 @@ def _flags(run: _Rounds, control: Ratio, here: Environment, throttled: int, gpu:
         yield f"throttled: the control group stopped the process {throttled} times while it was measured"
 
 
-def rationed(here: Environment, clock: Clock) -> bool:
+def rationed(here: Environment, clock: ClockKind) -> bool:
     """Whether the times are the quota's: it stops the threads, and wall time goes on."""
     return clock == "wall" and here.quota is not None and here.quota < (here.threads or here.affinity)
 

@@ -13,7 +13,7 @@ from compress.errors import ConfigError
 from compress.latency.statistics import Interval, LatencyVerdict, Percentiles
 from compress.runtime import Transfer
 
-Clock = Literal["cpu", "wall"]
+ClockKind = Literal["cpu", "wall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Ratio:
     cpu_low: float
     cpu_high: float
     verdict: LatencyVerdict
-    decided_by: Clock
+    decided_by: ClockKind
     floor: float
 
     @property
@@ -231,7 +231,7 @@ def _arm(facts: Mapping[str, Any]) -> ArmResult:
 
 def _ratio(facts: Mapping[str, Any]) -> Ratio:
     numbers = ("speedup", "low", "high", "cpu_speedup", "cpu_low", "cpu_high", "floor")
-    decided_by: Clock = "cpu" if facts["decided_by"] == "cpu" else "wall"
+    decided_by: ClockKind = "cpu" if facts["decided_by"] == "cpu" else "wall"
     named: Any = {name: float(facts[name]) for name in numbers}
     return Ratio(**named, verdict=LatencyVerdict(facts["verdict"]), decided_by=decided_by)
 
