@@ -48,6 +48,7 @@ def compare_methods(
     download: o.Download = False,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -80,7 +81,7 @@ def compare_methods(
         flags |= {"target": "macs", "value": macs}
     wanted = [name.strip() for name in methods.split(",") if name.strip()]
     drawn = _seeds(seeds)
-    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download)
+    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights)
     folder = folder or Path("runs") / f"{stem(model)}-methods"
     found = _compared(
         inputs, wanted, against, _arms(arm or []), drawn, flags, config, settings or [], folder, fresh, quiet or as_json

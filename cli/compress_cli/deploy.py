@@ -48,6 +48,7 @@ def export(
     latency_seconds: Annotated[float, typer.Option(help="Measuring time a batch size; 0 does not measure.")] = 10.0,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -62,7 +63,7 @@ def export(
     from compress_cli.loading import numbers, writable
     from compress_cli.run import Inputs
 
-    inputs, place = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download), Path(model)
+    inputs, place = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights), Path(model)
     if precision not in p.PRECISIONS:
         raise ConfigError(f"--precision {precision!r} is not known", hint=f"--precision {', '.join(p.PRECISIONS)}")
     if precision == "int8" and data is None and not place.is_dir():
@@ -108,7 +109,13 @@ def _fp32(
 
     job = make_job(flags={"exporter": exporter})
     loaded, prepared = load_network(
-        inputs.model, arch=inputs.arch, trust_pickle=inputs.trust_pickle, size=inputs.size, mean=inputs.mean, std=inputs.std
+        inputs.model,
+        arch=inputs.arch,
+        trust_pickle=inputs.trust_pickle,
+        size=inputs.size,
+        mean=inputs.mean,
+        std=inputs.std,
+        weights=inputs.weights,
     )
     classes = classes_of(loaded.model, prepared.shape)
     images = load_data(inputs.data, prepared, classes, labels=inputs.labels, seed=0, download=inputs.download)

@@ -39,6 +39,7 @@ def finetune(
     download: o.Download = False,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -61,7 +62,8 @@ def finetune(
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     if data is None:
         raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
-    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=mean, std=std)
+    given = {"arch": arch, "size": size, "mean": mean, "std": std, "weights": weights}
+    loaded, prepared = load_network(model, trust_pickle=trust_pickle, **given)
     classes = classes_of(loaded.model, prepared.shape)
     images = load_data(data, prepared, classes, labels=labels, seed=seed, download=download)
     if images is None or images.train is None or not images.labelled:

@@ -36,6 +36,7 @@ def inspect(
     model: o.Model,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave alone; repeatable.")] = None,
     round_to: Annotated[int | None, typer.Option(help="Widths become multiples of this. Default: 8.")] = None,
@@ -50,7 +51,7 @@ def inspect(
 
     flags = {"ignore": tuple(ignore) if ignore else None, "round_to": round_to, "streams": False if no_streams else None}
     job = make_job(flags=flags)
-    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=None, std=None)
+    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, weights=weights)
     classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
     network = network_from(loaded, preprocessing=prepared)
     seen = inspect(network, job)

@@ -23,6 +23,15 @@ Arch = Annotated[
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="The file may execute code while it is read.", rich_help_panel=_NETWORK)
 ]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="plain|ema|ENTRY",
+        help="Which, of a file that holds several: averaged ones are ema. Default: the plain ones that fit.",
+        rich_help_panel=_NETWORK,
+    ),
+]
 Size = Annotated[
     str | None,
     typer.Option(

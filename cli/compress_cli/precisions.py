@@ -50,7 +50,7 @@ def of_run(run: Path, given: Inputs) -> Source:
     file, held = onnx_of(run), Inputs.of(run)
     images = given if given.data is not None else held
     saved = run / "model.safetensors"
-    loaded, prepared = load_network(str(saved), arch=held.arch, trust_pickle=False, size=None, mean=None, std=None)
+    loaded, prepared = load_network(str(saved), arch=held.arch)
     found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
     return Source(file, found, inputs_for(found, loaded.model, prepared.shape), loaded.model)
 

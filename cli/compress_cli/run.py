@@ -39,6 +39,7 @@ class Inputs:
     data: str | None = None
     labels: str = "sorted"
     download: bool = False
+    weights: str | None = None
 
     def open(self, seed: int) -> tuple[Network, Data | None]:
         """Reads the network and lists the images."""
@@ -46,7 +47,13 @@ class Inputs:
         from compress_cli.loading import classes_of, load_data, load_network
 
         loaded, prepared = load_network(
-            self.model, arch=self.arch, trust_pickle=self.trust_pickle, size=self.size, mean=self.mean, std=self.std
+            self.model,
+            arch=self.arch,
+            trust_pickle=self.trust_pickle,
+            size=self.size,
+            mean=self.mean,
+            std=self.std,
+            weights=self.weights,
         )
         classes = classes_of(loaded.model, prepared.shape)
         data = load_data(self.data, prepared, classes, labels=self.labels, seed=seed, download=self.download)
@@ -135,6 +142,7 @@ def prune(
     download: o.Download = False,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     mean: o.Mean = None,
     std: o.Std = None,
@@ -247,7 +255,7 @@ def prune(
     }
     for kind, value in given.items():
         flags |= {"target": kind, "value": value}
-    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download)
+    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights)
     _prune(inputs, flags, config, settings or [], folder, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
@@ -326,6 +334,7 @@ def pick(
     model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
     data: o.DataSource = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -346,7 +355,7 @@ def pick(
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
     if folder is not None:
         writable(folder, folder=True)
-    inputs = Inputs.of(run) if model is None else Inputs(model, trust_pickle=trust_pickle)
+    inputs = Inputs.of(run) if model is None else Inputs(model, trust_pickle=trust_pickle, weights=weights)
     code = inputs.code() if model is None else ""
     if code and not trust_pickle:
         raise ConfigError(f"the run in {run} {code}, which could run any code", hint="if it is your own, add --trust-pickle")

@@ -212,7 +212,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         from compress.evaluation import matched_inputs
         from compress_cli.loading import load_network
 
-        loaded, prepared = load_network(str(checkpoint), arch=None, trust_pickle=False, size=None, mean=None, std=None)
+        loaded, prepared = load_network(str(checkpoint))
         made = matched_inputs(loaded.model, prepared.shape, _IMAGES)
         return _as_taken(made.images.numpy(), interface), "synthetic, matched to the batch norms" if made.matched else "noise"
     warn("compared on noise: --data gives real images")

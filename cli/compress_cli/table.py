@@ -26,6 +26,7 @@ def table(
     ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave alone; repeatable.")] = None,
     arch: o.Arch = None,
     trust_pickle: o.TrustPickle = False,
+    weights: o.Weights = None,
     size: o.Size = None,
     seed: Annotated[int, typer.Option(help="Of the random widths.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Measure again, although the file holds a table.")] = False,
@@ -48,7 +49,7 @@ def table(
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
     job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
-    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, mean=None, std=None)
+    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, weights=weights)
     classes_of(loaded.model, prepared.shape)
     network = network_from(loaded, preprocessing=prepared)
     topology = traced(network)

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from compress.core import READS, Plan, aside
 from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
-from compress.networks.architecture import UNNAMED, Architecture, Zoo, build
-from compress.networks.recognition import recognise
+from compress.networks.architecture import UNNAMED, Architecture, Zoo, build, canonical
+from compress.networks.recognition import Match, of_torchvision, search
+from compress.networks.selection import Selected, select
 from compress.networks.weights import Weights, read_weights
 from compress.surgery import cuttable, shaped_to
 
@@ -70,7 +72,14 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()[:16]
 
 
-def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_pickle: bool = False) -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    zoo: Zoo = _NONE,
+    arch: str | None = None,
+    trust_pickle: bool = False,
+    weights: str | None = None,
+) -> Loaded:
     """A trained network from a file, ready to be pruned.
 
     Args:
@@ -79,18 +88,21 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         arch: the architecture, where it cannot be recognised; also needed, and equal, to load one of our own files whose
             network comes from ``package.module:factory``, because importing that runs its code.
         trust_pickle: the file may execute code.
+        weights: which ones, of a file that holds several: ``plain``, ``ema`` (averaged: EMA, SWA) or the name of an entry. None
+            takes the ones that fit, plain before averaged; what was left is said.
 
     Raises:
         CheckpointError: the file cannot be used; the hint says what to do.
     """
     path = Path(path)
-    weights = read_weights(path, trust_pickle=trust_pickle)
+    held = read_weights(path, trust_pickle=trust_pickle)
     try:
-        if _HEADER in weights.header:
-            return _load_own(weights, path, zoo, arch, trust_pickle)
-        if weights.module is not None:
-            return _load_module(weights, weights.module, path, zoo, arch)
-        match = recognise(weights.variants, zoo, arch)
+        if _HEADER in held.header:
+            return _load_own(held, path, zoo, arch, trust_pickle)
+        chosen = select(held, path, zoo, arch, weights)
+        if chosen.match is None:
+            return _load_module(chosen, path, zoo, arch)
+        match = chosen.match
         model = build(match.architecture, zoo)
         state, notes = _checked(match.state, model.state_dict(), path)
         model.load_state_dict(state, assign=True)
@@ -101,7 +113,7 @@ def load(path: str | Path, *, zoo: Zoo = _NONE, arch: str | None = None, trust_p
         raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
-    warnings = (*weights.warnings, *match.warnings, *notes)
+    warnings = (*chosen.notes, *notes)
     return Loaded(model, match.architecture, _WHOLE, None, state_digest(model.state_dict()), warnings)
 
 
@@ -118,9 +130,9 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
         )
     plan = Plan.from_json(header["plan"])
     preprocessing = None if header["preprocessing"] is None else Preprocessing.from_json(header["preprocessing"])
-    whole = cuttable(build(architecture, zoo, tensors=len(weights.variants[0])))
+    state = weights.candidates[0].forms[0].state
+    whole = cuttable(build(architecture, zoo, tensors=len(state)))
     own = whole.state_dict()
-    state = weights.variants[0]
     found = state_digest(state)
     if found != header["digest"]:
         raise CheckpointError(
@@ -149,7 +161,7 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
         plan,
         preprocessing,
         state_digest(model.state_dict()),
-        (*weights.warnings, *notes),
+        (*weights.candidates[0].notes, *notes),
         metadata if isinstance(metadata, dict) else {},
     )
 
@@ -168,20 +180,21 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     return header
 
 
-def _load_module(weights: Weights, module: nn.Module, path: Path, zoo: Zoo, arch: str | None) -> Loaded:
+def _load_module(chosen: Selected, path: Path, zoo: Zoo, arch: str | None) -> Loaded:
     """A trusted pickled network: itself, under the name of its factory where one makes the same class and tensors."""
+    module, forms = chosen.candidate.module, chosen.candidate.forms
+    assert module is not None
     kind = type(module)
     module = cuttable(module.float().eval())
-    _, notes = _checked(weights.variants[0], module.state_dict(), path)
-    try:
-        match = recognise(weights.variants, zoo, arch)
-        known = arch is not None or type(build(match.architecture, zoo)) is kind
-    except CheckpointError:
-        known = False
-    architecture = match.architecture if known else Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}")
+    _, notes = _checked(forms[0].state, module.state_dict(), path)
+    names = chain(zoo, of_torchvision(forms[0].state)) if arch is None else [canonical(arch, zoo)]
+    match = search(forms, names, zoo)
+    known = isinstance(match, Match) and (arch is not None or type(build(match.architecture, zoo)) is kind)
+    unnamed = Architecture(f"{UNNAMED}{kind.__module__}.{kind.__qualname__}")
+    architecture = match.architecture if known and isinstance(match, Match) else unnamed
     if not known:
         notes.append(f"no factory for {kind.__qualname__} is known: name it with --arch when the saved network is loaded")
-    return Loaded(module, architecture, _WHOLE, None, state_digest(module.state_dict()), (*weights.warnings, *notes))
+    return Loaded(module, architecture, _WHOLE, None, state_digest(module.state_dict()), (*chosen.notes, *notes))
 
 
 def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError
-from compress.networks.architecture import Architecture, Scalar, Zoo, accepts, canonical, factory_of, skeleton
+from compress.networks.architecture import Architecture, Scalar, Zoo, accepts, factory_of, skeleton
+from compress.networks.state_dicts import Form
 
 Shape = tuple[int, ...]
 
@@ -25,15 +26,21 @@ _FORMS: Mapping[str, tuple[Mapping[str, Scalar], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An architecture whose keys and shapes are those of a state_dict."""
+    """An architecture whose keys and shapes are those of a state_dict.
+
+    Attributes:
+        architecture: what was recognised.
+        state: the tensors under its keys.
+        form: which of the forms it was.
+    """
 
     architecture: Architecture
     state: Mapping[str, Tensor]
-    warnings: tuple[str, ...] = ()
+    form: Form
 
 
 @dataclass(frozen=True, slots=True)
-class _Gap:
+class Gap:
     """How far a state_dict is from an architecture: tensors that agree, and the first that does not."""
 
     name: str
@@ -42,45 +49,78 @@ class _Gap:
     first: str
 
 
-def recognise(variants: Sequence[Mapping[str, Tensor]], zoo: Zoo, arch: str | None = None) -> Match:
-    """The architecture whose keys and shapes are exactly those of the tensors.
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """The keys and shapes of an architecture's tensors, and which of them a file may lack."""
 
-    The zoo is asked first, then torchvision, those with the nearest number of parameters first. The number of classes
-    and of input channels is read from the tensors that depend on it.
+    name: str
+    kwargs: Mapping[str, Scalar]
+    own: Mapping[str, Shape]
+    optional: frozenset[str]
+
+
+def search(forms: Sequence[Form], names: Iterable[str], zoo: Zoo, known: dict[str, Shapes] | None = None) -> Match | Gap | None:
+    """The architecture whose keys and shapes are exactly those of the tensors, or the nearest; None where there is no name.
+
+    The number of classes and of input channels is read from the tensors that depend on it.
 
     Args:
-        variants: the same tensors under different keys; the first that fits is taken.
-        zoo: further networks by name.
-        arch: only this one.
+        forms: the same tensors under different keys; of those that fit, the one with most taken off is taken.
+        names: of architectures, the likeliest first.
+        zoo: networks by name, beside the libraries'.
+        known: keys and shapes of architectures that were built before; filled.
 
     Raises:
-        CheckpointError: none fits; the message names the nearest and the first difference.
+        CheckpointError: an architecture cannot be built.
     """
-    gaps: list[_Gap] = []
-    for name in [canonical(arch, zoo)] if arch is not None else _candidates(variants[-1], zoo):
+    nearest: Gap | None = None
+    known = {} if known is None else known
+    for name in names:
         factory = factory_of(name, zoo)
-        for form in _FORMS.get(name, ({},)):
-            for state in reversed(variants):
-                found = _fit(name, factory, form, state)
+        for kwargs in _FORMS.get(name, ({},)):
+            label = f"{name} {kwargs}"
+            built = known[label] if label in known else _built(name, factory, kwargs)
+            known[label] = built
+            for form in reversed(forms):
+                state = _under(form.state, built.own)
+                found = _fit(built, factory, state)
                 if isinstance(found, Architecture):
-                    return Match(found, state, () if arch is not None else _doubts(name))
-                gaps.append(found)
+                    return Match(found, state, form)
+                if nearest is None or _nearness(found) > _nearness(nearest):
+                    nearest = found
+    return nearest
+
+
+def _nearness(gap: Gap) -> tuple[float, int]:
+    return gap.equal / max(gap.of, 1), gap.equal
+
+
+def refusal(gaps: Sequence[Gap], tensors: int, arch: str | None, inside: str = "") -> CheckpointError:
+    """What to say where nothing fits: the nearest and the first difference.
+
+    Args:
+        gaps: the nearest of every place that was looked at.
+        tensors: how many there are.
+        arch: the architecture that was asked for.
+        inside: what else the file holds.
+    """
     if not gaps:
-        raise CheckpointError(
-            f"no known network is near these {len(variants[-1])} tensors in size",
+        return CheckpointError(
+            f"no known network is near these {tensors} tensors in size{inside}",
             hint="name the network with --arch (timm:NAME or package.module:factory)",
         )
-    nearest = max(gaps, key=lambda g: (g.equal / max(g.of, 1), g.equal))
+    nearest = max(gaps, key=_nearness)
     asked = f"the tensors are not those of {nearest.name}" if arch is not None else "no known network has these tensors"
     detail = f"the nearest is {nearest.name}, " if arch is None else ""
-    raise CheckpointError(
-        f"{asked}: {detail}{nearest.equal} of {nearest.of} agree, the first difference: {nearest.first}",
+    return CheckpointError(
+        f"{asked}: {detail}{nearest.equal} of {nearest.of} agree, the first difference: {nearest.first}{inside}",
         hint="name the network with --arch (zoo name, torchvision:NAME, timm:NAME or package.module:factory); "
         "one that was pruned must be given as the file that compress saved",
     )
 
 
-def _doubts(name: str) -> tuple[str, ...]:
+def doubts(name: str) -> tuple[str, ...]:
+    """What else a network might be that was recognised under a name."""
     library, _, bare = name.rpartition(":")
     others = SIBLINGS.get(bare, ()) if library == "torchvision" and importlib.util.find_spec("timm") else ()
     if not others:
@@ -91,8 +131,8 @@ def _doubts(name: str) -> tuple[str, ...]:
     )
 
 
-def _candidates(state: Mapping[str, Tensor], zoo: Zoo) -> Iterator[str]:
-    yield from zoo
+def of_torchvision(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """Names of torchvision's networks that such tensors may be of, those with the nearest number of parameters first."""
     from torchvision import models
 
     learnt = {k: t for k, t in state.items() if not k.endswith(("running_mean", "running_var", "num_batches_tracked"))}
@@ -120,33 +160,46 @@ def optional_keys(model: nn.Module) -> frozenset[str]:
     return frozenset(k for k in model.state_dict() if k.endswith("num_batches_tracked")) | tables
 
 
-def _fit(
-    name: str, factory: Callable[..., nn.Module], form: Mapping[str, Scalar], state: Mapping[str, Tensor]
-) -> Architecture | _Gap:
-    kwargs = dict(form)
+def _built(name: str, factory: Callable[..., nn.Module], kwargs: Mapping[str, Scalar]) -> Shapes:
     try:
-        for _ in range(2):
-            model = skeleton(factory, kwargs)
-            own = {k: tuple(t.shape) for k, t in model.state_dict().items() if isinstance(t, Tensor)}
-            optional = optional_keys(model)
-            gap = _compare(name, own, optional, state)
-            if not gap.first:
-                return Architecture(name, kwargs)
-            if set(own) - optional - set(state) or set(state) - set(own):
-                return gap
-            learnt = _arguments(own, state, factory, name)
-            if not learnt or learnt.items() <= kwargs.items():
-                return gap
-            kwargs |= learnt
+        model = skeleton(factory, kwargs)
+        own = {k: tuple(t.shape) for k, t in model.state_dict().items() if isinstance(t, Tensor)}
+        return Shapes(name, kwargs, own, optional_keys(model))
     except Exception as error:  # a factory is anybody's code
         raise CheckpointError(
             f"{name} cannot be built with {kwargs}: {type(error).__name__}: {error}",
             hint="give a function that returns the network and needs no arguments",
         ) from error
+
+
+def _under(state: Mapping[str, Tensor], own: Mapping[str, Shape]) -> Mapping[str, Tensor]:
+    """The tensors under the one attribute that holds all of the architecture's, where they were saved without it."""
+    prefix = ""
+    while True:
+        parts = {k[len(prefix) :].partition(".")[0] for k in own}
+        if len(parts) != 1 or any(k[len(prefix) :] in parts for k in own):
+            break
+        prefix += f"{parts.pop()}."
+        if own.keys() >= (named := {prefix + k: v for k, v in state.items()}).keys():
+            return named
+    return state
+
+
+def _fit(built: Shapes, factory: Callable[..., nn.Module], state: Mapping[str, Tensor]) -> Architecture | Gap:
+    for _ in range(2):
+        gap = _compare(built.name, built.own, built.optional, state)
+        if not gap.first:
+            return Architecture(built.name, built.kwargs)
+        if set(built.own) - built.optional - set(state) or set(state) - set(built.own):
+            return gap
+        learnt = _arguments(built.own, state, factory, built.name)
+        if not learnt or learnt.items() <= built.kwargs.items():
+            return gap
+        built = _built(built.name, factory, {**built.kwargs, **learnt})
     return gap
 
 
-def _compare(name: str, own: Mapping[str, Shape], optional: frozenset[str], state: Mapping[str, Tensor]) -> _Gap:
+def _compare(name: str, own: Mapping[str, Shape], optional: frozenset[str], state: Mapping[str, Tensor]) -> Gap:
     # A key that the other side lacks is seldom the first difference that helps: shapes of common keys come first in order.
     equal, first = 0, ""
     for key, shape in own.items():
@@ -159,7 +212,7 @@ def _compare(name: str, own: Mapping[str, Shape], optional: frozenset[str], stat
     extra = next((k for k in state if k not in own), None)
     if not first and extra is not None:
         first = f"{extra[:100]} is {tuple(state[extra].shape)}, {name} has none"
-    return _Gap(name, equal, len(set(own) - optional | set(state)), first)
+    return Gap(name, equal, len(set(own) - optional | set(state)), first)
 
 
 def _arguments(

@@ -15,15 +15,28 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from compress.errors import CheckpointError, one_line
+from compress.networks.state_dicts import Entry, Form, entries_of, forms_of
 from compress.networks.torch_archive import Module, read_archive, read_old, scripted_tensors
 from compress.networks.unpickler import Forbidden
 
-PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights")
-AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-_PROFILER = ("total_ops", "total_params")  # left behind by FLOP counters
-
 SAVE_AGAIN = "save the weights alone: torch.save(model.state_dict(), 'weights.pt')"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An entry of a file whose tensors are dense, real and as large as they say.
+
+    Attributes:
+        entry: where it lies.
+        forms: its tensors under the keys that a network may have for them.
+        module: the pickled network, from a trusted file.
+        notes: what was left out of it.
+    """
+
+    entry: Entry
+    forms: tuple[Form, ...]
+    module: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +44,18 @@ class Weights:
     """What a file holds.
 
     Attributes:
-        variants: the tensors under the keys of the file first, then with ever more wrapper prefixes taken off.
+        candidates: one or more, in the order in which they are preferred.
         header: the text entries of a safetensors file.
-        module: the pickled network, from a trusted file.
-        warnings: what was chosen or left out.
     """
 
-    variants: tuple[Mapping[str, Tensor], ...]
+    candidates: tuple[Candidate, ...]
     header: Mapping[str, str] = field(default_factory=dict)
-    module: nn.Module | None = None
-    warnings: tuple[str, ...] = ()
 
 
 def read_weights(path: Path, *, trust_pickle: bool = False) -> Weights:
     """Reads the tensors of a file.
 
-    Plain weights are preferred to averaged ones (EMA) where a file has both; a warning says so. GPU tensors come to the
-    CPU. TorchScript archives are read without running their code.
+    GPU tensors come to the CPU. TorchScript archives are read without running their code.
 
     Args:
         path: a file of torch.save, safetensors or torch.jit.save.
@@ -185,40 +193,42 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]
 
 
 def _unwrap(content: Any, path: Path, size: int, header: Mapping[str, str]) -> Weights:
-    found: list[str] = []
+    if not isinstance(content, Mapping | nn.Module | list | tuple):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, a state_dict was wanted", hint=SAVE_AGAIN)
     lightning = isinstance(content, Mapping) and "pytorch-lightning_version" in content
-    for _ in range(4):
-        if isinstance(content, nn.Module):
-            return Weights((_tensors(content.state_dict(), path, size, found),), header, content, tuple(found))
-        if not isinstance(content, Mapping):
-            raise CheckpointError(f"{path} holds a {type(content).__name__}, a state_dict was wanted", hint=SAVE_AGAIN)
-        if any(isinstance(v, Tensor) and v.dim() > 0 for v in content.values()):
-            break
-        plain = [k for k in PLAIN if isinstance(content.get(k), Mapping | nn.Module)]
-        averaged = [k for k in AVERAGED if isinstance(content.get(k), Mapping | nn.Module)]
-        if not plain and not averaged:
-            raise CheckpointError(
-                f"{path} holds no tensors; its entries are {[str(k)[:40] for k in content][:6]}", hint=SAVE_AGAIN
-            )
-        chosen = (plain or averaged)[0]
-        if averaged:
-            other = f"; the averaged ones under {averaged[0]!r} were left" if plain else ", the only ones"
-            found.append(f"{path.name}: the weights under {chosen!r} were taken{other}")
-        content = content[chosen]
-    state = _tensors(content, path, size, found)
-    return Weights(tuple(_variants(state, lightning, found)), header, None, tuple(found))
-
-
-def _tensors(content: Any, path: Path, size: int, found: list[str]) -> dict[str, Tensor]:
+    usable, refused = [], list[CheckpointError]()
+    for entry in entries_of(content):
+        try:
+            usable.append(_checked(entry, path, size, lightning))
+        except CheckpointError as error:
+            refused.append(error)
+    if usable:
+        return Weights(tuple(usable), header)
+    if refused:
+        raise refused[0]
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} is nested too deep to be a state_dict", hint=SAVE_AGAIN)
-    entries = {k: v for k, v in content.items() if isinstance(k, str) and k.rpartition(".")[2] not in _PROFILER}
-    state = {k: v.detach() for k, v in entries.items() if isinstance(v, Tensor)}
-    if len(state) < len(content):
-        dropped = [str(k)[:60] for k in content if k not in state]
-        found.append(f"{path.name}: {len(dropped)} entries are no tensors of a network and were left out, first {dropped[0]!r}")
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, a state_dict was wanted", hint=SAVE_AGAIN)
+    inside = ", ".join(f"{str(k)[:40]!r} ({_what(v)})" for k, v in list(content.items())[:6])
+    raise CheckpointError(f"{path} holds no tensors of a network; its entries are {inside or 'none'}", hint=SAVE_AGAIN)
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, list | tuple) and value and all(isinstance(v, Tensor) for v in value):
+        return f"{len(value)} tensors without names"
+    return type(value).__name__
+
+
+def _checked(entry: Entry, path: Path, size: int, lightning: bool) -> Candidate:
+    """An entry whose tensors are what they say."""
+    state = entry.tensors
+    content = state if isinstance(entry.held, nn.Module) else entry.held
+    where = f"{path.name}{f' ({entry.name[:60]})' if entry.name else ''}"
+    notes = []
     if not state:
         raise CheckpointError(f"{path} holds no tensors", hint=SAVE_AGAIN)
+    if len(state) < len(content) and not entry.joined:
+        dropped = [str(k)[:60] for k in content if k not in state]
+        notes.append(f"{where}: {len(dropped)} entries are no tensors of a network and were left out, first {dropped[0]!r}")
     total = 0
     for key, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex() or tensor.device.type != "cpu":
@@ -234,18 +244,6 @@ def _tensors(content: Any, path: Path, size: int, found: list[str]) -> dict[str,
                 f"{path}: {key[:80]} claims {bytes_claimed} bytes, more than the file of {size} bytes can hold",
                 hint=f"do not use this file; {SAVE_AGAIN}",
             )
-    return state
-
-
-def _variants(state: dict[str, Tensor], lightning: bool, found: list[str]) -> list[Mapping[str, Tensor]]:
-    result: list[Mapping[str, Tensor]] = [state]
-    while (shared := next((p for p in PREFIXES if all(k.startswith(p) and k != p for k in state)), None)) is not None:
-        state = {k.removeprefix(shared): v for k, v in state.items()}
-        result.append(state)
-    if len(result) == 1 and lightning:  # metrics and losses beside the network
-        prefix = max(PREFIXES, key=lambda p: sum(k.startswith(p) for k in state))
-        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if inside:
-            found.append(f"{len(state) - len(inside)} tensors outside {prefix!r} of a Lightning checkpoint were left out")
-            result += _variants(inside, False, found)
-    return result
+    module = entry.held if isinstance(entry.held, nn.Module) else None
+    forms = forms_of(state, joined=entry.joined, lightning=lightning) if module is None else (Form(state),)
+    return Candidate(entry, forms, module, tuple(notes))
