@@ -101,7 +101,7 @@ def classes_of(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
     """
     import torch
 
-    from compress.runtime import tensors
+    from compress.signature import tensors
 
     try:
         with torch.inference_mode():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
+import json
 import logging
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,13 +22,16 @@ from torch import Tensor, nn
 
 from compress.errors import CompressError, ExportError, one_line
 from compress.export.canonical import canonicalise
-from compress.runtime import OrtRuntime, tensors
+from compress.runtime import OrtRuntime
+from compress.signature import Signature, bare, leaves, signature_of, tensors
 
 Exporter = Literal["auto", "dynamo", "legacy"]
 ORDER: Mapping[Exporter, tuple[Exporter, ...]] = {"auto": ("dynamo", "legacy"), "dynamo": ("dynamo",), "legacy": ("legacy",)}
 BATCHES = (1, 2, 5)
 LARGEST = 2**31 - 1  # bytes: protobuf cannot hold more, and a second file is what nobody deploys
 INPUT = "input"
+INPUTS = "inputs"  # metadata: names, shapes and ranges of inputs that a file's own interface does not tell
+SIDES: Mapping[int, tuple[str, ...]] = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ def export(
     metadata: Mapping[str, str] | None = None,
     exporter: Exporter = "auto",
     opset: int = 20,
+    dynamic_size: bool = False,
 ) -> Exported:
     """Write a network as ONNX, canonicalised, with provenance, and run at batches 1, 2 and 5.
 
@@ -61,11 +67,12 @@ def export(
 
     Args:
         model: in evaluation mode; it is copied, never changed.
-        example: one batch of inputs, shape (n, c, h, w); only its shape and type matter.
+        example: one batch of inputs, shape (n, c, h, w); only its shape and type matter. Rows, where the network takes rows.
         path: the final name; nothing appears there unless everything succeeded.
         metadata: provenance, readable through ``session.get_modelmeta()``.
         exporter: ``auto`` takes the dynamo exporter and, where it fails, the older one; ``warnings`` says so.
         opset: operator set, asserted in the file.
+        dynamic_size: the file takes any height and width that the network takes, too.
 
     Raises:
         ExportError: training mode, too large, or no exporter could write a file that runs; the message says which and why.
@@ -74,7 +81,7 @@ def export(
     failures: list[str] = []
     for choice in ORDER[exporter]:
         try:
-            return _export(model, example, path, metadata or {}, choice, opset, tuple(failures))
+            return _export(_Task(model, example, opset, dynamic_size, metadata or {}), path, choice, tuple(failures))
         except ExportError as error:
             failures.append(f"the {choice} exporter failed: {error.message}")
             last = error
@@ -95,47 +102,138 @@ def _refuse(model: nn.Module) -> None:
         )
 
 
-def _export(
-    model: nn.Module,
-    example: Tensor,
-    path: Path,
-    metadata: Mapping[str, str],
-    exporter: Exporter,
-    opset: int,
-    earlier: tuple[str, ...],
-) -> Exported:
-    inside = copy.deepcopy(model).cpu()
-    example = example.detach().cpu()
+@dataclass(frozen=True)
+class _Task:
+    """What is to be written.
+
+    Attributes:
+        model: the network, as its caller has it.
+        example: rows of it.
+        opset: operator set.
+        dynamic_size: heights and widths stay open.
+        metadata: provenance.
+    """
+
+    model: nn.Module
+    example: Tensor
+    opset: int
+    dynamic_size: bool
+    metadata: Mapping[str, str]
+
+    @property
+    def signature(self) -> Signature | None:
+        """Of a network that takes rows."""
+        return signature_of(self.model)
+
+    def inputs(self, count: int = 0) -> tuple[Tensor, ...]:
+        """The network's own inputs, of so many examples, or of those that are there."""
+        example = self.example if not count else self.example[torch.arange(count) % len(self.example)]
+        return (example,) if self.signature is None else self.signature.unpacked(example)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the inputs."""
+        return (INPUT,) if self.signature is None else self.signature.names
+
+    def axes(self) -> tuple[dict[int, str], ...]:
+        """The open dimensions of every input."""
+        batched = [True] if self.signature is None else [one.batched for one in self.signature.inputs]
+        found = []
+        for tensor, counts in zip(self.inputs(), batched, strict=True):
+            sides = SIDES.get(tensor.dim(), ()) if counts and self.dynamic_size else ()
+            found.append(({0: "batch"} if counts else {}) | dict(enumerate(sides, start=2)))
+        return tuple(found)
+
+    def shapes(self, count: int) -> list[tuple[int, ...]]:
+        """Of the network's outputs, for so many examples."""
+        rows = self.example[torch.arange(count) % len(self.example)]
+        with torch.no_grad():
+            answer = self.model(rows.to(_device(self.model)))
+        return [tuple(tensor.shape) for tensor in tensors(answer).values()]
+
+    def constant(self, names: list[str]) -> set[str]:
+        """Outputs without a row an example."""
+        two, three = self.shapes(2), self.shapes(3)
+        return {name for name, a, b in zip(names, two, three, strict=True) if a[:1] != (2,) or b[:1] != (3,)}
+
+    def facts(self) -> dict[str, str]:
+        """Metadata, with the sizes that an open file does not tell."""
+        found = dict(self.metadata)
+        if self.signature is not None:
+            found[INPUTS] = json.dumps(self.signature.to_json())
+        elif self.dynamic_size:
+            found[INPUTS] = json.dumps([{"name": INPUT, "shape": list(self.example.shape[1:])}])
+        return found
+
+
+def _export(task: _Task, path: Path, exporter: Exporter, earlier: tuple[str, ...]) -> Exported:
+    inside = copy.deepcopy(task.model).cpu()
+    example = task.example.detach().cpu()
     if len(example) < 2:  # a batch of one would be taken for a constant
         example = torch.cat([example, example])
+    task = replace(task, example=example)
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
-        names = list(tensors(inside(example)))
-        proto = _dynamo(inside, example, names, opset) if exporter == "dynamo" else _legacy(inside, example, names, opset)
+        answer = inside(example)
+        names = list(tensors(answer, taken=task.names))
+        if task.signature is not None or not _only_tensors(answer):
+            inside = _flat(inside, task.signature)
+        write = _dynamo if exporter == "dynamo" else _legacy
+        proto = write(inside, task, names)
     written = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
-    if written != {"ai.onnx": opset}:
+    if written != {"ai.onnx": task.opset}:
         raise ExportError(
-            f"the file needs operator sets {written}, wanted only ai.onnx {opset}", hint="choose --opset 18 or newer"
+            f"the file needs operator sets {written}, wanted only ai.onnx {task.opset}", hint="choose --opset 18 or newer"
         )
-    canonicalise(proto, name=type(model).__name__, metadata=metadata)
-    size = _write(proto, path, example)
+    canonicalise(proto, name=type(task.model).__name__, metadata=task.facts())
+    size = _write(proto, path, task)
     said = [one_line(warning.message, None) for warning in caught if not _is_about_the_exporter(warning)]
-    return Exported(path=path, exporter=exporter, opset=opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said)))
+    return Exported(
+        path=path, exporter=exporter, opset=task.opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said))
+    )
 
 
-def _dynamo(model: nn.Module, example: Tensor, names: list[str], opset: int) -> onnx.ModelProto:
+def _device(model: nn.Module) -> torch.device:
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def _only_tensors(answer: Any) -> bool:
+    """Whether exporters understand an answer as it is: tensors in tuples, lists and plain mappings."""
+    if isinstance(answer, tuple | list) and not hasattr(answer, "_fields"):
+        return all(_only_tensors(part) for part in answer)
+    if type(answer) is dict:
+        return all(_only_tensors(part) for part in answer.values())
+    return isinstance(answer, Tensor)
+
+
+def _flat(model: nn.Module, signature: Signature | None) -> nn.Module:
+    """The network between flat tensors: its inputs one by one, its answer as a tuple; names inside stay what they are."""
+    model = bare(model)
+    kind = type(model)
+
+    def forward(self: Any, *given: Any) -> tuple[Tensor, ...]:
+        args, kwargs = signature.arguments(given) if signature is not None else (given, {})
+        return tuple(leaf for _, leaf in leaves(kind.forward(self, *args, **kwargs)) if isinstance(leaf, Tensor))
+
+    model.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+    return model
+
+
+def _dynamo(model: nn.Module, task: _Task, names: list[str]) -> onnx.ModelProto:
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
+    axes = task.axes()
+    flat = any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(model.forward).parameters.values())
     try:
         program = torch.onnx.export(
             model,
-            (example,),
+            task.inputs(),
             dynamo=True,
-            opset_version=opset,
+            opset_version=task.opset,
             external_data=False,
-            dynamic_shapes=({0: "batch"},),
-            input_names=[INPUT],
+            dynamic_shapes=(axes,) if flat else axes,
+            input_names=list(task.names),
             output_names=names,
             verbose=False,
         )
@@ -148,17 +246,19 @@ def _dynamo(model: nn.Module, example: Tensor, names: list[str], opset: int) -> 
     return program.model_proto
 
 
-def _legacy(model: nn.Module, example: Tensor, names: list[str], opset: int) -> onnx.ModelProto:
+def _legacy(model: nn.Module, task: _Task, names: list[str]) -> onnx.ModelProto:
     buffer: Any = io.BytesIO()  # the older exporter takes a stream, though its signature no longer says so
+    open_dims: dict[str, dict[int, str]] = dict(zip(task.names, task.axes(), strict=True))
+    open_dims |= {name: {0: "batch"} for name in names if name not in task.constant(names)}
     try:
         torch.onnx.export(
             model,
-            (example,),
+            task.inputs(),
             buffer,
             dynamo=False,
-            opset_version=opset,
-            dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
-            input_names=[INPUT],
+            opset_version=task.opset,
+            dynamic_axes=open_dims,
+            input_names=list(task.names),
             output_names=names,
             verbose=False,
         )
@@ -167,7 +267,7 @@ def _legacy(model: nn.Module, example: Tensor, names: list[str], opset: int) -> 
         raise ExportError(_first_line(error), hint="try the other exporter: --exporter dynamo") from error
 
 
-def _write(proto: onnx.ModelProto, path: Path, example: Tensor) -> int:
+def _write(proto: onnx.ModelProto, path: Path, task: _Task) -> int:
     """Write aside, run the batches, rename."""
     with beside(path) as folder:
         aside = folder / "partial.onnx"
@@ -176,7 +276,7 @@ def _write(proto: onnx.ModelProto, path: Path, example: Tensor) -> int:
                 file.write(proto.SerializeToString(deterministic=True))
                 file.flush()
                 os.fsync(file.fileno())
-            _run(aside, example)
+            _run(aside, task)
             aside.replace(path)
             return path.stat().st_size
         except OSError as error:
@@ -204,15 +304,23 @@ def _unwritable(path: Path, error: OSError) -> ExportError:
     return ExportError(f"cannot write {path}: {reason}", hint="check the space and rights of the folder")
 
 
-def _run(path: Path, example: Tensor) -> None:
+def _run(path: Path, task: _Task) -> None:
     """A checked file can still have its batch size baked in: run it."""
     try:
         with OrtRuntime(threads=None).load(path) as session:
             for batch in BATCHES:
-                rows = torch.arange(batch) % len(example)
-                for name, result in zip(session.output_names, session.run(example[rows].numpy()), strict=True):
-                    if result.shape[:1] != (batch,):
-                        raise ExportError(f"output {name!r} has shape {list(result.shape)} for a batch of {batch}")
+                given = dict(zip(task.names, task.inputs(batch), strict=True))
+                results = session.run([given[one.name].numpy() for one in session.inputs])
+                wanted: list[tuple[int, ...]] = []
+                for index, (name, result) in enumerate(zip(session.output_names, results, strict=True)):
+                    if result.shape[:1] == (batch,):
+                        continue
+                    wanted = wanted or task.shapes(batch)  # not every output has a row an example, but one of them has
+                    if result.shape != wanted[index] or not any(array.shape[:1] == (batch,) for array in results):
+                        raise ExportError(
+                            f"output {name!r} has shape {list(result.shape)} for a batch of {batch}, "
+                            f"the network gives {list(wanted[index])}"
+                        )
     except ExportError:
         raise
     except CompressError as error:

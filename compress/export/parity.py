@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -15,10 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import finite_json
-from compress.errors import CompressError, ExportError, ParityError
+from compress.errors import CompressError, ExportError, ModelError, ParityError, one_line
 from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
-from compress.runtime import Array, EagerSession, OrtRuntime, Session
+from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
+from compress.signature import bare, signature_of, tensors
 
+_BEYOND = 30.0  # times the noise of an equally right evaluation, up to which a difference is no error
+_AT_ANOTHER = 4  # images that are compared at another size
+_HALF = 1e-3  # tolerances above it are for half precision
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
 
@@ -60,7 +64,7 @@ class Parity:
 def compare(
     path: Path,
     model: nn.Module | Path,
-    images: Tensor,
+    images: Tensor | Sequence[Tensor],
     *,
     batches: tuple[int, ...] = BATCHES,
     tolerance: float = 1e-5,
@@ -71,7 +75,8 @@ def compare(
     Args:
         path: an ONNX file.
         model: what it was made from: a network in evaluation mode, on any device, or another ONNX file.
-        images: shape (n, c, h, w), pre-processed; real ones if there are any, 8 or more different ones.
+        images: shape (n, c, h, w), pre-processed; real ones if there are any, 8 or more different ones. Rows, where the
+            network takes rows; one tensor for each input, where a file of several is compared with another one.
         batches: batch sizes to try, each on its own images as long as there are enough.
         tolerance: the error up to which it passes.
         warn: the error up to which it passes with a warning.
@@ -83,28 +88,96 @@ def compare(
         raise ExportError(
             "no images to compare on, at least 2 different ones are wanted", hint="pass a batch of calibration images"
         )
-    pairs: list[tuple[dict[str, Array], tuple[Array, ...]]] = []
-    used: list[Array] = []
+    asked = _asked(model, images, batches)
     with OrtRuntime(threads=None).load(path) as session, _opened(model) as reference:
-        for batch in batches:
-            start = sum(len(rows) for rows in used)
-            rows = np.arange(start, start + batch) % len(images)
-            used.append(rows)
-            array = np.ascontiguousarray(images[torch.from_numpy(rows)].detach().cpu().numpy())
-            pairs.append((dict(enumerate_names(session.output_names, reference.run(array))), session.run(array)))
-    if problem := next((found for wanted, got in pairs if (found := _shapes(wanted, got))), ""):
-        return _failed(problem, batches, tolerance)
-    distinct = np.unique(np.concatenate(used), return_index=True)[1]
-    outputs = [
-        deviation(
-            name,
-            np.concatenate([wanted[name] for wanted, _ in pairs]),
-            np.concatenate([got[index] for _, got in pairs]),
-            distinct,
-        )
-        for index, name in enumerate(pairs[0][0])
-    ]
+        got = [session.run(_ordered(one.inputs, session, model)) for one in asked]
+        wanted = [dict(enumerate_names(session.output_names, reference.run(one.feed(model)))) for one in asked]
+        if problem := next((found for one, two in zip(wanted, got, strict=True) if (found := _shapes(one, two))), ""):
+            return _failed(problem, batches, tolerance)
+        distinct = np.unique(np.concatenate([one.rows for one in asked]), return_index=True)[1]
+        pairs = {
+            name: (np.concatenate([_rowed(one[name]) for one in wanted]), np.concatenate([_rowed(two[i]) for two in got]))
+            for i, name in enumerate(wanted[0])
+        }
+        outputs = [deviation(name, one, two, distinct) for name, (one, two) in pairs.items()]
+        if any(channel_error(one, two)[0] > tolerance for one, two in pairs.values()):
+            shaken = [reference.run(one.shaken(tolerance).feed(model)) for one in asked]
+            noise = [
+                np.abs(np.concatenate([_rowed(again[i]) for again in shaken]) - one)
+                for i, (one, _) in enumerate(pairs.values())
+            ]
+            outputs = [
+                deviation(n, one, two, distinct, noise=off) for (n, (one, two)), off in zip(pairs.items(), noise, strict=True)
+            ]
     return judge(outputs, batches=batches, tolerance=tolerance, warn=warn)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One batch.
+
+    Attributes:
+        rows: numbers of its images.
+        images: the images, or rows of a network that takes rows; None where the inputs are given one by one.
+        inputs: what the file is given.
+    """
+
+    rows: Array
+    images: Tensor | None
+    inputs: tuple[Tensor, ...]
+
+    def feed(self, model: nn.Module | Path) -> Feed:
+        """What the reference is given."""
+        return (
+            _array(self.images)
+            if isinstance(model, nn.Module) and self.images is not None
+            else [_array(x) for x in self.inputs]
+        )
+
+    def shaken(self, tolerance: float) -> _Asked:
+        """The same with each number off by as much as one rounding in the file's arithmetic."""
+        step = 2.0**-10 if tolerance > _HALF else 2.0**-23
+        generator = torch.Generator().manual_seed(0)
+
+        def off(x: Tensor) -> Tensor:
+            return x if not x.is_floating_point() else x * (1 + step * (torch.rand(x.shape, generator=generator) * 2 - 1).to(x))
+
+        return replace(self, images=None if self.images is None else off(self.images), inputs=tuple(map(off, self.inputs)))
+
+
+def _asked(model: nn.Module | Path, images: Tensor | Sequence[Tensor], batches: tuple[int, ...]) -> list[_Asked]:
+    """Batches, each of its own images as long as there are enough."""
+    signature = signature_of(model) if isinstance(model, nn.Module) else None
+    count = len(images) if isinstance(images, Tensor) else max((len(x) for x in images if x.dim()), default=1)
+    found: list[_Asked] = []
+    for batch in batches:
+        start = sum(len(one.rows) for one in found)
+        rows = np.arange(start, start + batch) % count
+        taken = torch.from_numpy(rows)
+        if isinstance(images, Tensor):
+            part = images[taken].detach().cpu()
+            found.append(_Asked(rows, part, (part,) if signature is None else signature.unpacked(part)))
+        else:
+            found.append(_Asked(rows, None, tuple(x[taken] if x.dim() and len(x) == count else x for x in images)))
+    return found
+
+
+def _ordered(inputs: tuple[Tensor, ...], session: Session, model: nn.Module | Path) -> Feed:
+    """In the file's order, which may leave out what the network does not use."""
+    signature = signature_of(model) if isinstance(model, nn.Module) else None
+    if signature is None:
+        return [_array(x) for x in inputs]
+    given = dict(zip(signature.names, inputs, strict=True))
+    return [_array(given[one.name]) for one in inputs_of(session)]
+
+
+def _array(tensor: Tensor) -> Array:
+    return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def _rowed(array: Array) -> Array:
+    """A scalar as one row."""
+    return array if array.ndim else array[None]
 
 
 def _opened(model: nn.Module | Path) -> AbstractContextManager[Session]:
@@ -126,7 +199,7 @@ def _shapes(wanted: Mapping[str, Array], got: tuple[Array, ...]) -> str:
     return ""
 
 
-def deviation(name: str, wanted: Array, got: Array, distinct: Array) -> tuple[str, float, float]:
+def deviation(name: str, wanted: Array, got: Array, distinct: Array, noise: Array | None = None) -> tuple[str, float, float]:
     """(name, error, spread) of one output over all batches, in units of its scale; NaN where something is not finite.
 
     Args:
@@ -134,14 +207,41 @@ def deviation(name: str, wanted: Array, got: Array, distinct: Array) -> tuple[st
         wanted: one row an image.
         got: what is compared with it.
         distinct: rows of different images, between which the spread is taken.
+        noise: how far an equally right evaluation is from ``wanted``. With it, each channel's error over its own scale
+            counts, too, where it is beyond the channel's noise; boxes in pixels do not hide what is wrong with scores.
     """
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
         return name, float("nan"), float("nan")
     scale = float(np.abs(wanted).max(initial=0.0)) or float(np.abs(got).max(initial=0.0)) or 1.0
-    rows = wanted[distinct].reshape(len(distinct), -1)
+    rows = wanted[distinct] if len(wanted) > int(distinct.max(initial=0)) else wanted  # what has no row an image stays whole
+    rows = rows.reshape(len(rows), -1)
     apart = [float(np.abs(rows[i] - rows[j]).max(initial=0.0)) for i in range(len(rows)) for j in range(i)]
-    return name, float(np.abs(wanted - got).max(initial=0.0)) / scale, float(np.median(apart)) / scale if apart else 0.0
+    error = float(np.abs(wanted - got).max(initial=0.0)) / scale
+    if noise is not None:
+        own, where = channel_error(wanted, got, noise)
+        name, error = (f"{name}{where}", own) if own > error else (name, error)
+    return name, error, float(np.median(apart)) / scale if apart else 0.0
+
+
+def channel_error(wanted: Array, got: Array, noise: Array | None = None) -> tuple[float, str]:
+    """The largest error of a channel over the channel's own scale, and which channel that is.
+
+    Layouts differ, so that every index of every dimension behind the first is taken for a channel once. What is within
+    the noise of its arithmetic is no error: a channel that is near zero has nothing but noise.
+    """
+    worst, where = 0.0, ""
+    difference = np.abs(np.asarray(wanted, np.float64) - np.asarray(got, np.float64))
+    size = np.maximum(np.abs(wanted), np.abs(got)).astype(np.float64)
+    for axis in range(1, wanted.ndim):
+        others = tuple(d for d in range(wanted.ndim) if d != axis)
+        off, scale = difference.max(axis=others, initial=0.0), size.max(axis=others, initial=0.0)
+        floor = np.zeros_like(off) if noise is None else _BEYOND * noise.max(axis=others, initial=0.0)
+        errors = np.where(off > floor, off / np.where(scale > 0, scale, 1.0), 0.0)
+        if errors.size and float(errors.max()) > worst:
+            index = int(errors.argmax())
+            worst, where = float(errors[index]), f"[{':, ' * axis}{index}{', :' * (wanted.ndim - axis - 1)}]"
+    return worst, where
 
 
 def judge(
@@ -222,8 +322,8 @@ def export_verified(
     metadata: Mapping[str, str] | None = None,
     exporter: Exporter = "auto",
     opset: int = 20,
-    tolerance: float = 1e-5,
-    warn: float = 1e-4,
+    dynamic_size: bool = False,
+    tolerances: tuple[float, float] = (1e-5, 1e-4),
 ) -> tuple[Exported, Parity]:
     """Write an ONNX file that has been compared with the network, or none at all.
 
@@ -234,21 +334,28 @@ def export_verified(
         images: shape (n, c, h, w), pre-processed; real ones if there are any, 8 or more different ones.
         path: the final name; it appears only after the comparison. An inconclusive one keeps the file: the verdict says so.
         metadata: provenance, readable through ``session.get_modelmeta()``.
+        dynamic_size: the file takes other heights and widths, too, and is compared at another size as well.
+        tolerances: errors up to which it passes, and up to which it passes with a warning.
 
     Raises:
         ParityError: the file computed something else; nothing is left behind.
         ExportError: no file could be written.
     """
     failures: list[CompressError] = []
+    tolerance, warn = tolerances
     with beside(path) as folder:
         for choice in ORDER[exporter]:
             aside = folder / f"{choice}.onnx"
             try:
-                written = export(model, images[:2], aside, metadata=metadata, exporter=choice, opset=opset)
+                written = export(
+                    model, images[:2], aside, metadata=metadata, exporter=choice, opset=opset, dynamic_size=dynamic_size
+                )
+                parity = compare(aside, model, images, tolerance=tolerance, warn=warn)
+                if dynamic_size and parity.verdict is not ParityVerdict.FAIL:
+                    parity = _worse(parity, at_another_size(aside, model, images, tolerance=tolerance, warn=warn))
             except ExportError as error:
                 failures.append(error)
                 continue
-            parity = compare(aside, model, images, tolerance=tolerance, warn=warn)
             if parity.verdict is ParityVerdict.FAIL:
                 hint = "try the other exporter (--exporter legacy or dynamo), and compress doctor for versions"
                 failures.append(ParityError(f"{choice} exporter: {parity.message}", hint=hint))
@@ -267,6 +374,77 @@ def export_verified(
             ), parity
     kind = ParityError if any(isinstance(error, ParityError) for error in failures) else ExportError
     raise kind("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
+
+
+SCALES = ((1.5, 1.25), (1.5, 2.0), (2.0, 3.0))
+"""What height and width are multiplied with for the second size: no square, and still multiples of what the first are."""
+
+
+def at_another_size(path: Path, model: nn.Module, images: Tensor, *, tolerance: float = 1e-5, warn: float = 1e-4) -> Parity:
+    """The comparison on images of another height and width, the first that the network takes.
+
+    Raises:
+        ExportError: the network takes no other size, or has no sides; leave the size fixed.
+    """
+    signature, network = signature_of(model), bare(model)
+    rows = images[:_AT_ANOTHER].detach().cpu()
+    inputs = (rows,) if signature is None else signature.unpacked(rows)
+    batched = [True] if signature is None else [one.batched for one in signature.inputs]
+    if not any(b and x.dim() > 2 for b, x in zip(batched, inputs, strict=True)):
+        raise ExportError("the network's inputs have no height and width", hint="leave --dynamic-size out")
+    refused = ""
+    for scale in SCALES:
+        other = tuple(_scaled(x, scale) if b and x.dim() > 2 else x for b, x in zip(batched, inputs, strict=True))
+        args, kwargs = (other, {}) if signature is None else signature.arguments(other)
+        try:
+            with torch.no_grad():
+                answer = network(*args, **kwargs)
+        except Exception as error:  # whatever the user's forward raises
+            refused = refused or f"{' and '.join(_sides(x) for x in other)}: {one_line(error, 160)}"
+            continue
+        size = " and ".join(dict.fromkeys(_sides(x) for x in other if x.dim() > 2))
+        wanted = tuple(t.numpy() for t in tensors(answer, taken=() if signature is None else signature.names).values())
+        return _sized(path, other, wanted, size, model, (tolerance, warn))
+    raise ExportError(f"the network itself takes no other size ({refused})", hint="leave --dynamic-size out")
+
+
+def _sized(
+    path: Path, inputs: tuple[Tensor, ...], wanted: tuple[Array, ...], size: str, model: nn.Module, limits: tuple[float, float]
+) -> Parity:
+    """One batch of another size, the network's answer to which is known."""
+    batches, distinct = (len(inputs[0]),), np.arange(len(inputs[0]))
+    with OrtRuntime(threads=None).load(path) as session:
+        try:
+            got = session.run(_ordered(inputs, session, model))
+        except ModelError as error:
+            raise ExportError(
+                f"the file does not take {size}, which the network does: {error.message}", hint="leave --dynamic-size out"
+            ) from error
+        named = dict(enumerate_names(session.output_names, wanted))
+    if problem := _shapes(named, got):
+        return _failed(f"at {size}, {problem}", batches, limits[0])
+    outputs = [deviation(n, _rowed(w), _rowed(g), distinct) for (n, w), g in zip(named.items(), got, strict=True)]
+    found = judge(outputs, batches=batches, tolerance=limits[0], warn=limits[1])
+    return replace(found, message=f"at {size}: {found.message}")
+
+
+def _scaled(x: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Inputs of another size: enlarged by whole repetitions and cut, whatever their type."""
+    for dim in range(2, x.dim()):
+        wanted = max(1, round(x.shape[dim] * scale[(dim - 2) % 2]))
+        x = x.index_select(dim, torch.arange(wanted) % x.shape[dim])
+    return x.contiguous()
+
+
+def _sides(x: Tensor) -> str:
+    return "x".join(str(size) for size in x.shape[2:])
+
+
+def _worse(one: Parity, two: Parity) -> Parity:
+    """The comparison with the worse verdict, which speaks for both sizes."""
+    order = (ParityVerdict.PASS, ParityVerdict.WARN, ParityVerdict.INCONCLUSIVE, ParityVerdict.FAIL)
+    worse, other = (two, one) if order.index(two.verdict) > order.index(one.verdict) else (one, two)
+    return replace(worse, batches=one.batches, message=f"{worse.message}; {other.message}")
 
 
 def _tell(path: Path, parity: Parity) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compress.errors import ConfigError, ModelError
 from compress.latency.result import ArmResult, ClockKind, Settings
 from compress.latency.statistics import percentiles, settled
-from compress.runtime import Array, Runtime, Session
+from compress.runtime import Array, Feed, Runtime, Session, SessionInput, arrays_of, inputs_of
 
 FEWEST_WARM_UPS = 2
+LARGEST_SIDE = 1 << 24
 
 
 @dataclass(slots=True)
@@ -50,15 +53,15 @@ class Arm:
         started = time.perf_counter()
         self.session = stack.enter_context(runtime.load(self.source)) if isinstance(self.source, Path) else self.source
         loaded = time.perf_counter()
-        array = noise(self.session, self.name, settings)
-        self.shape = array.shape
+        feed = noise(self.session, self.name, settings)
+        self.shape = tuple(size for array in arrays_of(feed) for size in array.shape)
         first = time.perf_counter()
-        outputs = self.session.run(array)  # checked: what does not fit is told in words
+        outputs = self.session.run(feed)  # checked: what does not fit is told in words
         if self.load_seconds is None:
             self.load_seconds = loaded - started if isinstance(self.source, Path) else 0.0
             self.first_run_seconds = time.perf_counter() - first
             self.finite = all(np.isfinite(output).all() for output in outputs)
-        self.run = self.session.prepare(array, settings.transfer)
+        self.run = self.session.prepare(feed, settings.transfer)
 
     def warm_up(self, clock: ClockKind, most_seconds: float) -> int:
         """Run until the median settles, because first runs allocate and clocks rise; returns how many runs that took."""
@@ -106,26 +109,68 @@ class Arm:
         )
 
 
-def noise(session: Session, name: str, settings: Settings) -> Array:
-    """Normal noise in the session's shape, the same numbers for every arm.
+def noise(session: Session, name: str, settings: Settings) -> Feed:
+    """Normal noise in the session's shapes, the same numbers for every arm; one array an input, where there are several.
+
+    What a file's own record of its inputs says (sizes that it leaves open, ranges of whole numbers, what has no batch) is
+    kept.
 
     Raises:
         ModelError: the file is for another batch or image size.
         ConfigError: the file leaves its image size open and none is given.
     """
-    first, *rest = session.input_shape
+    rng, told = np.random.default_rng(settings.seed), _told(session)
+    inputs = inputs_of(session)
+    alone = len(inputs) == 1
+    arrays = tuple(_made(one, told.get(one.name, {}), name, settings, rng, alone=alone) for one in inputs)
+    return arrays[0] if alone else arrays
+
+
+def _made(
+    one: SessionInput, told: Mapping[str, Any], name: str, settings: Settings, rng: np.random.Generator, *, alone: bool
+) -> Array:
+    """One input."""
+    if told.get("batched") is False:
+        shape = tuple(size or 1 for size in one.shape)
+        return np.asarray(told.get("values", np.zeros(shape)), dtype=one.dtype).reshape(shape)
+    first, rest = (one.shape or (None,))[0], list(one.shape[1:])
     if first not in (None, settings.batch):
         raise ModelError(
             f"{name} was exported for a batch of {first}, {settings.batch} is wanted",
             hint=f"measure with --batch {first}, or export it with a dynamic batch",
         )
-    wanted = rest if settings.image is None else list(settings.image)
+    recorded: list[int | None] = list(told.get("shape", rest))
+    wanted = recorded if len(recorded) == len(rest) else rest
+    if settings.image is not None and alone:
+        wanted = list(settings.image)
     if len(wanted) != len(rest) or any(have not in (None, want) for have, want in zip(rest, wanted, strict=True)):
         raise ModelError(f"{name} takes images of {rest}, {wanted} is wanted", hint="export both from the same example")
     if None in wanted:
-        shape = ["any" if size is None else size for size in session.input_shape]
-        raise ConfigError(f"{name} leaves its input size open: {shape}", hint="give the image's size, e.g. --image 3,224,224")
-    values = np.random.default_rng(settings.seed).standard_normal((settings.batch, *(int(size or 1) for size in wanted)))
-    if np.issubdtype(session.input_dtype, np.integer):
+        sides = ["any" if size is None else size for size in one.shape]
+        raise ConfigError(f"{name} leaves its input size open: {sides}", hint="give the image's size, e.g. --image 3,224,224")
+    values: Array = rng.standard_normal((settings.batch, *(int(size or 1) for size in wanted)))
+    if "range" in told:
+        low, high = told["range"]
+        values = rng.integers(int(low), int(high) + 1, values.shape)
+    elif (one.dtype.itemsize > 1 and one.dtype.kind in "iu") or one.dtype.kind == "b":  # places in a table: the first is there
+        values = np.zeros_like(values)
+    elif np.issubdtype(one.dtype, np.integer):
         values = (np.abs(values) * 40).clip(0, 127)
-    return np.ascontiguousarray(values.astype(session.input_dtype))
+    return np.ascontiguousarray(values.astype(one.dtype))
+
+
+def _told(session: Session) -> dict[str, Mapping[str, Any]]:
+    """A file's own record of its inputs, by name; nothing where it has none, or a stranger's that cannot be read."""
+    try:
+        found = json.loads(session.metadata.get("inputs", "[]"))
+        kept = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+        return {entry["name"]: entry for entry in kept if _usable(entry)}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _usable(entry: Mapping[str, Any]) -> bool:
+    shape, span = entry.get("shape", []), entry.get("range", [0, 0])
+    sides = isinstance(shape, list) and all(isinstance(size, int) and 0 <= size <= LARGEST_SIDE for size in shape)
+    ends = isinstance(span, list) and len(span) == 2 and all(isinstance(end, int) and abs(end) < 2**31 for end in span)
+    return sides and ends and span[0] <= span[1] and isinstance(entry.get("values", []), list)

@@ -28,7 +28,7 @@ from compress.core import Environment, capture
 from compress.errors import ConfigError, ModelError
 from compress.latency.arms import noise
 from compress.latency.result import Settings
-from compress.runtime import ON_GPU, OrtRuntime
+from compress.runtime import ON_GPU, OrtRuntime, arrays_of
 
 _KERNEL = "_kernel_time"
 _FUSED = re.compile(r"(_bn)?_nchwc(_\d+)?$")
@@ -146,9 +146,9 @@ def profile(
         tempfile.TemporaryDirectory(prefix="compress-profile-") as folder,
         replace(runtime, profile_to=str(Path(folder) / "ort")).load(path) as session,
     ):
-        array = noise(session, path.name, settings)
-        run = session.prepare(array)
-        session.run(array)
+        feed = noise(session, path.name, settings)
+        run = session.prepare(feed)
+        session.run(feed)
         started, runs = perf_counter(), 0
         while runs < least_runs or (perf_counter() - started < seconds and runs < most_runs):
             run()
@@ -160,7 +160,7 @@ def profile(
         file=path.name,
         runtime=runtime.name,
         batch=batch,
-        image=tuple(array.shape[1:]),
+        image=tuple(arrays_of(feed)[0].shape[1:]),
         runs=runs,
         run_seconds=whole,
         kernels=kernels,

@@ -8,11 +8,14 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.runtime.base import Array as Array
+    from compress.runtime.base import Feed as Feed
     from compress.runtime.base import Runtime as Runtime
     from compress.runtime.base import Session as Session
+    from compress.runtime.base import SessionInput as SessionInput
     from compress.runtime.base import Transfer as Transfer
+    from compress.runtime.base import arrays_of as arrays_of
+    from compress.runtime.base import inputs_of as inputs_of
     from compress.runtime.eager import EagerSession as EagerSession
-    from compress.runtime.eager import tensors as tensors
     from compress.runtime.ort import ON_GPU as ON_GPU
     from compress.runtime.ort import PROVIDERS as PROVIDERS
     from compress.runtime.ort import OrtRuntime as OrtRuntime
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "base": "Array Runtime Session Transfer",
-        "eager": "EagerSession tensors",
+        "base": "Array Feed Runtime Session SessionInput Transfer arrays_of inputs_of",
+        "eager": "EagerSession",
         "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
     },
 )

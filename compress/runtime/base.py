@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,21 +12,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+Feed = Array | Sequence[Array]  # one array, or one for each input in the order of `inputs_of`
 Transfer = Literal["e2e", "device"]  # with the copies from and to the host, or between tensors that already lie on the device
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInput:
+    """One array that a session takes.
+
+    Attributes:
+        name: as the file says.
+        shape: its dimensions; None where any number will do.
+        dtype: its element type.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
 
 
 @runtime_checkable
 class Session(Protocol):
-    """A loaded network that answers arrays with arrays."""
+    """A loaded network that answers arrays with arrays; one that takes several also has ``inputs``, see :func:`inputs_of`."""
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The input's dimensions; None where any number will do."""
+        """The first input's dimensions; None where any number will do."""
         ...
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """The element type the input must have."""
+        """The element type the first input must have."""
         ...
 
     @property
@@ -58,11 +75,11 @@ class Session(Protocol):
         """The settings that change how fast it runs, for the record."""
         ...
 
-    def run(self, array: Array) -> tuple[Array, ...]:
+    def run(self, feed: Feed) -> tuple[Array, ...]:
         """Compute the outputs for one batch."""
         ...
 
-    def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
+    def prepare(self, feed: Feed, transfer: Transfer = "e2e") -> Callable[[], object]:
         """A call without arguments that runs the network on this batch and returns when it is done, for the stopwatch."""
         ...
 
@@ -88,3 +105,14 @@ class Runtime(Protocol):
     def load(self, path: Path) -> AbstractContextManager[Session]:
         """Open a file for as long as the context lasts."""
         ...
+
+
+def inputs_of(session: Session) -> tuple[SessionInput, ...]:
+    """Everything a session takes, in the order in which it takes it."""
+    found: tuple[SessionInput, ...] | None = getattr(session, "inputs", None)
+    return found if found is not None else (SessionInput("input", session.input_shape, session.input_dtype),)
+
+
+def arrays_of(feed: Feed) -> tuple[Array, ...]:
+    """The arrays of a feed."""
+    return (feed,) if isinstance(feed, np.ndarray) else tuple(feed)

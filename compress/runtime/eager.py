@@ -12,34 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.runtime.base import Array, Transfer
-
-
-def tensors(output: object, prefix: str = "output") -> dict[str, Tensor]:
-    """The tensors of a network's answer by name, in order: it may be a tensor, a tuple, a dict, or those nested.
-
-    Raises:
-        ModelError: there is something else in it; return tensors from ``forward``.
-    """
-    if isinstance(output, Tensor):
-        return {prefix: output}
-    if isinstance(output, Mapping):
-        parts = [(str(key), value) for key, value in output.items()]
-    elif isinstance(output, tuple | list):
-        parts = [(f"{prefix}_{index}", value) for index, value in enumerate(output)]
-    else:
-        raise ModelError(
-            f"the network returns {type(output).__name__}, wanted tensors", hint="return a tensor, tuple or dict of them"
-        )
-    found: dict[str, Tensor] = {}
-    for name, value in parts:
-        found |= tensors(value, name)
-    return found
+from compress.runtime.base import Array, Feed, Transfer, arrays_of
+from compress.signature import signature_of, tensors
 
 
 @dataclass(frozen=True, slots=True)
 class EagerSession:
-    """A module in evaluation mode on the device where its weights lie."""
+    """A module in evaluation mode on the device where its weights lie; one that takes rows is given rows."""
 
     model: nn.Module
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
@@ -86,25 +65,29 @@ class EagerSession:
         """The threads torch uses now."""
         return {"provider": self.providers[0], "threads": str(torch.get_num_threads())}
 
-    def run(self, array: Array) -> tuple[Array, ...]:
+    def run(self, feed: Feed) -> tuple[Array, ...]:
         """Compute the outputs for one batch."""
         with torch.inference_mode():
-            answer = self.model(torch.from_numpy(array).to(self._like.device))
-        return tuple(tensor.cpu().numpy() for tensor in tensors(answer).values())
+            answer = self.model(*self._placed(feed))
+        taken = signature.names if (signature := signature_of(self.model)) is not None else ()
+        return tuple(tensor.cpu().numpy() for tensor in tensors(answer, taken=taken).values())
 
-    def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
+    def prepare(self, feed: Feed, transfer: Transfer = "e2e") -> Callable[[], object]:
         """A stopwatch-ready run; on a GPU it returns when the work is done."""
         if transfer == "e2e":
-            return lambda: self.run(array)
-        batch, device = torch.from_numpy(array).to(self._like.device), self._like.device
+            return lambda: self.run(feed)
+        batch, device = self._placed(feed), self._like.device
 
         def on_device() -> None:
             with torch.inference_mode():
-                self.model(batch)
+                self.model(*batch)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
 
         return on_device
+
+    def _placed(self, feed: Feed) -> list[Tensor]:
+        return [torch.from_numpy(array).to(self._like.device) for array in arrays_of(feed)]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import onnxruntime as ort
 
 from compress.core import capture
 from compress.errors import ModelError, RuntimeUnavailable, one_line
-from compress.runtime.base import Array, Transfer
+from compress.runtime.base import Array, Feed, SessionInput, Transfer, arrays_of
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 PROVIDERS: Mapping[Provider, str] = {
@@ -35,6 +35,10 @@ DTYPES = {
     "tensor(double)": np.float64,
     "tensor(uint8)": np.uint8,
     "tensor(int8)": np.int8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
 }
 
 
@@ -167,36 +171,34 @@ class OrtRuntime:
 
 @dataclass(frozen=True, slots=True)
 class OrtSession:
-    """A file that ONNX Runtime has loaded: one input, any number of outputs."""
+    """A file that ONNX Runtime has loaded: any number of inputs and outputs."""
 
     session: ort.InferenceSession
     options: Mapping[str, str]
     fallback: str
     provider: Provider
-    _input: Any = field(init=False)
+    inputs: tuple[SessionInput, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        inputs = self.session.get_inputs()
-        if len(inputs) != 1:
-            raise ModelError(
-                f"the ONNX file has {len(inputs)} inputs, 1 is wanted", hint="export a network that takes one image batch"
-            )
-        if inputs[0].type not in DTYPES:
-            known = ", ".join(DTYPES)
-            raise ModelError(
-                f"the ONNX input {inputs[0].name!r} is {inputs[0].type}, wanted one of {known}", hint="export it again"
-            )
-        object.__setattr__(self, "_input", inputs[0])
+        found = self.session.get_inputs()
+        if not found:
+            raise ModelError("the ONNX file has no inputs, 1 or more are wanted", hint="export the network again")
+        for one in found:
+            if one.type not in DTYPES:
+                known = ", ".join(DTYPES)
+                raise ModelError(f"the ONNX input {one.name!r} is {one.type}, wanted one of {known}", hint="export it again")
+        inputs = (SessionInput(i.name, _dimensions(i.shape), np.dtype(DTYPES[i.type])) for i in found)
+        object.__setattr__(self, "inputs", tuple(inputs))
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """The input's dimensions; None where the file leaves them open."""
-        return tuple(size if isinstance(size, int) and size > 0 else None for size in self._input.shape)
+        """The first input's dimensions; None where the file leaves them open."""
+        return self.inputs[0].shape
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
-        """The element type of the input."""
-        return np.dtype(DTYPES[self._input.type])
+        """The element type of the first input."""
+        return self.inputs[0].dtype
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -218,19 +220,27 @@ class OrtSession:
         """The provenance written into the file."""
         return dict(self.session.get_modelmeta().custom_metadata_map)
 
-    def run(self, array: Array) -> tuple[Array, ...]:
+    def run(self, feed: Feed) -> tuple[Array, ...]:
         """Compute the outputs for one batch.
 
         Raises:
-            ModelError: the array does not fit the input; see ``input_shape`` and ``input_dtype``.
+            ModelError: the arrays do not fit the inputs; see ``inputs``.
         """
         try:
-            return tuple(self.session.run(None, {self._input.name: array}, self._uncaptured()))
+            return tuple(self.session.run(None, self._named(feed), self._uncaptured()))
         except Exception as error:  # the library's exceptions share no base class
+            given = " and ".join(f"{array.dtype} {list(array.shape)}" for array in arrays_of(feed))
+            wanted = (f"{i.dtype} {['any' if size is None else size for size in i.shape]}" for i in self.inputs)
             raise ModelError(
-                f"the ONNX file does not run on {array.dtype} {list(array.shape)}: {_short(error)}",
-                hint=f"it takes {self.input_dtype} {['any' if size is None else size for size in self.input_shape]}",
+                f"the ONNX file does not run on {given}: {_short(error)}", hint=f"it takes {' and '.join(wanted)}"
             ) from error
+
+    def _named(self, feed: Feed) -> dict[str, Array]:
+        arrays = arrays_of(feed)
+        if len(arrays) != len(self.inputs):
+            names = ", ".join(i.name for i in self.inputs)
+            raise ValueError(f"{len(arrays)} arrays for {len(self.inputs)} inputs ({names})")
+        return {one.name: array for one, array in zip(self.inputs, arrays, strict=True)}
 
     def _uncaptured(self) -> ort.RunOptions | None:
         """A CUDA graph is captured by the first run and replayed on its addresses: runs on other arrays stay out."""
@@ -240,14 +250,15 @@ class OrtSession:
         options.add_run_config_entry("gpu_graph_id", "-1")
         return options
 
-    def prepare(self, array: Array, transfer: Transfer = "e2e") -> Callable[[], object]:
-        """A stopwatch-ready run; ``device`` binds input and outputs on the GPU once, so that no copy is counted."""
-        feed = {self._input.name: array}
+    def prepare(self, feed: Feed, transfer: Transfer = "e2e") -> Callable[[], object]:
+        """A stopwatch-ready run; ``device`` binds inputs and outputs on the GPU once, so that no copy is counted."""
+        named = self._named(feed)
         if transfer == "e2e" or self.provider not in ON_GPU:
-            return lambda: self.session.run(None, feed)
+            return lambda: self.session.run(None, named)
         binding = self.session.io_binding()
-        binding.bind_ortvalue_input(self._input.name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
-        for name, result in zip(self.output_names, self.run(array), strict=True):  # fixed addresses, as CUDA graphs need
+        for name, array in named.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
+        for name, result in zip(self.output_names, self.run(feed), strict=True):  # fixed addresses, as CUDA graphs need
             binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(result, "cuda", 0))
 
         def on_device() -> None:
@@ -255,6 +266,10 @@ class OrtSession:
             binding.synchronize_outputs()
 
         return on_device
+
+
+def _dimensions(shape: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) and size > 0 else None for size in shape)
 
 
 def gpus() -> tuple[str, ...]:
