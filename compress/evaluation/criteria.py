@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from compress.core import ChannelGroup, GroupId, Layer, Member, Role, Topology
 from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.recovery import Gram, Moments
+from compress.signature import first_tensor
 
 Array = NDArray[np.float64]
 DAMPING = 1e-3
@@ -59,8 +60,8 @@ def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> Cri
     total: dict[str, Tensor] = {}
     for images in batches:
         network.zero_grad(set_to_none=True)
-        output = network(images)
-        logits = output if isinstance(output, Tensor) else next(iter(output.values() if isinstance(output, dict) else output))
+        logits = first_tensor(network(images))
+        logits = logits.unsqueeze(1) if logits.dim() == 1 else logits
         predicted = logits.detach().argmax(dim=1)
         F.cross_entropy(logits, predicted).backward()  # type: ignore[no-untyped-call]
         for key, parameter in network.named_parameters():

@@ -12,10 +12,12 @@ from torch import Tensor, fx, nn
 
 from compress.core import Plan, Topology
 from compress.coupling import NotTraceable, symbolic_graph
+from compress.evaluation.output_error import output_error, outputs_of, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, values_at
 from compress.networks import in_batches
 from compress.recovery import Compensation, Moments, reconstruct, reestimate
 from compress.search import Ask, Fidelity, Recovery, Score, Stage
+from compress.signature import first_tensor
 from compress.surgery import cut, replaced
 
 Metric = Literal["accuracy", "agreement", "output"]
@@ -75,6 +77,7 @@ class Evaluator:
         self.solve_images = min(solve_images, len(material.calibration))
         self.compensation = None if moments is None else Compensation(self.model.state_dict(), topology, moments)
         self.wanted = logits(self.model, material.judged)
+        self.outputs = outputs_of(self.model, material.judged) if material.metric == "output" else (self.wanted,)
         self.fallback = ""
         self.graph: fx.Graph | None = None
         try:
@@ -151,16 +154,19 @@ class Evaluator:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""
         few = self.material.judged[:images]
         small = self.small(plan, len(few), recovery)
-        return relative(self.wanted[: len(few)], logits(small, few))
+        if self.material.metric != "output":
+            return relative(self.wanted[: len(few)], logits(small, few))
+        return output_error([t[: len(few)] for t in self.outputs], outputs_of(small, few))
 
     def full(self, plan: Plan, images: int = 0, recovery: Recovery = "bn") -> float:
         """The real thing: cut, re-solve if wanted, re-estimate, run; on so many images, or on all."""
         judged = self.material.judged[: images or None]
-        got = logits(self.small(plan, len(judged), recovery), judged)
+        small = self.small(plan, len(judged), recovery)
+        if self.material.metric == "output":
+            return output_error([t[: len(judged)] for t in self.outputs], outputs_of(small, judged))
+        got = logits(small, judged)
         if not bool(torch.isfinite(got).all()):
             return float("nan")
-        if self.material.metric == "output":
-            return relative(self.wanted[: len(judged)], got)
         wanted = self.material.labels if self.material.metric == "accuracy" else self.wanted.argmax(dim=1)
         assert wanted is not None
         return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
@@ -192,14 +198,7 @@ def logits(model: nn.Module, images: Tensor) -> Tensor:
     with torch.no_grad():
         for batch in torch.split(images, _BATCH):
             output = model(batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch)
-            while not isinstance(output, Tensor):
-                output = next(iter(output.values() if isinstance(output, dict) else output))
-            parts.append(output.flatten(1))
+            first = first_tensor(output)
+            parts.append(first.flatten(1) if first.dim() > 1 else first[:, None])
     model.train(was)
     return torch.cat(parts)
-
-
-def relative(wanted: Tensor, got: Tensor) -> float:
-    """||wanted - got||^2 / ||wanted - mean||^2."""
-    spread = float((wanted - wanted.mean(dim=0, keepdim=True)).pow(2).sum())
-    return float((wanted - got).pow(2).sum()) / max(spread, 1e-12)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from compress.core import GroupId, Layer, LayerName, Role, Topology
 from compress.evaluation.criteria import DAMPING, CriterionInputs
-from compress.evaluation.evaluator import logits, relative
+from compress.evaluation.evaluator import logits
+from compress.evaluation.output_error import relative
 from compress.recovery import RIDGE, Gram, solve
 from compress.search import Array, Bits, Reading
 from compress.surgery import own_tensors

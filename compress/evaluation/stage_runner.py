@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from compress.core import GroupId, Layer, LayerName, Plan, Topology, kept_positions, restrict
 from compress.coupling import NotTraceable
+from compress.evaluation.output_error import balanced
 from compress.surgery import cut, cut_state, refresh_attributes
 
 
@@ -262,10 +263,13 @@ class StageRunner:
         self._install(own)
         outputs = self._run(images)
         total = 0.0
-        for got, wanted, spread in zip(outputs, self.targets, self.spread, strict=True):
+        for got, wanted, spread, layer in zip(outputs, self.targets, self.spread, self.part.observed, strict=True):
             wanted = wanted[:images]
             if got.shape != wanted.shape:
                 return float("nan")
+            if layer is None and wanted.dim() > 2:
+                total += balanced(wanted, got)
+                continue
             total += float((got - wanted).pow(2).sum()) / max(spread * images / len(self.targets[0]), 1e-12)
         return total / len(outputs)
 

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from compress.core import derive
 from compress.errors import ModelError
 from compress.networks import autocast, seeded
+from compress.signature import signature_of
 
 _SMALLEST = 32
 """Half a side must not be smaller, in pixels: the last layers would have too few positions to match."""
@@ -41,7 +42,7 @@ class Synthetic:
 
 
 def matched_inputs(
-    model: nn.Module, shape: tuple[int, int, int], count: int, *, seed: int = 0, steps: int = 60, fine_steps: int = 6
+    model: nn.Module, shape: tuple[int, ...], count: int, *, seed: int = 0, steps: int = 60, fine_steps: int = 6
 ) -> Synthetic:
     """Images on which every batch norm sees the mean and variance that it saw in training.
 
@@ -55,7 +56,7 @@ def matched_inputs(
 
     Args:
         model: the network; it is left as it is.
-        shape: of one image, (c, h, w).
+        shape: of one input, (c, h, w) of an image; a row's, where the network takes rows.
         count: images; at least 2, or there is no variance to match.
         seed: of the noise.
         steps: of the descent; at half resolution where that is used.
@@ -65,7 +66,8 @@ def matched_inputs(
         ModelError: the network does not take images of this shape.
     """
     with seeded(derive(seed, "synthetic")):
-        noise = torch.randn(count, *shape)
+        signature = signature_of(model)
+        noise = torch.randn(count, *shape) if signature is None else signature.rows(count, seed)
         obstacle = "one image has no variance to match" if count < 2 else _obstacle(model)
         if obstacle:
             return Synthetic(noise, False, f"seeded normal noise: {obstacle}")
@@ -103,8 +105,8 @@ def _match(model: nn.Module, noise: Tensor, steps: int, fine_steps: int) -> Synt
         ) from error
 
     size = noise.shape[2:]
-    coarse = F.interpolate(noise, scale_factor=0.5, mode="nearest")
-    if min(coarse.shape[2:]) >= _SMALLEST and _takes(network, coarse):
+    coarse = F.interpolate(noise, scale_factor=0.5, mode="nearest") if noise.dim() == 4 else noise
+    if noise.dim() == 4 and min(coarse.shape[2:]) >= _SMALLEST and _takes(network, coarse):
         images = _descend(network, coarse, terms, steps, _LR)
         images = F.interpolate(images, size, mode="bilinear", align_corners=False)
         images = _descend(network, images, terms, fine_steps, _LR / 2)
@@ -141,8 +143,12 @@ def _takes(network: nn.Module, images: Tensor) -> bool:
 def _statistics_loss(network: nn.Module, images: Tensor, terms: list[Tensor]) -> Tensor:
     terms.clear()
     with autocast(images.device, "auto"):
-        network(images.contiguous(memory_format=torch.channels_last))
+        network(images.contiguous(memory_format=_format(images)))
     return torch.stack(terms).mean()
+
+
+def _format(images: Tensor) -> torch.memory_format:
+    return torch.channels_last if images.dim() == 4 else torch.contiguous_format
 
 
 def _mismatch(network: nn.Module, images: Tensor, terms: list[Tensor]) -> float:
@@ -151,11 +157,11 @@ def _mismatch(network: nn.Module, images: Tensor, terms: list[Tensor]) -> float:
 
 
 def _descend(network: nn.Module, images: Tensor, terms: list[Tensor], steps: int, lr: float) -> Tensor:
-    images = images.detach().clone(memory_format=torch.channels_last).requires_grad_(True)
+    images = images.detach().clone(memory_format=_format(images)).requires_grad_(True)
     adam = torch.optim.Adam([images], lr=lr, betas=(0.5, 0.9))
     for _ in range(steps):
-        down, across = images.diff(dim=2), images.diff(dim=3)
-        prior = _VARIATION * (down.square().mean() + across.square().mean()) + _NORM * images.square().mean()
+        steep = sum(images.diff(dim=dim).square().mean() for dim in range(2, images.dim()))
+        prior = _VARIATION * steep + _NORM * images.square().mean()
         loss = _statistics_loss(network, images, terms) + prior
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

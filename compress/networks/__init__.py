@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.networks.checkpoint import load as load
     from compress.networks.checkpoint import save as save
     from compress.networks.checkpoint import state_digest as state_digest
+    from compress.networks.checks import preflight as preflight
     from compress.networks.inference import autocast as autocast
     from compress.networks.inference import computes_bf16 as computes_bf16
     from compress.networks.inference import frozen_copy as frozen_copy
@@ -34,6 +35,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "architecture": "Architecture accepts canonical factory_of skeleton untrained",
         "checkpoint": "Loaded load save state_digest",
+        "checks": "preflight",
         "inference": "autocast computes_bf16 frozen_copy in_batches logits_of placed seeded",
         "network": "Network identity network_from network_of",
     },

@@ -27,8 +27,9 @@ def computes_bf16(device: torch.device) -> bool:
 
 
 def placed(images: Tensor, device: torch.device) -> Tensor:
-    """Images on a device, channels last."""
-    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    """Images on a device, channels last; what is no image as it lies."""
+    kept = torch.channels_last if images.dim() == 4 else torch.preserve_format
+    return images.to(device, non_blocking=True, memory_format=kept)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

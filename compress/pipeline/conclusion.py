@@ -22,6 +22,7 @@ from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
 from compress.report import Report, read_report, write_report
 from compress.search import Space
+from compress.signature import bare
 from compress.surgery import shaped_to
 
 FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
@@ -84,7 +85,7 @@ def conclude(
     seen = [*base, *done.accuracy, *test]
     report = build_report(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
     write_report(report, folder)
-    return Result(done.model, done.plan, report, folder, done.onnx, exit_code(report))
+    return Result(bare(done.model), done.plan, report, folder, done.onnx, exit_code(report))
 
 
 def _judged(when: str, found: Right) -> Measured:
@@ -118,4 +119,4 @@ def finished(network: Network, folder: Path) -> Result:
             raise ConfigError(
                 f"{folder}: the {name} has digest {digest}, the report tells of {report.digests.get(name)}", hint=fresh
             )
-    return Result(model, plan, report, folder, folder / "model.onnx", exit_code(report))
+    return Result(bare(model), plan, report, folder, folder / "model.onnx", exit_code(report))

@@ -65,7 +65,7 @@ def clock_front(
     files = folder / "front"
     files.mkdir(exist_ok=True)
     with clock.phase("images", "synthetic, matched to the batch norms"):
-        images = matched_inputs(network.model, network.preprocessing.shape, _IMAGES).images
+        images = matched_inputs(network.model, network.shape, _IMAGES).images
     made = {}
     for index in wanted:
         made[index] = _made(network, topology, front[index].plan, files, images, job, clock, f"point {index}")

@@ -61,7 +61,7 @@ def traced(network: Network) -> Topology:
 
 
 def _example(network: Network) -> Tensor:
-    return torch.zeros(1, *network.preprocessing.shape)
+    return torch.zeros(1, *network.shape)
 
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:

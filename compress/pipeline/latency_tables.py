@@ -141,7 +141,7 @@ def source_of(network: Network, topology: Topology, job: Job) -> Resizable:
     Raises:
         ExportError: it cannot be exported so that its weights keep their names.
     """
-    example = torch.zeros(2, *network.preprocessing.shape)
+    example = torch.zeros(2, *network.shape)
     with tempfile.TemporaryDirectory(prefix="compress-base-") as folder:
         path = Path(folder) / "base.onnx"
         export(network.model, example, path, exporter=job.exporter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,7 +38,7 @@ from compress.evaluation import (
     matched_inputs,
     obs_and_curves,
 )
-from compress.networks import Network
+from compress.networks import Network, preflight
 from compress.pipeline.inspection import reach, traced
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
@@ -60,6 +61,13 @@ def prepare(
     network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen, only: Collection[GroupId] = ()
 ) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
     """Everything a search needs: groups, stages, importance, images; of some groups only, where they are named."""
+    if data is not None and not network.takes_images:
+        assert network.signature is not None
+        raise ConfigError(
+            f"the network takes {network.signature.describe()}, images are one of these at the most",
+            hint="leave --data out: the search then goes by the outputs on random inputs of the example's structure",
+        )
+    preflight(network)
     with clock.phase("trace", network.name):
         topology = traced(network)
     groups, _ = prunable(topology, job.ignore, job.realise)
@@ -174,7 +182,7 @@ def _material(network: Network, data: Data | None, job: Job, budget: int, listen
     if data is None and job.target == "max_drop":
         raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
-        made = matched_inputs(network.model, network.preprocessing.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
+        made = matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
         listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
         return Material(made.images, made.images, None, "output")
     most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
@@ -188,7 +196,7 @@ def _material(network: Network, data: Data | None, job: Job, budget: int, listen
 
 def calibration_count(job: Job, data: Data) -> int:
     """How many calibration images a run uses: as told, or as many as hold a million pixels, between 256 and 1,024."""
-    pixels = data.preprocessing.size[0] * data.preprocessing.size[1]
+    pixels = math.prod(data.preprocessing.size)
     wanted = job.calibration or min(_MOST_CALIBRATION, max(_FEWEST_CALIBRATION, _MOST_CALIBRATION * 1024 // pixels))
     return min(wanted, len(data.calibration))
 

@@ -89,7 +89,7 @@ def build_report(
         job=finite_json(job.to_json(), str),
         command=command,
         certificate=certificate,
-        image=tuple(network.preprocessing.shape),
+        image=tuple(network.shape),
     )
 
 
