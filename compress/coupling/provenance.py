@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from compress.coupling import aten_ops, layer_rules, tensor_rules
 from compress.coupling.channel_labels import Ledger, Provenance, Weight
 from compress.coupling.tensor_rules import tensors_of
 from compress.errors import TraceError
+from compress.signature import leaves
 
 
 def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]) -> Provenance:
@@ -42,15 +43,15 @@ def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]
         for example in examples:
             run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
         output = model(*examples)
-    leaves = tree_flatten(output)[0]
-    strange = [x for x in leaves if not isinstance(x, Tensor | bool | int | float | complex | str | type(None))]
-    if strange or not any(isinstance(x, Tensor) for x in leaves):
+    found = [leaf for _, leaf in leaves(output)]
+    strange = [x for x in found if not isinstance(x, Tensor | bool | int | float | complex | str | type(None))]
+    if strange or not any(isinstance(x, Tensor) for x in found):
         seen = type(strange[0]).__name__ if strange else "no tensor"
         raise TraceError(
             f"{type(model).__name__} returns {seen}; tensors, or tuples, lists and dictionaries of them, can be followed",
             hint="wrap the network in a module that returns its tensors",
         )
-    for tensor in tensors_of(output):
+    for tensor in (x for x in found if isinstance(x, Tensor)):
         run.ledger.freeze(run.ledger.labels(tensor), "it makes the network's output")
     return run.ledger.finish()
 

@@ -14,7 +14,7 @@ from compress.core import Plan, Topology
 from compress.coupling import NotTraceable, symbolic_graph
 from compress.evaluation.output_error import output_error, outputs_of, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, values_at
-from compress.networks import in_batches
+from compress.networks import channels_last, in_batches
 from compress.recovery import Compensation, Moments, reconstruct, reestimate
 from compress.search import Ask, Fidelity, Recovery, Score, Stage
 from compress.signature import first_tensor
@@ -68,8 +68,7 @@ class Evaluator:
         moments: Moments | None = None,
         solve_images: int = 0,
     ) -> None:
-        # Channels last is several times faster on narrow layers; the copy is private.
-        self.model = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+        self.model = channels_last(copy.deepcopy(model).eval())
         self.topology = topology
         self.stages = tuple(stages)
         self.material = material

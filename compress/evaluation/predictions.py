@@ -16,6 +16,7 @@ from compress.core import Certificate, Right, certificate, read_json, write_json
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError
 from compress.evaluation.evaluator import Material, logits
+from compress.networks import channels_last
 
 MOST_IMAGES = 5_000
 
@@ -64,7 +65,7 @@ def predict(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
     from accelerate import Accelerator
 
     device = Accelerator().device  # as in training and in compress.recovery.accuracy
-    judge = copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval()
+    judge = channels_last(copy.deepcopy(model).float().to(device)).eval()
     classes, labels = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     seen = asked = 0
     for images, truth in split.batches(batch):

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.core import derive
 from compress.errors import ModelError
-from compress.networks import autocast, seeded
+from compress.networks import autocast, channels_last, seeded
 from compress.signature import signature_of
 
 _SMALLEST = 32
@@ -92,7 +92,7 @@ def _obstacle(model: nn.Module) -> str:
 
 
 def _match(model: nn.Module, noise: Tensor, steps: int, fine_steps: int) -> Synthetic:
-    network = copy.deepcopy(model).float().to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = channels_last(copy.deepcopy(model).float()).eval().requires_grad_(False)
     noise = noise.to(_norms(network)[0].running_mean.device)  # type: ignore[union-attr]
     terms: list[Tensor] = []
     for norm in _norms(network):

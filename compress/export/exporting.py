@@ -188,9 +188,7 @@ def _export(task: _Task, path: Path, exporter: Exporter, earlier: tuple[str, ...
     canonicalise(proto, name=type(task.model).__name__, metadata=task.facts())
     size = _write(proto, path, task)
     said = [one_line(warning.message, None) for warning in caught if not _is_about_the_exporter(warning)]
-    return Exported(
-        path=path, exporter=exporter, opset=task.opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said))
-    )
+    return Exported(path=path, exporter=exporter, opset=task.opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said)))
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -99,16 +100,16 @@ def compare(
             name: (np.concatenate([_rowed(one[name]) for one in wanted]), np.concatenate([_rowed(two[i]) for two in got]))
             for i, name in enumerate(wanted[0])
         }
-        outputs = [deviation(name, one, two, distinct) for name, (one, two) in pairs.items()]
+        noise: list[Array | None] = [None] * len(pairs)
         if any(channel_error(one, two)[0] > tolerance for one, two in pairs.values()):
             shaken = [reference.run(one.shaken(tolerance).feed(model)) for one in asked]
-            noise = [
-                np.abs(np.concatenate([_rowed(again[i]) for again in shaken]) - one)
-                for i, (one, _) in enumerate(pairs.values())
-            ]
-            outputs = [
-                deviation(n, one, two, distinct, noise=off) for (n, (one, two)), off in zip(pairs.items(), noise, strict=True)
-            ]
+            again = [np.concatenate([_rowed(answer[i]) for answer in shaken]) for i in range(len(pairs))]
+            noise = [_apart(one, other) for (one, _), other in zip(pairs.values(), again, strict=True)]
+        outputs = [deviation(n, *pair, distinct, noise=off) for (n, pair), off in zip(pairs.items(), noise, strict=True)]
+        rows = sum(batches)
+    telling = [one.size and one.dtype != np.bool_ and len(one) == rows for one, _ in pairs.values()]
+    if any(telling):  # truth values, losses, tables and what is empty differ little by nature: the others tell
+        outputs = [(n, e, s if tells else float("inf")) for (n, e, s), tells in zip(outputs, telling, strict=True)]
     return judge(outputs, batches=batches, tolerance=tolerance, warn=warn)
 
 
@@ -175,6 +176,11 @@ def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
 
 
+def _apart(one: Array, other: Array) -> Array:
+    """How far two evaluations are apart, number by number."""
+    return np.abs(one.astype(np.float64) - other.astype(np.float64))
+
+
 def _rowed(array: Array) -> Array:
     """A scalar as one row."""
     return array if array.ndim else array[None]
@@ -215,7 +221,7 @@ def deviation(name: str, wanted: Array, got: Array, distinct: Array, noise: Arra
         return name, float("nan"), float("nan")
     scale = float(np.abs(wanted).max(initial=0.0)) or float(np.abs(got).max(initial=0.0)) or 1.0
     rows = wanted[distinct] if len(wanted) > int(distinct.max(initial=0)) else wanted  # what has no row an image stays whole
-    rows = rows.reshape(len(rows), -1)
+    rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     apart = [float(np.abs(rows[i] - rows[j]).max(initial=0.0)) for i in range(len(rows)) for j in range(i)]
     error = float(np.abs(wanted - got).max(initial=0.0)) / scale
     if noise is not None:
@@ -231,8 +237,8 @@ def channel_error(wanted: Array, got: Array, noise: Array | None = None) -> tupl
     the noise of its arithmetic is no error: a channel that is near zero has nothing but noise.
     """
     worst, where = 0.0, ""
-    difference = np.abs(np.asarray(wanted, np.float64) - np.asarray(got, np.float64))
-    size = np.maximum(np.abs(wanted), np.abs(got)).astype(np.float64)
+    wanted, got = wanted.astype(np.float64), got.astype(np.float64)
+    difference, size = np.abs(wanted - got), np.maximum(np.abs(wanted), np.abs(got))
     for axis in range(1, wanted.ndim):
         others = tuple(d for d in range(wanted.ndim) if d != axis)
         off, scale = difference.max(axis=others, initial=0.0), size.max(axis=others, initial=0.0)

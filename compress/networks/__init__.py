@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compress.networks.checkpoint import state_digest as state_digest
     from compress.networks.checks import preflight as preflight
     from compress.networks.inference import autocast as autocast
+    from compress.networks.inference import channels_last as channels_last
     from compress.networks.inference import computes_bf16 as computes_bf16
     from compress.networks.inference import frozen_copy as frozen_copy
     from compress.networks.inference import in_batches as in_batches
@@ -36,7 +37,7 @@ __all__, __getattr__, __dir__ = lazy(
         "architecture": "Architecture accepts canonical factory_of skeleton untrained",
         "checkpoint": "Loaded load save state_digest",
         "checks": "preflight",
-        "inference": "autocast computes_bf16 frozen_copy in_batches logits_of placed seeded",
+        "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
         "network": "Network identity network_from network_of",
     },
 )

@@ -26,6 +26,14 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
+def channels_last(model: nn.Module) -> nn.Module:
+    """The network itself, its image kernels channels last, which is several times faster on narrow layers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
 def placed(images: Tensor, device: torch.device) -> Tensor:
     """Images on a device, channels last; what is no image as it lies."""
     kept = torch.channels_last if images.dim() == 4 else torch.preserve_format
@@ -40,7 +48,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
     """A copy that is only asked: on a device, in single precision, channels last, eval mode, without gradients."""
-    return copy.deepcopy(model).float().to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return channels_last(copy.deepcopy(model).float().to(device)).eval().requires_grad_(False)
 
 
 def logits_of(output: Any) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from compress.core import derive
 from compress.errors import TrainError
-from compress.networks import autocast, frozen_copy, logits_of, placed, seeded
+from compress.networks import autocast, channels_last, frozen_copy, logits_of, placed, seeded
 from compress.recovery import training_state
 from compress.recovery.training_state import TrainingState
 
@@ -201,7 +201,7 @@ def fit(
         raise TrainError("no parameter requires a gradient, so there is nothing to train", hint="unfreeze some layers")
     accelerator = Accelerator()
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
-    student = copy.deepcopy(model).float().to(memory_format=torch.channels_last)
+    student = channels_last(copy.deepcopy(model).float())
     momentum = schedule.momentum
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
     wrapped, optimizer = accelerator.prepare(student, sgd)

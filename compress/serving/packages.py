@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ConfigError, ExportError, one_line
-from compress.export import Interface, beside, read_interface
+from compress.export import Interface, Port, beside, read_interface
 from compress.serving import triton
 from compress.serving.settings import Server, Serving
 
@@ -118,8 +118,6 @@ def model_name(onnx: Path, name: str = "") -> str:
 
 
 def _servable(onnx: Path, interface: Interface, serving: Serving) -> None:
-    if len(interface.inputs) != 1:
-        raise ExportError(f"{onnx} has {len(interface.inputs)} inputs, 1 is wanted", hint="export a network that takes images")
     fixed = [port.name for port in (*interface.inputs, *interface.outputs) if not port.any_batch]
     if serving.max_batch > 0 and fixed:
         raise ExportError(
@@ -144,14 +142,22 @@ def _notes(interface: Interface) -> list[str]:
 
 
 def description(interface: Interface) -> dict[str, Any]:
-    """What a client has to do to an image, and what comes back."""
+    """What a client has to do to an image, or send instead, and what comes back."""
     source = interface.preprocessing
+    images = len(interface.inputs) == 1 and len(interface.inputs[0].dims) == 4
+    taken = "normalised, channels x rows x columns" if images else ", ".join(map(_described, interface.inputs))
+    answers = "logits" if len(interface.outputs) == 1 else ", ".join(map(_described, interface.outputs))
     return {
         "embedded": interface.embedded,
-        "input": "uint8 pixels, rows x columns x channels" if interface.embedded else "normalised, channels x rows x columns",
-        "output": "probabilities" if interface.embedded else "logits",
+        "input": "uint8 pixels, rows x columns x channels" if interface.embedded else taken,
+        "output": "probabilities" if interface.embedded else answers,
         **({} if source is None else source.to_json()),
     }
+
+
+def _described(port: Port) -> str:
+    """``before FP32 any x 3 x 32 x 32``."""
+    return f"{port.name} {port.kind} {' x '.join('any' if size < 0 else str(size) for size in port.dims)}".rstrip()
 
 
 def _shared(folder: Path, interface: Interface, server: Server) -> None:

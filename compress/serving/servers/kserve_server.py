@@ -49,7 +49,8 @@ class OnnxModel(Model):
         except Exception as error:  # the library's exceptions share no base class
             raise InvalidInput(f"the network does not run on this input: {error}") from error
         outputs = []
-        kinds = {"float32": "FP32", "float16": "FP16", "float64": "FP64", "uint8": "UINT8", "int8": "INT8", "int64": "INT64"}
+        names = {"float32": "FP32", "float16": "FP16", "float64": "FP64", "bool": "BOOL"}
+        kinds = names | {f"{sign}int{bits}": f"{sign}int{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)}
         for entry, array in zip(self.session.get_outputs(), answers, strict=True):
             output = InferOutput(entry.name, list(array.shape), kinds[str(array.dtype)])
             output.set_data_from_numpy(array, binary_data=True)
