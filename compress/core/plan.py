@@ -160,13 +160,22 @@ def _check_cut(group: ChannelGroup, cut: Cut) -> None:
         raise PlanError(f"group {group.id}: no channel is kept, at least 1 of {group.size} must be")
     if min(keep) < 0 or max(keep) >= group.size or len(set(keep)) != len(keep):
         raise PlanError(f"group {group.id}: kept channels must be distinct and in [0, {group.size})")
+    kept = set(keep)
+    for pieces in group.coupled_counts:
+        left = [sum(c in kept for c in piece) for piece in pieces]
+        if len(set(left)) > 1:
+            raise PlanError(
+                f"group {group.id}: {' and '.join(map(str, left))} channels are kept of the {len(pieces)} pieces of a chunk",
+                hint="keep equally many of each",
+            )
     ascending = sorted(keep)
     if not cut.fold and list(keep) == ascending:
         return
-    if any(_counts(m, keep) != _counts(m, ascending) for m in group.members):
+    places = group.places()
+    moved = [places[c] for c in keep] != [places[c] for c in ascending]
+    if moved or any(_counts(m, keep) != _counts(m, ascending) for m in group.members):
         raise PlanError(f"group {group.id}: channels can only change places with channels that take as many")
     orbit_of = {c: i for i, orbit in enumerate(group.orbits()) for c in orbit}
-    kept = set(keep)
     for removed, heir in cut.fold.items():
         if not 0 <= removed < group.size or removed in kept or heir not in kept:
             raise PlanError(f"group {group.id}: fold {removed} -> {heir} must hand a removed channel to a kept one")
@@ -263,7 +272,9 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
                 rows, columns = members[-1].positions, _renumbered(member, keep, arriving.get(slot))
                 members.append(Member(selecting[slot], 0, Role.WRITES, rows))
                 members.append(Member(selecting[slot], 1, Role.WRITES, columns))
-        groups.append(ChannelGroup(group.id, len(keep), tuple(members), _kinds(topology, plan, group, keep)))
+        new = {c: i for i, c in enumerate(keep)}
+        pieces = tuple(tuple(tuple(sorted(new[c] for c in p if c in new)) for p in chunk) for chunk in group.coupled_counts)
+        groups.append(ChannelGroup(group.id, len(keep), tuple(members), _kinds(topology, plan, group, keep), pieces))
     tensors: dict[str, TensorInfo] = {}
     for key, info in topology.tensors.items():
         shape = tuple(len(table[key, d]) if (key, d) in table else n for d, n in enumerate(info.shape))

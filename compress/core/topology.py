@@ -68,23 +68,58 @@ class ChannelGroup:
         members: every dimension it runs through.
         kinds: per channel, what else sets channels apart: which of its positions a layer with selected inputs still
             reads. Empty where nothing does.
+        coupled_counts: sets of channels of which equally many must stay: the pieces that the network's code chunks its
+            activation into. Each entry is one such chunk, piece by piece; pieces are disjoint and equally large.
     """
 
     id: GroupId
     size: int
     members: tuple[Member, ...]
     kinds: tuple[int, ...] = ()
+    coupled_counts: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+    def places(self) -> tuple[tuple[int, ...], ...]:
+        """Per channel, what sets it apart beside the tensors it occurs in: its kind, and its piece of every chunk."""
+        found = [[*self.kinds[c : c + 1]] for c in range(self.size)]
+        for pieces in self.coupled_counts:
+            piece = {c: number for number, channels in enumerate(pieces) for c in channels}
+            for channel, place in enumerate(found):
+                place.append(piece.get(channel, -1))
+        return tuple(tuple(place) for place in found)
 
     def orbits(self) -> tuple[tuple[int, ...], ...]:
         """Channels that occur in exactly the same tensors, the same number of times: they are interchangeable.
 
-        A plain group has one orbit. An option-A residual stream has one for each width that the zero-padding adds.
+        A plain group has one orbit. An option-A residual stream has one for each width that the zero-padding adds, a layer
+        whose output is chunked one for each piece.
         """
         seen: dict[tuple[int, ...], list[int]] = {}
-        for channel in range(self.size):
-            signature = (*(len(m.positions[channel]) for m in self.members), *self.kinds[channel : channel + 1])
+        for channel, place in enumerate(self.places()):
+            signature = (*(len(m.positions[channel]) for m in self.members), *place)
             seen.setdefault(signature, []).append(channel)
         return tuple(tuple(orbit) for orbit in seen.values())
+
+    @property
+    def even(self) -> bool:
+        """Whether every piece of every chunk is one orbit, so that a width for each keeps the counts coupled.
+
+        Not so once a layer reads only some channels of a piece: then no further cut of the group is proposed.
+        """
+        return {piece for pieces in self.coupled_counts for piece in pieces} <= set(self.orbits())
+
+    def widths(self) -> tuple[tuple[int, ...], ...]:
+        """The widths that can be chosen: for each the numbers of the orbits that share it, which are pieces of one chunk.
+
+        None where the group is not :attr:`even`.
+        """
+        if not self.even:
+            return ()
+        number = {orbit: i for i, orbit in enumerate(self.orbits())}
+        shared = {i: i for i in number.values()}
+        for pieces in self.coupled_counts:
+            first, *others = (shared[number[piece]] for piece in pieces)
+            shared = {i: first if leader in others else leader for i, leader in shared.items()}
+        return tuple(tuple(i for i in shared if shared[i] == leader) for leader in dict.fromkeys(shared.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +291,11 @@ class Topology:
     @cached_property
     def digest(self) -> str:
         """Identifies the structure; plans carry it so that they are never applied to another network."""
-        payload = [asdict(g) for g in self.groups] + [[k, list(t.shape)] for k, t in self.tensors.items()]
+        groups = [asdict(g) for g in self.groups]
+        for group in groups:
+            if not group["coupled_counts"]:  # groups without any keep the digest they always had
+                del group["coupled_counts"]
+        payload = groups + [[k, list(t.shape)] for k, t in self.tensors.items()]
         return hashlib.sha256(json.dumps(payload, default=list).encode()).hexdigest()[:16]
 
     def writers(self, group: GroupId) -> tuple[Layer, ...]:

@@ -102,7 +102,7 @@ def random_plan(topology: Topology, groups: Sequence[GroupId], rng: np.random.Ge
 
 def _keep(group: ChannelGroup, ratio: float, step: int, rng: np.random.Generator) -> tuple[int, ...]:
     kept: list[int] = []
-    for orbit in group.orbits():
+    for orbit in group.orbits():  # pieces of one chunk are equally large, so their widths are equal
         width = round(ratio * len(orbit) / step) * step if len(orbit) >= 2 * step else round(ratio * len(orbit))
         width = min(max(width, min(step, len(orbit))), len(orbit))
         kept += rng.choice(orbit, width, replace=False).tolist()

@@ -315,10 +315,12 @@ def random_plan(topology: Topology, ratio: float, rng: np.random.Generator, grou
     cuts = {}
     for group_id in [g.id for g in topology.groups] if groups is None else groups:
         group = topology.by_id[group_id]
-        keep: list[int] = []
-        for orbit in group.orbits():
-            count = min(len(orbit) - 1, max(1, round(ratio * len(orbit)))) if len(orbit) > 1 else 0
-            keep.extend(rng.permutation(orbit)[count:].tolist())
-        if len(keep) < group.size:
+        orbits, keep = group.orbits(), list[int]()
+        for shared in group.widths():
+            size = len(orbits[shared[0]])
+            count = min(size - 1, max(1, round(ratio * size))) if size > 1 else 0
+            for number in shared:
+                keep.extend(rng.permutation(orbits[number])[count:].tolist())
+        if 0 < len(keep) < group.size:
             cuts[group_id] = Cut(tuple(sorted(keep)))
     return Plan(cuts)

@@ -548,14 +548,17 @@ def any_plan(
     for group in topology.groups:
         keep: dict[int, int] = {}  # place -> channel that stands there
         folded: dict[int, int] = {}
-        for orbit in group.orbits():
-            drop = min(int(rng.binomial(len(orbit), ratio)), len(orbit) - 1)
-            shuffled = rng.permutation(orbit).tolist()
-            gone, stays = shuffled[:drop], shuffled[drop:]
-            keep |= zip(sorted(stays), stays if reorder else sorted(stays), strict=True)
-            if fold:
-                folded |= {c: int(rng.choice(stays)) for c in gone if rng.random() < 0.7}
-        if rng.random() < 0.8:
+        orbits = group.orbits()
+        for shared in group.widths():
+            size = len(orbits[shared[0]])
+            drop = min(int(rng.binomial(size, ratio)), size - 1)
+            for number in shared:
+                shuffled = rng.permutation(orbits[number]).tolist()
+                gone, stays = shuffled[:drop], shuffled[drop:]
+                keep |= zip(sorted(stays), stays if reorder else sorted(stays), strict=True)
+                if fold:
+                    folded |= {c: int(rng.choice(stays)) for c in gone if rng.random() < 0.7}
+        if keep and rng.random() < 0.8:
             cuts[group.id] = Cut(tuple(keep[place] for place in sorted(keep)), folded)
     chosen: dict[LayerName, tuple[int, ...]] = {}
     for layer in topology.layers if select else ():
