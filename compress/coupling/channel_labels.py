@@ -6,7 +6,7 @@ Label 0 is "no channel": constants and spatial padding.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,30 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.core import Layer, LayerName, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where the code divides channels by count.
+
+    Attributes:
+        pieces: the channel class at each index, piece by piece; all equally long.
+        where: the module whose code does it, for people.
+    """
+
+    pieces: tuple[NDArray[np.int64], ...]
+    where: str = ""
+
+    @property
+    def trivial(self) -> bool:
+        """Whether any cut is right: the same channels stand in every piece, or each piece is one channel and goes whole."""
+        same = all((piece == self.pieces[0]).all() for piece in self.pieces)
+        return same or all((piece == piece[0]).all() for piece in self.pieces)
+
+    @property
+    def distinct(self) -> bool:
+        """Whether no channel stands in it twice."""
+        return len(np.unique(np.concatenate(self.pieces))) == sum(map(len, self.pieces))
 
 
 @dataclass
@@ -31,6 +55,7 @@ class Provenance:
         moment_norms: modules that take moments over channels.
         attention: the module that computes attention, if one does.
         fixed_macs: of layers whose weight is computed.
+        chunks: where the code divides channels by count.
     """
 
     labels: dict[Slot, NDArray[np.int64]] = field(default_factory=dict)
@@ -41,6 +66,7 @@ class Provenance:
     moment_norms: list[LayerName] = field(default_factory=list)
     attention: str | None = None
     fixed_macs: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
 
 
 class Channels:
@@ -210,4 +236,5 @@ class Ledger:
         roots = np.array([self.channels.root(i) for i in range(len(self.channels.parent))])
         self.result.labels = {slot: roots[values] for slot, values in self.result.labels.items()}
         self.result.frozen = self.channels.frozen
+        self.result.chunks = [replace(c, pieces=tuple(roots[p] for p in c.pieces)) for c in self.result.chunks]
         return self.result

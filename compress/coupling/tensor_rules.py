@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
+from compress.coupling import channel_chunks
 from compress.coupling.aten_ops import INDEXING
 from compress.coupling.channel_labels import Ledger, Weight
 from compress.coupling.layer_rules import unknown
@@ -48,6 +49,7 @@ def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any
         if "view" not in name:
             raise
         labels = swapped[0].reshape(out.shape)
+    channel_chunks.note(ledger, name, args, out)
     for tensor, label in zip(tensors_of(out), tensors_of(labels), strict=True):
         ledger.track(tensor, label.clone() if name in ("clone", "_to_copy") else label)
 

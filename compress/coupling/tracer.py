@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
+from compress.coupling import channel_chunks
 from compress.coupling import trial_cut as probing
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow
@@ -100,6 +101,7 @@ def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
 
 
 def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
+    run = channel_chunks.settled(run)
     parameters = {k for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, nn.Parameter)}
     layers = tuple(run.layers.values())
     frozen: dict[LayerName, str] = {}
@@ -133,7 +135,9 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
     places = _places(run)
     groups = []
     for number, classes in sorted(components.items()):
-        group = _group(GroupId(producers[number][1]), classes, places, run)
+        group, left = channel_chunks.coupled(_group(GroupId(producers[number][1]), classes, places, run), classes, run.chunks)
+        if left is not None:  # counts alone cannot keep it: its pieces' channels go together
+            return _topology(network, channel_chunks.paired(run, left), example)
         if group.size > 1 and any(m.role is Role.READS for m in group.members):
             groups.append(group)
         else:

@@ -34,6 +34,24 @@ def head(i: int, o: int = 4) -> nn.Sequential:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(i, o))
 
 
+class Wired(nn.Module):
+    """Layers and parameters under given names, and how they are wired."""
+
+    def __init__(self, forward: Callable[..., Any], **parts: Any) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            if isinstance(part, nn.Module):
+                self.add_module(name, part)
+            elif part.is_floating_point():
+                self.register_parameter(name, nn.Parameter(part))
+            else:
+                self.register_buffer(name, part)
+        self.wiring = forward
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.wiring(self, *inputs)
+
+
 def chain() -> nn.Module:
     return nn.Sequential(block(3, 8), block(8, 6), nn.MaxPool2d(2), block(6, 8), head(8))
 

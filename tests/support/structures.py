@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from support.nets import ALL, Net, block, conv, head
+from support.chunked import CHUNKED
+from support.nets import ALL, Net, Wired, block, conv, head
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 from torchvision.models import ShuffleNetV2
@@ -18,24 +19,6 @@ from torchvision.ops import deform_conv2d
 
 from compress.surgery.parametrizations import folded
 from compress.surgery.rewriting import cuttable
-
-
-class Wired(nn.Module):
-    """Layers and parameters under given names, and how they are wired."""
-
-    def __init__(self, forward: Callable[..., Any], **parts: Any) -> None:
-        super().__init__()
-        for name, part in parts.items():
-            if isinstance(part, nn.Module):
-                self.add_module(name, part)
-            elif part.is_floating_point():
-                self.register_parameter(name, nn.Parameter(part))
-            else:
-                self.register_buffer(name, part)
-        self.wiring = forward
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.wiring(self, *inputs)
 
 
 def used_twice(s: Any, x: Tensor) -> Tensor:
@@ -284,6 +267,7 @@ STRUCTURES: dict[str, Net] = {
     "folded-masks": Net(folded_masks, free=["0.0", "1"], oracle=True),
 }  # fmt: skip
 
+STRUCTURES |= CHUNKED
 ALL.update(STRUCTURES)
 
 
