@@ -115,6 +115,15 @@ class ToySpace:
         )
         return ToySpace(space, harm)
 
+    def chunked(self) -> ToySpace:
+        """The same, but the network's code chunks the second group into two pieces and the last one into four."""
+        topology, pieces = self.space.topology, {"conv1": 2, "conv3": 4}
+        groups = tuple(_in_pieces(g, pieces.get(g.id, 1)) for g in topology.groups)
+        topology = replace(topology, groups=groups)
+        table = toy_table(topology) if self.space.table is not None else None
+        cost = CostModel(topology, self.space.target, table)
+        return replace(self, space=replace(self.space, cost=cost))
+
     def error(self, plan: Plan) -> float:
         """What a plan costs in accuracy."""
         lost = 0.0
@@ -135,6 +144,12 @@ class ToySpace:
         if ask.recovery == "reconstructed" and self.space.solved_images:
             return float(self.space.solved_images)
         return min(2.0 * ask.images or self.space.full_images, self.space.full_images)
+
+
+def _in_pieces(group: ChannelGroup, count: int) -> ChannelGroup:
+    size = group.size // count
+    pieces = tuple(tuple(range(i * size, (i + 1) * size)) for i in range(count))
+    return replace(group, coupled_counts=(pieces,) if count > 1 else ())
 
 
 def run(searcher: Searcher, toy: ToySpace, seed: int = 0, evaluate: Callable[[Ask], Sequence[Score]] | None = None) -> Front:
@@ -213,6 +228,22 @@ class SearcherContract:
         for point in self.front():
             for group, cut in point.plan.cuts.items():
                 assert len(cut.keep) % 8 == 0, group
+
+    def test_coupled_counts_are_kept(self) -> None:
+        """Where code chunks channels, no plan that is asked about keeps more of one piece than of another."""
+        for target in (Target(), Target("max_drop", 0.05), Target("latency", 0.6)):
+            for round_to in (8, 1):
+                toy = ToySpace.make(target=target, budget=5_000, round_to=round_to).chunked()
+
+                def evaluate(ask: Ask, toy: ToySpace = toy) -> list[Score]:
+                    for plan in ask.plans:
+                        check(toy.space.topology, plan)
+                    return toy.evaluate(ask)
+
+                front = run(self.searcher(), toy, evaluate=evaluate)
+                assert front and any("conv3" in p.plan.cuts for p in front)
+                for point in front:
+                    check(toy.space.topology, point.plan)
 
     def test_same_seed_same_front(self) -> None:
         """Nothing but the seed decides."""

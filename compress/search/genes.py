@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core import Cut, Plan
+from compress.core import ChannelGroup, Cut, Plan
 from compress.search.base import Array, Space, Stage
-from compress.search.widths import allowed, nearest, orbits, ranked
+from compress.search.widths import allowed, nearest, ranked, shared_widths
 
 Bits = NDArray[np.bool_]
 """Keep-bits of a stage, its groups' channels one after another: 1 = keep."""
@@ -41,36 +41,39 @@ class Genes:
                 cuts[group.id] = Cut(tuple(keep.tolist()))
         return Plan(cuts)
 
+    def pieces(self, group: ChannelGroup) -> tuple[tuple[NDArray[np.int64], ...], ...]:
+        """Per width that can be chosen: the ranked channels of each orbit that has it."""
+        return tuple(tuple(self.order[group.id][i] for i in shared) for shared in shared_widths(group))
+
     def repair(self, bits: Bits) -> Bits:
-        """Every orbit at its nearest allowed width: the least important go first, the most important come back first."""
+        """Every orbit at its nearest allowed width: the least important go first, the most important come back first.
+
+        Orbits that share a width meet at their mean.
+        """
         result = bits.copy()
         for group, where in zip(self.groups, self.slices, strict=True):
             part = result[where]
-            for orbit, order in zip(orbits(group), self.order[group.id], strict=True):
-                have = int(part[list(orbit)].sum())
-                want = nearest(have, len(orbit), self.space.round_to)
-                if want < have:
-                    part[[c for c in order[::-1] if part[c]][: have - want]] = False
-                elif want > have:
-                    part[[c for c in order if not part[c]][: want - have]] = True
+            for orders in self.pieces(group):
+                have = sum(int(part[order].sum()) for order in orders) / len(orders)
+                want = nearest(have, len(orders[0]), self.space.round_to)
+                for order in orders:
+                    _to_width(part, order, want)
             result[where] = part
         return result
 
     def step(self, bits: Bits, rng: np.random.Generator, wider: bool | None = None) -> None:
-        """One orbit becomes an allowed width narrower or wider, by rank."""
+        """One width becomes an allowed one narrower or wider, by rank."""
         number = int(rng.integers(len(self.groups)))
-        choices = self.order[self.groups[number].id]
+        choices = self.pieces(self.groups[number])
         direction = rng.random() < 0.5 if wider is None else wider
         self._step(bits[self.slices[number]], choices[int(rng.integers(len(choices)))], direction)
 
-    def _step(self, part: Bits, order: NDArray[np.int64], wider: bool) -> None:
-        widths = allowed(len(order), self.space.round_to)
-        have = int(part[order].sum())
+    def _step(self, part: Bits, orders: Sequence[NDArray[np.int64]], wider: bool) -> None:
+        widths = allowed(len(orders[0]), self.space.round_to)
+        have = int(part[orders[0]].sum())
         want = next((w for w in (widths if wider else widths[::-1]) if (w > have if wider else w < have)), have)
-        if want < have:
-            part[[c for c in order[::-1] if part[c]][: have - want]] = False
-        else:
-            part[[c for c in order if not part[c]][: want - have]] = True
+        for order in orders:
+            _to_width(part, order, want)
 
     def exchange(self, bits: Bits, budget: float, rng: np.random.Generator) -> Bits:
         """A neighbour within the budget: one width a step up, others down until it fits, and what is left filled again."""
@@ -80,11 +83,11 @@ class Genes:
             if self._share(result) <= budget:
                 break
             self.step(result, rng, wider=False)
-        places = [(where, order) for g, where in zip(self.groups, self.slices, strict=True) for order in self.order[g.id]]
+        places = [(where, orders) for g, where in zip(self.groups, self.slices, strict=True) for orders in self.pieces(g)]
         for i in rng.permutation(len(places)):
-            where, order = places[i]
+            where, orders = places[i]
             wider = result.copy()
-            self._step(wider[where], order, True)
+            self._step(wider[where], orders, True)
             if self._share(wider) <= budget:
                 result = wider
         return result
@@ -118,3 +121,12 @@ class Genes:
             for order in ranked(group, importance):
                 bits[where.start + order[: max(1, round(ratio * len(order)))]] = True
         return bits
+
+
+def _to_width(part: Bits, order: NDArray[np.int64], want: int) -> None:
+    """So many of these channels kept: the least important go first, the most important come back first."""
+    have = int(part[order].sum())
+    if want < have:
+        part[[c for c in order[::-1] if part[c]][: have - want]] = False
+    elif want > have:
+        part[[c for c in order if not part[c]][: want - have]] = True

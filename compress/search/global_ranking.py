@@ -7,6 +7,7 @@ layer. Normalisation, protected share and alignment are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from compress.core import GroupId, Plan
 from compress.search.base import Array, Search, Space, by_budget, scored
 from compress.search.options import Fraction
-from compress.search.widths import Widths, allowed, fill, meet, nearest, plan_of, ranked
+from compress.search.widths import Widths, allowed, at_width, fill, meet, nearest, plan_of, ranked, shared_widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,19 @@ def _above(space: Space, ladders: dict[GroupId, list[Array]], kept: int, protect
     pool = np.sort(np.concatenate([scores for orbits in ladders.values() for scores in orbits]))[::-1]
     threshold = np.inf if kept == 0 else pool[kept - 1]
 
-    def width(scores: Array) -> int:
-        size = len(scores)
+    def width(pieces: Sequence[Array]) -> int:
+        """The width of orbits that share it: what their channels above the threshold are on average."""
+        size, above = len(pieces[0]), [int((scores >= threshold).sum()) for scores in pieces]
         least = next(w for w in allowed(size, space.round_to) if w >= protected * size)
-        return max(least, nearest(float((scores >= threshold).sum()), size, space.round_to))
+        return max(least, nearest(sum(above) / len(above), size, space.round_to))
 
-    return {group: tuple(width(scores) for scores in orbits) for group, orbits in ladders.items()}
+    found: dict[GroupId, tuple[int, ...]] = {}
+    for group, scores in ladders.items():
+        widths = tuple(map(len, scores))
+        for shared in shared_widths(space.topology.by_id[group]):
+            widths = at_width(widths, shared, width([scores[i] for i in shared]))
+        found[group] = widths
+    return found
 
 
 def _next(orbits: list[Array], kept: tuple[int, ...]) -> float:

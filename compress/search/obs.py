@@ -20,7 +20,7 @@ from compress.core import GroupId, Plan
 from compress.search.base import Array, Search, Space, by_budget, scored, thinned
 from compress.search.options import Fraction
 from compress.search.uniform import Uniform
-from compress.search.widths import allowed, fill, full_widths, meet, nearest, plan_of, ranked, scaled
+from compress.search.widths import allowed, at_width, fill, full_widths, meet, nearest, plan_of, ranked, scaled, shared_widths
 
 Widths = dict[GroupId, tuple[int, ...]]
 _TRIED = 8
@@ -89,29 +89,32 @@ def _between(space: Space, budget: float, criterion: str, even: float) -> Plan:
 def allocate(space: Space, budget: float, criterion: str) -> Widths:
     """Kept channels per orbit of every group, within the budget where that can be reached.
 
-    A step narrows one orbit to any smaller allowed width; its price is the error it adds over the cost it saves. Savings
-    only shrink while neighbours are narrowed, so a price that was computed earlier is a lower bound, and the cheapest step
-    that is still cheapest when recomputed is the cheapest of all.
+    A step narrows one orbit, or all that share a width, to any smaller allowed one; its price is the error it adds over the
+    cost it saves. Savings only shrink while neighbours are narrowed, so a price that was computed earlier is a lower bound,
+    and the cheapest step that is still cheapest when recomputed is the cheapest of all.
     """
     current: Widths = dict(full_widths(space))
-    losses = {(g, i): loss for g in space.groups for i, loss in enumerate(_losses(space, g, criterion))}
+    losses: dict[tuple[GroupId, tuple[int, ...]], Array] = {}
+    for g in space.groups:
+        each = _losses(space, g, criterion)
+        losses |= {(g, s): np.sum([each[i] for i in s], axis=0) for s in shared_widths(space.topology.by_id[g])}
     share = space.share(plan_of(space, current, criterion))
 
-    def step(group: GroupId, orbit: int) -> tuple[float, int]:
+    def step(group: GroupId, orbits: tuple[int, ...]) -> tuple[float, int]:
         """The best price from here, and the width it leads to."""
-        now, loss = current[group][orbit], losses[group, orbit]
+        now, loss = current[group][orbits[0]], losses[group, orbits]
         narrower = np.array([w for w in allowed(len(loss) - 1, space.round_to) if w < now])
         if len(narrower) == 0:
             return np.inf, now
         if space.target.kind == "latency":
             narrower = _stairs(narrower, space.table.block if space.table is not None else 1)
-            there = [space.share(plan_of(space, _at(current, group, orbit, int(w)), criterion)) for w in narrower]
+            there = [space.share(plan_of(space, _at(current, group, orbits, int(w)), criterion)) for w in narrower]
             costs = (loss[narrower] - loss[now]) / np.maximum(share - np.array(there), 1e-12)
             best = int(np.argmin(costs))
             return float(costs[best]), int(narrower[best])
         # A channel count is a factor of a tensor's size at most twice: the cost is a quadratic of it, and three points tell.
         known = sorted({int(narrower[0]), int(narrower[len(narrower) // 2]), now})
-        shares = [space.share(plan_of(space, _at(current, group, orbit, w), criterion)) for w in known]
+        shares = [space.share(plan_of(space, _at(current, group, orbits, w), criterion)) for w in known]
         saved = share - np.polyval(np.polyfit(np.array(known) / now, shares, len(known) - 1), narrower / now)
         prices = (loss[narrower] - loss[now]) / np.maximum(saved, 1e-12)
         best = int(np.argmin(prices))
@@ -120,16 +123,16 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
     queue = [(step(g, i)[0], g, i) for g, i in losses]
     heapq.heapify(queue)
     while queue and share > budget:
-        _, group, orbit = heapq.heappop(queue)
-        price, width = step(group, orbit)
+        _, group, orbits = heapq.heappop(queue)
+        price, width = step(group, orbits)
         if not np.isfinite(price):
             continue
         if queue and price > queue[0][0] * (1 + 1e-9):
-            heapq.heappush(queue, (price, group, orbit))
+            heapq.heappush(queue, (price, group, orbits))
             continue
-        current = _at(current, group, orbit, width)
+        current = _at(current, group, orbits, width)
         share = space.share(plan_of(space, current, criterion))
-        heapq.heappush(queue, (step(group, orbit)[0], group, orbit))
+        heapq.heappush(queue, (step(group, orbits)[0], group, orbits))
     return fill(space, current, budget, list(reversed(space.groups)))
 
 
@@ -141,8 +144,8 @@ def _stairs(narrower: NDArray[np.int64], block: int) -> NDArray[np.int64]:
     return np.unique(np.append(chosen[few], chosen[-2:]))
 
 
-def _at(widths: Widths, group: GroupId, orbit: int, width: int) -> Widths:
-    return {**widths, group: (*widths[group][:orbit], width, *widths[group][orbit + 1 :])}
+def _at(widths: Widths, group: GroupId, orbits: tuple[int, ...], width: int) -> Widths:
+    return {**widths, group: at_width(widths[group], orbits, width)}
 
 
 def _losses(space: Space, group_id: GroupId, criterion: str) -> list[Array]:

@@ -26,6 +26,8 @@ def prunable(
         hit = next((p for p in ignore for n in names if fnmatchcase(n, p)), None)
         if hit is not None:
             left[LayerName(group.id)] = f"ignored by {hit!r}"
+        elif not group.even:
+            left[LayerName(group.id)] = "its code chunks it, and a layer reads only some channels of a piece"
         elif realise == "csgd" and not topology.foldable(group.id):
             left[LayerName(group.id)] = "a layer or group norm takes moments over its channels: they cannot become one (C-SGD)"
         else:

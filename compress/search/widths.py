@@ -44,6 +44,17 @@ def orbits(group: ChannelGroup) -> tuple[tuple[int, ...], ...]:
     return group.orbits()
 
 
+@cache
+def shared_widths(group: ChannelGroup) -> tuple[tuple[int, ...], ...]:
+    """``group.widths()``, remembered: the numbers of the orbits that keep equally many channels."""
+    return group.widths()
+
+
+def at_width(kept: Sequence[int], shared: Sequence[int], width: int) -> tuple[int, ...]:
+    """Kept channels per orbit with another width for those that share it."""
+    return tuple(width if i in shared else n for i, n in enumerate(kept))
+
+
 def ranked(group: ChannelGroup, importance: Array) -> tuple[NDArray[np.int64], ...]:
     """The channels of each orbit, most important first; ties by index."""
     return tuple(np.array(o)[np.lexsort((np.array(o), -importance[list(o)]))] for o in orbits(group))
@@ -136,11 +147,12 @@ def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) 
     while grown:
         grown = False
         for group_id in order:
-            sizes = full_widths(space, [group_id])[group_id]
-            for i, size in enumerate(sizes):
-                for width in [w for w in allowed(size, space.round_to) if w > current[group_id][i]][:look]:
+            group = space.topology.by_id[group_id]
+            for shared in shared_widths(group):
+                size, now = len(orbits(group)[shared[0]]), current[group_id][shared[0]]
+                for width in [w for w in allowed(size, space.round_to) if w > now][:look]:
                     trial = dict(current)
-                    trial[group_id] = (*current[group_id][:i], width, *current[group_id][i + 1 :])
+                    trial[group_id] = at_width(current[group_id], shared, width)
                     if space.share(plan_of(space, trial)) <= budget:
                         current, grown = trial, True
                         break

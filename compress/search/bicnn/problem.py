@@ -18,7 +18,7 @@ from compress.core import GroupId, LayerName, Plan, selectable
 from compress.search.base import Array, Space, Stage
 from compress.search.genes import Genes
 from compress.search.reader_loss import Bits, Kind, Reading, additive
-from compress.search.widths import allowed, orbits
+from compress.search.widths import allowed
 
 Reads = tuple[Bits, ...]
 """Per consumer: what it reads, (entries,)."""
@@ -186,13 +186,14 @@ class Bilevel:
         for group, where in zip(self.genes.groups, self.genes.slices, strict=True):
             if not all(x.name in self._named for x in self.space.topology.readers(group.id)):
                 continue  # somebody reads it whose loss is not known
-            for orbit, order in zip(orbits(group), self.genes.order[group.id], strict=True):
-                here = where.start + order
-                alive = int((u & read)[here].sum())
-                if alive < int(u[here].sum()):
-                    want = next(w for w in allowed(len(orbit), self.space.round_to) if w >= max(alive, 1))
-                    dead = here[u[here] & ~read[here]]
-                    result[dead[max(0, want - alive) :]] = False
+            for orders in self.genes.pieces(group):
+                places = [where.start + order for order in orders]
+                alive = [int((u & read)[here].sum()) for here in places]
+                if max(alive) < int(u[places[0]].sum()):
+                    want = next(w for w in allowed(len(orders[0]), self.space.round_to) if w >= max(*alive, 1))
+                    for here, left in zip(places, alive, strict=True):
+                        dead = here[u[here] & ~read[here]]
+                        result[dead[max(0, want - left) :]] = False
         return result, tuple(self._worth(c, result[c.index], r) for c, r in zip(self.consumers, reads, strict=True))
 
     @staticmethod
@@ -210,20 +211,20 @@ class Bilevel:
 
         Kept channels stay kept and come first; among each other the most important ones do.
         """
-        orders = []
-        for group in self.genes.groups:
-            where = self.genes.slices[self.genes.groups.index(group)]
-            for order in self.genes.order[group.id]:
-                here = where.start + order
-                orders.append(np.concatenate([here[u[here]], here[~u[here]]]))
-        have = np.array([max(1, int(u[o].sum())) for o in orders])
-        full = np.array([len(o) for o in orders])
-        steps = [np.array(allowed(len(o), self.space.round_to)) for o in orders]
+        orders = []  # per width: the channels of each orbit that has it
+        for group, where in zip(self.genes.groups, self.genes.slices, strict=True):
+            for pieces in self.genes.pieces(group):
+                places = [where.start + order for order in pieces]
+                orders.append([np.concatenate([here[u[here]], here[~u[here]]]) for here in places])
+        have = np.array([max(1, int(u[o[0]].sum())) for o in orders])
+        full = np.array([len(o[0]) for o in orders])
+        steps = [np.array(allowed(len(o[0]), self.space.round_to)) for o in orders]
 
         def at(widths: Sequence[int]) -> tuple[Bits, Reads]:
             bits = np.zeros(len(u), dtype=bool)
-            for order, width in zip(orders, widths, strict=True):
-                bits[order[:width]] = True
+            for pieces, width in zip(orders, widths, strict=True):
+                for order in pieces:
+                    bits[order[:width]] = True
             return bits, self.without(bits, skipped)
 
         def scaled(ratio: float) -> list[int]:
