@@ -28,13 +28,13 @@ import torch_pruning_arm as arms
 from compress_models import MODELS
 from torch import nn
 
-from compress.core import Clock, Plan, capture, count, wilson
+from compress.core import Plan, capture, count, wilson
 from compress.data import Data, Preprocessing, open_data
 from compress.evaluation import predict
 from compress.export import export, resized
 from compress.latency import Settings, measure
 from compress.networks import Network, in_batches, load, network_from
-from compress.pipeline import aimed, choose, clocking, make_job, prepare, source_of
+from compress.pipeline import Run, choose, clocking, latency_trials, make_job, prepare, source_of
 from compress.recovery import reconstruct, reestimate
 from compress.runtime import OrtRuntime
 from compress.search import ChannelStatistics, CostModel, Journal, Smoea, Space, Stage, Target, Uniform, drive, prunable
@@ -60,7 +60,7 @@ def hit(name: str, work: Path, value: float) -> None:
     cost = CostModel(topology, Target("latency", value), table)
     space = Space(cost=cost, stages=(Stage("all", groups, 1.0),), statistics=flat, budget=0)
     runtime = OrtRuntime()
-    shots = aimed(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
+    shots = latency_trials(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
     base, pruned = work / f"{name}-hit-base.onnx", work / f"{name}-hit.onnx"
     onnx.save(source.model, base)
     onnx.save(resized(source, shots[-1].plan), pruned)
@@ -71,7 +71,7 @@ def hit(name: str, work: Path, value: float) -> None:
         "measured": 1 / ratio.ratio,
         "interval": [1 / ratio.high, 1 / ratio.low],
         "macs": count(topology, shots[-1].plan).macs / topology.whole[0],
-        "shots": [{"asked": s.asked, "predicted": s.predicted, "measured": s.measured} for s in shots],
+        "shots": [s.to_json() for s in shots],
         "table_error": asdict(table.error),
         "control": found.control.decisive.ratio,
         "rounds": found.rounds,
@@ -98,8 +98,8 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
     network, data = opened(model, data_source)
     flags = {"method": "smoea", "target": "latency", "value": 0.5, "accept_chance": True, "budget": budget}
     job = make_job(flags=flags)
-    clock = Clock()
-    topology, space, evaluator, _ = prepare(network, data, job, clock, lambda event: None)
+    prepared = prepare(Run(network=network, data=data, job=job, folder=work))
+    topology, space, evaluator = prepared.topology, prepared.space, prepared.evaluator
     source, runtime = source_of(network, topology, job), OrtRuntime()
     batches = in_batches(evaluator.material.calibration)
     base = work / f"{network.name}-base.onnx"
@@ -121,7 +121,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
             journal = Journal(work / f"{network.name}-{criterion}-{share:g}.jsonl", f"{network.digest} {value} {budget}")
             front = drive(searched, evaluator, journal, price=evaluator.price, budget=budget)
             found, _ = choose(front, wanted.target, wanted.share, 0.0)
-            shots = aimed(wanted, (), found.plan, clocking(source, runtime, 0), within=0.01)
+            shots = latency_trials(wanted, (), found.plan, clocking(source, runtime, 0), within=0.01)
             within = [s for s in shots if s.measured <= value * 1.005] or list(shots)
             plan = max(within, key=lambda s: s.measured).plan
             ours = work / f"{network.name}-ours-{criterion}-{share:g}.onnx"
@@ -134,7 +134,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
                 "theirs": {**latency_of(final, "theirs"), "macs": arms.macs(theirs, batches[0][:1]) / topology.whole[0]},
                 "ours": {**latency_of(final, "ours"), "macs": count(topology, plan).macs / topology.whole[0]},
                 "base": accuracy(before.right),
-                "shots": [{"asked": s.asked, "predicted": s.predicted, "measured": s.measured} for s in shots],
+                "shots": [s.to_json() for s in shots],
             }
             row["theirs"] |= {"cut": right(theirs, data), "batch norm": right(reestimate(theirs, batches), data)}
             row["ours"] |= recovered(network, space, plan, batches, data)

@@ -105,7 +105,7 @@ def _compared(
     fresh: bool,
     quiet: bool,
 ) -> Comparison:
-    from compress.pipeline import compare_methods, entry, make_job, read_settings
+    from compress.pipeline import MethodComparison, compare_methods, entry, make_job, read_settings
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
@@ -142,9 +142,8 @@ def _compared(
             "methods are compared by accuracy, and there are no images", hint="add --data FOLDER, or --data digits"
         )
     with listening(err(), quiet=quiet) as listen:
-        return compare_methods(
-            network, images, job, entries, seeds, folder, reference=against, fresh=fresh, command=command_line(), listen=listen
-        )
+        wanted = MethodComparison(job, entries, seeds, against)
+        return compare_methods(network, images, wanted, folder, fresh=fresh, command=command_line(), listen=listen)
 
 
 def _seeds(text: str) -> list[int]:

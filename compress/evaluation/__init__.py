@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.evaluation.evaluator import Evaluator as Evaluator
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
+    from compress.evaluation.predictions import Agreement as Agreement
     from compress.evaluation.predictions import agreements as agreements
     from compress.evaluation.predictions import blind as blind
     from compress.evaluation.predictions import certify as certify
@@ -35,7 +36,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
         "evaluator": "Evaluator Material logits",
-        "predictions": "agreements blind certify on_test predict read_predictions save_predictions unseen",
+        "predictions": "Agreement agreements blind certify on_test predict read_predictions save_predictions unseen",
         "reader_losses": "closed_form",
         "stage_runner": "StageRunner",
         "synthetic_images": "matched_inputs",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.pipeline.comparison import MethodComparison as MethodComparison
     from compress.pipeline.comparison import compare_methods as compare_methods
     from compress.pipeline.comparison import entry as entry
     from compress.pipeline.conclusion import Result as Result
@@ -26,17 +27,18 @@ if TYPE_CHECKING:
     from compress.pipeline.latency_tables import load as load
     from compress.pipeline.latency_tables import make as make
     from compress.pipeline.latency_tables import source_of as source_of
-    from compress.pipeline.latency_target import aimed as aimed
     from compress.pipeline.latency_target import clocking as clocking
+    from compress.pipeline.latency_target import latency_trials as latency_trials
     from compress.pipeline.picking import pick as pick
     from compress.pipeline.precision_latency import measure_precision as measure_precision
     from compress.pipeline.preparation import prepare as prepare
     from compress.pipeline.pruning import prune as prune
+    from compress.pipeline.run import Run as Run
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "comparison": "compare_methods entry",
+        "comparison": "MethodComparison compare_methods entry",
         "conclusion": "Result finished",
         "external": "Arm",
         "front": "choose read_front",
@@ -44,10 +46,11 @@ __all__, __getattr__, __dir__ = lazy(
         "inspection": "Inspection inspect traced",
         "job": "Job make_job read_settings",
         "latency_tables": "Measuring alignment load make source_of",
-        "latency_target": "aimed clocking",
+        "latency_target": "clocking latency_trials",
         "picking": "pick",
         "precision_latency": "measure_precision",
         "preparation": "prepare",
         "pruning": "prune",
+        "run": "Run",
     },
 )

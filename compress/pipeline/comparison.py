@@ -12,14 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.core import Difference, Listen, Phase, Right, Warned, capture, difference, ignore, write, write_json
+from compress.core import Clock, Difference, Listen, Phase, Right, Warned, capture, difference, ignore, write, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
 from compress.evaluation import CRITERIA, read_predictions
 from compress.networks import Network
-from compress.pipeline.external import Arm, prune_outside
+from compress.pipeline.compared_run import RunFigures, compared_run
+from compress.pipeline.external import Arm, ExternalPruner, prune_externally
 from compress.pipeline.job import Job
 from compress.pipeline.pruning import prune
+from compress.pipeline.run import Run
 from compress.report import (
     AGREEMENT,
     ComparedRun,
@@ -101,15 +103,49 @@ def entry(
     raise ConfigError(f"there is no method {name!r}", hint=hint)
 
 
+@dataclass(frozen=True)
+class MethodComparison:
+    """What is compared, under which protocol.
+
+    Attributes:
+        job: what all runs share; its method, options and seed are each run's own.
+        entries: from :func:`entry`.
+        seeds: of the runs.
+        reference: the entry that the others are set against on the same test images; added where nothing is the same.
+    """
+
+    job: Job
+    entries: Sequence[ComparedMethod]
+    seeds: Sequence[int]
+    reference: str = "uniform"
+
+    def checked(self) -> MethodComparison:
+        """The same with its reference among the entries.
+
+        Raises:
+            ConfigError: an entry or a seed is there twice, or a setting does not fit a method.
+        """
+        entries, reference = self.entries, self.reference
+        if reference not in [e.name for e in entries]:
+            wanted = entry(reference)
+            twin = next((e for e in entries if _same(e, wanted)), None)
+            entries, reference = (entries, twin.name) if twin else ([*entries, wanted], reference)
+        names = [e.name for e in entries]
+        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds) or not self.seeds:
+            raise ConfigError(
+                f"methods {', '.join(names)} and seeds {', '.join(map(str, self.seeds))}: each must be there once"
+            )
+        if self.job.target != "macs" and any(e.arm for e in entries):
+            raise ConfigError("somebody else's pruners are asked for a share of the MACs", hint="give --macs")
+        return replace(self, entries=entries, reference=reference)
+
+
 def compare_methods(
     network: Network,
     data: Data,
-    job: Job,
-    entries: Sequence[ComparedMethod],
-    seeds: Sequence[int],
+    wanted: MethodComparison,
     folder: Path,
     *,
-    reference: str = "uniform",
     fresh: bool = False,
     command: str = "",
     listen: Listen = ignore,
@@ -119,11 +155,8 @@ def compare_methods(
     Args:
         network: unpruned.
         data: images; one division of them serves all runs.
-        job: what all runs share; its method, options and seed are each run's own.
-        entries: from :func:`entry`.
-        seeds: of the runs.
+        wanted: methods, seeds and what they share.
         folder: a run folder per method and seed goes below it.
-        reference: the entry that the others are set against on the same test images; added where nothing is the same.
         fresh: forget earlier runs.
         command: how the user started this.
         listen: receives events.
@@ -132,44 +165,36 @@ def compare_methods(
         ConfigError: a setting does not fit a method, or a folder holds another protocol's run. Other errors end one run only
             and stand in the table.
     """
-    if reference not in [e.name for e in entries]:
-        wanted = entry(reference)
-        twin = next((e for e in entries if _same(e, wanted)), None)
-        entries, reference = (entries, twin.name) if twin else ([*entries, wanted], reference)
-    names = [e.name for e in entries]
-    if len(set(names)) < len(names) or len(set(seeds)) < len(seeds) or not seeds:
-        raise ConfigError(f"methods {', '.join(names)} and seeds {', '.join(map(str, seeds))}: each must be there once")
-    if job.target != "macs" and any(e.arm for e in entries):
-        raise ConfigError("somebody else's pruners are asked for a share of the MACs", hint="give --macs")
-    jobs = {(e.name, s): e.job(job, s) for e in entries for s in seeds}
+    wanted = wanted.checked()
+    jobs = {(e.name, s): e.job(wanted.job, s) for s in wanted.seeds for e in wanted.entries}
     rows: list[ComparedRun] = []
     right: dict[str, list[Right]] = {}
     folder.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        for one in entries:
-            where = folder / f"{one.name}-seed-{seed}"
+    for seed in wanted.seeds:
+        for one in wanted.entries:
+            job, place = jobs[one.name, seed], folder / f"{one.name}-seed-{seed}"
             listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
             try:
-                row = _run(network, data, jobs[one.name, seed], one, where, fresh, listen)
+                row = _run(Run(network=network, data=data, job=job, folder=place, clock=Clock(listen)), data, one, fresh)
             except ConfigError:
                 raise
             except CompressError as error:
-                row = ComparedRun(one.name, seed, where.name, failed=f"{error.message} ({error.hint})")
+                row = ComparedRun(one.name, seed, place.name, failed=f"{error.message} ({error.hint})")
                 listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
             else:
-                row = _judged(row, where, right)
+                row = _judged(row, place, right)
             rows.append(row)
-            found = _comparison(network, data, job, entries, rows, right, reference, command)
+            found = _comparison(network, data, wanted, rows, right, command)
             _write(found, folder)
     return found
 
 
-def _run(network: Network, data: Data, job: Job, one: ComparedMethod, folder: Path, fresh: bool, listen: Listen) -> ComparedRun:
+def _run(run: Run, data: Data, one: ComparedMethod, fresh: bool) -> ComparedRun:
+    """One method with one seed, ours or somebody else's."""
     if one.arm is not None:
-        origin = one.origin or one.name
-        return prune_outside(network, data, job, one.name, origin, one.arm, folder, fresh=fresh, listen=listen)
-    report = prune(network, data, job, folder, fresh=fresh, listen=listen).report
-    return _row(report, one.name, job.seed, folder.name)
+        return prune_externally(run, data, ExternalPruner(one.name, one.origin or one.name, one.arm), fresh=fresh)
+    report = prune(run.network, data, run.job, run.folder, fresh=fresh, listen=run.listen).report
+    return _row(report, one.name, run.job.seed, run.folder)
 
 
 def _same(one: ComparedMethod, other: ComparedMethod) -> bool:
@@ -180,21 +205,17 @@ def _same(one: ComparedMethod, other: ComparedMethod) -> bool:
     return bool(made[0] == made[1])
 
 
-def _row(report: Report, method: str, seed: int, folder: str) -> ComparedRun:
+def _row(report: Report, method: str, seed: int, folder: Path) -> ComparedRun:
     """What one of our own runs found."""
-    return ComparedRun(
-        method,
-        seed,
-        folder,
-        macs=report.after.macs / max(report.before.macs, 1),
-        params=report.after.params / max(report.before.params, 1),
-        validation={a.when: a.top1 for a in report.accuracy if a.split == "validation" and a.when != "base"},
+    figures = RunFigures(
+        before=report.before,
+        after=report.after,
+        accuracy=report.accuracy,
         latency=report.latency,
-        search_seconds=report.seconds.get("importance", 0.0) + report.seconds.get("search", 0.0),
-        image_forwards=float(report.search.get("image_forwards", 0.0)),
-        requests=report.search.get("requests", {}),
         seconds=report.seconds,
     )
+    forwards, requests = report.search.get("image_forwards", 0.0), report.search.get("requests", {})
+    return replace(compared_run(method, seed, folder, figures), image_forwards=float(forwards), requests=requests)
 
 
 # ---- from rows to the comparison -------------------------------------------------------------------------------------
@@ -218,14 +239,13 @@ def _against(name: str, others: Sequence[str], right: Mapping[str, list[Right]])
 def _comparison(
     network: Network,
     data: Data,
-    job: Job,
-    entries: Sequence[ComparedMethod],
+    wanted: MethodComparison,
     rows: Sequence[ComparedRun],
     right: Mapping[str, list[Right]],
-    reference: str,
     command: str,
 ) -> Comparison:
-    others = (reference, UNPRUNED)
+    job, entries = wanted.job, wanted.entries
+    others = (wanted.reference, UNPRUNED)
     summaries: list[Summary] = []
     for one in entries:
         mine = [r for r in rows if r.method == one.name]
@@ -238,7 +258,7 @@ def _comparison(
         network=network.architecture.name,
         data=data.name,
         target=f"{job.target} <= {job.value:g}",
-        reference=reference,
+        reference=wanted.reference,
         protocol={**shared, **options, **{e.name: e.origin for e in entries if e.origin}},
         seeds=tuple(dict.fromkeys(r.seed for r in rows)),
         rows=tuple(rows),
@@ -254,7 +274,7 @@ def _comparison(
 def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
-        "the interval of a difference is over the test images, predict averaged over the seeds: it speaks of these runs; "
+        "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
         "± is over the seeds",
     ]
     if not labelled:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.core import Accuracy, Clock, Measured, Plan, Right, Topology, read_json, write_json
+from compress.core import Accuracy, Measured, Plan, Right, read_json, write_json
 from compress.data import Data
-from compress.errors import ConfigError, PlanError
-from compress.evaluation import Material, agreements, blind, certify, on_test, save_predictions, unseen
+from compress.errors import CompressError, ConfigError, PlanError
+from compress.evaluation import Agreement, agreements, blind, certify, on_test, save_predictions, unseen
+from compress.latency import Explained, explain, profile, read_graph, summarise
 from compress.networks import Network, state_digest
-from compress.pipeline.job import Job
-from compress.pipeline.layer_times import profile_files
+from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
+from compress.pipeline.run import Run
+from compress.pipeline.search_summary import SearchSummary
 from compress.report import Report, read_report, write_report
-from compress.search import Space
 from compress.signature import bare
 from compress.surgery import shaped_to
 
-FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
+_FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 """What an ended run leaves."""
+_PROFILED_SECONDS = 2.0
+"""A file; the ten runs that are done at least may take longer."""
 
 
 @dataclass(frozen=True)
@@ -50,42 +53,87 @@ class Result:
     exit_code: int
 
 
-def conclude(
-    network: Network,
-    data: Data | None,
-    job: Job,
-    folder: Path,
-    topology: Topology,
-    space: Space,
-    base: Sequence[Measured],
-    done: Realised,
-    material: Material,
-    search: dict[str, Any],
-    clock: Clock,
-    command: str,
-) -> Result:
+def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary) -> Result:
     """What can be said without labels; the test split, once; then the report."""
-    test: list[Measured] = []
     bound = None
-    if data is not None:
-        with clock.phase("certificate", "agreement with the unpruned network, no labels"):
-            agreed = agreements(network.model, done.model, unseen(data, material))
-            bound, right = certify(agreed), blind(agreed, data.test)
-        if data.labelled:
-            with clock.phase("test", f"{len(data.test)} images, read for the first time"):
-                right = on_test(network.model, done.model, data.test)
-            test = [_judged(when, found) for when, found in right.items()]
-        save_predictions(folder, data, right)
+    if run.data is not None:
+        with run.clock.phase("certificate", "agreement with the unpruned network, no labels"):
+            agreed = agreements(run.network.model, done.model, unseen(run.data, prepared.material))
+            bound = certify(agreed)
+        right = test_predictions(run, run.data, done.model, agreed)
+        if run.data.labelled:
+            run.log.accuracy += [_judged(when, found) for when, found in right.items()]
     if done.latency:
-        raw = [r.to_json() for r in done.latency]
-        write_json(folder / "latency.json", raw)
-        profiles, notes = profile_files(folder / "base.onnx", done.onnx, job, clock)
-        write_json(folder / "profile.json", profiles)
-        done = replace(done, notes=(*done.notes, *notes))
-    seen = [*base, *done.accuracy, *test]
-    report = build_report(network, data, job, folder, topology, space, seen, done, search, clock, command, bound)
-    write_report(report, folder)
-    return Result(bare(done.model), done.plan, report, folder, done.onnx, exit_code(report))
+        write_json(run.folder / "latency.json", [r.to_json() for r in done.latency])
+        times = layer_times(run, done)
+        write_json(run.folder / "profile.json", times.to_json() if times is not None else {})
+    report = build_report(run, prepared, done, search, bound)
+    write_report(report, run.folder)
+    return Result(
+        model=bare(done.model),
+        plan=done.plan,
+        report=report,
+        folder=run.folder,
+        onnx=done.onnx,
+        exit_code=exit_code(report),
+    )
+
+
+def test_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[Agreement] | None = None) -> Mapping[str, Right]:
+    """Which test images the unpruned and the pruned network answer rightly, read for the first time; ``answers.json`` keeps it.
+
+    Args:
+        run: its network and folder.
+        data: without labels right is what the unpruned network says.
+        small: the pruned network.
+        agreed: the networks' agreement on the test images, where it is known already.
+    """
+    before = run.network.model
+    if data.labelled:
+        with run.clock.phase("test", f"{len(data.test)} images, read for the first time"):
+            right = on_test(before, small, data.test)
+    else:
+        right = blind(agreements(before, small, ((data.test, 0),)) if agreed is None else agreed, data.test)
+    save_predictions(run.folder, data, right)
+    return right
+
+
+@dataclass(frozen=True)
+class ProfiledPair:
+    """Where the time of a run's two files goes, layer by layer and why.
+
+    Attributes:
+        base: of the unpruned network's file.
+        pruned: of the pruned one's.
+        summary: what happened, in sentences.
+    """
+
+    base: Explained
+    pruned: Explained
+    summary: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``profile.json`` keeps it."""
+        return {"base": self.base.to_json(), "pruned": self.pruned.to_json(), "summary": list(self.summary)}
+
+
+def layer_times(run: Run, done: Realised) -> ProfiledPair | None:
+    """The layers of base and pruned on the CPU; None where the job does not measure there, or they cannot be profiled.
+
+    A GPU's kernels are not profiled: what ONNX Runtime writes down there is the time of handing them over.
+    """
+    if "cpu" not in run.job.runtimes or run.job.latency_seconds == 0:
+        return None
+    runtime, seconds = run.runtime("cpu"), min(_PROFILED_SECONDS, run.job.latency_seconds)
+    with run.clock.phase("profile", "time of every layer, before and after"):
+        try:
+            files = (run.folder / "base.onnx", done.onnx)
+            found = [(profile(path, runtime=runtime, seconds=seconds), read_graph(path)) for path in files]
+            before, after = explain(found)
+        except CompressError as error:
+            run.note(f"the layers were not profiled: {error.message}")
+            return None
+        return ProfiledPair(before, after, summarise(before, after))
 
 
 def _judged(when: str, found: Right) -> Measured:
@@ -102,8 +150,14 @@ def exit_code(report: Report) -> int:
     return 0 if all(won) else 6
 
 
-def finished(network: Network, folder: Path) -> Result:
-    """A run that had ended: its files are read again."""
+def finished(network: Network, folder: Path) -> Result | None:
+    """The run in a folder, its files read again; None where none has ended.
+
+    Raises:
+        ConfigError: a file is damaged, or belongs to another run.
+    """
+    if not all((folder / name).exists() for name in _FINISHED):
+        return None
     report = read_report(folder / "report.json")
     fresh = "start over with --fresh"
     plan = Plan.from_json(read_json(folder / "plan.json", hint=fresh))
@@ -119,4 +173,4 @@ def finished(network: Network, folder: Path) -> Result:
             raise ConfigError(
                 f"{folder}: the {name} has digest {digest}, the report tells of {report.digests.get(name)}", hint=fresh
             )
-    return Result(bare(model), plan, report, folder, folder / "model.onnx", exit_code(report))
+    return Result(model=bare(model), plan=plan, report=report, folder=folder, onnx=folder / "model.onnx", exit_code=exit_code(report))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from compress.core import Plan, Topology
+from compress.core import Plan
 from compress.data import Data
 from compress.errors import ConfigError, GuardError
-from compress.evaluation import CriterionInputs, Material, logits
+from compress.evaluation import CriterionInputs, logits
 from compress.evaluation import kernels as kernels_of
 from compress.pipeline.job import Job
-from compress.pipeline.steps import Workbench, guarded_cut, resuming, schedule_for
+from compress.pipeline.preparation import Prepared
+from compress.pipeline.run import Run
+from compress.pipeline.steps import guarded_cut, resuming, schedule_for
 from compress.recovery import PAPER_EPS, LabelledImages, draw_together, steps_per_epoch, strength, tied_slices
 from compress.search import METHODS, Space, clusters_at, widths_of
 from compress.surgery import Verified
@@ -21,7 +23,7 @@ from compress.surgery import Verified
 _TRIM_TOLERANCE = 1e-4
 
 
-def ready_to_draw(job: Job, data: Data | None) -> LabelledImages:
+def csgd_images(job: Job, data: Data | None) -> LabelledImages:
     """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
 
     Raises:
@@ -38,24 +40,25 @@ def ready_to_draw(job: Job, data: Data | None) -> LabelledImages:
     return data.train
 
 
-def drawable(model: nn.Module, space: Space, plan: Plan, job: Job) -> Plan:
+def with_clusters(run: Run, space: Space, plan: Plan) -> Plan:
     """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
-    if job.realise == "cut" or METHODS[job.method].clusters:
+    if run.job.realise == "cut" or METHODS[run.job.method].clusters:
         return plan
-    evidence = CriterionInputs(model.state_dict())
+    evidence = CriterionInputs(run.network.model.state_dict())
     kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
     wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
     return clusters_at(space.topology, kernels, wanted)
 
 
-def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, material: Material) -> tuple[nn.Module, Verified]:
+def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module, Verified]:
     """Centripetal SGD instead of recovery: clusters are made equal first, so the trim itself changes nothing.
 
     Raises:
         GuardError: the trim changed an output.
     """
-    data, job, clock = bench.data, bench.job, bench.clock
-    images = ready_to_draw(job, data)
+    data, job, clock = run.data, run.job, run.clock
+    model, topology, material = run.network.model, prepared.topology, prepared.material
+    images = csgd_images(job, data)
     assert data is not None
     schedule = schedule_for(job, images, data.labelled)
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
@@ -66,14 +69,14 @@ def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, mat
             schedule,
             eps=job.eps,
             teacher=model if schedule.distill else None,
-            state_dir=bench.folder / "csgd",
+            state_dir=run.folder / "csgd",
             listen=resuming(clock, "C-SGD"),
         )
-        bench.judge(drawn.trained, "C-SGD")
-        bench.judge(drawn.averaged, "averaged")
+        run.judge(drawn.trained, "C-SGD")
+        run.judge(drawn.averaged, "averaged")
     with clock.phase("trim", "and prove that it changes nothing"):
         small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
-        bench.judge(small, "cut")
+        run.judge(small, "cut")
         outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
     averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
     if not trim[1] <= _TRIM_TOLERANCE:
@@ -83,13 +86,13 @@ def draw(bench: Workbench, model: nn.Module, topology: Topology, plan: Plan, mat
         )
     found, total = drawn.strength, len(material.judged)
     raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
-    bench.log.notes += [
+    run.note(
         f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
         f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
         f"{drawn.after:.1e}",
         f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
         f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
-    ]
+    )
     return small, guard
 
 

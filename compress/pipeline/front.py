@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from compress.core import Cost, Plan, Topology, count, images_needed, read_json, upper, write, write_json
+from compress.core import Cost, Plan, images_needed, read_json, upper, write, write_json
 from compress.errors import ConfigError, PlanError, SearchError
 from compress.report import front_svg
 from compress.search import Fidelity, Front, Point, Space, Target, knee
@@ -54,9 +55,9 @@ def choose(
     return best, reason
 
 
-def save_front(folder: Path, front: Front, chosen: Point, topology: Topology, space: Space) -> None:
+def save_front(folder: Path, front: Front, chosen: Point, space: Space) -> None:
     """Writes ``front.json`` and its picture, the chosen point marked."""
-    whole = count(topology, table=space.table)
+    whole = space.cost.whole
     points = []
     for i, p in enumerate(front):
         share = p.cost.share_of(whole)
@@ -102,38 +103,79 @@ def read_front(folder: Path, again: str) -> Front:
     return front
 
 
-def share_wanted(
-    index: int | None, by: str | None, macs: float | None, params: float | None, latency: float | None
-) -> Target | None:
-    """The share that is asked for, if it is a share."""
-    if sum(x is not None for x in (index, by, macs, params, latency)) != 1:
-        raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
-    shares = {"macs": macs, "params": params, "latency": latency}
-    return next((Target(kind, value) for kind, value in shares.items() if value is not None), None)
+class SharesWanted(TypedDict, total=False):
+    """A share that a point is to keep at most."""
+
+    macs: float | None
+    params: float | None
+    latency: float | None
 
 
-def near(front: Front, whole: Cost, wanted: Target) -> bool:
-    """Whether the front has a point just within the share."""
-    shares = (wanted.share(p.cost.share_of(whole)) for p in front)
-    return any(wanted.value - _NEAR <= share <= wanted.value for share in shares)
+@dataclass(frozen=True, slots=True)
+class PointWanted:
+    """Which point of a front is asked for: exactly one of these.
 
+    Attributes:
+        index: its number.
+        by: ``knee``: where accuracy begins to cost more than it saves.
+        share: the most accurate one within it.
 
-def which(front: Front, whole: Cost, target: str, index: int | None, by: str | None, wanted: Target | None) -> int:
-    """Index of the point that is asked for: by number, at the knee, or the most accurate within a share."""
-    if index is not None:
-        if not 0 <= index < len(front):
-            raise ConfigError(f"there is no point {index}; the front has 0 to {len(front) - 1}", hint="see front.json")
-        return index
-    if by is not None:
-        if by != "knee":
+    Raises:
+        ConfigError: none or several are given, or another ``by``.
+    """
+
+    index: int | None = None
+    by: str | None = None
+    share: Target | None = None
+
+    @staticmethod
+    def of(index: int | None, by: str | None, shares: SharesWanted) -> PointWanted:
+        """From what a caller gave; None is as good as not given.
+
+        Raises:
+            ConfigError: it is none, several, or out of range.
+        """
+        given = [(kind, value) for kind, value in shares.items() if value is not None]
+        if sum(x is not None for x in (index, by)) + len(given) != 1:
+            raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
+        if by is not None and by != "knee":
             raise ConfigError(f"--by {by!r} is not known", hint="--by knee")
-        return knee(front, target)
-    assert wanted is not None
-    shares = [wanted.share(p.cost.share_of(whole)) for p in front]
-    within = [i for i, s in enumerate(shares) if s <= wanted.value]
-    if not within:
-        raise ConfigError(
-            f"no point of the front keeps at most {wanted.value:g} of the {wanted.kind}; the least is {min(shares):.3f}",
-            hint=f"--{wanted.kind} {min(shares) + 5e-4:.3f}, or a new search",
-        )
-    return min(within, key=lambda i: front[i].error)
+        return PointWanted(index, by, Target(*given[0]) if given else None)  # type: ignore[arg-type]
+
+    def flags(self) -> dict[str, Any]:
+        """As the command line has it."""
+        shares = {} if self.share is None else {self.share.kind: self.share.value}
+        return {"index": self.index, "by": self.by, **shares}
+
+    def near(self, front: Front, whole: Cost) -> bool:
+        """Whether the front has a point just within the share."""
+        assert self.share is not None
+        shares = (self.share.share(p.cost.share_of(whole)) for p in front)
+        return any(self.share.value - _NEAR <= share <= self.share.value for share in shares)
+
+    def among(self, front: Front, whole: Cost, target: str) -> int:
+        """Index of the point that is asked for.
+
+        Args:
+            front: of the run.
+            whole: what the unpruned network costs.
+            target: the run's, for the knee.
+
+        Raises:
+            ConfigError: there is no such point.
+        """
+        if self.index is not None:
+            if not 0 <= self.index < len(front):
+                raise ConfigError(f"there is no point {self.index}; the front has 0 to {len(front) - 1}", hint="see front.json")
+            return self.index
+        if self.share is None:
+            return knee(front, target)
+        shares = [self.share.share(p.cost.share_of(whole)) for p in front]
+        within = [i for i, s in enumerate(shares) if s <= self.share.value]
+        if not within:
+            raise ConfigError(
+                f"no point of the front keeps at most {self.share.value:g} of the {self.share.kind}; "
+                f"the least is {min(shares):.3f}",
+                hint=f"--{self.share.kind} {min(shares) + 5e-4:.3f}, or a new search",
+            )
+        return min(within, key=lambda i: front[i].error)

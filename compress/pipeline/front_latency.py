@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from torch import Tensor
 
 from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, read_json, widths, write_json
 from compress.errors import ConfigError
@@ -16,12 +16,15 @@ from compress.networks import Network
 from compress.pipeline.front import read_front
 from compress.pipeline.inspection import traced
 from compress.pipeline.job import Job
+from compress.pipeline.run import Run
 from compress.pipeline.steps import guarded_cut
 from compress.report import FrontLatency, front_latency, read_report, write_report
 from compress.runtime import Runtime
 from compress.search import Front
 
 FILE = "front-latency.json"
+_FOLDER = "front"
+"""Where the files lie until all are measured."""
 _IMAGES = 10
 _SECONDS_A_POINT = 5.0
 
@@ -60,18 +63,19 @@ def clock_front(
         chosen = int(read_json(folder / "front.json", hint="search again with --fresh")["chosen"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{folder / 'front.json'} is damaged: {error!r:.100}", hint="search again with --fresh") from error
-    clock, topology = Clock(listen), traced(network)
+    run = Run(network=network, data=None, job=job, folder=folder, clock=Clock(listen))
+    clock, topology = run.clock, traced(network)
     wanted = spread(front, points, chosen)
-    files = folder / "front"
+    files = folder / _FOLDER
     files.mkdir(exist_ok=True)
     with clock.phase("images", "synthetic, matched to the batch norms"):
         images = matched_inputs(network.model, network.shape, _IMAGES).images
     made = {}
     for index in wanted:
-        made[index] = _made(network, topology, front[index].plan, files, images, job, clock, f"point {index}")
+        made[index] = _made(run, topology, front[index].plan, images, f"point {index}")
     base = folder / "base.onnx"
     if not base.exists():
-        base = _made(network, topology, Plan(), files, images, job, clock, "base")
+        base = _made(run, topology, Plan(), images, "base")
     settings = replace(settings, budget_seconds=max(settings.budget_seconds, _SECONDS_A_POINT * len(wanted)))
     with clock.phase("latency", f"{len(wanted)} networks and the base in turn"):
         arms = {f"point {index}": path for index, path in made.items()}
@@ -126,13 +130,11 @@ def activations(topology: Topology, plan: Plan) -> int:
     return total
 
 
-def _made(
-    network: Network, topology: Topology, plan: Plan, files: Path, images: torch.Tensor, job: Job, clock: Clock, name: str
-) -> Path:
+def _made(run: Run, topology: Topology, plan: Plan, images: Tensor, name: str) -> Path:
     """A plan as a proven file, or the one that an earlier call left."""
-    path = files / f"{plan.digest}.onnx"
+    path, model = run.folder / _FOLDER / f"{plan.digest}.onnx", run.network.model
     if not path.exists():
-        with clock.phase("export", name):
-            small = network.model if not plan else guarded_cut(network.model, topology, plan, images)[0]
-            export_verified(small, images, path, metadata={"plan": plan.digest}, exporter=job.exporter)
+        with run.clock.phase("export", name):
+            small = model if not plan else guarded_cut(model, topology, plan, images)[0]
+            export_verified(small, images, path, metadata={"plan": plan.digest}, exporter=run.job.exporter)
     return path

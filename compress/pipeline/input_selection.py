@@ -12,12 +12,12 @@ from dataclasses import astuple, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from compress.core import Clock, LayerName, Listen, Plan, Topology, kept_positions, read_json, selectable, write_json
+from compress.core import LayerName, Plan, Topology, kept_positions, read_json, selectable, write_json
 from compress.errors import ConfigError
 from compress.latency import GAIN, TimedReader, gains, readers, worthwhile
-from compress.networks import Network
-from compress.pipeline.job import Job
+from compress.pipeline.run import Run
 from compress.pipeline.run_folder import SELECTIONS
 from compress.runtime import OrtRuntime
 from compress.search import METHODS, Front, Space, non_dominated, slices
@@ -26,16 +26,16 @@ from compress.surgery import cut
 _BEFORE, _AFTER = "before the search", "after the search"
 
 
-def may_select(network: Network, space: Space, job: Job, folder: Path, clock: Clock, listen: Listen) -> Space:
+def may_select(run: Run, space: Space) -> Space:
     """The space with the layers for which reading selected inputs is measurably faster on the job's first runtime.
 
     Nothing is measured where the method selects no inputs, the job measures no latency, or the runtime is not here: then every
     layer may select that can. No layer may where C-SGD realises the plan: clusters of filters are widths.
     """
-    if job.realise == "csgd":
+    if run.job.realise == "csgd":
         return replace(space, selecting={})
-    runtime = _runtime(job)
-    if not METHODS[job.method].readings or runtime is None:
+    runtime = _runtime(run)
+    if not METHODS[run.job.method].readings or runtime is None:
         return space
     topology = space.topology
     several = {g for g in space.groups if len(topology.readers(g)) > 1}
@@ -44,44 +44,43 @@ def may_select(network: Network, space: Space, job: Job, folder: Path, clock: Cl
         for n, r in space.statistics.readings.items()
         if {g for g, _ in r.sources} & several and selectable(topology, topology.by_layer[n])
     ]
-    found = _kept(folder, _BEFORE)
+    found = _kept(run.folder, _BEFORE)
     if found is None:
-        with clock.phase("selections", f"does it pay to read selected inputs? {len(names)} layers, {runtime.name}"):
+        with run.clock.phase("selections", f"does it pay to read selected inputs? {len(names)} layers, {runtime.name}"):
             example = torch.zeros(1, *topology.example)
-            measured = worthwhile(network.model, example, names, runtime=runtime, seed=job.seed, listen=listen)
+            model, seed = run.network.model, run.job.seed
+            measured = worthwhile(model, example, names, runtime=runtime, seed=seed, listen=run.listen)
         found = {str(name): share for name, share in measured.items()}
-        _keep(folder, _BEFORE, found)
+        _keep(run.folder, _BEFORE, found)
     return replace(space, selecting={LayerName(name): share for name, share in found.items()})
 
 
-def settled(
-    network: Network, space: Space, front: Front, job: Job, folder: Path, clock: Clock, listen: Listen
-) -> tuple[Front, tuple[str, ...]]:
+def settled(run: Run, space: Space, front: Front) -> tuple[Front, tuple[str, ...]]:
     """The front with those selections only that are measurably faster in its plans' own shapes, and what was found.
 
     A layer whose selection does not pay reads everything that arrives again: the point then costs more, and is at least as
     accurate as it was scored.
     """
-    runtime, topology = _runtime(job), space.topology
+    runtime = _runtime(run)
     selecting = [p for p in front if p.plan.inputs]
     if not selecting:
         return front, ()
     if runtime is None:
         return front, ("layers read selected inputs; whether that is faster was not measured",)
-    known = _kept(folder, _AFTER) or {}
+    known = _kept(run.folder, _AFTER) or {}
 
     def gain(reader: TimedReader, reads: int, contiguous: bool) -> float:
         key = json.dumps([*astuple(reader), reads, contiguous])
         if key not in known:
-            measured = gains(reader, [reads], runtime=runtime, contiguous=contiguous, seed=job.seed, listen=listen)
+            measured = gains(reader, [reads], runtime=runtime, contiguous=contiguous, seed=run.job.seed, listen=run.listen)
             known[key] = measured.get(reads, 0.0)
-            _keep(folder, _AFTER, known)
+            _keep(run.folder, _AFTER, known)
         return known[key]
 
     points, asked, kept = [p for p in front if not p.plan.inputs], 0, 0
-    with clock.phase("selections", f"{len(selecting)} plans read selected inputs: are they faster? {runtime.name}"):
+    with run.clock.phase("selections", f"{len(selecting)} plans read selected inputs: are they faster? {runtime.name}"):
         for point in selecting:
-            paid = _paying(network, topology, point.plan, gain)
+            paid = _paying(run.network.model, space.topology, point.plan, gain)
             asked, kept = asked + len(point.plan.inputs), kept + len(paid.inputs)
             points.append(space.point(paid, point.error, point.fidelity))
     note = f"{kept} of {asked} input selections in {len(selecting)} plans are at least {GAIN:g}x as fast as reading everything"
@@ -93,9 +92,9 @@ def settled(
     return non_dominated(points, space.target.kind), (f"{note}; the others were taken back",)
 
 
-def _paying(network: Network, topology: Topology, plan: Plan, gain: Callable[[TimedReader, int, bool], float]) -> Plan:
+def _paying(model: nn.Module, topology: Topology, plan: Plan, gain: Callable[[TimedReader, int, bool], float]) -> Plan:
     """The plan with the selections that gain enough."""
-    whole = cut(network.model, topology, Plan(plan.cuts))
+    whole = cut(model, topology, Plan(plan.cuts))
     shapes = readers(whole, torch.zeros(1, *topology.example), plan.inputs)
     table, contiguous = kept_positions(topology, plan), set(slices(topology, plan))
     kept = {}
@@ -106,11 +105,11 @@ def _paying(network: Network, topology: Topology, plan: Plan, gain: Callable[[Ti
     return Plan(plan.cuts, kept)
 
 
-def _runtime(job: Job) -> OrtRuntime | None:
-    if job.latency_seconds == 0:
+def _runtime(run: Run) -> OrtRuntime | None:
+    """What the selections are measured on; None where nothing is measured."""
+    if run.job.latency_seconds == 0:
         return None
-    name = job.runtimes[0]
-    runtime = OrtRuntime(name, threads=job.threads if name == "cpu" else None)  # type: ignore[arg-type]
+    runtime = run.runtime(run.job.runtimes[0])
     return runtime if runtime.available() else None
 
 

@@ -13,12 +13,13 @@ import numpy as np
 import onnx
 import torch
 
-from compress.core import Clock, GroupId, LatencyTable, Listen, Plan, Topology, Warned, write_json
+from compress.core import GroupId, LatencyTable, Listen, Plan, Topology, Warned, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export import Resizable, export, resizable
 from compress.latency import NETWORKS, block_of, collect, machine, table_of
 from compress.networks import Network
 from compress.pipeline.job import Job
+from compress.pipeline.run import Run, runtime_for
 from compress.runtime import OrtRuntime
 from compress.search import CostModel, Target, prunable, share_at
 from compress.surgery import cut
@@ -51,19 +52,20 @@ def known_table(topology: Topology, job: Job) -> LatencyTable | None:
     return load(path, topology, force=False, threads=job.threads) if path.exists() else None
 
 
-def table_for(network: Network, topology: Topology, job: Job, clock: Clock, listen: Listen) -> LatencyTable:
+def table_for(run: Run, topology: Topology) -> LatencyTable:
     """The table of a run; made, and kept for other runs, where there is none.
 
     Raises:
         ConfigError: the file is damaged, of another network, or from another environment.
         RuntimeUnavailable: the job measures on something else than the CPU.
     """
+    job, clock = run.job, run.clock
     found = known_table(topology, job)
     if found is None:
         path = kept_at(topology, runtime_of(job))
         with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
-            found = make(network, topology, job, path, listen)
-        listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
+            found = make(run.network, topology, job, path, run.listen)
+        run.listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
     return found
 
 
@@ -78,7 +80,7 @@ def runtime_of(job: Job) -> OrtRuntime:
             f"latency tables are measured on the CPU runtime, the job's first one is {job.runtimes[0]}",
             hint="leave --runtime out, or give --macs as the target and let the result be clocked on the GPU",
         )
-    return OrtRuntime("cpu", threads=job.threads)
+    return runtime_for(job)
 
 
 def kept_at(topology: Topology, runtime: OrtRuntime) -> Path:

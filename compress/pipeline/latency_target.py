@@ -1,7 +1,7 @@
 """From a predicted latency to a measured one: the chosen plan is clocked before anything is trained, and the aim corrected.
 
 A table predicts within some per cent; a run promises less than that. So the winner's file, its widths cut but nothing
-recovered, since weights do not matter to time, runs in turn with the unpruned one; where it misses the target, the next shot
+recovered, since weights do not matter to time, runs in turn with the unpruned one; where it misses the target, the next trial
 asks the table for what would have hit.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,46 +17,63 @@ import onnx
 
 from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
 from compress.export import Resizable, write
-from compress.latency import relative_times
+from compress.latency import LatencyVerdict, block_of, relative_times
+from compress.pipeline.latency_tables import runtime_of, source_of
+from compress.pipeline.preparation import Prepared
+from compress.pipeline.realisation import Realised
+from compress.pipeline.run import Run, runtime_for
+from compress.pipeline.search_summary import LatencyTrial, LatencyTrials
 from compress.runtime import OrtRuntime
 from compress.search import Front, Space, Target, Uniform, Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
 
-SHOTS = 4
+TRIALS = 4
 """Plans that are clocked at the most."""
 WITHIN = 0.03
 """How far from the target, relative, a finished network's measured latency may be."""
 CLOSE = 0.015
-"""The same for a shot, which is measured for seconds only: closer, so that the final figure has room."""
+"""The same for a trial, which is measured for seconds only: closer, so that the final figure has room."""
 _WINDOW = 0.03
 _SECONDS = 6.0
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One plan that was clocked.
-
-    Attributes:
-        plan: what was cut.
-        asked: latency that the table was asked for.
-        predicted: what the table says of the plan.
-        measured: over the unpruned network's, by the clock that decides.
-    """
-
-    plan: Plan
-    asked: float
-    predicted: float
-    measured: float
+def measured_target(run: Run, prepared: Prepared, front: Front, plan: Plan) -> LatencyTrials | None:
+    """For a target of latency: the plan whose measured latency is nearest to it, and what was clocked on the way."""
+    space = prepared.space
+    if space.target.kind != "latency" or space.table is None:
+        return None
+    with run.clock.phase("aim", "the chosen widths clocked before anything is recovered"):
+        source = source_of(run.network, space.topology, run.job)
+        trials = latency_trials(space, front, plan, clocking(source, runtime_of(run.job), run.job.seed))
+    return LatencyTrials(trials, space.table.error)
 
 
-def aimed(
+def judge_latency(run: Run, space: Space, done: Realised, tried: LatencyTrials | None) -> None:
+    """Notes what the measured latency says about the prediction and the target; where nothing was won, what would help."""
+    found = done.latency[0].ratios["pruned"] if done.latency else None
+    if tried is not None:
+        last, off = tried.best, tried.table_error
+        said = f"latency of the base's: {last.predicted:.3f} predicted by the table, {last.measured:.3f} measured"
+        run.note(
+            f"{said} before recovery, after {len(tried.trials)} plans; the table's error on {off.networks} networks "
+            f"that it was not fitted to: median {100 * off.median:.1f} %, worst {100 * off.worst:.1f} %"
+        )
+        reached = 1 / found.decisive.ratio if found is not None else last.measured
+        if abs(reached / run.job.value - 1) > WITHIN:
+            run.warn(f"the measured latency is {reached:.3f} of the unpruned network's, {run.job.value:g} was wanted")
+    if found is not None and done.plan and (found.verdict is LatencyVerdict.SAME or found.decisive.high <= 1):
+        block = space.table.block if space.table is not None else block_of(runtime_for(run.job))
+        run.warn(f"not faster than the unpruned network: {proposal(space, done.plan, block)}")
+
+
+def latency_trials(
     space: Space,
     front: Front,
     first: Plan,
     clock_one: Callable[[Plan], float],
     *,
-    shots: int = SHOTS,
+    trials: int = TRIALS,
     within: float = CLOSE,
-) -> tuple[Shot, ...]:
+) -> tuple[LatencyTrial, ...]:
     """Clocks a plan, and others until one is within the tolerance of the target; the last one is nearest.
 
     Args:
@@ -64,18 +81,18 @@ def aimed(
         front: of the search, for another plan.
         first: the chosen one.
         clock_one: measures a plan's latency over the unpruned network's.
-        shots: at the most.
+        trials: at the most.
         within: the tolerance, relative.
     """
     target = space.target.value
-    taken: list[Shot] = []
+    taken: list[LatencyTrial] = []
     plan, asked = first, target
     while True:
-        shot = Shot(plan, asked, space.share(plan), clock_one(plan))
-        taken.append(shot)
-        if abs(shot.measured / target - 1) <= within or len(taken) == shots:
+        trial = LatencyTrial(plan, asked, space.share(plan), clock_one(plan))
+        taken.append(trial)
+        if abs(trial.measured / target - 1) <= within or len(taken) == trials:
             break
-        asked = shot.predicted * target / shot.measured
+        asked = trial.predicted * target / trial.measured
         plan = _another(space, front, plan, asked, [s.plan for s in taken])
         if any(plan == s.plan for s in taken):
             break
@@ -148,8 +165,8 @@ def proposal(space: Space, plan: Plan, block: int) -> str:
     macs = count(space.topology, plan).share_of(count(space.topology)).macs
     found = []
     for step in (4, 8, 16, 32):
-        trial = replace(space, round_to=step, cost=replace(space.cost, target=Target("macs", macs)))
-        same = Uniform(space.ranking).plan(trial, macs)
+        aligned = replace(space, round_to=step, cost=replace(space.cost, target=Target("macs", macs)))
+        same = Uniform(space.ranking).plan(aligned, macs)
         latency = count(space.topology, same, table=space.table).latency
         if latency is not None and np.isfinite(latency):
             found.append((latency, step))

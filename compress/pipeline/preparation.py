@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from compress.core import (
-    Clock,
     GroupId,
     LatencyTable,
     LayerName,
@@ -31,6 +30,7 @@ from compress.evaluation import (
     CRITERIA,
     Evaluator,
     Material,
+    accuracy,
     closed_form,
     gather,
     importance,
@@ -38,11 +38,11 @@ from compress.evaluation import (
     matched_inputs,
     obs_and_curves,
 )
-from compress.networks import Network, preflight
+from compress.networks import preflight
 from compress.pipeline.inspection import reach, traced
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
-from compress.pipeline.steps import measured
+from compress.pipeline.run import Run
 from compress.recovery import collect
 from compress.search import METHODS, Ask, ChannelStatistics, CostModel, Fidelity, Reading, Space, Target, make_stages, prunable
 
@@ -57,10 +57,48 @@ _GRADIENT_IMAGES = 128
 _LABELS_THAT_TELL = 200
 
 
-def prepare(
-    network: Network, data: Data | None, job: Job, clock: Clock, listen: Listen, only: Collection[GroupId] = ()
-) -> tuple[Topology, Space, Evaluator, Sequence[Measured]]:
-    """Everything a search needs: groups, stages, importance, images; of some groups only, where they are named."""
+@dataclass(frozen=True)
+class Prepared:
+    """What a search stands on.
+
+    Attributes:
+        space: what a searcher may know, the topology in it.
+        evaluator: scores plans.
+        base: the unpruned network's accuracy; empty without labels.
+    """
+
+    space: Space
+    evaluator: Evaluator
+    base: tuple[Measured, ...]
+
+    @property
+    def topology(self) -> Topology:
+        """The unpruned network's."""
+        return self.space.topology
+
+    @property
+    def material(self) -> Material:
+        """The images of the search."""
+        return self.evaluator.material
+
+    @property
+    def base_error(self) -> float:
+        """The unpruned network's own score, in the metric of the search."""
+        if self.material.metric != "accuracy":
+            return 0.0
+        assert self.material.labels is not None
+        return 1.0 - float((self.evaluator.wanted.argmax(dim=1) == self.material.labels).float().mean())
+
+
+def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
+    """Everything a search needs: groups, stages, importance, images; of some groups only, where they are named.
+
+    Raises:
+        SearchError: nothing can be cut, or the target cannot be reached.
+        ConfigError: the job names what is not there.
+        DataError: the unpruned network is near chance.
+    """
+    network, data, job, clock = run.network, run.data, run.job, run.clock
     if data is not None and not network.takes_images:
         assert network.signature is not None
         raise ConfigError(
@@ -80,17 +118,17 @@ def prepare(
         )
     ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
     _check_criteria(job)
-    table = table_for(network, topology, job, clock, listen) if needed(job) else None
+    table = table_for(run, topology) if needed(job) else None
     if job.auto_round:
         assert table is not None
         job = replace(job, round_to=alignment(topology, [g for s in stages for g in s.groups], table))
-        listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
+        run.listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
     if not only:
-        _check_target(topology, job, table, listen)
+        _check_target(topology, job, table, run.listen)
     budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
-        material = _material(network, data, job, budget, listen)
-    base = _base_accuracy(network, data, job, clock)
+        material = _material(run, budget)
+    base = _base_accuracy(run)
     with clock.phase("importance", ", ".join(CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
         evidence = gather(network.model, images, seed=derive(job.seed, "random criterion"))
@@ -131,7 +169,7 @@ def prepare(
         stage_images=len(material.calibration),
         solved_images=solved if solves else 0,
     )
-    return topology, space, evaluator, base
+    return Prepared(space, evaluator, base)
 
 
 def _check_criteria(job: Job) -> None:
@@ -173,17 +211,18 @@ def _check_target(topology: Topology, job: Job, table: LatencyTable | None, list
         )
 
 
-def _material(network: Network, data: Data | None, job: Job, budget: int, listen: Listen) -> Material:
+def _material(run: Run, budget: int) -> Material:
     """The images of the search: for a full score 1/60 of the budget, but as many as labels need to tell anything.
 
     Raises:
         ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
     """
+    network, data, job = run.network, run.data, run.job
     if data is None and job.target == "max_drop":
         raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
         made = matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
-        listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
+        run.listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
         return Material(made.images, made.images, None, "output")
     most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
     calibration = data.calibration.images(calibration_count(job, data))
@@ -209,16 +248,17 @@ def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def _base_accuracy(network: Network, data: Data | None, job: Job, clock: Clock) -> Sequence[Measured]:
+def _base_accuracy(run: Run) -> tuple[Measured, ...]:
     """The unpruned network's accuracy; near chance means that something is fed wrongly.
 
     Raises:
         DataError: it is near chance.
     """
+    network, data, job = run.network, run.data, run.job
     if data is None or not data.labelled:
         return ()
-    with clock.phase("base accuracy", f"{len(data.validation)} validation images"):
-        found = measured(network.model, "base", "validation", data.validation)
+    with run.clock.phase("base accuracy", f"{len(data.validation)} validation images"):
+        found = accuracy(network.model, data.validation).measured("base", "validation")
     if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
         raise DataError(
             f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from compress.core import Certificate, Clock, Measured, Plan, Topology, capture, count, finite_json, sizes_after, widths
-from compress.data import Data
+from compress.core import Certificate, Plan, capture, count, finite_json, sizes_after, widths
 from compress.latency import identify
-from compress.networks import Network
 from compress.pipeline.job import Job
+from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
+from compress.pipeline.run import Run
+from compress.pipeline.search_summary import SearchSummary
 from compress.report import Report, Size, Width, flags, latency_of, missed_drop, verdict_sentence
 from compress.search import METHODS, NARROW, Space, behind, prunable
 
 
 def build_report(
-    network: Network,
-    data: Data | None,
-    job: Job,
-    folder: Path,
-    topology: Topology,
-    space: Space,
-    accuracy: Sequence[Measured],
-    done: Realised,
-    search: Mapping[str, Any],
-    clock: Clock,
-    command: str,
-    certificate: Certificate | None = None,
+    run: Run, prepared: Prepared, done: Realised, search: SearchSummary, certificate: Certificate | None = None
 ) -> Report:
     """One frozen report of everything that was measured."""
+    network, data, job, folder = run.network, run.data, run.job, run.folder
+    topology, space, accuracy = prepared.topology, prepared.space, (*prepared.base, *run.log.accuracy)
     before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
-    warnings = [*flags(data, accuracy, latency), *missed_drop(job.target, job.value, accuracy, certificate), *done.warnings]
+    warnings = [*flags(data, accuracy, latency), *missed_drop(job.target, job.value, accuracy, certificate), *run.log.warnings]
     notes = [
         *network.warnings,
         *(data.warnings if data is not None else ()),
-        *search.get("notes", ()),
-        *done.notes,
+        *search.notes,
+        *run.log.notes,
     ]
-    notes.append(f"{job.target}: {search['chosen']}")
+    notes.append(f"{job.target}: {search.chosen}")
     if data is not None and certificate is None and job.target != "max_drop":
         notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
     if job.realise == "csgd" and job.recover != Job().recover:
@@ -65,8 +55,8 @@ def build_report(
         data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",
         before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
         after=Size(after.macs, after.params, _bytes(done.onnx)),
-        accuracy=tuple(accuracy),
-        widths=_widths(topology, space, done, job),
+        accuracy=accuracy,
+        widths=_widths(run, space, done.plan),
         latency=latency,
         parity=finite_json(done.parity.to_json()),
         guard={
@@ -75,8 +65,8 @@ def build_report(
             "observed": done.guard.observed,
             "tolerance": done.guard.tolerance,
         },
-        search=finite_json(dict(search), str),
-        seconds={k: round(v, 2) for k, v in clock.seconds.items()},
+        search=finite_json(search.to_json(), str),
+        seconds={k: round(v, 2) for k, v in run.clock.seconds.items()},
         digests={
             "network": network.digest,
             "model": done.digest,
@@ -87,7 +77,7 @@ def build_report(
         },
         environment=finite_json(capture(threads=job.threads).to_json(), str),
         job=finite_json(job.to_json(), str),
-        command=command,
+        command=run.command,
         certificate=certificate,
         image=tuple(network.shape),
     )
@@ -97,12 +87,13 @@ def _bytes(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple[Width, ...]:
+def _widths(run: Run, space: Space, plan: Plan) -> tuple[Width, ...]:
+    topology, job = space.topology, run.job
     _, frozen = prunable(topology, job.ignore, job.realise)
     searched = {x.name for g in space.groups for x in topology.writers(g)}
-    changed = sizes_after(topology, done.plan)
+    changed = sizes_after(topology, plan)
     rows = []
-    for name, (before, after) in widths(topology, done.plan).items():
+    for name, (before, after) in widths(topology, plan).items():
         layer = topology.by_layer[name]
         note = "" if name in searched or layer.depthwise else frozen.get(name, "")
         if before != after and after % job.round_to:
@@ -112,5 +103,17 @@ def _widths(topology: Topology, space: Space, done: Realised, job: Job) -> tuple
         macs = weight.sites * math.prod(weight.shape), weight.sites * math.prod(kept)
         written = weight.sites if layer.kind != "conv_transpose" else 0  # there sites are places of the input
         kind = "depthwise" if layer.depthwise else layer.kind
-        rows.append(Width(name, before, after, note, kind, macs[0], macs[1], written * before, written * after))
+        rows.append(
+            Width(
+                layer=name,
+                before=before,
+                after=after,
+                note=note,
+                kind=kind,
+                macs_before=macs[0],
+                macs_after=macs[1],
+                activations_before=written * before,
+                activations_after=written * after,
+            )
+        )
     return tuple(rows)

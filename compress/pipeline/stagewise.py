@@ -7,93 +7,53 @@ Ours: the controller that hands each stage its share of the target, and that any
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-from torch import nn
-
-from compress.core import Clock, Listen, Plan
-from compress.data import Data
-from compress.evaluation import Evaluator
-from compress.networks import Network, state_digest
+from compress.core import Plan
+from compress.networks import state_digest
 from compress.pipeline.front import choose
-from compress.pipeline.job import Job
-from compress.pipeline.preparation import prepare
-from compress.pipeline.steps import Workbench, finetune, guarded_cut, recovered
-from compress.search import Fidelity, Front, Space, controller
-
-Searched = Callable[[Space, Evaluator, Network], tuple[Front, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A network that was pruned stage by stage.
-
-    Attributes:
-        model: cut, and trained after every stage.
-        front: one point, what was cut in all: the only plan whose weights there are.
-        spent: what the searches cost, added up, and what was found after every stage.
-    """
-
-    model: nn.Module
-    front: Front
-    spent: dict[str, Any]
+from compress.pipeline.preparation import Prepared, prepare
+from compress.pipeline.run import Log, Run
+from compress.pipeline.search_summary import SearchEffort, added
+from compress.pipeline.searching import Searched, search
+from compress.pipeline.steps import finetune, guarded_cut, recovered
+from compress.search import Fidelity, controller
 
 
-def progressive(
-    network: Network, data: Data, space: Space, job: Job, folder: Path, search: Searched, clock: Clock, listen: Listen
-) -> Progress:
-    """Prunes front to back.
+def progressive(run: Run, prepared: Prepared) -> Searched:
+    """Prunes front to back: one point, what was cut in all, because it is the only plan whose weights there are.
 
     Args:
-        network: unpruned; it is the teacher of every training.
-        data: with training images.
-        space: of the unpruned network; its stages are gone through in their order.
-        job: with ``stage_epochs``.
-        folder: the run's; a killed run goes on in the stage, and the epoch, where it stopped.
-        search: drives the job's searcher over one stage.
-        clock: collects wall times.
-        listen: receives events.
+        run: with training images and ``stage_epochs``; its unpruned network is the teacher of every training. A killed run
+            goes on in the stage, and the epoch, where it stopped.
+        prepared: of the unpruned network; its stages are gone through in their order.
     """
-    plan, current = Plan(), network
-    spent: list[dict[str, Any]] = []
+    space, job, current = prepared.space, run.job, run.network
+    plan, error = Plan(), 0.0
+    efforts: list[SearchEffort] = []
     notes: list[str] = []
-    error = 0.0
-    trains = replace(job, epochs=job.stage_epochs)
     for number, stage in enumerate(space.stages):
         target = controller(space, number, plan) / space.share(plan)
         if target >= 1:
             continue
         budget = max(100, space.budget // len(space.stages))
         own = replace(job, value=target, round_to=space.round_to, budget=budget, accept_chance=True)
-        topology, part, evaluator, _ = prepare(current, data, own, clock, listen, stage.groups)
-        front, told = search(part, evaluator, current)
-        spent.append(told)
-        point, _ = choose(front, part.target, part.share, 0.0)
+        part = replace(run, network=current, job=own)
+        ready = prepare(part, stage.groups)
+        found = search(part, ready)
+        efforts.append(found.effort)
+        point, _ = choose(found.front, ready.space.target, ready.space.share, 0.0)
         error = point.error
         plan = Plan({**plan.cuts, **point.plan.cuts})
-        bench, images = Workbench(data, trains, folder, clock), evaluator.material.calibration
-        small, _ = guarded_cut(current.model, topology, point.plan, images)
-        small = recovered(bench, current.model, small, topology, point.plan, images)
-        small = finetune(bench, network.model, small, state=f"stage-{number}")
+        training = replace(run, job=replace(job, epochs=job.stage_epochs), log=Log())
+        images = ready.material.calibration
+        small, _ = guarded_cut(current.model, ready.topology, point.plan, images)
+        small = recovered(training, current.model, small, ready.topology, point.plan, images)
+        small = finetune(training, small, state=f"stage-{number}")
         current = replace(current, model=small, digest=state_digest(small.state_dict()))
         seen = ", ".join(
-            f"{100 * a.top1:.2f} % {a.when}" for a in bench.log.accuracy if a.when in ("reconstructed", "fine-tuned")
+            f"{100 * a.top1:.2f} % {a.when}" for a in training.log.accuracy if a.when in ("reconstructed", "fine-tuned")
         )
         notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
-    return Progress(current.model, (space.point(plan, error, Fidelity.FULL),), _added(spent, notes))
-
-
-def _added(spent: Sequence[dict[str, Any]], notes: Sequence[str]) -> dict[str, Any]:
-    """The stages' searches as one."""
-    requests: dict[str, dict[str, float]] = {}
-    for told in spent:
-        for fidelity, row in told["requests"].items():
-            into = requests.setdefault(fidelity, dict.fromkeys(row, 0))
-            for name, value in row.items():
-                into[name] += value
-    last = spent[-1] if spent else {}
-    total = {k: sum(told[k] for told in spent) for k in ("budget", "image_forwards")}
-    return {**last, **total, "requests": requests, "notes": [*(n for t in spent for n in t["notes"]), *notes]}
+    effort = added(efforts or [SearchEffort(0, 0.0, {}, prepared.material.metric, len(prepared.material.judged))])
+    return Searched((space.point(plan, error, Fidelity.FULL),), effort.noting(*notes), current.model)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
-from compress.core import Clock, Listen, Measured, Plan, Topology, count, restrict
-from compress.data import Data
+from compress.core import Clock, Listen, Plan, Topology, count, restrict
 from compress.errors import GuardError
 from compress.evaluation import accuracy
 from compress.networks import in_batches
 from compress.pipeline.job import Job
+from compress.pipeline.run import Run
 from compress.recovery import (
     LabelledImages,
     Resumed,
@@ -34,44 +32,6 @@ _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
 _GUARD_INPUTS = 3
 
 
-@dataclass
-class Log:
-    """What is found out on the way."""
-
-    accuracy: list[Measured] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Workbench:
-    """What every step after a search shares.
-
-    Attributes:
-        data: for accuracy and training; None without.
-        job: how to recover, train and clock.
-        folder: where interrupted training is kept.
-        clock: collects wall times and tells where the run is.
-        log: what is found out on the way.
-    """
-
-    data: Data | None
-    job: Job
-    folder: Path
-    clock: Clock
-    log: Log = field(default_factory=Log)
-
-    def judge(self, model: nn.Module, when: str) -> None:
-        """Notes the accuracy on the validation split, where there are labels."""
-        if self.data is not None and self.data.labelled:
-            self.log.accuracy.append(measured(model, when, "validation", self.data.validation))
-
-
-def measured(model: nn.Module, when: str, name: str, split: LabelledImages) -> Measured:
-    """Accuracy on a split with its Wilson interval."""
-    return accuracy(model, split).measured(when, name)
-
-
 def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
     """Cuts, and lets the guard compare; counted cost must be real cost.
 
@@ -87,39 +47,40 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
     return small, seen
 
 
-def recovered(
-    bench: Workbench, original: nn.Module, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
-) -> nn.Module:
+def with_batch_norms(run: Run, small: nn.Module, images: Tensor) -> nn.Module:
+    """The network with its batch norms' statistics re-estimated on the images."""
+    with run.clock.phase("batch norm", f"statistics of {len(images)} images"):
+        restored = reestimate(small, in_batches(images))
+        run.judge(restored, "batch norm")
+    return restored
+
+
+def recovered(run: Run, original: nn.Module, small: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> nn.Module:
     """Without training: batch norms re-estimated on the images, then readers re-solved by least squares."""
-    if bench.job.recover == "none" or not plan:
+    if run.job.recover == "none" or not plan:
         return small
-    batches = in_batches(images)
-    with bench.clock.phase("batch norm", f"statistics of {len(images)} images"):
-        restored = reestimate(small, batches)
-        bench.judge(restored, "batch norm")
-    if bench.job.recover == "bn":
+    restored = with_batch_norms(run, small, images)
+    if run.job.recover == "bn":
         return restored
-    with bench.clock.phase("reconstruct", "least squares on the readers, no labels"):
-        solved = reconstruct(original, small, topology, plan, batches)
-        bench.log.notes += [f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()]
-        bench.judge(solved.model, "reconstructed")
+    with run.clock.phase("reconstruct", "least squares on the readers, no labels"):
+        solved = reconstruct(original, small, topology, plan, in_batches(images))
+        run.note(*(f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()))
+        run.judge(solved.model, "reconstructed")
     return solved.model
 
 
 def with_zero_kernels(
-    bench: Workbench, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
+    run: Run, small: nn.Module, topology: Topology, plan: Plan, images: Tensor
 ) -> tuple[nn.Module, Mapping[str, Tensor]]:
     """Kernel mode, where the job wants it: the network with zeros, and which kernels each weight keeps."""
-    share = bench.job.zero_kernels
+    share = run.job.zero_kernels
     if share == 0:
         return small, {}
-    with bench.clock.phase("zero kernels", f"each filter may lose {100 * share:g} % of its output's variance"):
+    with run.clock.phase("zero kernels", f"each filter may lose {100 * share:g} % of its output's variance"):
         found = zero_kernels(small, restrict(topology, plan), in_batches(images), share)
-        bench.judge(found.model, "kernels zeroed")
+        run.judge(found.model, "kernels zeroed")
     kept, total = found.kernels
-    bench.log.notes.append(
-        f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero"
-    )
+    run.note(f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero")
     return found.model, found.kept
 
 
@@ -143,37 +104,33 @@ def schedule_for(job: Job, images: LabelledImages, labelled: bool) -> Schedule:
 
 
 def finetune(
-    bench: Workbench,
-    teacher: nn.Module,
-    small: nn.Module,
-    kernels: Mapping[str, Tensor] = MappingProxyType({}),
-    state: str = "finetune",
+    run: Run, small: nn.Module, kernels: Mapping[str, Tensor] = MappingProxyType({}), state: str = "finetune"
 ) -> nn.Module:
     """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero.
 
-    An interrupted one is kept in the folder's ``state``.
+    The run's network is the teacher. An interrupted training is kept in the folder's ``state``.
     """
-    data, job, log = bench.data, bench.job, bench.log
+    data, job, teacher = run.data, run.job, run.network.model
     if data is None or data.train is None:
-        log.notes.append("no training images: recovery is without training")
+        run.note("no training images: recovery is without training")
         return small
     epochs = epochs_for(job, len(data.train))
     if epochs == 0:
         return small
     if not data.labelled and job.distill < 1:
-        log.notes.append("no labels: the fine-tuning imitates the unpruned network")
+        run.note("no labels: the fine-tuning imitates the unpruned network")
     schedule = schedule_for(job, data.train, data.labelled)
-    with bench.clock.phase("fine-tune", f"{epochs} epochs"):
+    with run.clock.phase("fine-tune", f"{epochs} epochs"):
         trained = fit(
             small,
             data.train,
             schedule,
             teacher=teacher if schedule.distill else None,
-            state_dir=bench.folder / state,
-            listen=resuming(bench.clock, "fine-tune"),
+            state_dir=run.folder / state,
+            listen=resuming(run.clock, "fine-tune"),
             rewrite=held(kernels) if kernels else None,
         ).eval()
-        bench.judge(trained, "fine-tuned")
+        run.judge(trained, "fine-tuned")
     return trained
 
 

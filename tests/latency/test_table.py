@@ -25,7 +25,7 @@ from compress.export.exporting import export
 from compress.latency.table_fit import Sample, fit, validate
 from compress.latency.table_measure import block_of, collect, machine, random_plan, table_of
 from compress.pipeline.latency_tables import alignment, load
-from compress.pipeline.latency_target import SHOTS, aimed, proposal, towards
+from compress.pipeline.latency_target import TRIALS, latency_trials, proposal, towards
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Target
 from compress.search.stages import prunable
@@ -292,17 +292,17 @@ def test_measuring_goes_on_where_it_stopped(inverted: tuple[nn.Module, Topology,
 def test_a_biased_table_is_corrected_by_measuring(bias: float) -> None:
     toy = ToySpace.make(target=Target("latency", 0.6), round_to=4)
     plan = Uniform().plan(toy.space, 0.6)
-    shots = aimed(toy.space, (), plan, lambda p: bias * toy.space.share(p), within=0.05)
+    shots = latency_trials(toy.space, (), plan, lambda p: bias * toy.space.share(p), within=0.05)
     assert abs(shots[-1].measured / 0.6 - 1) <= 0.05
-    assert len(shots) <= SHOTS and shots[-1].predicted == pytest.approx(shots[-1].measured / bias)
+    assert len(shots) <= TRIALS and shots[-1].predicted == pytest.approx(shots[-1].measured / bias)
     assert len(shots) == 1 if bias == 1.0 else len(shots) > 1
 
 
 def test_an_aim_that_cannot_be_hit_ends() -> None:
     toy = ToySpace.make(target=Target("latency", 0.6))
     rng = np.random.default_rng(0)
-    shots = aimed(toy.space, (), Uniform().plan(toy.space, 0.6), lambda p: float(rng.uniform(1.1, 3.0)))
-    assert 1 <= len(shots) <= SHOTS
+    shots = latency_trials(toy.space, (), Uniform().plan(toy.space, 0.6), lambda p: float(rng.uniform(1.1, 3.0)))
+    assert 1 <= len(shots) <= TRIALS
     assert shots[-1].measured == min(s.measured for s in shots)
 
 

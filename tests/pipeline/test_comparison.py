@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from compress.core.cost import count
-from compress.core.events import Clock
 from compress.core.plan import Cut, Plan
 from compress.core.statistics import difference
 from compress.coupling.tracer import trace
@@ -28,9 +27,10 @@ from compress.evaluation.top1 import accuracy
 from compress.networks import checkpoint, in_batches
 from compress.networks.network import Network
 from compress.pipeline import comparison
-from compress.pipeline.comparison import ComparedMethod, compare_methods, entry
+from compress.pipeline.comparison import ComparedMethod, MethodComparison, compare_methods, entry
 from compress.pipeline.job import make_job
 from compress.pipeline.preparation import prepare
+from compress.pipeline.run import Run
 from compress.recovery.batch_norm import reestimate
 from compress.report.comparison import ComparedRun, Comparison, summary
 from compress.surgery.cutting import cut
@@ -51,7 +51,7 @@ def compared(digits: tuple[Network, Data], tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("compared")
     arms = {"theirs": ("tests:halved", halved)}
     entries = [entry("obs"), entry("global-fpgm"), entry("theirs", arms=arms)]
-    return folder, compare_methods(*digits, make_job(flags=QUICK), entries, (0, 1), folder)
+    return folder, compare_methods(*digits, MethodComparison(make_job(flags=QUICK), entries, (0, 1)), folder)
 
 
 # ---- one protocol ----------------------------------------------------------------------------------------------------
@@ -136,14 +136,15 @@ def test_the_same_call_again_only_reads(compared: tuple[Path, Comparison], digit
         ComparedMethod("theirs", arm=refuse, origin="tests:halved"),
         entry("uniform"),
     ]
-    again = compare_methods(*digits, make_job(flags=QUICK), entries, (0, 1), folder)
+    again = compare_methods(*digits, MethodComparison(make_job(flags=QUICK), entries, (0, 1)), folder)
     assert again.summaries == found.summaries
     with pytest.raises(ConfigError, match="holds a run with epochs"):
-        compare_methods(*digits, make_job(flags={**QUICK, "epochs": 2}), entries, (0, 1), folder)
+        compare_methods(*digits, MethodComparison(make_job(flags={**QUICK, "epochs": 2}), entries, (0, 1)), folder)
 
 
 def test_the_reference_under_another_name_is_not_run_twice(digits: tuple[Network, Data], tmp_path: Path) -> None:
-    found = compare_methods(*digits, make_job(flags={**QUICK, "epochs": 0}), [entry("l1"), entry("l2")], (0,), tmp_path)
+    wanted = MethodComparison(make_job(flags={**QUICK, "epochs": 0}), [entry("l1"), entry("l2")], (0,))
+    found = compare_methods(*digits, wanted, tmp_path)
     assert found.reference == "l1" and [s.method for s in found.summaries] == ["l1", "l2"]
     assert set(found.summaries[1].against) == {"l1", "unpruned"}
 
@@ -161,7 +162,7 @@ def test_one_failure_does_not_end_the_others(
     small = {**QUICK, "epochs": 0}
     arms = {"broken": ("tests:broken", lambda model, batches, share, seed: nn.Flatten())}
     entries = [entry("obs"), entry("broken", arms=arms)]
-    found = compare_methods(*digits, make_job(flags=small), entries, (0,), tmp_path)
+    found = compare_methods(*digits, MethodComparison(make_job(flags=small), entries, (0,)), tmp_path)
     assert [bool(r.failed) for r in found.rows] == [True, True, False]
     assert found.summaries[0].failed == ("seed 0: no candidate could be scored (give others)",)
     assert not found.summaries[0].figures
@@ -175,7 +176,8 @@ def test_without_labels_agreement_with_the_unpruned_network_is_compared(
     network, data = digits
     arms = {"theirs": ("tests:halved", halved)}
     small = make_job(flags={**QUICK, "epochs": 0, "recover": "none", "zero_kernels": 0.01})
-    found = compare_methods(network, unlabelled, small, [entry("l2"), entry("theirs", arms=arms)], (0,), tmp_path)
+    wanted = MethodComparison(small, [entry("l2"), entry("theirs", arms=arms)], (0,))
+    found = compare_methods(network, unlabelled, wanted, tmp_path)
     for row in found.rows:
         pruned = checkpoint.load(tmp_path / row.folder / "model.safetensors", zoo=MODELS).model.eval()
         with torch.no_grad():
@@ -206,10 +208,10 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("method", ["uniform", "global"])
-def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network, Data]) -> None:
+def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network, Data], tmp_path: Path) -> None:
     """Without moments it would silently be l1."""
     job = make_job(flags={**QUICK, "method": method, "options": {"criterion": "obs"}})
-    _, space, _, _ = prepare(*digits, job, Clock(), lambda event: None)
+    space = prepare(Run(*digits, job, tmp_path)).space
     assert space.statistics.curves and any(
         (space.statistics.importance["obs"][g].argsort() != space.statistics.importance["l1"][g].argsort()).any()
         for g in space.groups
@@ -217,21 +219,23 @@ def test_obs_as_a_criterion_stands_on_moments(method: str, digits: tuple[Network
 
 
 @pytest.mark.parametrize("setting", [{"ranking": "l0"}, {"options": {"seeds": ["l1", "l0"]}}, {"options": {"criterion": "l0"}}])
-def test_a_criterion_that_is_not_there_is_refused(setting: dict[str, Any], digits: tuple[Network, Data]) -> None:
+def test_a_criterion_that_is_not_there_is_refused(
+    setting: dict[str, Any], digits: tuple[Network, Data], tmp_path: Path
+) -> None:
     job = make_job(flags={**QUICK, "method": "obs" if "criterion" in str(setting) else "smoea", **setting})
     with pytest.raises(ConfigError, match="'l0' is no criterion"):
-        prepare(*digits, job, Clock(), lambda event: None)
+        prepare(Run(*digits, job, tmp_path))
 
 
 def test_wrong_protocols_end_before_any_work(digits: tuple[Network, Data], tmp_path: Path) -> None:
     job = make_job(flags=QUICK)
     with pytest.raises(ConfigError, match="once"):
-        compare_methods(*digits, job, [entry("obs"), entry("obs")], (0,), tmp_path)
+        compare_methods(*digits, MethodComparison(job, [entry("obs"), entry("obs")], (0,)), tmp_path)
     with pytest.raises(ConfigError, match="no option"):
-        compare_methods(*digits, job, [entry("obs", {"population": 3})], (0,), tmp_path)
+        compare_methods(*digits, MethodComparison(job, [entry("obs", {"population": 3})], (0,)), tmp_path)
     arms = {"theirs": ("tests:halved", halved)}
     with pytest.raises(ConfigError, match="share of the MACs"):
-        compare_methods(*digits, replace(job, target="params"), [entry("theirs", arms=arms)], (0,), tmp_path)
+        compare_methods(*digits, MethodComparison(replace(job, target="params"), [entry("theirs", arms=arms)], (0,)), tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,6 @@ import torch
 from support.bilevel import evolved, forked, space_of
 from torch import nn
 
-from compress.core.events import Clock, ignore
 from compress.core.plan import Plan
 from compress.core.topology import LayerName
 from compress.data import Preprocessing
@@ -21,6 +20,7 @@ from compress.networks.architecture import Architecture
 from compress.networks.network import Network
 from compress.pipeline import input_selection, run_folder
 from compress.pipeline.job import Job
+from compress.pipeline.run import Run
 from compress.runtime.ort import OrtRuntime
 from compress.search.base import Fidelity
 from compress.search.bicnn.problem import Bilevel
@@ -102,21 +102,21 @@ def test_what_does_not_pay_is_taken_back_and_an_interrupted_run_finds_the_same(t
         if plan.inputs:
             points.append(space.point(plan, 1.0 - 0.1 * len(points), Fidelity.FULL))
     network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
-    job, calls = Job(method="bicnn", value=0.9), []
+    run, calls = Run(network, None, Job(method="bicnn", value=0.9), tmp_path), []
 
     def measured(reader, reads, **_):
         calls.append(reader)
         return dict.fromkeys(reads, GAIN + 0.1 if reader.arriving[0] % 2 else GAIN - 0.1)
 
     monkeypatch.setattr(input_selection, "gains", measured)
-    front, notes = input_selection.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
+    front, notes = input_selection.settled(run, space, tuple(points))
     held = json.loads((tmp_path / run_folder.SELECTIONS).read_text())
     assert calls and held["after the search"] and "input selections" in notes[0]
     for point in front:
         assert set(point.plan.inputs) <= set().union(*(p.plan.inputs for p in points))
         assert point.cost == space.point(point.plan, 0.0, Fidelity.FULL).cost
     monkeypatch.setattr(input_selection, "gains", None)  # asking again would fail
-    again, _ = input_selection.settled(network, space, tuple(points), job, tmp_path, Clock(ignore), ignore)
+    again, _ = input_selection.settled(run, space, tuple(points))
     assert again == front
 
 
@@ -124,9 +124,10 @@ def test_nothing_is_measured_where_nothing_selects_or_no_latency_is_wanted(tmp_p
     model, space, _ = space_of("dense")
     network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
     for job in (Job(method="obs"), Job(method="bicnn", latency_seconds=0)):
-        assert input_selection.may_select(network, space, job, tmp_path, Clock(ignore), ignore) is space
+        assert input_selection.may_select(Run(network, None, job, tmp_path), space) is space
     front = (space.point(Plan(), 0.0, Fidelity.FULL),)
-    assert input_selection.settled(network, space, front, Job(method="bicnn"), tmp_path, Clock(ignore), ignore) == (front, ())
+    run = Run(network, None, Job(method="bicnn"), tmp_path)
+    assert input_selection.settled(run, space, front) == (front, ())
     assert not list(tmp_path.iterdir())
 
 
@@ -135,5 +136,5 @@ def test_no_layer_selects_where_csgd_makes_the_plan_real(tmp_path) -> None:
     model, space, _ = space_of("dense")
     network = Network(model, "net", Architecture("x", {}), Preprocessing((0.5,), (0.5,), (8, 8)), "0")
     job = Job(method="bicnn", realise="csgd", epochs=3)
-    assert input_selection.may_select(network, space, job, tmp_path, Clock(ignore), ignore).selecting == {}
+    assert input_selection.may_select(Run(network, None, job, tmp_path), space).selecting == {}
     assert not list(tmp_path.iterdir())

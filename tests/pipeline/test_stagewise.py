@@ -18,6 +18,7 @@ from compress.pipeline.conclusion import Result
 from compress.pipeline.job import make_job
 from compress.pipeline.picking import pick
 from compress.pipeline.pruning import prune
+from compress.pipeline.searching import Searched
 from compress.recovery.training import EpochDone
 from compress.surgery.cutting import cut
 
@@ -79,19 +80,19 @@ def test_without_training_stage_by_stage_is_at_once(
     """The law behind it: the stages' plans, each found on an already cut network, cut the unpruned one to the very same."""
     found = []
 
-    def kept(*given: Any) -> stagewise.Progress:
+    def kept(*given: Any) -> Searched:
         found.append(stagewise.progressive(*given))
         return found[-1]
 
     monkeypatch.setattr("compress.pipeline.pruning.progressive", kept)
-    monkeypatch.setattr(stagewise, "finetune", lambda bench, teacher, small, **more: small)
+    monkeypatch.setattr(stagewise, "finetune", lambda run, small, **more: small)
     flags = {**QUICK, "method": method, "recover": "none", "epochs": 0}
     flags["options"] = QUICK["options"] if method == "smoea" else {}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")
     topology = trace(digits[0].model, torch.zeros(1, 1, 8, 8))
     at_once = cut(digits[0].model, topology, result.plan).state_dict()
     assert found[0].front[0].plan == result.plan and len(result.plan.cuts) > 1
-    by_stages = found[0].model.state_dict()
+    by_stages = found[0].trained.state_dict()
     assert list(at_once) == list(by_stages) and all(torch.equal(at_once[k], by_stages[k]) for k in at_once)
 
 

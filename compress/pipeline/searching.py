@@ -1,0 +1,101 @@
+"""The search of a run: the method's searcher, driven over the journal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from compress.core import derive
+from compress.errors import SearchError
+from compress.pipeline.preparation import Prepared
+from compress.pipeline.run import Run
+from compress.pipeline.search_summary import RequestCount, SearchEffort
+from compress.search import METHODS, Asked, Front, Journal, Told, drive
+
+_ABOVE = 1.05
+"""Times its budget: what a search may spend without a word."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search leaves.
+
+    Attributes:
+        front: non-dominated networks.
+        effort: what they cost.
+        trained: the network, where it was cut and trained already on the way.
+    """
+
+    front: Front
+    effort: SearchEffort
+    trained: nn.Module | None = None
+
+
+def search(run: Run, prepared: Prepared) -> Searched:
+    """Drives the job's searcher; what the journal holds is not evaluated again.
+
+    Raises:
+        SearchError: nothing could be scored.
+    """
+    space, evaluator, job = prepared.space, prepared.evaluator, run.job
+    searcher = METHODS[job.method].make(**job.options)
+    rng = np.random.default_rng(derive(job.seed, "search"))
+    requests: dict[str, RequestCount] = {}
+    told: list[Told] = []
+    spent = 0.0
+
+    def count(event: Asked) -> None:
+        nonlocal spent
+        requests[event.fidelity] = requests.get(event.fidelity, RequestCount()) + RequestCount(1, event.asked, event.distinct)
+        spent = event.spent
+        run.clock.add("search", event.earlier)
+        run.listen(event)
+
+    with run.clock.phase("search", f"{job.method}, {space.budget} image-forwards"):
+        front = drive(
+            searcher.search(space, rng),
+            evaluator,
+            Journal(run.folder / "journal.jsonl", score_context(run, prepared)),
+            price=evaluator.price,
+            budget=space.budget,
+            listen=count,
+            tell=told.append,
+        )
+    if not front:
+        raise SearchError("no candidate could be scored", hint="give more or other images with --data")
+    effort = SearchEffort(
+        budget=space.budget,
+        image_forwards=spent,
+        requests=requests,
+        metric=prepared.material.metric,
+        judged_images=len(prepared.material.judged),
+        figures={name: value for t in told for name, value in t.figures.items()},
+        notes=tuple(note for t in told for note in t.notes),
+    )
+    if spent > _ABOVE * space.budget:
+        least = f"the least that {job.method} needs with these options"
+        effort = effort.noting(f"the search spent {spent:,.0f} image-forwards, {space.budget:,} were allowed: {least}")
+    return Searched(front, effort)
+
+
+def score_context(run: Run, prepared: Prepared) -> str:
+    """Everything that a score depends on besides plan and fidelity: a journal's scores hold within it only."""
+    material = prepared.material
+    return json.dumps(
+        {
+            **run.identity,
+            "job": {k: v for k, v in run.job.to_json().items() if k in ("seed", "calibration", "ignore", "streams")},
+            "images": [len(material.calibration), len(material.judged), material.metric],
+            **_computed_by(),
+        },
+        sort_keys=True,
+    )
+
+
+def _computed_by() -> dict[str, str | int]:
+    """What rounds a score: another torch, or another number of threads, adds in another order."""
+    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
