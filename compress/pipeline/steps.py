@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from compress.core import Clock, Listen, Plan, Topology, count, restrict
 from compress.errors import GuardError
-from compress.evaluation import accuracy
 from compress.networks import in_batches
 from compress.pipeline.job import Job
 from compress.pipeline.run import Run
