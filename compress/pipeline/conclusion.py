@@ -60,7 +60,7 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
         with run.clock.phase("certificate", "agreement with the unpruned network, no labels"):
             agreed = agreements(run.network.model, done.model, unseen(run.data, prepared.material))
             bound = certify(agreed)
-        right = test_predictions(run, run.data, done.model, agreed)
+        right = final_predictions(run, run.data, done.model, agreed)
         if run.data.labelled:
             run.log.accuracy += [_judged(when, found) for when, found in right.items()]
     if done.latency:
@@ -79,7 +79,7 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
     )
 
 
-def test_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[Agreement] | None = None) -> Mapping[str, Right]:
+def final_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[Agreement] | None = None) -> Mapping[str, Right]:
     """Which test images the unpruned and the pruned network answer rightly, read for the first time; ``answers.json`` keeps it.
 
     Args:

@@ -15,7 +15,7 @@ from compress.data import Data
 from compress.errors import ModelError, one_line
 from compress.networks import in_batches, save
 from compress.pipeline.compared_run import RunFigures, compared_run, read_row
-from compress.pipeline.conclusion import test_predictions
+from compress.pipeline.conclusion import final_predictions
 from compress.pipeline.preparation import calibration_count
 from compress.pipeline.realisation import clock_files, export_pair
 from compress.pipeline.run import Run
@@ -71,7 +71,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
         latency = _clocked(run, small, calibration)
         metadata = {"arm": pruner.origin}
         save(run.folder / "model.safetensors", small, architecture=run.network.architecture, metadata=metadata)
-        test_predictions(run, data, small)
+        final_predictions(run, data, small)
         figures = RunFigures(before=before, after=after, accuracy=run.log.accuracy, latency=latency, seconds=run.clock.seconds)
         row = compared_run(pruner.name, job.seed, run.folder, figures)
         write_json(result, asdict(row))
