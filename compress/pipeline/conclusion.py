@@ -173,4 +173,6 @@ def finished(network: Network, folder: Path) -> Result | None:
             raise ConfigError(
                 f"{folder}: the {name} has digest {digest}, the report tells of {report.digests.get(name)}", hint=fresh
             )
-    return Result(model=bare(model), plan=plan, report=report, folder=folder, onnx=folder / "model.onnx", exit_code=exit_code(report))
+    return Result(
+        model=bare(model), plan=plan, report=report, folder=folder, onnx=folder / "model.onnx", exit_code=exit_code(report)
+    )
