@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from compress_cli.app import app
-from compress_cli.run import Inputs
+from compress_cli.prune import Inputs
 from compress_models import MODELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

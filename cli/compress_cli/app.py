@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from compress_cli import compare, deploy, finetune, look, measure, package, profile, report, run, serve, table, training
+from compress_cli import (
+    bench,
+    compare_methods,
+    deploy,
+    export,
+    finetune,
+    inspect,
+    latency_table,
+    package,
+    profile,
+    prune,
+    report,
+    training,
+)
 
 app = typer.Typer(
     name="compress",
@@ -14,7 +27,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for family in (run, report, compare, finetune, training, deploy, measure, profile, table, package, serve, look):
+for family in (
+    prune,
+    report,
+    compare_methods,
+    finetune,
+    training,
+    export,
+    bench,
+    profile,
+    latency_table,
+    package,
+    deploy,
+    inspect,
+):
     app.add_typer(family.app)
 
 

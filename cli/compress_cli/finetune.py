@@ -15,7 +15,7 @@ from compress.core import Measured
 from compress.errors import ConfigError, DataError
 from compress.report import accuracy as in_words
 from compress_cli import options as o
-from compress_cli.door import err, guarded, out, print_json
+from compress_cli.console import err, guarded, out, print_json
 
 if TYPE_CHECKING:
     from torch import nn

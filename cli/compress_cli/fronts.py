@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress_cli.door import UsageError, err, out, print_json
+from compress_cli.console import UsageError, err, out, print_json
 
 
 def clock(
@@ -32,7 +32,7 @@ def clock(
     from compress.pipeline import clock_front, make_job
     from compress.report import front_latency_table, told
     from compress_cli.progress import listening
-    from compress_cli.run import Inputs
+    from compress_cli.prune import Inputs
 
     if len(files) != 1 or not files[0].is_dir():
         raise UsageError("--front wants one run's folder", hint="compress bench runs/resnet50-smoea --front")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress.errors import ConfigError, ModelError, one_line
-from compress_cli.door import UsageError, warn
+from compress_cli.console import UsageError, warn
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from compress.errors import ConfigError
 from compress_cli import options as o
-from compress_cli.door import err, guarded, out, print_json, warn
+from compress_cli.console import err, guarded, out, print_json, warn
 
 app = typer.Typer()
 _BATCHING, _OUTPUT = "Batching", "Output"
@@ -86,7 +86,7 @@ def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
 
     from compress.export import embed, pixels_of, read_interface
     from compress_cli.precisions import of_file, of_run
-    from compress_cli.run import Inputs
+    from compress_cli.prune import Inputs
 
     asked = Inputs(str(run), data=data)
     source = of_run(run, asked) if run.is_dir() else of_file(file, asked)

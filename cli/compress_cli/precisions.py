@@ -12,14 +12,14 @@ from rich.table import Table
 
 from compress.errors import ConfigError
 from compress.report import byte_size, duration, percent, times
-from compress_cli.door import out, warn
+from compress_cli.console import out, warn
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress.data import Data
     from compress.export import Options, Precision, Precisions
-    from compress_cli.run import Inputs
+    from compress_cli.prune import Inputs
 
 _IMAGES = 10
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -45,7 +45,7 @@ class Source:
 def of_run(run: Path, given: Inputs) -> Source:
     """A finished run's file, on the images of the run unless others are named."""
     from compress_cli.loading import load_data, load_network, onnx_of
-    from compress_cli.run import Inputs, seed_of
+    from compress_cli.prune import Inputs, seed_of
 
     file, held = onnx_of(run), Inputs.of(run)
     images = given if given.data is not None else held
@@ -107,7 +107,7 @@ def write(
     from compress.export import Precisions, convert, file_digest, read
     from compress.latency import Settings
     from compress.pipeline import measure_precision
-    from compress_cli.door import err
+    from compress_cli.console import err
     from compress_cli.progress import listening
 
     shape = tuple(int(size) for size in source.inputs.shape[1:])

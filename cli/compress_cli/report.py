@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress_cli import options as o
-from compress_cli.door import UsageError, err, guarded, out
+from compress_cli.console import UsageError, err, guarded, out
 
 if TYPE_CHECKING:
     from compress.report import Report

@@ -11,7 +11,7 @@ import typer
 from compress.errors import ConfigError, DataError
 from compress.report import accuracy as in_words
 from compress_cli import options as o
-from compress_cli.door import UsageError, err, guarded, print_json
+from compress_cli.console import UsageError, err, guarded, print_json
 from compress_cli.finetune import measured, show_saved
 
 app = typer.Typer()

@@ -17,9 +17,9 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from compress_cli import citations, loading, progress, render, run
+from compress_cli import citations, loading, progress, prune, render
 from compress_cli.app import app
-from compress_cli.door import guarded
+from compress_cli.console import guarded
 from compress_models import MODELS
 from hypothesis import given
 from PIL import Image
@@ -101,7 +101,7 @@ def test_pick_needs_only_the_run(finished: tuple[Path, Result]) -> None:
     picked = json.loads(result.stdout)
     assert picked["after"]["macs"] == points[last]["macs"]
     assert picked["before"]["macs"] == json.loads((folder / "report.json").read_text())["before"]["macs"]
-    assert run.Inputs.of(folder / "picks" / str(last)) == run.Inputs.of(folder)
+    assert prune.Inputs.of(folder / "picks" / str(last)) == prune.Inputs.of(folder)
 
 
 def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
@@ -481,18 +481,18 @@ def test_a_run_knows_its_inputs_wherever_the_tree_moves(tmp_path: Path, monkeypa
     old = tmp_path / "old"
     (old / "runs").mkdir(parents=True)
     (old / "net.pt").touch()
-    run.Inputs("old/net.pt", data="digits", labels="sorted", mean="0.5").remember(Path("old/runs"))
+    prune.Inputs("old/net.pt", data="digits", labels="sorted", mean="0.5").remember(Path("old/runs"))
     old.rename(tmp_path / "new")
-    again = run.Inputs.of(Path("new/runs"))
+    again = prune.Inputs.of(Path("new/runs"))
     assert Path(again.model) == Path("new/net.pt")
-    assert again == run.Inputs(again.model, data="digits", labels="sorted", mean="0.5")
+    assert again == prune.Inputs(again.model, data="digits", labels="sorted", mean="0.5")
 
 
 @pytest.mark.parametrize(
     ("model", "name"), [("a/resnet50.pt", "resnet50"), ("x/resnet20-12f.th", "resnet20-12f"), ("net", "net")]
 )
 def test_runs_are_named_after_the_file(model: str, name: str) -> None:
-    assert run.stem(model) == name
+    assert prune.stem(model) == name
 
 
 # ---- progress and rendering ------------------------------------------------------------------------------------------

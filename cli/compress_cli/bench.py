@@ -13,7 +13,7 @@ from rich.table import Table
 from compress.errors import ConfigError
 from compress.report import byte_size, duration, times
 from compress_cli import options as o
-from compress_cli.door import err, guarded, out, print_json, warn
+from compress_cli.console import err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
     from compress.latency import Compared, LatencyResult, Measurement, Side

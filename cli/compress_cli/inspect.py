@@ -16,7 +16,7 @@ from rich.table import Table
 from compress.errors import ConfigError
 from compress.report import number, percent
 from compress_cli import options as o
-from compress_cli.door import guarded, out, print_json
+from compress_cli.console import guarded, out, print_json
 
 if TYPE_CHECKING:
     from compress.pipeline import Inspection

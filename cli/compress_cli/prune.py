@@ -12,7 +12,7 @@ import typer
 
 from compress.errors import ConfigError
 from compress_cli import options as o
-from compress_cli.door import UsageError, command_line, err, guarded, out, print_json, warn
+from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
     from compress.data import Data
@@ -272,8 +272,8 @@ def _prune(
     quiet: bool,
 ) -> None:
     from compress.pipeline import inspect, make_job, prune
+    from compress_cli.inspect import as_data, show_inspection
     from compress_cli.loading import writable
-    from compress_cli.look import as_data, show_inspection
     from compress_cli.progress import listening
 
     job = make_job(config, settings, flags)

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from compress.errors import CompressError, ConfigError
 from compress_cli import options as o
-from compress_cli.door import UsageError, command_line, err, guarded, out, print_json
-from compress_cli.run import Inputs, stem
+from compress_cli.console import UsageError, command_line, err, guarded, out, print_json
+from compress_cli.prune import Inputs, stem
 
 if TYPE_CHECKING:
     from compress.pipeline import Arm

@@ -9,7 +9,7 @@ import typer
 
 from compress.errors import ConfigError
 from compress_cli import options as o
-from compress_cli.door import err, guarded, out, print_json
+from compress_cli.console import err, guarded, out, print_json
 
 app = typer.Typer()
 
