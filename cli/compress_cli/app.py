@@ -6,10 +6,11 @@ import typer
 
 from compress_cli import (
     bench,
+    compare,
     compare_methods,
     deploy,
     export,
-    finetune,
+    info,
     inspect,
     latency_table,
     package,
@@ -27,20 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for family in (
-    prune,
-    report,
-    compare_methods,
-    finetune,
-    training,
-    export,
-    bench,
-    profile,
-    latency_table,
-    package,
-    deploy,
-    inspect,
-):
+families = (
+    prune, report, compare_methods, training, export, bench, compare, profile, latency_table, package, deploy, inspect, info,
+)  # fmt: skip
+for family in families:
     app.add_typer(family.app)
 
 

@@ -1,7 +1,8 @@
-"""``bench``, ``bench-kit``, ``compare``: how fast ONNX files are, compared so that it can be trusted."""
+"""``bench`` and ``bench-kit``: how fast ONNX files or the networks of a front are, compared so that it can be trusted."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +14,12 @@ from rich.table import Table
 from compress.errors import ConfigError
 from compress.report import byte_size, duration, times
 from compress_cli import options as o
-from compress_cli.console import err, guarded, out, print_json, warn
+from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 
 if TYPE_CHECKING:
-    from compress.latency import Compared, LatencyResult, Measurement, Side
+    from compress.latency import LatencyResult, Measurement
 
 app = typer.Typer()
-_INCONCLUSIVE, _FAILED = 5, 7
 
 Batches = Annotated[str, typer.Option("--batch", metavar="N[,N...]", help="Images a run; 1 is the single-stream scenario.")]
 Providers = Annotated[
@@ -38,21 +38,34 @@ Seed = Annotated[int, typer.Option(help="Of the inputs and the order.")]
 Target = Annotated[Path | None, typer.Option("--out", help="Write all of it, raw samples too, as JSON.")]
 
 
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """Where, on what and how long is measured, as typed."""
+
+    runtime: Providers = None
+    require_gpu: o.RequireGpu = False
+    batch: Batches = "1"
+    threads: Threads = 1
+    seconds: Seconds = 20.0
+    size: Size = None
+    seed: Seed = 0
+
+    @property
+    def providers(self) -> list[str]:
+        """By name, in order."""
+        return [part.strip() for wanted in self.runtime or ["cpu"] for part in wanted.split(",")]
+
+
 @app.command()
 @guarded()
 def bench(
+    *,
     files: Annotated[list[Path], typer.Argument(metavar="BASE.onnx [OTHER.onnx ...]", help="The first one is the base.")],
     front: Annotated[
         bool, typer.Option("--front", help="Measure the networks of a run's front: RUN instead of files.")
     ] = False,
     points: Annotated[int | None, typer.Option(help="With --front: how many, spread over it. Default: all.")] = None,
-    runtime: Providers = None,
-    require_gpu: o.RequireGpu = False,
-    batch: Batches = "1",
-    threads: Threads = 1,
-    seconds: Seconds = 20.0,
-    size: Size = None,
-    seed: Seed = 0,
+    how: BenchOptions,
     target: Target = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -60,21 +73,14 @@ def bench(
 ) -> None:
     """Compare the latency of ONNX files: in turn, with the base against itself as a control."""
     from compress.core import write_json
-    from compress_cli.fronts import clock as clock_front
     from compress_cli.loading import writable
 
     if front:
-        clock_front(
-            files, runtime, points=points, batch=batch, threads=threads, seconds=seconds, seed=seed, require_gpu=require_gpu,
-            as_json=as_json, quiet=quiet,
-        )  # fmt: skip
+        _bench_front(files, how, points=points, as_json=as_json, quiet=quiet)
         return
     if target is not None:
         writable(target, folder=False)
-    found = measured(
-        files, runtime, require_gpu=require_gpu, batch=batch, threads=threads, seconds=seconds, size=size, seed=seed,
-        quiet=quiet or as_json,
-    )  # fmt: skip
+    found = measured(files, how, quiet=quiet or as_json)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, found.to_json())
@@ -89,6 +95,48 @@ def bench(
         _matrix(found)
     if target is not None:
         out().print(f"[dim]saved[/] {escape(str(target))}", soft_wrap=True)
+
+
+def _bench_front(files: list[Path], how: BenchOptions, *, points: int | None, as_json: bool, quiet: bool) -> None:
+    """Realises and measures a run's front, on one runtime at one batch."""
+    from compress.core import read_json
+    from compress.latency import Settings, cells
+    from compress.pipeline import clock_front, make_job
+    from compress.report import front_latency_table, told
+    from compress_cli.inputs import Inputs
+    from compress_cli.progress import listening
+
+    if len(files) != 1 or not files[0].is_dir():
+        raise UsageError("--front wants one run's folder", hint="compress bench runs/resnet50-smoea --front")
+    run = files[0]
+    sizes = [int(part) for part in how.batch.split(",") if part.strip().isdigit()]
+    names = how.providers
+    if len(sizes) != 1 or len(names) != 1:
+        raise UsageError("--front measures one runtime at one batch", hint="give --runtime and --batch once")
+    held = read_json(run / "job.json", hint="give the folder of a finished run").get("job")
+    if not isinstance(held, dict):
+        raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run")
+    job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
+    network, _ = Inputs.of(run).open(job.seed)
+    settings = Settings(batch=sizes[0], budget_seconds=how.seconds, seed=how.seed)
+    cell = next(iter(cells(names, sizes, settings, threads=how.threads, require_gpu=how.require_gpu)))
+    with listening(err(), quiet=quiet or as_json) as listen:
+        found = clock_front(network, run, job, cell.runtime, cell.settings, points=points, listen=listen)
+    if as_json:
+        print_json(asdict(found))
+        return
+    made = front_latency_table(found)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found.runtime}, batch {found.batch}", title_justify="left")
+    for column in made.head:
+        table.add_column(escape(column.name), justify="right" if column.number else "left")
+    for row in made.rows:
+        table.add_row(*(escape(c.text) + (f" [red]{escape(c.about)}[/]" if c.about else "") for c in row))
+    console = out()
+    console.print(table)
+    console.print(escape(told(found)), soft_wrap=True)
+    for flag in found.flags:
+        console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+    console.print(f"[dim]files in[/] {escape(str(run))}: front-latency.json, report.html", soft_wrap=True)
 
 
 @app.command("bench-kit")
@@ -124,146 +172,7 @@ def bench_kit(
     console.print("[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py", soft_wrap=True)
 
 
-@app.command()
-@guarded()
-def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD.onnx|OLD.json", help="A file, or what bench --out wrote.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW.onnx|NEW.json", help="What is compared with it.")],
-    fail_if: Annotated[
-        list[str] | None,
-        typer.Option("--fail-if", metavar="BOUND", help="slower>2%, speedup<1.5, p99>5ms ...; repeatable. Ends with 7."),
-    ] = None,
-    allow_inconclusive: Annotated[
-        bool, typer.Option("--allow-inconclusive", help="End with 0 instead of 5 where a bound cannot be told.")
-    ] = False,
-    arm: Annotated[str | None, typer.Option(help="Which file of a measurement that has several.")] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="The base that OLD.json was measured against, where it lies elsewhere.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compare sittings on machines that differ.")] = False,
-    runtime: Providers = None,
-    require_gpu: o.RequireGpu = False,
-    batch: Batches = "1",
-    threads: Threads = 1,
-    seconds: Seconds = 20.0,
-    size: Size = None,
-    seed: Seed = 0,
-    target: Target = None,
-    as_json: o.AsJson = False,
-    quiet: o.Quiet = False,
-    debug: o.Debug = False,
-) -> None:
-    """Compare a new file with an old one, for a pipeline: exit code 7 where a bound failed, 5 where it cannot be told."""
-    from compress.core import write_json
-    from compress.latency import Outcome, Side, compare, parse, read, side
-    from compress_cli.loading import writable
-
-    bounds = [parse(text) for text in fail_if or []]
-    if target is not None:
-        writable(target, folder=False)
-
-    def clock(files: list[Path]) -> Measurement:
-        needed = 1000 if any(bound.metric == "p99" for bound in bounds) else None
-        return measured(
-            files, runtime, require_gpu=require_gpu, batch=batch, threads=threads, seconds=seconds, size=size, seed=seed,
-            quiet=quiet or as_json, min_rounds=needed,
-        )  # fmt: skip
-
-    earlier = side(read(old), arm, str(old)) if old.suffix == ".json" else None
-    if new.suffix == ".json":
-        if earlier is None:
-            raise ConfigError(f"{old} is no measurement, {new} is one", hint="give two .onnx files, or two .json files")
-        later = side(read(new), arm, str(new))
-    else:
-        start, earlier = _start(old, earlier, new, base)
-        found = clock([start, new])
-        later = Side(found, next(name for name in found.files if name != "base"))
-        earlier = earlier or Side(found, "base")
-        if target is not None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_json(target, found.to_json())
-    compared = compare(earlier, later, bounds, force=force)
-    outcomes = {judged.outcome for one in compared for judged in one.bounds}
-    code = 0
-    if Outcome.INCONCLUSIVE in outcomes and not allow_inconclusive:
-        code = _INCONCLUSIVE
-    if Outcome.FAILED in outcomes:
-        code = _FAILED
-    if as_json:
-        print_json({"cells": [_plain(one) for one in compared], "exit_code": code})
-    else:
-        _show_compared(compared, str(old), str(new))
-    if code:
-        raise typer.Exit(code)
-
-
-def _start(old: Path, earlier: Side | None, new: Path, base: Path | None) -> tuple[Path, Side | None]:
-    """What the new file is measured against, and the old side where that is another sitting.
-
-    The old file itself, if it can be found, for nothing is better than the same rounds; else the base it was measured against.
-    """
-    from compress.latency import find
-
-    if earlier is None:
-        return old, None
-    folders, given = [old.parent, new.parent, Path()], [] if base is None else [base]
-    wanted = earlier.measurement.files[earlier.arm]
-    if (itself := find(wanted.sha256, wanted.name, folders, given)) is not None:
-        return itself, None
-    shared = earlier.measurement.files["base"]
-    if (found := find(shared.sha256, shared.name, folders, given)) is not None:
-        return found, earlier
-    raise ConfigError(
-        f"neither {wanted.name} nor {shared.name}, which {old} was measured against, lies beside it with the same bytes",
-        hint=f"say where it is: --base {shared.name}; times of two sittings cannot be compared without it",
-    )
-
-
-def _show_compared(compared: tuple[Compared, ...], old: str, new: str) -> None:
-    console = out()
-    for one in compared:
-        how = "in the same rounds" if one.paired else "each against the same base, in its own sitting"
-        where = f"{one.result.runtime}, batch {one.result.settings.batch}"
-        speed = times(one.ratio.low, one.ratio.ratio, one.ratio.high)
-        console.print(f"{where}: {escape(new)} runs at {speed} the speed of {escape(old)}, {how}", soft_wrap=True)
-        for judged in one.bounds:
-            colour = {"held": "green", "failed": "red"}.get(judged.outcome, "yellow")
-            said = f"{judged.outcome}: {judged.bound.text}"
-            if judged.interval is not None:
-                low, value, high = (_in_words(judged.bound.metric, figure) for figure in judged.interval)
-                said += f"; it is {value} ({low} to {high})"
-            console.print(f"  [{colour}]{escape(said + (f'; {judged.why}' if judged.why else ''))}[/]", soft_wrap=True)
-        for flag in one.result.flags:
-            console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
-
-
-def _in_words(metric: str, figure: float) -> str:
-    if metric in ("slower", "faster"):
-        return f"{100 * figure:.1f} %"
-    return f"{figure:.2f} ×" if metric == "speedup" else f"{figure:,.1f}" if metric == "throughput" else duration(figure)
-
-
-def _plain(one: Compared) -> dict[str, Any]:
-    facts = one.result
-    return {
-        "runtime": facts.runtime,
-        "batch": facts.settings.batch,
-        "transfer": facts.settings.transfer,
-        "speedup": {"low": one.ratio.low, "ratio": one.ratio.ratio, "high": one.ratio.high},
-        "floor": one.floor,
-        "paired": one.paired,
-        "flags": list(facts.flags),
-        "bounds": [
-            {"bound": judged.bound.text, "outcome": str(judged.outcome), "interval": judged.interval, "why": judged.why}
-            for judged in one.bounds
-        ],
-    }
-
-
-def measured(
-    files: list[Path], runtime: list[str] | None, *, require_gpu: bool, batch: str, threads: int, seconds: float,
-    size: str | None, seed: int, quiet: bool, min_rounds: int | None = None,
-) -> Measurement:  # fmt: skip
+def measured(files: list[Path], how: BenchOptions, *, quiet: bool, min_rounds: int | None = None) -> Measurement:
     """What ``bench`` and ``compare`` do before they differ."""
     from dataclasses import replace
     from tempfile import TemporaryDirectory
@@ -271,13 +180,12 @@ def measured(
     from compress.latency import Settings, cells, describe_all, file_arms, measure_all
     from compress_cli.progress import listening
 
-    settings = Settings(budget_seconds=seconds, seed=seed, image=_image(size))
+    settings = Settings(budget_seconds=how.seconds, seed=how.seed, image=_image(how.size))
     if min_rounds is not None:
         settings = replace(settings, min_rounds=min_rounds)
-    providers = [part.strip() for wanted in runtime or ["cpu"] for part in wanted.split(",")]
     with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
-        given = (providers, _batches(batch), settings)
-        combinations = list(cells(*given, threads=threads, require_gpu=require_gpu, engines=Path(engines)))
+        given = (how.providers, _batches(how.batch), settings)
+        combinations = list(cells(*given, threads=how.threads, require_gpu=how.require_gpu, engines=Path(engines)))
         named = file_arms(files)
         facts = describe_all(named)
         base, *others = named.items()

@@ -16,7 +16,7 @@ from rich.table import Table
 from compress.errors import CompressError, ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json
-from compress_cli.prune import Inputs, stem
+from compress_cli.inputs import Inputs, stem
 
 if TYPE_CHECKING:
     from compress.pipeline import Arm
@@ -28,8 +28,8 @@ app = typer.Typer()
 @app.command("compare-methods")
 @guarded(resumes=True)
 def compare_methods(
+    *,
     model: o.Model,
-    data: o.DataSource = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -44,14 +44,7 @@ def compare_methods(
     seeds: Annotated[str, typer.Option(help="By commas.")] = "0,1,2",
     macs: Annotated[float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.")] = None,
     params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
-    labels: o.Labels = "sorted",
-    download: o.Download = False,
-    arch: o.Arch = None,
-    trust_pickle: o.TrustPickle = False,
-    weights: o.Weights = None,
-    size: o.Size = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
+    inputs: Inputs,
     budget: Annotated[int | None, typer.Option(help="Image-forwards that each search may spend.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Fine-tuning, the same for all; 0 turns it off.")] = None,
     recover: Annotated[str | None, typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.")] = None,
@@ -81,7 +74,6 @@ def compare_methods(
         flags |= {"target": "macs", "value": macs}
     wanted = [name.strip() for name in methods.split(",") if name.strip()]
     drawn = _seeds(seeds)
-    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights)
     folder = folder or Path("runs") / f"{stem(model)}-methods"
     found = _compared(
         inputs, wanted, against, _arms(arm or []), drawn, flags, config, settings or [], folder, fresh, quiet or as_json

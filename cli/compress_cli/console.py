@@ -1,4 +1,4 @@
-"""The one door out of every command: errors become a line, a hint and an exit code."""
+"""Where every command ends: results on standard output, errors as a line, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from compress.errors import CompressError, ConfigError, one_line
+from compress_cli.options import spread
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDE = 120
@@ -57,18 +58,22 @@ def command_line() -> str:
 
 
 def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
-    """Turns what a command raises into words; ``debug`` and ``as_json`` are read from the command's own options.
+    """Turns what a command raises into words, and spreads its dataclasses of options out (:func:`options.spread`).
+
+    ``debug`` and ``as_json`` are read from the command's own options.
 
     Args:
         resumes: the same command goes on where an interrupted one stopped.
     """
 
     def around(command: Command) -> Command:
-        @wraps(command)
+        run = spread(command)
+
+        @wraps(run)
         def inside(**options: Any) -> Any:
             debug, as_json = bool(options.get("debug")), bool(options.get("as_json"))
             try:
-                return command(**options)
+                return run(**options)
             except (typer.Exit, BrokenPipeError):
                 raise  # whoever read a pipe has had enough: the framework leaves quietly
             except KeyboardInterrupt:

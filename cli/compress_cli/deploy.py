@@ -210,9 +210,9 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
     checkpoint = run / "model.safetensors"
     if run.is_dir() and checkpoint.is_file():
         from compress.evaluation import matched_inputs
-        from compress_cli.loading import load_network
+        from compress_cli.inputs import Inputs
 
-        loaded, prepared = load_network(str(checkpoint))
+        loaded, prepared = Inputs(str(checkpoint)).network()
         made = matched_inputs(loaded.model, prepared.shape, _IMAGES)
         return _as_taken(made.images.numpy(), interface), "synthetic, matched to the batch norms" if made.matched else "noise"
     warn("compared on noise: --data gives real images")

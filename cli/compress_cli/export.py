@@ -1,30 +1,56 @@
-"""``export``: a network as a proven ONNX file."""
+"""``export``: a network as a proven ONNX file, in fp32 or in another precision that is judged and clocked."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report import byte_size
+from compress.report import byte_size, duration, percent, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
+from compress_cli.inputs import Inputs, seed_of
 
 if TYPE_CHECKING:
-    from compress_cli import precisions
-    from compress_cli.prune import Inputs
+    from torch import Tensor, nn
+
+    from compress.data import Data
+    from compress.export import Options, Precision, Precisions
 
 app = typer.Typer()
 _INT8 = "int8"
 _INCONCLUSIVE = 5
+_IMAGES = 10
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A proven fp32 file and what it may be judged on.
+
+    Attributes:
+        file: the ONNX file.
+        data: images, where there are any.
+        inputs: a few pre-processed ones, or what stands for them.
+        network: what the file was made from, where it is known.
+    """
+
+    file: Path
+    data: Data | None
+    inputs: Tensor
+    network: nn.Module | None = None
 
 
 @app.command()
 @guarded()
 def export(
+    *,
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A network's file, a run's folder, or (for fp16 and int8) an .onnx file.")
     ],
@@ -33,8 +59,6 @@ def export(
     ] = None,
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|int8", help="int8 needs --data.")] = "fp32",
     data: o.DataSource = None,
-    labels: o.Labels = "sorted",
-    download: o.Download = False,
     max_int8_drop: Annotated[
         float,
         typer.Option(
@@ -46,12 +70,7 @@ def export(
     ] = 256,
     batches: Annotated[str, typer.Option(metavar="N,N", help="Batch sizes to clock fp16 and int8 at.")] = "1,8",
     latency_seconds: Annotated[float, typer.Option(help="Measuring time a batch size; 0 does not measure.")] = 10.0,
-    arch: o.Arch = None,
-    trust_pickle: o.TrustPickle = False,
-    weights: o.Weights = None,
-    size: o.Size = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
+    inputs: Inputs,
     exporter: o.Exporter = None,
     opset: Annotated[int, typer.Option(help="Operator set.")] = 20,
     as_json: o.AsJson = False,
@@ -59,13 +78,12 @@ def export(
     debug: o.Debug = False,
 ) -> None:
     """Write a network as ONNX and prove that the file computes the same; exit code 5 where that cannot be told."""
-    from compress_cli import precisions as p
+    from compress.export import Options
     from compress_cli.loading import numbers, writable
-    from compress_cli.prune import Inputs
 
-    inputs, place = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights), Path(model)
-    if precision not in p.PRECISIONS:
-        raise ConfigError(f"--precision {precision!r} is not known", hint=f"--precision {', '.join(p.PRECISIONS)}")
+    place = Path(model)
+    if precision not in PRECISIONS:
+        raise ConfigError(f"--precision {precision!r} is not known", hint=f"--precision {', '.join(PRECISIONS)}")
     if precision == "int8" and data is None and not place.is_dir():
         raise UsageError("int8 is calibrated on real images", hint="add --data FOLDER")
     suffix = "" if precision == "fp32" else f".{precision}"
@@ -79,46 +97,32 @@ def export(
         return
     sizes = tuple(int(count) for count in numbers("batches", batches) or ())
     if place.is_dir():
-        source = p.of_run(place, inputs)
+        source = of_run(place, inputs)
     elif place.suffix == ".onnx":
-        source = p.of_file(place, inputs)
+        source = of_file(place, inputs)
     else:
-        source = _fp32(inputs, p.fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
-    from compress.export import Options
-
+        source = _fp32(inputs, _fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
     options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
-    held, found = p.write(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
+    held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
     if as_json:
         print_json(held.to_json())
     else:
-        p.show(held, found, target)
+        _show(held, found, target)
     if found.verdict == "inconclusive":
         raise typer.Exit(_INCONCLUSIVE)
 
 
-def _fp32(
-    inputs: Inputs, target: Path, exporter: str | None, opset: int, *, quiet: bool, as_json: bool | None
-) -> precisions.Source:
+def _fp32(inputs: Inputs, target: Path, exporter: str | None, opset: int, *, quiet: bool, as_json: bool | None) -> Source:
     """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
     from compress.core import Clock
     from compress.export import ParityVerdict, export_verified, serving_facts
     from compress.pipeline import make_job
-    from compress_cli import precisions as p
-    from compress_cli.loading import classes_of, load_data, load_network
+    from compress_cli.loading import classes_of
     from compress_cli.progress import listening
 
     job = make_job(flags={"exporter": exporter})
-    loaded, prepared = load_network(
-        inputs.model,
-        arch=inputs.arch,
-        trust_pickle=inputs.trust_pickle,
-        size=inputs.size,
-        mean=inputs.mean,
-        std=inputs.std,
-        weights=inputs.weights,
-    )
-    classes = classes_of(loaded.model, prepared.shape)
-    images = load_data(inputs.data, prepared, classes, labels=inputs.labels, seed=0, download=inputs.download)
+    loaded, prepared = inputs.network()
+    images = inputs.images(prepared, classes_of(loaded.model, prepared.shape), 0)
     metadata = {
         "tool": "smaller-convnets",
         "network": loaded.architecture.name,
@@ -130,9 +134,9 @@ def _fp32(
         clock = Clock(listen)
         if images is None:
             with clock.phase("images", "synthetic, matched to the batch norms"):
-                shown = p.inputs_for(None, loaded.model, prepared.shape)
+                shown = _inputs_for(None, loaded.model, prepared.shape)
         else:
-            shown = p.inputs_for(images, loaded.model, prepared.shape)
+            shown = _inputs_for(images, loaded.model, prepared.shape)
         with clock.phase("export", "and prove that the file computes the same"):
             written, parity = export_verified(
                 loaded.model, shown, target, metadata=metadata, exporter=job.exporter, opset=opset
@@ -152,4 +156,130 @@ def _fp32(
         if as_json is None:
             warn(f"{target}: {parity.message}")
         raise typer.Exit(_INCONCLUSIVE)
-    return p.Source(target, images, shown)
+    return Source(target, images, shown)
+
+
+def of_run(run: Path, given: Inputs) -> Source:
+    """A finished run's file, on the images of the run unless others are named."""
+    from compress_cli.loading import load_data, onnx_of
+
+    file, held = onnx_of(run), Inputs.of(run)
+    images = given if given.data is not None else held
+    saved = run / "model.safetensors"
+    loaded, prepared = Inputs(str(saved), arch=held.arch).network()
+    found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
+    return Source(file, found, _inputs_for(found, loaded.model, prepared.shape), loaded.model)
+
+
+def of_file(file: Path, given: Inputs) -> Source:
+    """An ONNX file that somebody proved before."""
+    import torch
+
+    from compress.export import read_interface
+    from compress_cli.loading import load_data
+
+    interface = read_interface(file)
+    prepared = interface.preprocessing
+    if prepared is None and given.data is not None:
+        raise ConfigError(
+            f"{file} does not say how its images are prepared", hint="export it from its checkpoint: compress export MODEL"
+        )
+    if prepared is None or given.data is None:
+        shape = [abs(size) for size in interface.inputs[0].row]
+        return Source(file, None, torch.randn(_IMAGES, *shape, generator=torch.Generator().manual_seed(0)))
+    data = load_data(given.data, prepared, None, labels=given.labels, seed=0, download=given.download)
+    assert data is not None
+    return Source(file, data, data.calibration.images(_IMAGES))
+
+
+def _inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    """A few images, or inputs that the batch norms know."""
+    from compress.evaluation import matched_inputs
+
+    return matched_inputs(model, shape, _IMAGES).images if data is None else data.calibration.images(_IMAGES)
+
+
+def _fp32_beside(target: Path, precision: str) -> Path:
+    """Where the fp32 file goes that another precision is made from: ``net.int8.onnx`` is made from ``net.onnx``."""
+    name = target.name.removesuffix(".onnx").removesuffix(f".{precision}")
+    found = target.with_name(f"{name}.onnx")
+    return found if found != target else target.with_name(f"{name}.fp32.onnx")
+
+
+def _converted(
+    source: Source,
+    target: Path,
+    precision: str,
+    options: Options,
+    *,
+    batches: tuple[int, ...],
+    seconds: float,
+    quiet: bool,
+) -> tuple[Precisions, Precision]:
+    """Converts, judges, clocks and records; the record lies beside the file."""
+    from dataclasses import replace
+
+    from compress.core import Clock, capture, write_json
+    from compress.export import Precisions, convert, file_digest, read
+    from compress.latency import Settings
+    from compress.pipeline import measure_precision
+    from compress_cli.progress import listening
+
+    shape = tuple(int(size) for size in source.inputs.shape[1:])
+    with listening(err(), quiet=quiet) as listen:
+        found = convert(source.file, target, precision, source.data, inputs=source.inputs, options=options, listen=listen)
+        if seconds > 0:
+            with Clock(listen).phase("latency", f"{precision} and fp32 in turn, batches of {', '.join(map(str, batches))}"):
+                settings = Settings(budget_seconds=seconds, image=(shape[0], shape[1], shape[2]))
+                rows = measure_precision(source.file, target, precision, batches=batches, settings=settings, listen=listen)
+            found = replace(found, latency=rows)
+    place = _record_of(source.file)
+    digest = file_digest(source.file)
+    held = read(place)
+    if held is None or held.source_digest != digest:
+        held = Precisions(source.file.name, digest, source.file.stat().st_size)
+    held = replace(held.with_entry(found), environment=capture().to_json())
+    write_json(place, held.to_json())
+    return held, found
+
+
+def _record_of(file: Path) -> Path:
+    """Where the record of a file's precisions lies: ``precision.json`` in a run's folder."""
+    return file.with_name(
+        "precision.json" if file.name == "model.onnx" else f"{file.name.removesuffix('.onnx')}.precision.json"
+    )
+
+
+def _show(held: Precisions, found: Precision, target: Path) -> None:
+    """What was found out about one precision, then the grid of all."""
+    console = out()
+    colour = {"pass": "green", "warn": "yellow"}.get(found.verdict, "red")
+    console.print(f"[{colour}]{found.verdict}[/]: {escape(found.message)}", soft_wrap=True)
+    if found.layers:
+        stayed = f", in fp32 stay {len(found.in_fp32)}: {', '.join(found.in_fp32)}" if found.in_fp32 else ", none stays in fp32"
+        quantised = f"{found.layers - len(found.in_fp32)} of {found.layers} layers in int8{stayed}"
+        console.print(f"{escape(quantised)}; calibrated on {found.calibration_images} images", soft_wrap=True)
+    if found.top1 is not None and found.fp32_top1 is not None and found.drop is not None:
+        assert found.drop_low is not None and found.drop_high is not None
+        console.print(
+            f"top-1 {percent(found.fp32_top1)} -> {percent(found.top1)} on {found.images} test images: "
+            f"{100 * found.drop:+.2f} points lost ({100 * found.drop_low:+.2f} to {100 * found.drop_high:+.2f})",
+            soft_wrap=True,
+        )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("precision", "batch", "p50", "fp32 p50", "speed-up (95 %)", "verdict"):
+        table.add_column(column, justify="left" if column in ("precision", "verdict") else "right")
+    for (precision, batch), row in sorted(held.grid().items()):
+        mark = "red" if row.direction == "slower" else "green" if row.direction == "faster" else "yellow"
+        speedup = times(row.low, row.speedup, row.high)
+        table.add_row(precision, str(batch), duration(row.p50), duration(row.fp32_p50), speedup, f"[{mark}]{row.direction}[/]")
+    if held.grid():
+        console.print(table)
+    for row in found.latency:
+        if row.direction == "slower":
+            warn(f"{found.precision} is slower here than fp32 at batch {row.batch} ({row.speedup:.2f}x)")
+        for flag in row.flags:
+            console.print(f"[red]! batch {row.batch}: {escape(flag)}[/]", soft_wrap=True)
+    for note in found.notes:
+        warn(note)
+    console.print(f"[dim]saved[/] {escape(str(target))}, {byte_size(found.bytes)} (fp32: {byte_size(held.source_bytes)})")

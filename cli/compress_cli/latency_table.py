@@ -38,7 +38,8 @@ def table(
     from compress.networks import network_from
     from compress.pipeline import alignment, load, make, make_job, traced
     from compress.search import prunable
-    from compress_cli.loading import classes_of, load_network, writable
+    from compress_cli.inputs import Inputs
+    from compress_cli.loading import classes_of, writable
     from compress_cli.progress import listening
 
     if runtime not in ("cpu", "ort-cpu"):
@@ -49,7 +50,7 @@ def table(
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
     job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
-    loaded, prepared = load_network(model, arch=arch, trust_pickle=trust_pickle, size=size, weights=weights)
+    loaded, prepared = Inputs(model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
     classes_of(loaded.model, prepared.shape)
     network = network_from(loaded, preprocessing=prepared)
     topology = traced(network)

@@ -15,32 +15,6 @@ if TYPE_CHECKING:
     from compress.networks import Loaded
 
 
-def load_network(
-    model: str,
-    *,
-    arch: str | None = None,
-    trust_pickle: bool = False,
-    size: str | None = None,
-    mean: str | None = None,
-    std: str | None = None,
-    weights: str | None = None,
-) -> tuple[Loaded, Preprocessing]:
-    """The network of a file and how its images are prepared: flags over the file's own record over the architecture's preset.
-
-    Raises:
-        CompressError: the file, the architecture or a flag cannot be used.
-    """
-    from compress_models import MODELS
-
-    from compress.networks import load
-
-    sides, means, stds = numbers("size", size), numbers("mean", mean), numbers("std", std)
-    loaded = load(model, zoo=MODELS, arch=arch, trust_pickle=trust_pickle, weights=weights)
-    for warning in loaded.warnings:
-        warn(warning)
-    return loaded, resolve(loaded, sides, means, stds)
-
-
 def resolve(
     loaded: Loaded,
     size: tuple[float, ...] | None = None,

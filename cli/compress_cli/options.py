@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -79,3 +84,35 @@ OutFolder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.", rich_help_panel=_OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_OUTPUT)]
 Debug = Annotated[bool, typer.Option("--debug", help="Errors with a traceback.", rich_help_panel=_OUTPUT)]
+
+
+def spread(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command whose dataclasses of options are spread out: each such parameter becomes the fields of its class, in place.
+
+    The fields are annotated as options of a command are. What the command declares itself, with another help text for example,
+    is not declared again; both the command and the dataclass are given its value.
+    """
+    signature, hints = inspect.signature(command), get_type_hints(command, include_extras=True)
+    groups = {name: hints[name] for name in signature.parameters if is_dataclass(hints[name])}
+    own = [name for name in signature.parameters if name not in groups]
+    spread_out = []
+    for name, parameter in signature.parameters.items():
+        if name in groups:
+            meant = get_type_hints(groups[name], include_extras=True)
+            spread_out += [_parameter(f, meant[f.name]) for f in fields(groups[name]) if f.name not in own]
+        else:
+            spread_out.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hints[name]))
+
+    @wraps(command)
+    def inside(**options: Any) -> Any:
+        made = {name: group(**{f.name: options[f.name] for f in fields(group)}) for name, group in groups.items()}
+        return command(**{name: options[name] for name in own}, **made)
+
+    inside.__signature__ = signature.replace(parameters=spread_out)  # type: ignore[attr-defined]
+    inside.__annotations__ = {p.name: p.annotation for p in spread_out}
+    return inside
+
+
+def _parameter(field: Field[Any], annotation: Any) -> Parameter:
+    default = Parameter.empty if field.default is MISSING else field.default
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

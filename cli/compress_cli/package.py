@@ -85,8 +85,8 @@ def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
     import torch
 
     from compress.export import embed, pixels_of, read_interface
-    from compress_cli.precisions import of_file, of_run
-    from compress_cli.prune import Inputs
+    from compress_cli.export import of_file, of_run
+    from compress_cli.inputs import Inputs
 
     asked = Inputs(str(run), data=data)
     source = of_run(run, asked) if run.is_dir() else of_file(file, asked)

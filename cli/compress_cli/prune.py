@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,112 +11,19 @@ import typer
 from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
+from compress_cli.inputs import Inputs, seed_of, stem
 
 if TYPE_CHECKING:
-    from compress.data import Data
-    from compress.networks import Network
     from compress.pipeline import Result
 
 app = typer.Typer()
-INPUTS = "inputs.json"
-"""Beside a run's files: what the command line was given, so that ``pick`` needs not be told again."""
-
 _SEARCH, _TARGET, _RECOVERY, _MEASURING, _OUTPUT = "Search", "Target (one of them)", "Recovery", "Measuring", "Output"
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """Where a network and its images come from, as typed."""
-
-    model: str
-    arch: str | None = None
-    trust_pickle: bool = False
-    size: str | None = None
-    mean: str | None = None
-    std: str | None = None
-    data: str | None = None
-    labels: str = "sorted"
-    download: bool = False
-    weights: str | None = None
-
-    def open(self, seed: int) -> tuple[Network, Data | None]:
-        """Reads the network and lists the images."""
-        from compress.networks import network_from
-        from compress_cli.loading import classes_of, load_data, load_network
-
-        loaded, prepared = load_network(
-            self.model,
-            arch=self.arch,
-            trust_pickle=self.trust_pickle,
-            size=self.size,
-            mean=self.mean,
-            std=self.std,
-            weights=self.weights,
-        )
-        classes = classes_of(loaded.model, prepared.shape)
-        data = load_data(self.data, prepared, classes, labels=self.labels, seed=seed, download=self.download)
-        return network_from(loaded, preprocessing=prepared, name=stem(self.model)), data
-
-    def remember(self, folder: Path) -> None:
-        """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
-        from compress.core import write_json
-
-        kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
-        write_json(folder / INPUTS, kept)
-
-    def code(self) -> str:
-        """What of the user's own code opening them runs; empty for none."""
-        from compress.core import is_entrypoint
-        from compress.data import TORCHVISION
-        from compress.networks import Architecture
-
-        if self.arch is not None and Architecture(self.arch).runs_user_code:
-            return f"imports the network's {self.arch}"
-        source = self.data or ""
-        if is_entrypoint(source) and source.partition(":")[0] not in TORCHVISION and not Path(source).exists():
-            return f"imports the images' {source}"
-        return "unpickles the network" if self.trust_pickle else ""
-
-    @staticmethod
-    def of(folder: Path) -> Inputs:
-        """Those of a run, as from a stranger.
-
-        Raises:
-            ConfigError: the folder has none.
-        """
-        from compress.core import read_json
-
-        again = "give the folder of a finished run, or add --model FILE"
-        try:
-            kept = read_json(folder / INPUTS, hint=again)
-            found = Inputs(**{**kept, **{k: _absolute(kept[k], folder) for k in _PATHS}})
-            if all(isinstance(v, (bool,) if k in _SWITCHES else str | None) for k, v in asdict(found).items()):
-                return found
-            raise TypeError
-        except (ConfigError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{folder} does not say which network it is of", hint=again) from error
-
-
-_PATHS = ("model", "data", "labels")
-_SWITCHES = ("trust_pickle", "download")
-
-
-def _relative(text: str | None, folder: Path) -> str | None:
-    return f"./{os.path.relpath(text, folder)}" if text is not None and Path(text).exists() else text
-
-
-def _absolute(text: str | None, folder: Path) -> str | None:
-    return os.path.normpath(folder / text) if text is not None and text.startswith("./") else text
-
-
-def stem(model: str) -> str:
-    """A run's name from a file's."""
-    return Path(model).name.removesuffix("".join(Path(model).suffixes[-1:])) or "model"
 
 
 @app.command()
 @guarded(resumes=True)
 def prune(
+    *,
     model: o.Model,
     method: Annotated[
         str | None, typer.Option(help="One of `compress methods`. Default: smoea.", rich_help_panel=_SEARCH)
@@ -137,15 +42,7 @@ def prune(
     max_drop: Annotated[
         float | None, typer.Option(metavar="POINTS", help="Accuracy that may be lost, in points.", rich_help_panel=_TARGET)
     ] = None,
-    data: o.DataSource = None,
-    labels: o.Labels = "sorted",
-    download: o.Download = False,
-    arch: o.Arch = None,
-    trust_pickle: o.TrustPickle = False,
-    weights: o.Weights = None,
-    size: o.Size = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
+    inputs: Inputs,
     round_to: Annotated[
         str | None,
         typer.Option(
@@ -255,7 +152,6 @@ def prune(
     }
     for kind, value in given.items():
         flags |= {"target": kind, "value": value}
-    inputs = Inputs(model, arch, trust_pickle, size, mean, std, data, labels, download, weights)
     _prune(inputs, flags, config, settings or [], folder, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet)
 
 
@@ -367,15 +263,3 @@ def pick(
         result = pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)
-
-
-def seed_of(run: Path) -> int:
-    """The run's seed divided its images, too."""
-    from compress.core import read_json
-
-    again = "give the folder of a finished run"
-    kept = read_json(run / "job.json", hint=again)
-    try:
-        return int(kept["job"]["seed"])
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise ConfigError(f"{run} holds no run", hint=again) from error

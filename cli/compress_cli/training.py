@@ -1,20 +1,90 @@
-"""``train``: a network of a known architecture from scratch, wider than usual where it is to be squeezed back."""
+"""``finetune`` and ``train``: a network trained on the user's images, from a file or from scratch.
+
+A network is fine-tuned before it is pruned, or after; one that is to be squeezed back is trained wider than usual.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
+from compress.core import Measured
 from compress.errors import ConfigError, DataError
 from compress.report import accuracy as in_words
 from compress_cli import options as o
-from compress_cli.console import UsageError, err, guarded, print_json
-from compress_cli.finetune import measured, show_saved
+from compress_cli.console import UsageError, err, guarded, out, print_json
+from compress_cli.inputs import Inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress.core import Clock, Listen
+    from compress.data import Data
+    from compress.recovery import Schedule
 
 app = typer.Typer()
+
+Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
+Batch = Annotated[int, typer.Option(help="Images a step.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Overwrite the file, forget an interrupted training.")]
+
+
+@app.command()
+@guarded(resumes=True)
+def finetune(
+    *,
+    model: o.Model,
+    data: o.DataSource = None,
+    epochs: Epochs = 5,
+    target: Annotated[
+        Path | None, typer.Option("--out", help="The trained network's file. Default: MODEL-tuned.safetensors.")
+    ] = None,
+    lr: Rate = 0.01,
+    batch: Batch = 128,
+    seed: Annotated[int, typer.Option(help="Of the division of the images and of their order.")] = 0,
+    inputs: Inputs,
+    fresh: Fresh = False,
+    as_json: o.AsJson = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> None:
+    """Train a network on your images and save it in our own format. The same command goes on where it was stopped."""
+    from compress.core import Clock
+    from compress.networks import save
+    from compress.recovery import Schedule
+    from compress_cli.loading import classes_of
+    from compress_cli.progress import listening
+
+    target = _free(target or Path(f"{Path(model).stem}-tuned.safetensors"), fresh=fresh)
+    schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
+    _named(data)
+    loaded, prepared = inputs.network()
+    images = _trainable(inputs.images(prepared, classes_of(loaded.model, prepared.shape), seed), data)
+    with listening(err(), quiet=quiet or as_json) as listen:
+        clock = Clock(listen)
+        with clock.phase("accuracy before", f"{len(images.validation)} validation images"):
+            seen = [_measured(loaded.model, "before", images.validation)]
+        about = f"{epochs} epochs of {len(images.train or ())} images"
+        trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen)
+        with clock.phase("accuracy after", f"{len(images.test)} test images, read for the first time"):
+            seen += [_measured(trained, "after", split) for split in (images.validation, images.test)]
+    facts = _facts(schedule, images, [f"{m.when}, {m.split}: {in_words(m)}" for m in seen])
+    digest = save(
+        target,
+        trained,
+        architecture=loaded.architecture,
+        plan=loaded.plan,
+        preprocessing=prepared,
+        metadata={**loaded.metadata, "finetuned": facts},
+    )
+    _done(target, seen, {"file": str(target), "digest": digest, **facts, "seconds": clock.seconds}, as_json, f"--data {data}")
 
 
 @app.command()
@@ -25,19 +95,19 @@ def train(
     width: Annotated[
         float, typer.Option(help="Factor on every layer's channels; 1.5 trains a network that csgd can squeeze back.")
     ] = 1.0,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 60,
+    epochs: Epochs = 60,
     target: Annotated[
         Path | None, typer.Option("--out", help="The trained network's file. Default: ARCH-WIDTH.safetensors.")
     ] = None,
-    lr: Annotated[float, typer.Option(help="Highest learning rate.")] = 0.1,
-    batch: Annotated[int, typer.Option(help="Images a step.")] = 128,
+    lr: Rate = 0.1,
+    batch: Batch = 128,
     seed: Annotated[int, typer.Option(help="Of the weights, of the division of the images and of their order.")] = 0,
     labels: o.Labels = "sorted",
     download: o.Download = False,
     size: o.Size = None,
     mean: o.Mean = None,
     std: o.Std = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Overwrite the file, forget an interrupted training.")] = False,
+    fresh: Fresh = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -47,8 +117,8 @@ def train(
 
     from compress.core import Clock, Plan
     from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, untrained
-    from compress.recovery import Schedule, fit
-    from compress_cli.loading import load_data, numbers, resolve, writable
+    from compress.recovery import Schedule
+    from compress_cli.loading import load_data, numbers, resolve
     from compress_cli.progress import listening
 
     name = canonical(arch, MODELS)
@@ -60,44 +130,105 @@ def train(
         if not 0 < width <= 16:
             raise UsageError(f"--width {width:g} is not above 0 and at most 16", hint="--width 1.5")
         kwargs["width"] = width
-    target = target or Path(f"{arch.replace(':', '-')}{f'-{width:g}' if kwargs else ''}.safetensors")
-    writable(target, folder=False)
-    if target.exists() and not fresh:
-        raise ConfigError(f"{target} exists already", hint="choose another --out, or overwrite it with --fresh")
-    if data is None:
-        raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
+    default = Path(f"{arch.replace(':', '-')}{f'-{width:g}' if kwargs else ''}.safetensors")
+    target = _free(target or default, fresh=fresh)
+    _named(data)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     sketch = Loaded(skeleton(factory, kwargs), Architecture(name, kwargs), Plan(), None, "")
     prepared = resolve(sketch, numbers("size", size), numbers("mean", mean), numbers("std", std))
-    images = load_data(data, prepared, None, labels=labels, seed=seed, download=download)
-    if images is None or images.train is None or not images.labelled:
-        raise DataError(f"{data} has no labelled training images", hint="give a folder with train/<class>/<image>")
+    images = _trainable(load_data(data, prepared, None, labels=labels, seed=seed, download=download), data)
     if accepts(factory, name, "num_classes"):
         kwargs["num_classes"] = len(images.classes)
     architecture = Architecture(name, kwargs)
-    state = target.with_name(f".{target.name}.training")
-    if fresh:
-        shutil.rmtree(state, ignore_errors=True)
     with listening(err(), quiet=quiet or as_json) as listen:
         clock = Clock(listen)
-        with clock.phase("train", f"{name} from scratch, {epochs} epochs of {len(images.train)} images"):
-            state.parent.mkdir(parents=True, exist_ok=True)
-            made = untrained(architecture, MODELS, seed)
-            trained = fit(made, images.train, schedule, state_dir=state, listen=listen).eval()
+        about = f"{name} from scratch, {epochs} epochs of {len(images.train or ())} images"
+        made = untrained(architecture, MODELS, seed)
+        trained = _trained(made, images, schedule, target, about, fresh, clock, listen)
         with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
-            seen = [measured(trained, "trained", split) for split in (images.validation, images.test)]
-    facts = {
-        "epochs": epochs,
-        "lr": lr,
-        "batch": batch,
-        "seed": seed,
-        "data": images.digests,
-        "accuracy": [f"{m.split}: {in_words(m)}" for m in seen],
-    }
+            seen = [_measured(trained, "trained", split) for split in (images.validation, images.test)]
+    facts = _facts(schedule, images, [f"{m.split}: {in_words(m)}" for m in seen])
     digest = save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})
-    shutil.rmtree(state, ignore_errors=True)
-    if as_json:
-        print_json({"file": str(target), "digest": digest, **facts, "seconds": clock.seconds})
-        return
     squeeze = f" --method csgd --set options.squeeze={width:g}" if width > 1 else ""
-    show_saved(seen, target, f"compress prune {target} --data {data}{squeeze}")
+    told = {"file": str(target), "digest": digest, **facts, "seconds": clock.seconds}
+    _done(target, seen, told, as_json, f"--data {data}{squeeze}")
+
+
+def _free(target: Path, *, fresh: bool) -> Path:
+    """Where the network is to be written, if it may be.
+
+    Raises:
+        ConfigError: the place cannot be written to, or holds a file that is not to be overwritten.
+    """
+    from compress_cli.loading import writable
+
+    writable(target, folder=False)
+    if target.exists() and not fresh:
+        raise ConfigError(f"{target} exists already", hint="choose another --out, or overwrite it with --fresh")
+    return target
+
+
+def _named(data: str | None) -> None:
+    if data is None:
+        raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
+
+
+def _trainable(images: Data | None, source: str | None) -> Data:
+    if images is None or images.train is None or not images.labelled:
+        raise DataError(f"{source} has no labelled training images", hint="give a folder with train/<class>/<image>")
+    return images
+
+
+def _state(target: Path) -> Path:
+    """Where an interrupted training is kept, beside what it makes."""
+    return target.with_name(f".{target.name}.training")
+
+
+def _trained(
+    network: nn.Module, images: Data, schedule: Schedule, target: Path, about: str, fresh: bool, clock: Clock, listen: Listen
+) -> nn.Module:
+    from compress.recovery import fit
+
+    assert images.train is not None
+    state = _state(target)
+    if fresh:
+        shutil.rmtree(state, ignore_errors=True)
+    with clock.phase("train", about):
+        state.parent.mkdir(parents=True, exist_ok=True)
+        return fit(network, images.train, schedule, state_dir=state, listen=listen).eval()
+
+
+def _measured(network: nn.Module, when: str, split: Any) -> Measured:
+    """Accuracy on a split, with its interval."""
+    from compress.evaluation import accuracy
+
+    found: Measured = accuracy(network, split).measured(when, split.name)
+    return found
+
+
+def _facts(schedule: Schedule, images: Data, accuracy: list[str]) -> dict[str, Any]:
+    """What the file says of its training."""
+    return {
+        "epochs": schedule.epochs,
+        "lr": schedule.lr,
+        "batch": schedule.batch,
+        "seed": schedule.seed,
+        "data": images.digests,
+        "accuracy": accuracy,
+    }
+
+
+def _done(target: Path, seen: Sequence[Measured], facts: Mapping[str, Any], as_json: bool, following: str) -> None:
+    """What was measured, where the file is, and the next command."""
+    shutil.rmtree(_state(target), ignore_errors=True)
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("top-1 accuracy", "split", ""):
+        table.add_column(column)
+    for m in seen:
+        table.add_row(m.when, m.split, in_words(m))
+    console = out()
+    console.print(table)
+    console.print(f"[dim]saved[/] {target}\n[dim]next:[/]  compress prune {target} {following}", soft_wrap=True)

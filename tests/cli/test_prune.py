@@ -17,7 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from compress_cli import citations, loading, progress, prune, render
+from compress_cli import citations, inputs, loading, progress, render
 from compress_cli.app import app
 from compress_cli.console import guarded
 from compress_models import MODELS
@@ -101,7 +101,7 @@ def test_pick_needs_only_the_run(finished: tuple[Path, Result]) -> None:
     picked = json.loads(result.stdout)
     assert picked["after"]["macs"] == points[last]["macs"]
     assert picked["before"]["macs"] == json.loads((folder / "report.json").read_text())["before"]["macs"]
-    assert prune.Inputs.of(folder / "picks" / str(last)) == prune.Inputs.of(folder)
+    assert inputs.Inputs.of(folder / "picks" / str(last)) == inputs.Inputs.of(folder)
 
 
 def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
@@ -481,18 +481,18 @@ def test_a_run_knows_its_inputs_wherever_the_tree_moves(tmp_path: Path, monkeypa
     old = tmp_path / "old"
     (old / "runs").mkdir(parents=True)
     (old / "net.pt").touch()
-    prune.Inputs("old/net.pt", data="digits", labels="sorted", mean="0.5").remember(Path("old/runs"))
+    inputs.Inputs("old/net.pt", data="digits", labels="sorted", mean="0.5").remember(Path("old/runs"))
     old.rename(tmp_path / "new")
-    again = prune.Inputs.of(Path("new/runs"))
+    again = inputs.Inputs.of(Path("new/runs"))
     assert Path(again.model) == Path("new/net.pt")
-    assert again == prune.Inputs(again.model, data="digits", labels="sorted", mean="0.5")
+    assert again == inputs.Inputs(again.model, data="digits", labels="sorted", mean="0.5")
 
 
 @pytest.mark.parametrize(
     ("model", "name"), [("a/resnet50.pt", "resnet50"), ("x/resnet20-12f.th", "resnet20-12f"), ("net", "net")]
 )
 def test_runs_are_named_after_the_file(model: str, name: str) -> None:
-    assert prune.stem(model) == name
+    assert inputs.stem(model) == name
 
 
 # ---- progress and rendering ------------------------------------------------------------------------------------------
