@@ -5,7 +5,8 @@
     data = compress.open_data("images/", preprocessing=network.preprocessing)
     result = compress.prune(network, data, compress.Job(target="macs", value=0.5), Path("runs/resnet50"))
 
-Everything named in ``__all__`` is loaded on first use (PEP 562): importing this package loads neither torch nor numpy.
+Everything named in ``__all__`` is loaded on first use (PEP 562): importing this package loads neither torch nor numpy, and
+the first use of ``prune`` loads little beyond torch; what costs more is imported where it is used.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from compress.report import Report as Report
     from compress.search import METHODS as METHODS
     from compress.surgery import cuttable as cuttable
+
+    __version__: str
 
 _HOMES = {
     "Architecture": "compress.networks.checkpoint",
@@ -89,6 +92,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("compress.core").version_of("smaller-convnets") or ""  # none where it is run from a checkout
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'compress' has no attribute {name!r}")
@@ -98,4 +103,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from compress_cli import (
@@ -35,9 +37,21 @@ for family in families:
     app.add_typer(family.app)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import compress
+
+        typer.echo(f"compress {compress.__version__ or '(not installed)'}")
+        raise typer.Exit
+
+
 @app.callback(
     epilog="Exit codes: 0 done, 2 usage, 3 error, 4 parity failed, 5 inconclusive, 6 not faster, 7 bound failed, "
     "130 interrupted."
 )
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     pass

@@ -30,15 +30,9 @@ OWN = (
 @guarded()
 def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     """List the networks that are known by name, and how to name others."""
-    from compress_models import MODELS
+    from compress_models import CATALOGUE, summary
 
-    from compress.networks import skeleton
-
-    found = []
-    for name, factory in MODELS.items():
-        params = sum(p.numel() for p in skeleton(factory, {}).parameters())
-        about = " ".join((factory.__doc__ or "").split()).partition(". ")[0].rstrip(".")
-        found.append({"name": name, "params": params, "about": about})
+    found = [{"name": name, "params": entry.params, "about": summary(name)} for name, entry in CATALOGUE.items()]
     if as_json:
         print_json({"zoo": found, "others": dict(OWN)})
         return
@@ -46,8 +40,8 @@ def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     table.add_column("--arch")
     table.add_column("params", justify="right")
     table.add_column("")
-    for entry in found:
-        table.add_row(str(entry["name"]), number(float(str(entry["params"]))), escape(str(entry["about"])))
+    for row in found:
+        table.add_row(str(row["name"]), number(float(str(row["params"]))), escape(str(row["about"])))
     table.add_section()
     for name, about in OWN:
         table.add_row(name, "", about)

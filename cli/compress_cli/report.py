@@ -40,7 +40,6 @@ def report(
 ) -> None:
     """Show a run's report again, or compare several runs."""
     from compress.report import HTML, read_report
-    from compress_cli.render import show
 
     form = _form({"markdown": markdown, "csv": csv, "html": html, "json": as_json}, target)
     for file in imported or []:
@@ -53,6 +52,8 @@ def report(
     if form:
         _give(_text(form, found, runs), target)
     elif len(runs) == 1:
+        from compress_cli.render import show
+
         show(out(), next(iter(found.values())), _folder(runs[0]))
     else:
         _compare(found)
@@ -86,18 +87,18 @@ def _names(runs: list[Path]) -> list[str]:
 
 
 def _text(form: str, found: dict[str, Report], runs: list[Path]) -> str:
-    from compress.report import page_of, report_markdown, report_text, runs_markdown, runs_page, to_timm_csv
+    from compress import report  # each form is loaded when it is asked for
 
     only = next(iter(found.values())) if len(found) == 1 else None
     match form:
         case "csv":
-            return to_timm_csv(found)
+            return report.to_timm_csv(found)
         case "html":
-            return runs_page(found) if only is None else page_of(only, _folder(runs[0]))
+            return report.runs_page(found) if only is None else report.page_of(only, _folder(runs[0]))
         case "markdown":
-            return runs_markdown(found) if only is None else report_markdown(only)
+            return report.runs_markdown(found) if only is None else report.report_markdown(only)
         case _:
-            return report_text(only) if only is not None else _all(found)
+            return report.report_text(only) if only is not None else _all(found)
 
 
 def _all(found: dict[str, Report]) -> str:

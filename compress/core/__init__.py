@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.core.environment import capture as capture
     from compress.core.environment import gpu_state as gpu_state
     from compress.core.environment import throttled as throttled
+    from compress.core.environment import version_of as version_of
     from compress.core.events import Clock as Clock
     from compress.core.events import Listen as Listen
     from compress.core.events import Phase as Phase
@@ -80,7 +81,7 @@ __all__, __getattr__, __dir__ = lazy(
         "accuracy": "Accuracy Measured",
         "cost": "Cost Share count sizes_after",
         "entry_points": "import_entrypoint is_entrypoint",
-        "environment": "Environment GpuState capture gpu_state throttled",
+        "environment": "Environment GpuState capture gpu_state throttled version_of",
         "events": "Clock Listen Phase PhaseDone Table Warned ignore",
         "files": "append aside read_bytes read_json read_text write write_json",
         "json_values": "finite_json",

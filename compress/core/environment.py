@@ -105,7 +105,7 @@ def capture(*, threads: int | None = None) -> Environment:
         quota=quota(),
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         threads=threads,
-        versions=tuple((name, found) for name in PACKAGES if (found := _version(name)) is not None),
+        versions=tuple((name, found) for name in PACKAGES if (found := version_of(name)) is not None),
         gpus=_gpus(),
     )
 
@@ -175,7 +175,8 @@ def _cpu() -> tuple[str, set[str]]:
     return name, flags
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Which version of a package is installed; None where it is not, as ours where it is run from a checkout."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

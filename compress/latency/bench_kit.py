@@ -12,9 +12,9 @@ import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 
+from compress.core import version_of
 from compress.errors import ConfigError
 from compress.latency.measurement import MeasuredFile
 from compress.latency.protocol import BASE, CONTROL
@@ -81,7 +81,7 @@ def pack(files: Mapping[str, tuple[Path, MeasuredFile]], settings: Settings) -> 
     inside = {f"files/{index}-{facts.name}": path.read_bytes() for index, (path, facts) in enumerate(files.values())}
     sources = {f"compress/{name}": (PACKAGE / name).read_bytes() for name in SOURCES}
     contents = {**inside, **sources, "bench.py": (PACKAGE / SCRIPT).read_bytes()}
-    version = _version()
+    version = version_of("smaller-convnets") or ""
     manifest = {
         "made_by": version,
         "settings": asdict(settings),
@@ -103,10 +103,3 @@ def _zip(contents: Mapping[str, bytes]) -> bytes:
         for name, data in sorted(contents.items()):
             archive.writestr(zipfile.ZipInfo(name, _MOMENT), data, zipfile.ZIP_DEFLATED)
     return stream.getvalue()
-
-
-def _version() -> str:
-    try:
-        return metadata.version("smaller-convnets")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return ""

@@ -314,6 +314,19 @@ def test_every_method_can_be_cited() -> None:
     assert {k for keys in citations.OF_METHOD.values() for k in keys} | set(citations.OF_EVERY_RUN) <= set(citations.CITATIONS)
 
 
+def test_the_bibliography_is_read_whole() -> None:
+    """The one file that is shipped and that the documents point to: nothing of it is lost, and nothing else is printed."""
+    text = citations.REFERENCES.read_text(encoding="utf-8")
+    assert compress("cite").stdout.split() == text.split()
+    assert len(citations.CITATIONS) == text.count("@") == len(set(citations.CITATIONS))
+    assert all(entry.count("{") == entry.count("}") for entry in citations.CITATIONS.values())
+
+
+def test_the_version_is_told() -> None:
+    told = compress("--version")
+    assert told.exit_code == 0 and told.stdout.startswith("compress ")
+
+
 def test_a_run_in_int8_and_as_a_package(finished: tuple[Path, Result], tmp_path: Path) -> None:
     folder = finished[0]
     made = compress("export", folder, "--precision", "int8", "--latency-seconds", "0", "--quiet")

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import io
+from pathlib import Path
 
+import compress_models
 import pytest
 import torch
-from compress_models import MODELS
+from compress_models import CATALOGUE, MODELS, summary
 from compress_models.resnet import ZeroPadShortcut
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,3 +137,25 @@ def test_impossible_sizes_are_refused() -> None:
         ZeroPadShortcut(4, 2, 1)
     with pytest.raises(ValueError, match="at least 12"):
         MODELS["lenet"](size=8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_catalogue_says_of_a_network_what_it_is(name: str) -> None:
+    """It is read without torch, so it is written down, and counted here."""
+    with torch.device("meta"):
+        assert sum(p.numel() for p in MODELS[name]().parameters()) == CATALOGUE[name].params
+    factory = getattr(compress_models, name)
+    assert factory is MODELS[name] and factory.__name__ == name
+    assert summary(name) and (inspect.getdoc(factory) or "").replace("\n", " ").startswith(summary(name))
+
+
+def test_every_factory_of_the_families_is_in_the_catalogue() -> None:
+    families = {entry.module for entry in CATALOGUE.values()}
+    files = {p.stem for p in Path(compress_models.__file__).parent.glob("*.py")} - {"__init__", "widths"}
+    assert families == files
+    for family in families:
+        module = importlib.import_module(f"compress_models.{family}")
+        made = {n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__ and n[0] != "_"}
+        assert made == {n for n, entry in CATALOGUE.items() if entry.module == family}
+    with pytest.raises(AttributeError, match="no attribute 'resnet21'"):
+        compress_models.resnet21  # noqa: B018
