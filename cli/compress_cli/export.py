@@ -78,7 +78,6 @@ def export(
     debug: o.Debug = False,
 ) -> None:
     """Write a network as ONNX and prove that the file computes the same; exit code 5 where that cannot be told."""
-    from compress.export import Options
     from compress_cli.loading import numbers, writable
 
     place = Path(model)
@@ -102,6 +101,8 @@ def export(
         source = of_file(place, inputs)
     else:
         source = _fp32(inputs, _fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
+    from compress.export import Options  # not before the options are checked: it loads torch
+
     options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
     held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
     if as_json:
