@@ -1,4 +1,4 @@
-"""Replacing a model while it is asked: land, load, compare, and back again if anything is wrong.
+"""Replacing a model while it is asked: publish, load, compare, and back again if anything is wrong.
 
 The server goes on answering with the version it has until the new one is loaded; what comes after that is compared with ONNX
 Runtime on this machine, on the user's own images, and taken back if it differs.
@@ -18,7 +18,7 @@ from compress.export import BATCHES, Interface, ParityVerdict, deviation, judge,
 from compress.runtime import Array, OrtRuntime
 from compress.serving import triton
 from compress.serving.client import Client, Served
-from compress.serving.model_repository import Landed, land, locked, withdraw
+from compress.serving.model_repository import PublishedVersion, locked, publish, withdraw
 from compress.serving.packages import model_name
 from compress.serving.settings import Serving
 
@@ -80,7 +80,7 @@ def deploy(
         serving: configuration of a new model.
         tolerance: how far an answer may be off, as a fraction of the outputs' scale.
         timeout: seconds that one answer may take, all of it; also what looking at the server beforehand, loading with all
-            the waiting for it, comparing, and going back may take as a whole each. Three times as long after landing, at the
+            the waiting for it, comparing, and going back may take as a whole each. Three times as long after publishing, at the
             latest, the new version serves or is out of the repository.
         listen: receives the phases.
 
@@ -104,22 +104,22 @@ def deploy(
                 _same_interface(served, interface, name)
                 _same_folder(served, repository, name)
             with clock.phase("land", f"write aside, check, rename in {repository}"):
-                landed = land(onnx, repository, name, serving or Serving())
+                published = publish(onnx, repository, name, serving or Serving())
             try:
-                with clock.phase("load", f"version {landed.version} of {name}"), client.within(timeout):
-                    _load(client, name, landed)
+                with clock.phase("load", f"version {published.version} of {name}"), client.within(timeout):
+                    _load(client, name, published)
                 with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"), client.within(timeout):
-                    batches = _fitting(landed, len(images))
-                    answers = _answers_there(client, landed, _Question(interface.inputs[0].name, images, wanted, batches))
-                    error, spread, exact = _compared(answers, landed, wanted, tolerance)
+                    batches = _fitting(published, len(images))
+                    answers = _answers_there(client, published, _Question(interface.inputs[0].name, images, wanted, batches))
+                    error, spread, exact = _compared(answers, published, wanted, tolerance)
             except BaseException as fault:
                 with clock.phase("roll back"), client.within(timeout):
-                    outcome = _back(client, name, landed, served)
+                    outcome = _back(client, name, published, served)
                 if isinstance(fault, CompressError):
                     raise ServingError(f"{fault.message}; {outcome}", hint=fault.hint) from fault
                 raise
     previous = max(served.versions, key=_number, default="") if served else ""
-    version = str(landed.version)
+    version = str(published.version)
     return Deployed(name, version, previous, url, len(images), batches, error, spread, exact, dict(clock.seconds))
 
 
@@ -163,20 +163,20 @@ def _words(ports: tuple[Any, ...]) -> str:
     return ", ".join(f"{port.name} {port.kind} {list(port.dims)}" for port in ports)
 
 
-def _load(client: Client, name: str, landed: Landed) -> None:
+def _load(client: Client, name: str, published: PublishedVersion) -> None:
     """Tell the server, and wait until the version takes requests."""
     try:
         client.load(name)
     except ServerRefused as refused:
         if _POLLING not in refused.message:
-            hint = f"the server's log says more; does it read {landed.folder.parent}?"
-            raise ServingError(f"the server cannot load version {landed.version}: {refused.message}", hint=hint) from refused
-    client.until_ready(name, str(landed.version), within=client.timeout)
+            hint = f"the server's log says more; does it read {published.folder.parent}?"
+            raise ServingError(f"the server cannot load version {published.version}: {refused.message}", hint=hint) from refused
+    client.until_ready(name, str(published.version), within=client.timeout)
 
 
-def _fitting(landed: Landed, images: int) -> tuple[int, ...]:
+def _fitting(published: PublishedVersion, images: int) -> tuple[int, ...]:
     """The usual batch sizes, as far as the configuration and the images allow."""
-    most = int(triton.parse(landed.folder / triton.CONFIG).max_batch_size) or images
+    most = int(triton.parse(published.folder / triton.CONFIG).max_batch_size) or images
     return tuple(size for size in BATCHES if size <= min(most, images))
 
 
@@ -199,24 +199,24 @@ class _Answers:
     batches: tuple[int, ...]
 
 
-def _answers_there(client: Client, landed: Landed, question: _Question) -> _Answers:
+def _answers_there(client: Client, published: PublishedVersion, question: _Question) -> _Answers:
     """The version is asked by number, and as what the model's clients get.
 
     Raises:
         ServingError: another version answers, or the answers have another shape.
     """
-    name, batches, images = landed.folder.name, question.batches, question.images
+    name, batches, images = published.folder.name, question.batches, question.images
     got: dict[str, list[Array]] = {output: [] for output in question.wanted}
     asked: list[int] = []
-    for version in (str(landed.version), ""):
+    for version in (str(published.version), ""):
         start = 0
         while start < len(images):
             size = batches[len(asked) % len(batches)]
             rows = np.arange(start, min(start + size, len(images)))
             answer = client.infer(name, {question.input: np.ascontiguousarray(images[rows])}, version)
-            if answer.version != str(landed.version):
+            if answer.version != str(published.version):
                 raise ServingError(
-                    f"the server answers for {name} with version {answer.version or 'unknown'}, {landed.version} was loaded",
+                    f"the server answers for {name} with version {answer.version or 'unknown'}, {published.version} was loaded",
                     hint="does the version_policy of its config.pbtxt serve the newest version?",
                 )
             for output, array in question.wanted.items():
@@ -233,7 +233,9 @@ def _answers_there(client: Client, landed: Landed, question: _Question) -> _Answ
     return _Answers({output: np.concatenate(parts) for output, parts in got.items()}, np.asarray(asked), batches)
 
 
-def _compared(answers: _Answers, landed: Landed, wanted: dict[str, Array], tolerance: float) -> tuple[float, float, bool]:
+def _compared(
+    answers: _Answers, published: PublishedVersion, wanted: dict[str, Array], tolerance: float
+) -> tuple[float, float, bool]:
     """Error, spread, and whether every bit is equal.
 
     Raises:
@@ -244,7 +246,7 @@ def _compared(answers: _Answers, landed: Landed, wanted: dict[str, Array], toler
     parity = judge(outputs, batches=answers.batches, tolerance=tolerance, warn=tolerance)
     if parity.verdict is ParityVerdict.FAIL:
         raise ServingError(
-            f"version {landed.version} computes something else on the server than here: off by {parity.error:.1e} of the "
+            f"version {published.version} computes something else on the server than here: off by {parity.error:.1e} of the "
             f"outputs' scale, at most {tolerance:.0e} is wanted",
             hint=f"other kernels are expected on a GPU: --tolerance {parity.would_pass_at:.0e} would pass",
         )
@@ -258,14 +260,14 @@ def _compared(answers: _Answers, landed: Landed, wanted: dict[str, Array], toler
     return parity.error, parity.spread, exact
 
 
-def _back(client: Client, name: str, landed: Landed, served: Served | None) -> str:
+def _back(client: Client, name: str, published: PublishedVersion, served: Served | None) -> str:
     """Everything as it was; says in words what serves now."""
-    withdraw(landed)
+    withdraw(published)
     before = "" if served is None else max(served.versions, key=_number, default="")
     try:
         if served is None:
             _tell(client.unload, name)
-            return f"{name} is not served, as before" if landed.earlier else f"{name} was removed again"
+            return f"{name} is not served, as before" if published.earlier else f"{name} was removed again"
         _tell(client.load, name)
         client.until_ready(name, before, within=client.timeout)
     except ServerSilent:

@@ -28,7 +28,7 @@ _OURS = ("preprocessing.json", triton.LABELS)
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class PublishedVersion:
     """A version under its final name.
 
     Attributes:
@@ -63,7 +63,7 @@ def locked(repository: Path) -> Iterator[None]:
         yield
 
 
-def land(onnx: Path, repository: Path, name: str, serving: Serving) -> Landed:
+def publish(onnx: Path, repository: Path, name: str, serving: Serving) -> PublishedVersion:
     """Package a file aside, check it as Triton would, and rename it into the next version.
 
     Args:
@@ -97,17 +97,17 @@ def land(onnx: Path, repository: Path, name: str, serving: Serving) -> Landed:
         if isinstance(error.__cause__, OSError):  # it names a folder that is gone by now
             raise _unwritable(repository, error.__cause__) from error
         raise
-    return Landed(final, version, earlier)
+    return PublishedVersion(final, version, earlier)
 
 
-def withdraw(landed: Landed) -> None:
+def withdraw(published: PublishedVersion) -> None:
     """Take a version out again: first from its name, in one step, then from the disk.
 
     Raises:
         ServingError: it cannot be renamed; the hint says what to remove by hand.
     """
-    place = landed.folder / str(landed.version) if landed.earlier else landed.folder
-    aside = place.with_name(f"{_ASIDE}withdrawn-{os.getpid()}-{landed.version}")
+    place = published.folder / str(published.version) if published.earlier else published.folder
+    aside = place.with_name(f"{_ASIDE}withdrawn-{os.getpid()}-{published.version}")
     try:
         place.rename(aside)
         _sync(place.parent)

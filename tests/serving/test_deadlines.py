@@ -84,8 +84,8 @@ def test_every_exchange_ends_by_its_deadline(behaviour: Behaviour) -> None:
 
 
 @pytest.mark.parametrize("behaviour", BAD, ids=lambda b: b.__name__)
-def test_a_server_that_turns_bad_after_landing_has_the_version_taken_back(tmp_path: Path, behaviour: Behaviour) -> None:
-    """docs/serving.md: within three timeouts of landing the repository is as it was and the lock is free."""
+def test_a_server_that_turns_bad_after_publishing_has_the_version_taken_back(tmp_path: Path, behaviour: Behaviour) -> None:
+    """docs/serving.md: within three timeouts of publishing the repository is as it was and the lock is free."""
     with ExitStack() as stack:
         worlds, actions = [], []
         for at, moment in enumerate(("/load", "/versions/2/ready", "/infer")):
@@ -105,7 +105,7 @@ def test_a_server_that_turns_bad_after_landing_has_the_version_taken_back(tmp_pa
 
 @pytest.mark.parametrize("moment", ["/v2/health/live", "/v2/models/net/ready", "/v2/models/net"])
 @pytest.mark.parametrize("behaviour", ENDLESS[::4], ids=lambda b: b.__name__)
-def test_a_server_that_is_bad_before_landing_costs_nothing(tmp_path: Path, behaviour: Behaviour, moment: str) -> None:
+def test_a_server_that_is_bad_before_publishing_costs_nothing(tmp_path: Path, behaviour: Behaviour, moment: str) -> None:
     repository, new = _served(tmp_path)
     before = _tree(repository)
     with serving(repository, bad=behaviour, bad_from=moment) as world:

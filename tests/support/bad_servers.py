@@ -2,7 +2,7 @@
 
 A behaviour is given a connection whose request has been read, and ``wait``, which sleeps and says whether the server is to
 stop. ``BadServer`` behaves like that from the first request on; :class:`support.v2server.V2Server` can be told to from a
-certain path on, so that it is honest until a version has landed.
+certain path on, so that it is honest until a version is published.
 """
 
 from __future__ import annotations
