@@ -62,7 +62,7 @@ def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, 
     """A loaded file as a network.
 
     Args:
-        loaded: from :func:`load`.
+        loaded: from :func:`compress.load`.
         preprocessing: of its images; by default as the file says, else the architecture's preset.
         name: by default the architecture's.
         example: what one call takes, see :func:`network_of`.

@@ -2,7 +2,7 @@
 
 People keep a network's tensors bare, under a name beside an optimiser's, several levels down, once plain and once averaged, and
 with the prefixes of whatever wrapped the network while it was trained. Here every place that may hold them is listed; which of
-them fits an architecture is decided elsewhere (:mod:`networks.recognition`).
+them fits an architecture is decided elsewhere (:mod:`compress.networks.recognition`).
 """
 
 from __future__ import annotations
