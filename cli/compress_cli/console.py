@@ -58,7 +58,7 @@ def command_line() -> str:
 
 
 def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
-    """Turns what a command raises into words, and spreads its dataclasses of options out (:func:`options.spread`).
+    """Turns what a command raises into words, and spreads its dataclasses of options out (:func:`compress_cli.options.spread`).
 
     ``debug`` and ``as_json`` are read from the command's own options.
 
