@@ -18,10 +18,10 @@ from compress_models import MODELS
 from compress.data import open_data, preset_for
 from compress.evaluation import accuracy
 from compress.networks import load, save
-from compress.recovery import EpochDone, Event, Schedule, fit
+from compress.recovery import EpochDone, Schedule, TrainingEvent, fit
 
 
-def listen(event: Event) -> None:
+def listen(event: TrainingEvent) -> None:
     if isinstance(event, EpochDone):
         print(
             f"epoch {event.epoch}/{event.epochs}: loss {event.loss:.4f}, training accuracy {100 * event.accuracy:.2f} %, "

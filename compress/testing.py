@@ -18,6 +18,7 @@ import numpy as np
 
 from compress.core import (
     ChannelGroup,
+    Floats,
     GroupId,
     LatencyTable,
     Layer,
@@ -33,7 +34,6 @@ from compress.core import (
     features,
 )
 from compress.search import (
-    Array,
     Ask,
     Asked,
     ChannelStatistics,
@@ -57,15 +57,15 @@ def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> 
     sizes = [3, *widths, 10]
     tensors = {f"{n}.weight": TensorInfo((sizes[i + 1], sizes[i], 1, 1), True, sites) for i, n in enumerate(names)}
     tensors["fc.weight"] = TensorInfo((10, sizes[-2]), True, 1)
-    layers = [Layer(LayerName(n), "conv", f"{n}.weight") for n in names]
-    layers.append(Layer(LayerName("fc"), "linear", "fc.weight"))
+    layers = [Layer(name=LayerName(n), kind="conv", weight=f"{n}.weight") for n in names]
+    layers.append(Layer(name=LayerName("fc"), kind="linear", weight="fc.weight"))
     groups = []
     for i, (name, width) in enumerate(zip(names, widths, strict=True)):
         positions = tuple((c,) for c in range(width))
         reader = layers[i + 1].weight
         members = (Member(f"{name}.weight", 0, Role.WRITES, positions), Member(reader, 1, Role.READS, positions))
-        groups.append(ChannelGroup(GroupId(name), width, members))
-    return Topology(tuple(groups), tensors, tuple(layers), example=(3, 4, 4))
+        groups.append(ChannelGroup(id=GroupId(name), size=width, members=members))
+    return Topology(groups=tuple(groups), tensors=tensors, layers=tuple(layers), example=(3, 4, 4))
 
 
 def toy_table(topology: Topology, block: int = 16) -> LatencyTable:
@@ -76,7 +76,19 @@ def toy_table(topology: Topology, block: int = 16) -> LatencyTable:
     names = tuple(layer.name for layer in topology.layers)
     numbers = tuple(tuple(row) for row in coefficients.tolist())
     error = PredictionError(0.0, 0.0, 0)
-    return LatencyTable(topology.digest, "toy", "toy", "toy", 1, block, names, numbers, 0.05, error, 1.0)
+    return LatencyTable(
+        topology=topology.digest,
+        environment="toy",
+        machine="toy",
+        runtime="toy",
+        batch=1,
+        block=block,
+        layers=names,
+        coefficients=numbers,
+        constant=0.05,
+        error=error,
+        seconds=1.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ class ToySpace:
     """
 
     space: Space
-    harm: dict[GroupId, Array]
+    harm: dict[GroupId, Floats]
     noise: float = 0.0
 
     @staticmethod

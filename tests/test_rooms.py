@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 import pytest
@@ -28,9 +29,50 @@ def test_unknown_names_are_refused() -> None:
         import_module("compress.core").Plann  # noqa: B018
 
 
-def test_a_class_name_is_used_once() -> None:
-    """Two things of one name are told apart by nobody; the servers' files run elsewhere, alone."""
-    files = [p for p in LIBRARY.rglob("*.py") if "servers" not in p.parts]
-    found = [(n.name, p.name) for p in files for n in ast.walk(ast.parse(p.read_text())) if isinstance(n, ast.ClassDef)]
+SOURCES = {p: ast.parse(p.read_text()) for p in LIBRARY.rglob("*.py") if "servers" not in p.parts}
+"""The servers' files run elsewhere, alone."""
+
+
+def types_of(tree: ast.Module) -> Iterator[str]:
+    """Classes, and what a module names in CamelCase at its top: aliases and new types."""
+    yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        yield from (t.id for t in targets if isinstance(t, ast.Name) and t.id[0].isupper() and not t.id.isupper())
+
+
+def test_a_type_name_is_used_once() -> None:
+    """Two things of one name are told apart by nobody."""
+    found = [(name, path.name) for path, tree in SOURCES.items() for name in types_of(tree)]
     names = [name for name, _ in found]
     assert not sorted((name, file) for name, file in found if names.count(name) > 1)
+
+
+def fields_of(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> set[str]:
+    """What a dataclass is built from, inherited fields too."""
+    inherited = [fields_of(classes[b.id], classes) for b in node.bases if isinstance(b, ast.Name) and b.id in classes]
+    return set().union(*inherited) | {
+        row.target.id
+        for row in node.body
+        if isinstance(row, ast.AnnAssign)
+        and isinstance(row.target, ast.Name)
+        and "ClassVar" not in ast.unparse(row.annotation)
+        and (row.value is None or "init=False" not in ast.unparse(row.value))
+    }
+
+
+def test_many_fields_are_filled_by_keyword() -> None:
+    """Where a dataclass has more than four fields, its n-th argument says nothing to a reader."""
+    elsewhere = [p for root in ("cli", "models") for p in (LIBRARY.parent / root).rglob("*.py")]
+    trees = {**SOURCES, **{p: ast.parse(p.read_text()) for p in elsewhere}}
+    nodes = {path: list(ast.walk(tree)) for path, tree in trees.items()}
+    classes = {n.name: n for found in nodes.values() for n in found if isinstance(n, ast.ClassDef)}
+    large = {
+        name
+        for name, node in classes.items()
+        if any("dataclass" in ast.unparse(d) for d in node.decorator_list) and len(fields_of(node, classes)) > 4
+    }
+    assert len(large) > 50
+    calls = [(p, n) for p, found in nodes.items() for n in found if isinstance(n, ast.Call) and n.args]
+    named = [(p, n, n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "")) for p, n in calls]
+    assert not [f"{path.name}:{call.lineno} {name}" for path, call, name in named if name in large]

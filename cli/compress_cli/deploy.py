@@ -212,7 +212,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         from compress.evaluation import matched_inputs
         from compress_cli.inputs import Inputs
 
-        loaded, prepared = Inputs(str(checkpoint)).network()
+        loaded, prepared = Inputs(model=str(checkpoint)).network()
         made = matched_inputs(loaded.model, prepared.shape, _IMAGES)
         return _as_taken(made.images.numpy(), interface), "synthetic, matched to the batch norms" if made.matched else "noise"
     warn("compared on noise: --data gives real images")

@@ -167,7 +167,7 @@ def of_run(run: Path, given: Inputs) -> Source:
     file, held = onnx_of(run), Inputs.of(run)
     images = given if given.data is not None else held
     saved = run / "model.safetensors"
-    loaded, prepared = Inputs(str(saved), arch=held.arch).network()
+    loaded, prepared = Inputs(model=str(saved), arch=held.arch).network()
     found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
     return Source(file, found, _inputs_for(found, loaded.model, prepared.shape), loaded.model)
 
@@ -238,7 +238,7 @@ def _converted(
     digest = file_digest(source.file)
     held = read(place)
     if held is None or held.source_digest != digest:
-        held = Precisions(source.file.name, digest, source.file.stat().st_size)
+        held = Precisions(source=source.file.name, source_digest=digest, source_bytes=source.file.stat().st_size)
     held = replace(held.with_entry(found), environment=capture().to_json())
     write_json(place, held.to_json())
     return held, found

@@ -55,7 +55,7 @@ def methods(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     from compress.search import METHODS
 
     found = {
-        name: {"summary": m.summary, "citation": m.citation, "options": dict(_defaults(m.searcher, m.preset))}
+        name: {"summary": m.summary, "citation": m.citation, "options": dict(_defaults(m.searcher))}
         for name, m in METHODS.items()
     }
     if as_json:
@@ -65,14 +65,13 @@ def methods(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     for name, method in METHODS.items():
         console.print(f"[bold]{name}[/]  {escape(method.summary)}", soft_wrap=True)
         console.print(f"  [dim]{escape(method.citation)}[/]", soft_wrap=True)
-        for option, value in _defaults(method.searcher, method.preset):
+        for option, value in _defaults(method.searcher):
             console.print(f"  --set options.{option}={escape(json.dumps(value))}", soft_wrap=True)
 
 
-def _defaults(searcher: type[Any], preset: Any) -> Iterator[tuple[str, Any]]:
+def _defaults(searcher: type[Any]) -> Iterator[tuple[str, Any]]:
     for field in fields(searcher):
-        made = field.default_factory() if field.default_factory is not MISSING else field.default
-        value = preset.get(field.name, made)
+        value = field.default_factory() if field.default_factory is not MISSING else field.default
         yield field.name, list(value) if isinstance(value, tuple) else value
 
 
@@ -90,7 +89,7 @@ def doctor(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 
     here = capture()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    runtimes = {name: OrtRuntime(name).available() for name in PROVIDERS}
+    runtimes = {name: OrtRuntime(provider=name).available() for name in PROVIDERS}
     facts: dict[str, Any] = {
         "runtimes": runtimes,
         "training": {"device": device.type, "bf16": computes_bf16(device)},

@@ -43,7 +43,7 @@ def inspect(
 
     flags = {"ignore": tuple(ignore) if ignore else None, "round_to": round_to, "streams": False if no_streams else None}
     job = make_job(flags=flags)
-    loaded, prepared = Inputs(model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
+    loaded, prepared = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
     classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
     network = network_from(loaded, preprocessing=prepared)
     seen = inspect(network, job)

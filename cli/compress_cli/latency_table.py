@@ -50,7 +50,7 @@ def table(
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
     job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
-    loaded, prepared = Inputs(model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
+    loaded, prepared = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
     classes_of(loaded.model, prepared.shape)
     network = network_from(loaded, preprocessing=prepared)
     topology = traced(network)

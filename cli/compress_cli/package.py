@@ -61,7 +61,16 @@ def package(
     if server not in get_args(Server):
         raise ConfigError(f"no layout for a server called {server!r}", hint=f"--server {', '.join(get_args(Server))}")
     preferred = tuple(int(size) for size in numbers("prefer", prefer or None) or ())
-    serving = Serving(max_batch, preferred, delay, instances, threads, device, keep_versions, tensorrt)  # type: ignore[arg-type]
+    serving = Serving(
+        max_batch=max_batch,
+        preferred=preferred,
+        queue_delay_us=delay,
+        instances=instances,
+        threads=threads,
+        device=device,  # type: ignore[arg-type]
+        keep_versions=keep_versions,
+        tensorrt=tensorrt,
+    )
     file = onnx_of(run, precision)
     names = () if class_names is None else _lines(class_names)
     with TemporaryDirectory() as aside:
@@ -88,7 +97,7 @@ def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
     from compress_cli.export import of_file, of_run
     from compress_cli.inputs import Inputs
 
-    asked = Inputs(str(run), data=data)
+    asked = Inputs(model=str(run), data=data)
     source = of_run(run, asked) if run.is_dir() else of_file(file, asked)
     prepared = read_interface(file).preprocessing
     if source.data is not None and prepared is not None:

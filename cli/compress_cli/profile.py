@@ -55,7 +55,7 @@ def profile(
         raise ConfigError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(PROVIDERS)}")
     sides = numbers("size", size)
     image = None if sides is None else (3, int(sides[0]), int(sides[-1]))
-    where = OrtRuntime(name, threads=threads if name == "cpu" else None)
+    where = OrtRuntime(provider=name, threads=threads if name == "cpu" else None)
     files = [before] if after is None else [before, after]
     graphs = [read_graph(file) for file in files]
     found = []

@@ -251,7 +251,7 @@ def pick(
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
     if folder is not None:
         writable(folder, folder=True)
-    inputs = Inputs.of(run) if model is None else Inputs(model, trust_pickle=trust_pickle, weights=weights)
+    inputs = Inputs.of(run) if model is None else Inputs(model=model, trust_pickle=trust_pickle, weights=weights)
     code = inputs.code() if model is None else ""
     if code and not trust_pickle:
         raise ConfigError(f"the run in {run} {code}, which could run any code", hint="if it is your own, add --trust-pickle")

@@ -134,7 +134,9 @@ def train(
     target = _free(target or default, fresh=fresh)
     _named(data)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
-    sketch = Loaded(skeleton(factory, kwargs), Architecture(name, kwargs), Plan(), None, "")
+    sketch = Loaded(
+        model=skeleton(factory, kwargs), architecture=Architecture(name, kwargs), plan=Plan(), preprocessing=None, digest=""
+    )
     prepared = resolve(sketch, numbers("size", size), numbers("mean", mean), numbers("std", std))
     images = _trainable(load_data(data, prepared, None, labels=labels, seed=seed, download=download), data)
     if accepts(factory, name, "num_classes"):

@@ -9,6 +9,9 @@ from compress.core.faces import lazy as lazy
 if TYPE_CHECKING:
     from compress.core.accuracy import Accuracy as Accuracy
     from compress.core.accuracy import Measured as Measured
+    from compress.core.arrays import Bits as Bits
+    from compress.core.arrays import Floats as Floats
+    from compress.core.arrays import Indices as Indices
     from compress.core.cost import Cost as Cost
     from compress.core.cost import Share as Share
     from compress.core.cost import count as count
@@ -79,6 +82,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "accuracy": "Accuracy Measured",
+        "arrays": "Bits Floats Indices",
         "cost": "Cost Share count sizes_after",
         "entry_points": "import_entrypoint is_entrypoint",
         "environment": "Environment GpuState capture gpu_state throttled version_of",

@@ -38,7 +38,8 @@ class Accuracy:
 
     def measured(self, when: str, split: str) -> Measured:
         """The same as a report keeps it; see :class:`Measured` for the words."""
-        return Measured(when, split, self.top1, *self.interval, self.total)
+        low, high = self.interval
+        return Measured(when=when, split=split, top1=self.top1, low=low, high=high, images=self.total)
 
 
 @dataclass(frozen=True, slots=True)

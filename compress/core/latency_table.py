@@ -15,13 +15,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compress.core.arrays import Bits, Floats, Indices
 from compress.core.topology import Layer, LayerFacts, LayerName, Topology
 from compress.errors import ConfigError
-
-Array = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 FEATURES = ("compute", "written", "read", "narrow", "slow compute", "slow io", "constant")
 """Per layer: MACs and channels made and read, as the fast kernel pads them; channels read where they fill no block (they change
@@ -76,7 +73,7 @@ class LatencyTable:
     seconds: float
 
     @cached_property
-    def _matrix(self) -> Array:
+    def _matrix(self) -> Floats:
         return np.array(self.coefficients, dtype=np.float64).reshape(len(self.layers), len(FEATURES))
 
     def predict(
@@ -137,7 +134,7 @@ class LatencyTable:
 FORMAT = 1
 
 
-def widths(topology: Topology, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Ints, Ints]:
+def widths(topology: Topology, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Indices, Indices]:
     """Channels that each layer reads and makes (per conv-group where it has several), shapes (layers,)."""
     read, made = [], []
     for layer in topology.layers:
@@ -149,7 +146,7 @@ def widths(topology: Topology, shapes: Mapping[str, tuple[int, ...]]) -> tuple[I
 
 def features(
     topology: Topology, shapes: Mapping[str, tuple[int, ...]], block: int, selected: frozenset[str] = frozenset()
-) -> Array:
+) -> Floats:
     """What the layers' times are combined of, in millions, shape (layers, features); the constant is one."""
     read, made = widths(topology, shapes)
     fixed = topology.facts
@@ -172,7 +169,7 @@ def features(
     return rows
 
 
-def _slow(fixed: LayerFacts, read: Ints, made: Ints, block: int) -> NDArray[np.bool_]:
+def _slow(fixed: LayerFacts, read: Indices, made: Indices, block: int) -> Bits:
     """Layers at widths that ONNX Runtime has no blocked kernel for (its rules, ``nchwc_transformer.cc``)."""
     several = fixed.groups > 1
     dense = (read >= block) & (read % LANES != 0)

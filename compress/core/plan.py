@@ -274,7 +274,15 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
                 members.append(Member(selecting[slot], 1, Role.WRITES, columns))
         new = {c: i for i, c in enumerate(keep)}
         pieces = tuple(tuple(tuple(sorted(new[c] for c in p if c in new)) for p in chunk) for chunk in group.coupled_counts)
-        groups.append(ChannelGroup(group.id, len(keep), tuple(members), _kinds(topology, plan, group, keep), pieces))
+        groups.append(
+            ChannelGroup(
+                id=group.id,
+                size=len(keep),
+                members=tuple(members),
+                kinds=_kinds(topology, plan, group, keep),
+                coupled_counts=pieces,
+            )
+        )
     tensors: dict[str, TensorInfo] = {}
     for key, info in topology.tensors.items():
         shape = tuple(len(table[key, d]) if (key, d) in table else n for d, n in enumerate(info.shape))

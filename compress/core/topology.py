@@ -281,11 +281,11 @@ class Topology:
         """The layers' fixed numbers, for what counts many plans."""
         infos = [self.tensors[layer.weight] for layer in self.layers]
         return LayerFacts(
-            np.array([max(i.sites, 1) for i in infos], dtype=np.float64),
-            np.array([math.prod(i.shape[2:]) for i in infos], dtype=np.float64),
-            np.array([1 if x.depthwise else x.cardinality for x in self.layers], dtype=np.int64),
-            np.array([x.depthwise for x in self.layers], dtype=bool),
-            np.array([x.kind == "linear" for x in self.layers], dtype=bool),
+            sites=np.array([max(i.sites, 1) for i in infos], dtype=np.float64),
+            kernel=np.array([math.prod(i.shape[2:]) for i in infos], dtype=np.float64),
+            groups=np.array([1 if x.depthwise else x.cardinality for x in self.layers], dtype=np.int64),
+            depthwise=np.array([x.depthwise for x in self.layers], dtype=bool),
+            linear=np.array([x.kind == "linear" for x in self.layers], dtype=bool),
         )
 
     @cached_property

@@ -78,7 +78,10 @@ def _whole(ledger: Ledger, tensor: Any, *, transposed: bool = False) -> Weight |
 def _layer(ledger: Ledger, key: str, kind: str, cardinality: int, depthwise: bool, sites: int, weight: Weight) -> None:
     stem, _, last = key.rpartition(".")
     name = LayerName(stem if last == "weight" and stem else key)
-    ledger.result.layers.setdefault(key, Layer(name, kind, key, cardinality, depthwise, weight.rows_only))
+    ledger.result.layers.setdefault(
+        key,
+        Layer(name=name, kind=kind, weight=key, cardinality=cardinality, depthwise=depthwise, standardised=weight.rows_only),
+    )
     for scale in weight.per_row:
         ledger.slot(scale, 0, torch.from_numpy(ledger.result.labels[key, 0]))
     ledger.result.sites[key] = ledger.result.sites.get(key, 0) + sites

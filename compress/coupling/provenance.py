@@ -87,7 +87,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:
             if id(tensor) in keys:
-                self.ledger.weights[tensor] = Weight(keys[id(tensor)], tuple(tensor.shape))
+                self.ledger.weights[tensor] = Weight(key=keys[id(tensor)], shape=tuple(tensor.shape))
 
     def channel_map(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """A module that says itself which input channel each output channel copies (``sources``, -1 for zero)."""

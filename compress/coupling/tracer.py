@@ -145,7 +145,15 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
             frozen |= {name: reason for i, (_, name) in enumerate(producers) if find(i) == number and name not in frozen}
     norms = tuple(run.moment_norms)
     tensors = _tensor_table(network.state_dict(keep_vars=True), parameters, run.sites, run)
-    return Topology(tuple(groups), tensors, layers, frozen, tuple(example.shape[1:]), norms, run.fixed_macs)
+    return Topology(
+        groups=tuple(groups),
+        tensors=tensors,
+        layers=layers,
+        frozen=frozen,
+        example=tuple(example.shape[1:]),
+        moment_norms=norms,
+        fixed_macs=run.fixed_macs,
+    )
 
 
 def _places(run: Provenance) -> dict[int, dict[Slot, list[int]]]:
@@ -172,7 +180,7 @@ def _group(
         for slot in run.labels
         if slot in touched
     )
-    return ChannelGroup(name, len(classes), members)
+    return ChannelGroup(id=name, size=len(classes), members=members)
 
 
 def _tensor_table(

@@ -250,7 +250,7 @@ def _guess(part: Part) -> tuple[Preprocessing, str]:
             shape = (picture.shape[2], picture.shape[0], picture.shape[1])
         if not isinstance(picture, Image.Image) and picture.dtype != np.uint8:
             zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
-            return Preprocessing(zeros, ones, (shape[1], shape[2])), "floating-point images are used as they are"
+            return Preprocessing(mean=zeros, std=ones, size=(shape[1], shape[2])), "floating-point images are used as they are"
         guess = preset_for("", shape) if max(shape[1:]) <= SMALL_SIDE else IMAGENET
         return guess, f"pre-processing was guessed from the first image: {guess}"
     raise DataError("the first images cannot be read", hint="remove or replace the damaged files")

@@ -95,9 +95,9 @@ class Preprocessing:
 
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-IMAGENET = Preprocessing(_MEAN, _STD, (224, 224), resize=256)
-CIFAR = Preprocessing(_MEAN, _STD, (32, 32))
-DIGITS = Preprocessing((0.5,), (0.5,), (8, 8))
+IMAGENET = Preprocessing(mean=_MEAN, std=_STD, size=(224, 224), resize=256)
+CIFAR = Preprocessing(mean=_MEAN, std=_STD, size=(32, 32))
+DIGITS = Preprocessing(mean=(0.5,), std=(0.5,), size=(8, 8))
 PRESETS: Mapping[str, Preprocessing] = {"imagenet": IMAGENET, "cifar": CIFAR, "digits": DIGITS}
 
 
@@ -117,14 +117,14 @@ def preset_for(architecture: str, example_shape: Sequence[int] | None = None) ->
     if recorded is not None and (example_shape is None or tuple(example_shape) == recorded.shape):
         return recorded
     if example_shape is None:
-        small = {"digits_net": DIGITS, "lenet": Preprocessing((0.5,), (0.5,), (28, 28))}
+        small = {"digits_net": DIGITS, "lenet": Preprocessing(mean=(0.5,), std=(0.5,), size=(28, 28))}
         return small.get(name, CIFAR if not library else IMAGENET)
     channels, height, width = example_shape
     if channels == 1:
-        return Preprocessing((0.5,), (0.5,), (height, width))
+        return Preprocessing(mean=(0.5,), std=(0.5,), size=(height, width))
     mean, std = (_MEAN, _STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     resize = round(max(height, width) * 256 / 224) if max(height, width) > 64 else None
-    return Preprocessing(mean, std, (height, width), resize)
+    return Preprocessing(mean=mean, std=std, size=(height, width), resize=resize)
 
 
 def _torchvision(name: str) -> Preprocessing | None:
@@ -140,7 +140,9 @@ def _torchvision(name: str) -> Preprocessing | None:
     try:
         crop, resize = int(preset.crop_size[0]), int(preset.resize_size[0])
         found = str(getattr(preset.interpolation, "value", "bilinear"))
-        return Preprocessing(tuple(preset.mean), tuple(preset.std), (crop, crop), max(resize, crop), found)
+        return Preprocessing(
+            mean=tuple(preset.mean), std=tuple(preset.std), size=(crop, crop), resize=max(resize, crop), interpolation=found
+        )
     except (AttributeError, TypeError, IndexError):
         return None
 
@@ -156,4 +158,6 @@ def _timm(name: str) -> Preprocessing | None:
     _, height, width = config.input_size
     resize = max(math.floor(height / config.crop_pct), height, width)
     kind = config.interpolation if config.interpolation in INTERPOLATIONS else "bicubic"
-    return Preprocessing(tuple(config.mean), tuple(config.std), (height, width), resize, kind)
+    return Preprocessing(
+        mean=tuple(config.mean), std=tuple(config.std), size=(height, width), resize=resize, interpolation=kind
+    )

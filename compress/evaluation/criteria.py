@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import ChannelGroup, GroupId, Layer, Member, Role, Topology
+from compress.core import Bits, ChannelGroup, Floats, GroupId, Indices, Layer, Member, Role, Topology
 from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.recovery import Gram, Moments
 from compress.signature import first_tensor
 
-Array = NDArray[np.float64]
 DAMPING = 1e-3
 _NORM_EPS = 1e-5
 """torch's default: the value itself is not among a network's tensors."""
@@ -43,7 +41,7 @@ class CriterionInputs:
     moments: Moments | None = None
 
 
-Criterion = Callable[[CriterionInputs, Topology, ChannelGroup], Array]
+Criterion = Callable[[CriterionInputs, Topology, ChannelGroup], Floats]
 
 
 def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> CriterionInputs:
@@ -76,13 +74,13 @@ def _makers(topology: Topology, group: ChannelGroup) -> list[int]:
     return [i for i, m in enumerate(group.members) if m.role is Role.WRITES and (m.key, m.dim) in writers]
 
 
-def _kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[tuple[NDArray[np.bool_], Array]]:
+def _kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[tuple[Bits, Floats]]:
     """For each layer that makes the channels: which channels it makes, and their flattened kernels (channels, features)."""
     makers = [group.members[i] for i in _makers(topology, group)]
     return [_rows(inputs.weights[m.key], m.dim, m.positions) for m in makers]
 
 
-def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[NDArray[np.bool_], Array]:
+def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> tuple[Bits, Floats]:
     """Rows of a tensor per channel; where a channel has several indices (conv-groups) they are concatenated."""
     present = np.array([bool(p) for p in positions])
     flat = tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1).double().cpu().numpy()
@@ -94,7 +92,7 @@ def _rows(tensor: Tensor, dim: int, positions: tuple[tuple[int, ...], ...]) -> t
     return present, rows
 
 
-def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
+def _average(parts: list[tuple[Bits, Floats]], size: int) -> Floats:
     """Mean over layers of scores normalised by each layer's mean, over the channels that the layer has."""
     total, seen = np.zeros(size), np.zeros(size)
     for present, score in parts:
@@ -104,17 +102,17 @@ def _average(parts: list[tuple[NDArray[np.bool_], Array]], size: int) -> Array:
     return total / np.maximum(seen, 1)
 
 
-def l1(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def l1(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """Sum of absolute weights of the filters (Li et al., ICLR 2017)."""
     return _average([(p, np.abs(k).sum(1)) for p, k in _kernels(inputs, topology, group)], group.size)
 
 
-def l2(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def l2(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """Euclidean norm of the filters."""
     return _average([(p, np.sqrt((k**2).sum(1))) for p, k in _kernels(inputs, topology, group)], group.size)
 
 
-def fpgm(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def fpgm(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """Sum of distances to the layer's other filters: what sits near the median can be replaced (He et al., CVPR 2019)."""
     parts = []
     for present, rows in _kernels(inputs, topology, group):
@@ -124,7 +122,7 @@ def fpgm(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Ar
     return _average(parts, group.size)
 
 
-def bn_scale(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def bn_scale(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """Absolute batch-norm scale (Liu et al., ICCV 2017); l1 where no norm follows."""
     kernels = {x.weight for x in topology.layers}
     parts = []
@@ -136,7 +134,7 @@ def bn_scale(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -
     return _average(parts, group.size) if parts else l1(inputs, topology, group)
 
 
-def taylor(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def taylor(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """First-order change of the loss when the filter goes, |sum of weight * gradient| (Molchanov et al., CVPR 2019).
 
     Without gradients it is l1.
@@ -149,7 +147,7 @@ def taylor(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> 
     return _average(parts, group.size) if parts else l1(inputs, topology, group)
 
 
-def random(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def random(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """Chance, the baseline nobody should lose to; the same for the same seed and group."""
     names = list(topology.by_id)
     return np.random.default_rng((inputs.seed, names.index(group.id))).random(group.size)
@@ -157,7 +155,7 @@ def random(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> 
 
 def obs_curve(
     inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, damping: float = DAMPING
-) -> tuple[NDArray[np.int64], Array]:
+) -> tuple[Indices, Floats]:
     """The order in which compensated elimination takes a group's channels, and what each further removal costs.
 
     Every reader of the group that has moments counts equally: its squared error over its pre-activations' variance.
@@ -202,7 +200,7 @@ def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: 
     return readers
 
 
-def obs(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Array:
+def obs(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Floats:
     """How late compensated elimination takes a channel, in (0, 1] (optimal brain surgeon on what the readers compute).
 
     Without moments it is l1.
@@ -212,7 +210,7 @@ def obs(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> Arr
     return _lateness(obs_curve(inputs, topology, group)[0])
 
 
-def _lateness(order: NDArray[np.int64]) -> Array:
+def _lateness(order: Indices) -> Floats:
     importance = np.empty(len(order))
     importance[order] = np.arange(1, len(order) + 1) / len(order)
     return importance
@@ -220,7 +218,7 @@ def _lateness(order: NDArray[np.int64]) -> Array:
 
 def obs_and_curves(
     inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]
-) -> tuple[dict[GroupId, Array], dict[GroupId, Array]]:
+) -> tuple[dict[GroupId, Floats], dict[GroupId, Floats]]:
     """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
     importance, curves = {}, {}
     for group_id in groups:
@@ -242,13 +240,13 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def importance(inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Array]]:
+def importance(inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Floats]]:
     """Every criterion for every group."""
     wanted = list(groups)
     return {name: {g: criterion(inputs, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
 
 
-def kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Array:
+def kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Floats:
     """The group's filters, flattened and concatenated over the layers that make them, shape (channels, features).
 
     Args:
@@ -263,12 +261,12 @@ def kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *,
     return np.concatenate(parts, axis=1) if parts else np.zeros((group.size, 1))
 
 
-def _norm_factors(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[Array]:
+def _norm_factors(inputs: CriterionInputs, topology: Topology, group: ChannelGroup) -> list[Floats]:
     """Per layer that makes the channels: scale over deviation of the batch norm between it and the next; 1 where none is."""
     makers = _makers(topology, group)
     factors = []
     for maker, following in zip(makers, [*makers[1:], len(group.members)], strict=True):
-        factor: Array = np.ones(group.size)
+        factor: Floats = np.ones(group.size)
         for m in reversed(group.members[maker + 1 : following]):  # the first one decides
             variance = inputs.weights.get(f"{m.key.removesuffix('weight')}running_var")
             if m.key.endswith(".weight") and variance is not None:

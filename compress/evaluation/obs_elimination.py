@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from compress.core import Floats, Indices
 
 SMALL = 2048
 """Columns up to which one thread works: thousands of small steps spend more on waiting for each other than on work."""
@@ -38,7 +39,7 @@ class EliminationReader:
     total: float
 
 
-def eliminate(readers: Sequence[EliminationReader]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def eliminate(readers: Sequence[EliminationReader]) -> tuple[Indices, Floats]:
     """The order in which channels go, and the error after so many removals.
 
     Returns:
@@ -59,7 +60,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _eliminate(states: Sequence[_Elimination], count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _eliminate(states: Sequence[_Elimination], count: int) -> tuple[Indices, Floats]:
     alive = torch.ones(count, dtype=torch.bool)
     names = torch.arange(count)
     order, errors = [], [0.0]

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.core import GroupId, Layer, LayerName, Role, Topology
+from compress.core import Bits, Floats, GroupId, Layer, LayerName, Role, Topology
 from compress.evaluation.criteria import DAMPING, CriterionInputs
 from compress.evaluation.evaluator import logits
 from compress.evaluation.output_error import relative
 from compress.recovery import RIDGE, Gram, solve
-from compress.search import Array, Bits, Reading
+from compress.search import Reading
 from compress.surgery import own_tensors
 
 _MOST_IMAGES, _FEWEST_IMAGES = 64, 8
@@ -74,7 +74,9 @@ def readings(
         owner = _owners(inputs.weights[layer.weight], [p for _, _, p in entries], gram.columns)
         weight = inputs.weights[layer.weight]
         plain, compensated = _matrices(weight, layer, gram, owner, len(entries), damping)
-        found[layer.name] = Reading(layer.name, tuple((g, c) for g, c, _ in entries), plain, compensated)
+        found[layer.name] = Reading(
+            layer=layer.name, sources=tuple((g, c) for g, c, _ in entries), plain=plain, compensated=compensated
+        )
     return found
 
 
@@ -86,7 +88,7 @@ def _owners(weight: Tensor, places: list[tuple[int, ...]], columns: Tensor) -> T
     return owner[columns // weight[0, 0].numel()]
 
 
-def _matrices(weight: Tensor, layer: Layer, gram: Gram, owner: Tensor, entries: int, damping: float) -> tuple[Array, Array]:
+def _matrices(weight: Tensor, layer: Layer, gram: Gram, owner: Tensor, entries: int, damping: float) -> tuple[Floats, Floats]:
     """Q and S over the variance, summed over conv-groups, (entries, entries)."""
     flat = weight.detach().cpu().double().flatten(1)
     flat = flat.reshape(layer.cardinality, -1, flat.shape[1])[:, :, gram.columns].transpose(1, 2)  # (g, columns, outputs)

@@ -119,9 +119,13 @@ def _fp16(source: Path, aside: Path, inputs: Tensor, metadata: Mapping[str, str]
     if parity.verdict is ParityVerdict.FAIL:
         raise ParityError(f"fp16: {parity.message}", hint="stay at fp32: the network's numbers do not fit into half precision")
     return Precision(
-        "fp16", rule=f"error <= {FP16_TOLERANCE:g}", verdict=parity.verdict, message=parity.message, error=parity.error,
+        precision="fp16",
+        rule=f"error <= {FP16_TOLERANCE:g}",
+        verdict=parity.verdict,
+        message=parity.message,
+        error=parity.error,
         notes=(NO_GAIN, *notes),
-    )  # fmt: skip
+    )
 
 
 def _int8(
@@ -167,10 +171,17 @@ def _int8(
     judged = "accuracy" if data.validation.labelled else "agreement with fp32"
     message += f"; {judged} drops by {100 * lost:.2f} points on {len(wanted)} validation images"
     return Precision(
-        "int8", rule=rule, verdict=verdict, message=message, cosine=cosine, layers=len(quantiser.layers), in_fp32=names,
-        calibration_images=len(images), calibration_digest=digest_of(images),
+        precision="int8",
+        rule=rule,
+        verdict=verdict,
+        message=message,
+        cosine=cosine,
+        layers=len(quantiser.layers),
+        in_fp32=names,
+        calibration_images=len(images),
+        calibration_digest=digest_of(images),
         notes=("weights in 7 bits: this processor's 8-bit products saturate",) if quantiser.narrow else (),
-    )  # fmt: skip
+    )
 
 
 def _finish(aside: Path, metadata: Mapping[str, str]) -> None:

@@ -81,7 +81,12 @@ def export(
     failures: list[str] = []
     for choice in ORDER[exporter]:
         try:
-            return _export(_Task(model, example, opset, dynamic_size, metadata or {}), path, choice, tuple(failures))
+            return _export(
+                _Task(model=model, example=example, opset=opset, dynamic_size=dynamic_size, metadata=metadata or {}),
+                path,
+                choice,
+                tuple(failures),
+            )
         except ExportError as error:
             failures.append(f"the {choice} exporter failed: {error.message}")
             last = error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,7 @@ class TimedReader:
     def narrowed(self, share: float) -> TimedReader:
         """The layer in a network that keeps this share of its channels, in 8s where there are as many."""
         channels, *rest = self.arriving
-        return TimedReader((_part(channels, share), *rest), _part(self.filters, share), *self._shape())
-
-    def _shape(self) -> tuple[tuple[int, ...], ...]:
-        return self.kernel, self.stride, self.padding, self.dilation
+        return replace(self, arriving=(_part(channels, share), *rest), filters=_part(self.filters, share))
 
 
 def _part(count: int, share: float) -> int:
@@ -144,10 +141,16 @@ def readers(model: nn.Module, example: Tensor, layers: Collection[LayerName]) ->
                 padding = (0, 0) if isinstance(module.padding, str) else module.padding
                 if module.padding == "same":
                     padding = tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-                details = tuple(tuple(int(n) for n in x) for x in (module.kernel_size, module.stride, padding, module.dilation))
-                found[name] = TimedReader(shape, module.out_channels, *details)
+                found[name] = TimedReader(
+                    arriving=shape,
+                    filters=module.out_channels,
+                    kernel=tuple(map(int, module.kernel_size)),
+                    stride=tuple(map(int, module.stride)),
+                    padding=tuple(map(int, padding)),
+                    dilation=tuple(map(int, module.dilation)),
+                )
             elif isinstance(module, nn.Linear) and len(shape) == 1:
-                found[name] = TimedReader(shape, module.out_features)
+                found[name] = TimedReader(arriving=shape, filters=module.out_features)
 
         return hook
 

@@ -67,7 +67,7 @@ def _runtime(wanted: str, threads: int | None, require_gpu: bool, engines: Path 
     if name is None or (wanted.endswith("-fp16") and not fp16):
         raise ConfigError(f"no runtime is called {wanted!r}", hint=f"one of {', '.join(PROVIDERS)}, tensorrt-fp16")
     return OrtRuntime(
-        name,
+        provider=name,
         threads=threads if name == "cpu" else None,
         require_gpu=require_gpu,
         fp16=fp16,

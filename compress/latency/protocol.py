@@ -85,7 +85,9 @@ def measure(
     here = capture(threads=runtime.threads)
     stops, gpu = throttled(), gpu_state()
     sources = ((BASE, base), (CONTROL, base), *candidates.items())
-    run = _Rounds(arms=[Arm(name, source) for name, source in sources], runtime=runtime, settings=settings, listen=listen)
+    run = _Rounds(
+        arms=[Arm(name=name, source=source) for name, source in sources], runtime=runtime, settings=settings, listen=listen
+    )
     while (stopped_by := run.load_and_measure()) is None:
         pass
     intervals = {name: run.intervals(name) for name in (CONTROL, *candidates)}

@@ -14,11 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core import FEATURES, PredictionError
-
-Array = NDArray[np.float64]
+from compress.core import FEATURES, Floats, PredictionError
 
 _OWN = 0.5
 """How far a layer may be from its kind, relative, before it costs as much as a residual of one deviation."""
@@ -39,8 +36,8 @@ class Sample:
         ratio: time of the whole network over the unpruned one's, interleaved.
     """
 
-    features: Array
-    layers: Array | None
+    features: Floats
+    layers: Floats | None
     ratio: float
 
 
@@ -48,10 +45,10 @@ class Sample:
 class Fitted:
     """Coefficients, shape (layers, features), and what no layer explains; in units of the unpruned network's time."""
 
-    coefficients: Array
+    coefficients: Floats
     constant: float
 
-    def predict(self, features: Array) -> float:
+    def predict(self, features: Floats) -> float:
         """Latency relative to the unpruned network."""
         return float((self.coefficients * features).sum() + self.constant)
 
@@ -82,14 +79,14 @@ def validate(samples: Sequence[Sample], kinds: Sequence[str]) -> PredictionError
     return PredictionError(float(np.median(errors)), float(np.max(errors)), len(errors))
 
 
-def _relative(sample: Sample) -> Array:
+def _relative(sample: Sample) -> Floats:
     """Layers' times in units of the unpruned network's: their proportions are the profile's, their sum the whole's."""
     if sample.layers is None:
         return np.full(len(sample.features), np.nan)
     return np.asarray(sample.layers * (sample.ratio / sample.layers.sum()))
 
 
-def _kinds(features: Array, times: Array, kinds: Sequence[str]) -> dict[str, Array]:
+def _kinds(features: Floats, times: Floats, kinds: Sequence[str]) -> dict[str, Floats]:
     """Non-negative coefficients of each kind, from all its layers; relative errors count."""
     from scipy.optimize import nnls
 
@@ -106,7 +103,7 @@ def _kinds(features: Array, times: Array, kinds: Sequence[str]) -> dict[str, Arr
     return found
 
 
-def _layer(features: Array, times: Array, kind: Array) -> Array:
+def _layer(features: Floats, times: Floats, kind: Floats) -> Floats:
     """One layer's coefficients: its own samples, and its kind's as the prior."""
     from scipy.optimize import nnls
 
@@ -125,7 +122,7 @@ def _layer(features: Array, times: Array, kind: Array) -> Array:
     return np.asarray(answer / usual)
 
 
-def _whole(features: Array, ratios: Array, own: Array, kinds: Sequence[str]) -> Fitted:
+def _whole(features: Floats, ratios: Floats, own: Floats, kinds: Sequence[str]) -> Fitted:
     """Factors on what the layers' fits say, so that whole networks come out."""
     from scipy.optimize import lsq_linear
 

@@ -114,7 +114,14 @@ def load(
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path}: the tensors do not fit: {error}", hint="name the network with --arch") from error
     warnings = (*chosen.notes, *notes)
-    return Loaded(model, match.architecture, _WHOLE, None, state_digest(model.state_dict()), warnings)
+    return Loaded(
+        model=model,
+        architecture=match.architecture,
+        plan=_WHOLE,
+        preprocessing=None,
+        digest=state_digest(model.state_dict()),
+        warnings=warnings,
+    )
 
 
 def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: bool) -> Loaded:
@@ -156,13 +163,13 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
     model = shaped_to(whole, state).eval()
     metadata = header.get("metadata")
     return Loaded(
-        model,
-        architecture,
-        plan,
-        preprocessing,
-        state_digest(model.state_dict()),
-        (*weights.candidates[0].notes, *notes),
-        metadata if isinstance(metadata, dict) else {},
+        model=model,
+        architecture=architecture,
+        plan=plan,
+        preprocessing=preprocessing,
+        digest=state_digest(model.state_dict()),
+        warnings=(*weights.candidates[0].notes, *notes),
+        metadata=metadata if isinstance(metadata, dict) else {},
     )
 
 
@@ -194,7 +201,14 @@ def _load_module(chosen: Selected, path: Path, zoo: Zoo, arch: str | None) -> Lo
     architecture = match.architecture if known and isinstance(match, Match) else unnamed
     if not known:
         notes.append(f"no factory for {kind.__qualname__} is known: name it with --arch when the saved network is loaded")
-    return Loaded(module, architecture, _WHOLE, None, state_digest(module.state_dict()), (*chosen.notes, *notes))
+    return Loaded(
+        model=module,
+        architecture=architecture,
+        plan=_WHOLE,
+        preprocessing=None,
+        digest=state_digest(module.state_dict()),
+        warnings=(*chosen.notes, *notes),
+    )
 
 
 def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:

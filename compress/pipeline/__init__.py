@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from compress.pipeline.comparison import entry as entry
     from compress.pipeline.conclusion import Result as Result
     from compress.pipeline.conclusion import finished as finished
-    from compress.pipeline.external import Arm as Arm
+    from compress.pipeline.external import Prune as Prune
     from compress.pipeline.front import choose as choose
     from compress.pipeline.front import read_front as read_front
     from compress.pipeline.front_latency import clock_front as clock_front
@@ -40,7 +40,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "comparison": "MethodComparison compare_methods entry",
         "conclusion": "Result finished",
-        "external": "Arm",
+        "external": "Prune",
         "front": "choose read_front",
         "front_latency": "clock_front",
         "inspection": "Inspection inspect traced",

@@ -18,7 +18,7 @@ from compress.errors import CompressError, ConfigError
 from compress.evaluation import CRITERIA, read_predictions
 from compress.networks import Network
 from compress.pipeline.compared_run import RunFigures, compared_run
-from compress.pipeline.external import Arm, ExternalPruner, prune_externally
+from compress.pipeline.external import ExternalPruner, Prune, prune_externally
 from compress.pipeline.job import Job
 from compress.pipeline.pruning import prune
 from compress.pipeline.run import Run
@@ -58,7 +58,7 @@ class ComparedMethod:
     name: str
     method: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    arm: Arm | None = None
+    arm: Prune | None = None
     origin: str = ""
 
     def job(self, shared: Job, seed: int) -> Job:
@@ -69,7 +69,7 @@ class ComparedMethod:
 
 
 def entry(
-    name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Arm]] | None = None
+    name: str, options: Mapping[str, Any] | None = None, arms: Mapping[str, tuple[str, Prune]] | None = None
 ) -> ComparedMethod:
     """A method by its name: of ``METHODS``, a criterion (``uniform`` by it), ``global-`` and a criterion, or an arm.
 
@@ -84,13 +84,13 @@ def entry(
     given = dict(options or {})
     if arms is not None and name in arms:
         origin, arm = arms[name]
-        return ComparedMethod(name, arm=arm, origin=origin)
+        return ComparedMethod(name=name, arm=arm, origin=origin)
     if name in METHODS:
-        return ComparedMethod(name, name, given)
+        return ComparedMethod(name=name, method=name, options=given)
     for prefix, method in (("global-", "global"), ("uniform-", "uniform"), ("", "uniform")):
         criterion = name.removeprefix(prefix)
         if name.startswith(prefix) and criterion in CRITERIA:
-            return ComparedMethod(name, method, {**given, "criterion": criterion})
+            return ComparedMethod(name=name, method=method, options={**given, "criterion": criterion})
     if name.startswith("tp-"):
         function = name.removeprefix("tp-").replace("-", "_")
         raise ConfigError(
@@ -179,7 +179,7 @@ def compare_methods(
             except ConfigError:
                 raise
             except CompressError as error:
-                row = ComparedRun(one.name, seed, place.name, failed=f"{error.message} ({error.hint})")
+                row = ComparedRun(method=one.name, seed=seed, folder=place.name, failed=f"{error.message} ({error.hint})")
                 listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
             else:
                 row = _judged(row, place, right)

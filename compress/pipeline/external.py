@@ -23,7 +23,7 @@ from compress.pipeline.run_folder import claim
 from compress.pipeline.steps import finetune, with_batch_norms
 from compress.report import ComparedRun, Latency, Size, latency_of
 
-Arm = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
+Prune = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
 
 
@@ -39,7 +39,7 @@ class ExternalPruner:
 
     name: str
     origin: str
-    prune: Arm
+    prune: Prune
 
 
 def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: bool = False) -> ComparedRun:

@@ -90,10 +90,29 @@ def inspect(network: Network, job: Job) -> Inspection:
         channels = info.shape[layer.write_dim] * (layer.cardinality if layer.kind == "conv_transpose" else 1)
         follows = "follows its input" if layer.depthwise else ""
         why = "" if layer.name in group_of else frozen.get(layer.name, follows)
-        rows.append(LayerRow(layer.name, layer.kind, channels, info.sites * numel, numel, group_of.get(layer.name, ""), why))
+        rows.append(
+            LayerRow(
+                name=layer.name,
+                kind=layer.kind,
+                channels=channels,
+                macs=info.sites * numel,
+                params=numel,
+                group=group_of.get(layer.name, ""),
+                why_not=why,
+            )
+        )
     least = {k: reach(topology, job, k) for k in ("macs", "params")}
     loose = {k: reach(topology, job, k, 1) for k in ("macs", "params")}
     if table is not None:
         least["latency"], loose["latency"] = (reach(topology, job, "latency", r, table) for r in (None, 1))
     narrow = tuple(g for g in chosen if any(len(o) < NARROW for o in topology.by_id[g].orbits()))
-    return Inspection(topology, count(topology), tuple(rows), frozen, least, loose, narrow, notes)
+    return Inspection(
+        topology=topology,
+        cost=count(topology),
+        layers=tuple(rows),
+        frozen=frozen,
+        least=least,
+        least_unaligned=loose,
+        narrow=narrow,
+        notes=notes,
+    )

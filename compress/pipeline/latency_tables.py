@@ -180,7 +180,7 @@ def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> La
             f"{path} is of network {table.topology}, this one is {topology.digest}",
             hint=f"make one of this network: compress table MODEL --out {path}",
         )
-    here = machine(OrtRuntime("cpu", threads=threads))
+    here = machine(OrtRuntime(provider="cpu", threads=threads))
     if table.environment != here.digest and not force:
         raise ConfigError(
             f"{path} was measured in another environment ({table.machine}; {table.environment}, this one is {here.digest})",

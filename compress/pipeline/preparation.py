@@ -157,7 +157,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         moments=moments if solves else None,
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
-    full, solved = (int(evaluator.price(Ask((), Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
+    full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     space = Space(
         cost=CostModel(topology, Target(job.target, job.value), table),
         stages=evaluator.stages,

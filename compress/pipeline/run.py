@@ -88,4 +88,4 @@ def runtime_for(job: Job, name: str = "cpu") -> OrtRuntime:
     That a GPU is required holds for the runtimes that the job names: what is asked of the CPU besides may stay there.
     """
     threads = job.threads if name == "cpu" else None
-    return OrtRuntime(name, threads=threads, require_gpu=job.require_gpu and name in job.runtimes)  # type: ignore[arg-type]
+    return OrtRuntime(provider=name, threads=threads, require_gpu=job.require_gpu and name in job.runtimes)  # type: ignore[arg-type]

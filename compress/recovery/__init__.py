@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
     from compress.recovery.reconstruction import reconstruct as reconstruct
     from compress.recovery.training import EpochDone as EpochDone
-    from compress.recovery.training import Event as Event
     from compress.recovery.training import GradientRewrite as GradientRewrite
     from compress.recovery.training import LabelledImages as LabelledImages
     from compress.recovery.training import Resumed as Resumed
     from compress.recovery.training import Schedule as Schedule
+    from compress.recovery.training import TrainingEvent as TrainingEvent
     from compress.recovery.training import TrainingProgress as TrainingProgress
     from compress.recovery.training import fit as fit
     from compress.recovery.training import steps_per_epoch as steps_per_epoch
@@ -43,6 +43,7 @@ __all__, __getattr__, __dir__ = lazy(
         "kernel_sparsity": "effective_params held zero_kernels",
         "moments": "Gram Moments collect",
         "reconstruction": "ReconstructionSettings reconstruct",
-        "training": "EpochDone Event GradientRewrite LabelledImages Resumed Schedule TrainingProgress fit steps_per_epoch",
+        "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
+        "steps_per_epoch",
     },
 )

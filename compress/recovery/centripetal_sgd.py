@@ -28,10 +28,10 @@ from torch import Tensor, nn
 from compress.core import Plan, Role, Topology, check
 from compress.errors import TrainError
 from compress.recovery.training import (
-    Event,
     GradientRewrite,
     LabelledImages,
     Schedule,
+    TrainingEvent,
     fit,
     learning_rate,
     steps_per_epoch,
@@ -138,11 +138,11 @@ def tied_slices(topology: Topology, plan: Plan) -> tuple[Tied, ...]:
         _, owner_of, sizes = np.unique(np.array(firsts), return_inverse=True, return_counts=True)
         if sizes.max() > 1:
             tied = Tied(
-                key,
-                dim,
-                torch.from_numpy(owner_of.astype(np.int64)),
-                torch.from_numpy(sizes.astype(np.float32)),
-                topology.tensors[key].parameter,
+                key=key,
+                dim=dim,
+                owner=torch.from_numpy(owner_of.astype(np.int64)),
+                sizes=torch.from_numpy(sizes.astype(np.float32)),
+                learned=topology.tensors[key].parameter,
             )
             found.append(tied)
     return tuple(found)
@@ -187,7 +187,9 @@ class Pull:
 
     def _on(self, device: torch.device) -> tuple[Tied, ...]:
         if self._placed is None or self._placed[0] != device:
-            placed = (Tied(t.key, t.dim, t.owner.to(device), t.sizes.to(device), True) for t in self.tied)
+            placed = (
+                Tied(key=t.key, dim=t.dim, owner=t.owner.to(device), sizes=t.sizes.to(device), learned=True) for t in self.tied
+            )
             self._placed = (device, tuple(placed))
         return self._placed[1]
 
@@ -296,7 +298,7 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
 def _reached(schedule: Schedule, steps: int, eps: float) -> Strength:
     learning = rates(schedule, steps)
     kernels, vectors = _of_kernels(learning, schedule, eps), _of_vectors(learning, schedule, VECTORS * eps)
-    return Strength(eps, VECTORS * eps, kernels, vectors)
+    return Strength(eps=eps, vector_eps=VECTORS * eps, kernels=kernels, vectors=vectors)
 
 
 def _of_kernels(learning: list[float], schedule: Schedule, eps: float) -> float:
@@ -321,7 +323,7 @@ def _weakest(schedule: Schedule, steps: int) -> Strength | None:
                 return None
         found.append((trial, reached))
     (eps, kernels), (vector_eps, vectors) = found
-    return Strength(eps, vector_eps, kernels, vectors, raised=True)
+    return Strength(eps=eps, vector_eps=vector_eps, kernels=kernels, vectors=vectors, raised=True)
 
 
 def _round_up(value: float) -> float:
@@ -389,7 +391,7 @@ def draw_together(
     eps: float | None = None,
     teacher: nn.Module | None = None,
     state_dir: Path | None = None,
-    listen: Callable[[Event], object] = lambda event: None,
+    listen: Callable[[TrainingEvent], object] = lambda event: None,
 ) -> Drawn:
     """Trains a network until the filters of every cluster are equal, and averages them.
 
@@ -424,4 +426,4 @@ def draw_together(
         rewrite=GradientRewrite(pull, pull.identity),
     ).eval()
     before, after = (max(deviation(m, tied).values(), default=0.0) for m in (model, trained))
-    return Drawn(trained, averaged(trained, tied), found, before, after)
+    return Drawn(trained=trained, averaged=averaged(trained, tied), strength=found, before=before, after=after)

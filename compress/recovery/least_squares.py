@@ -46,7 +46,7 @@ def from_sums(sums: Sums, ridge: float, centred: bool) -> WeightChange:
     power = variance if centred else variance + mean[:, k:].square()
     left = power.sum() - 2 * (change * B).sum() + (change * (A @ change)).sum()
     intercept = mean[:, k:] - torch.einsum("gk,gko->go", mean[:, :k], change) if centred else torch.zeros_like(variance)
-    return WeightChange(change, intercept, mean[:, k:], variance, left.clamp(min=0))
+    return WeightChange(change=change, intercept=intercept, mean=mean[:, k:], variance=variance, left=left.clamp(min=0))
 
 
 def from_rows(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> WeightChange:
@@ -68,7 +68,7 @@ def from_rows(u: Tensor, residual: Tensor, ridge: float, centred: bool) -> Weigh
     change = u.transpose(1, 2) @ _solve(u @ u.transpose(1, 2), residual, ridge * n / k)
     left = (residual - u @ change).square().mean(1).sum()
     intercept = (mean_r - mean_u @ change)[:, 0] if centred else torch.zeros_like(variance)
-    return WeightChange(change, intercept, mean_r[:, 0], variance, left)
+    return WeightChange(change=change, intercept=intercept, mean=mean_r[:, 0], variance=variance, left=left)
 
 
 def _solve(A: Tensor, B: Tensor, ridge: float) -> Tensor:

@@ -119,7 +119,9 @@ def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, 
         columns = width(modules[name])
         chosen = thin(columns, widest, seed)
         note = "" if len(chosen) == columns else f"{len(chosen)} of {columns} columns, evenly spread"
-        found[name] = Gram(total.covariance().cpu(), total.mean().cpu(), chosen, total.rows, note)
+        found[name] = Gram(
+            covariance=total.covariance().cpu(), mean=total.mean().cpu(), columns=chosen, rows=total.rows, note=note
+        )
     skipped |= {n: "it did not run" for n in readers if n not in found and n not in skipped}
     return Moments(found, skipped, images)
 

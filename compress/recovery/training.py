@@ -133,7 +133,7 @@ class Resumed:
     seconds: float = 0.0
 
 
-Event = TrainingProgress | EpochDone | Resumed
+TrainingEvent = TrainingProgress | EpochDone | Resumed
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def fit(
     teacher: nn.Module | None = None,
     state_dir: Path | None = None,
     save_every: int = 200,
-    listen: Callable[[Event], object] = lambda event: None,
+    listen: Callable[[TrainingEvent], object] = lambda event: None,
     rewrite: GradientRewrite | None = None,
 ) -> nn.Module:
     """A copy of the network, trained; its weights are those of the last epoch, never of the best.
@@ -216,7 +216,7 @@ def fit(
         identity = training_state.identity(model, teacher, how, train.digest)
         found = training_state.load(state_dir, identity, student, sgd)
         if found is not None:
-            listen(Resumed(found.epoch + 1, schedule.epochs, found.step, steps, found.seconds))
+            listen(Resumed(epoch=found.epoch + 1, epochs=schedule.epochs, step=found.step, steps=steps, seconds=found.seconds))
     start_at = found or TrainingState(0, 0, 0.0, torch.zeros(3))
     seen = start_at.seen.to(device)  # on the device, so that no step waits for it
     begun = time.perf_counter()
@@ -266,7 +266,17 @@ def fit(
                     _check_finite(losses, epoch, done, schedule, steps)
                     losses.clear()
                     mean = float(seen[0] / seen[2])
-                    listen(TrainingProgress(epoch + 1, schedule.epochs, done, steps, mean, lr, time.perf_counter() - start))
+                    listen(
+                        TrainingProgress(
+                            epoch=epoch + 1,
+                            epochs=schedule.epochs,
+                            step=done,
+                            steps=steps,
+                            loss=mean,
+                            lr=lr,
+                            seconds=time.perf_counter() - start,
+                        )
+                    )
                 if saves:
                     save(epoch, done)
             total, hit, count = seen.tolist()
@@ -276,7 +286,15 @@ def fit(
                 _check_finite(losses, epoch, done, schedule, steps)
             seen.zero_()
             save(epoch + 1, 0)
-            listen(EpochDone(epoch + 1, schedule.epochs, total / count, hit / count, time.perf_counter() - start))
+            listen(
+                EpochDone(
+                    epoch=epoch + 1,
+                    epochs=schedule.epochs,
+                    loss=total / count,
+                    accuracy=hit / count,
+                    seconds=time.perf_counter() - start,
+                )
+            )
     # Into a fresh copy: it has the caller's device, memory format, precision and modes.
     result.load_state_dict(student.state_dict())
     return result

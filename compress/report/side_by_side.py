@@ -33,17 +33,17 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
         change = NONE if final is None or base is None else f"{100 * (final.top1 - base.top1):+.2f}"
         rows.append(
             (
-                Cell(name),
-                Cell(report.method),
-                Cell(percent(report.after.macs / max(report.before.macs, 1), 1)),
-                Cell(percent(report.after.params / max(report.before.params, 1), 1)),
-                Cell(top1, None if final is None else final.top1, whole=True),
-                Cell(change),
-                Cell("not measured")
+                Cell(text=name),
+                Cell(text=report.method),
+                Cell(text=percent(report.after.macs / max(report.before.macs, 1), 1)),
+                Cell(text=percent(report.after.params / max(report.before.params, 1), 1)),
+                Cell(text=top1, sort=None if final is None else final.top1, whole=True),
+                Cell(text=change),
+                Cell(text="not measured")
                 if first is None
                 else Cell(text=speed_in_words(first), sort=first.speedup, tone=tone(first), whole=True),
-                Cell(NONE if share is None else percent(share, 0)),
-                Cell(str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
+                Cell(text=NONE if share is None else percent(share, 0)),
+                Cell(text=str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
             )
         )
     sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")

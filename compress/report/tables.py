@@ -77,7 +77,7 @@ def heads(*names: str) -> tuple[Column, ...]:
 
 def accuracy_table(report: Report) -> ReportTable:
     """Top-1 after every step."""
-    rows = tuple(tuple(Cell(text, whole=i > 0) for i, text in enumerate(row)) for row in accuracies(report))
+    rows = tuple(tuple(Cell(text=text, whole=i > 0) for i, text in enumerate(row)) for row in accuracies(report))
     head = heads("network", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
     about = "95 % Wilson intervals; the test images are read once, for the last figure."
     return ReportTable(title="Top-1 after every step", about=about, head=head, rows=rows)
@@ -90,12 +90,12 @@ def ratio_table(report: Report) -> ReportTable:
         share = efficiency(report.speedup_macs, x.speedup)
         rows.append(
             (
-                Cell(machine_of(x)),
-                Cell(str(x.batch)),
-                Cell(times(x.low, x.speedup, x.high), x.speedup, tone=tone(x), whole=True),
-                Cell(x.verdict if x.verdict != "different" else "faster" if x.speedup > 1 else "slower"),
-                Cell(NONE if share is None else percent(share, 0)),
-                Cell(times(x.control_low, x.control, x.control_high), whole=True),
+                Cell(text=machine_of(x)),
+                Cell(text=str(x.batch)),
+                Cell(text=times(x.low, x.speedup, x.high), sort=x.speedup, tone=tone(x), whole=True),
+                Cell(text=x.verdict if x.verdict != "different" else "faster" if x.speedup > 1 else "slower"),
+                Cell(text=NONE if share is None else percent(share, 0)),
+                Cell(text=times(x.control_low, x.control, x.control_high), whole=True),
             )
         )
     head = heads("runtime", ">batch", ">speed-up (95 %)", "verdict", ">efficiency", ">base against itself")
@@ -140,14 +140,14 @@ def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
                 duration(arm.first_run_seconds),
             ]
             where = ", ".join(filter(None, (result.runtime, arm.providers[0], each.machine, arm.fallback and "fallback")))
-            named = Cell(arm.name), Cell(where, tone="bad-text" if arm.fallback else "")
-            rows.append((*named, *(Cell(t, whole=True) for t in texts)))
+            named = Cell(text=arm.name), Cell(text=where, tone="bad-text" if arm.fallback else "")
+            rows.append((*named, *(Cell(text=t, whole=True) for t in texts)))
     if not results:
         for x in report.latency:
             for name, p50, p90 in (("base", x.base_p50, x.base_p90), ("pruned", x.pruned_p50, x.pruned_p90)):
                 texts = [str(x.batch), str(x.threads or NONE), duration(p50), duration(p90), NONE, NONE, NONE]
                 texts += [f"{x.batch / p50:,.0f}" if p50 > 0 else NONE, NONE, NONE]
-                rows.append((Cell(name), Cell(machine_of(x)), *(Cell(t, whole=True) for t in texts)))
+                rows.append((Cell(text=name), Cell(text=machine_of(x)), *(Cell(text=t, whole=True) for t in texts)))
     about = (
         "p50 to p99 are wall time a batch, what a user waits for, a busy processor included; CPU p50 is the work alone. "
         "“base again” is the same file as the base. p99 from 1,000 rounds on."
@@ -165,8 +165,8 @@ def grid_table(report: Report) -> ReportTable | None:
     rows = []
     for name in names:
         cells = [found.get((name, batch)) for batch in batches]
-        texts = [Cell(NONE) if x is None else Cell(speed_in_words(x), tone=tone(x)) for x in cells]
-        rows.append((Cell(name), *texts))
+        texts = [Cell(text=NONE) if x is None else Cell(text=speed_in_words(x), tone=tone(x)) for x in cells]
+        rows.append((Cell(text=name), *texts))
     return ReportTable(
         title="Speed-up by batch",
         about="95 % intervals.",
@@ -184,14 +184,20 @@ def precision_table(found: Precisions) -> ReportTable:
         if entry.top1 is not None and entry.drop is not None:
             top1 = f"{percent(entry.top1)} ({-100 * entry.drop:+.2f})"
         agreement = NONE if entry.agreement is None else percent(entry.agreement, 1)
-        cells = [Cell(entry.precision, about=f"{entry.verdict}: {entry.message}"), Cell(byte_size(entry.bytes)), Cell(top1)]
-        cells.append(Cell(agreement))
+        cells = [
+            Cell(text=entry.precision, about=f"{entry.verdict}: {entry.message}"),
+            Cell(text=byte_size(entry.bytes)),
+            Cell(text=top1),
+        ]
+        cells.append(Cell(text=agreement))
         for batch in batches:
             x = found.grid().get((entry.precision, batch))
             good = "good-text" if x is not None and x.direction == "faster" else ""
             bad = "bad-text" if x is not None and x.direction == "slower" else ""
             cells.append(
-                Cell(NONE) if x is None else Cell(f"{x.direction}: {times(x.low, x.speedup, x.high)}", tone=good or bad)
+                Cell(text=NONE)
+                if x is None
+                else Cell(text=f"{x.direction}: {times(x.low, x.speedup, x.high)}", tone=good or bad)
             )
         rows.append(tuple(cells))
     head = heads("precision", ">file", ">top-1 (points)", ">agrees with fp32", *(f">batch {b}" for b in batches))
@@ -220,17 +226,19 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportT
         aligned = alignment(w.after)
         odd = aligned < 4 and w.after > 4 and changed
         cells = [
-            Cell(str(number_), number_),
-            Cell(w.layer, about=", ".join(filter(None, (w.kind.replace("_", " "), w.note)))),
+            Cell(text=str(number_), sort=number_),
+            Cell(text=w.layer, about=", ".join(filter(None, (w.kind.replace("_", " "), w.note)))),
             Cell(text=_from_to(f"{w.before:,}", f"{w.after:,}"), sort=w.after, tone="cut" if changed else "", whole=True),
             Cell(text=str(aligned), sort=aligned, tone="bad-text" if odd else ""),
             Cell(
-                _from_to(number(w.macs_before), number(w.macs_after)),
-                w.macs_after,
+                text=_from_to(number(w.macs_before), number(w.macs_after)),
+                sort=w.macs_after,
                 whole=True,
                 about=f"{_share(w.macs_after, w.macs_before)} left" if w.macs_before else "",
             ),
-            Cell(_share(w.activations_after, w.activations_before), w.activations_after / max(w.activations_before, 1)),
+            Cell(
+                text=_share(w.activations_after, w.activations_before), sort=w.activations_after / max(w.activations_before, 1)
+            ),
         ]
         if times:
             cells += _timed(timed.get(w.layer, Timed(name=w.layer, before=None, after=None)), most)
@@ -249,7 +257,7 @@ def layer_table(layers: Sequence[Width], times: Sequence[Timed] = ()) -> ReportT
 def others_table(times: Sequence[Timed], most: float) -> ReportTable:
     """Kernels that are no convolution or linear layer: additions, pooling, norms, changes of how numbers lie in memory."""
     ordered = sorted(times, key=lambda t: -max(t.before or 0, t.after or 0))
-    rows = tuple((Cell(t.name.strip("()")), *_timed(t, most)) for t in ordered)
+    rows = tuple((Cell(text=t.name.strip("()")), *_timed(t, most)) for t in ordered)
     about = (
         "Next to no MACs, and time all the same; Reorder kernels change how numbers lie in memory for the layer beside them."
     )
@@ -268,12 +276,12 @@ def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -
     rows = []
     for i, p in enumerate(points):
         cells = [
-            Cell(str(i)),
-            Cell(percent(p["macs_share"], 1)),
-            Cell(percent(p["params_share"], 1)),
-            Cell(percent(p["error"], 1)),
+            Cell(text=str(i)),
+            Cell(text=percent(p["macs_share"], 1)),
+            Cell(text=percent(p["params_share"], 1)),
+            Cell(text=percent(p["error"], 1)),
         ]
-        rows.append((*cells, Cell(marks.get(i, ""), tone="cut" if i == chosen else "")))
+        rows.append((*cells, Cell(text=marks.get(i, ""), tone="cut" if i == chosen else "")))
     head = heads("point", ">MACs kept", ">params kept", ">error", "")
     return ReportTable(
         title="Networks on the front", about="Make one real with compress pick RUN --index POINT.", head=head, rows=tuple(rows)
@@ -286,11 +294,13 @@ def front_latency_table(found: FrontLatency) -> ReportTable:
     rows = []
     for p in found.points:
         arrived = efficiency(1 / p.macs, 1 / p.latency) if p.macs > 0 and p.latency > 0 else None
-        cells = [Cell(percent(p.macs, 1), p.macs), Cell(percent(p.activations, 1), p.activations)]
-        cells.append(Cell(f"{percent(p.latency, 1)} ({100 * p.low:.1f} to {100 * p.high:.1f})", p.latency, whole=True))
-        cells.append(Cell(NONE if arrived is None else percent(arrived, 0), arrived))
+        cells = [Cell(text=percent(p.macs, 1), sort=p.macs), Cell(text=percent(p.activations, 1), sort=p.activations)]
+        cells.append(
+            Cell(text=f"{percent(p.latency, 1)} ({100 * p.low:.1f} to {100 * p.high:.1f})", sort=p.latency, whole=True)
+        )
+        cells.append(Cell(text=NONE if arrived is None else percent(arrived, 0), sort=arrived))
         note = f"slower than {worse[p.index]}" if p.index in worse else ""
-        rows.append((Cell(str(p.index), tone="bad-text" if note else "", about=note), *cells))
+        rows.append((Cell(text=str(p.index), tone="bad-text" if note else "", about=note), *cells))
     head = heads("point", ">MACs", ">activations", ">latency (95 %)", ">efficiency")
     return ReportTable(
         title="Shares of the base", about="Made real without training and clocked in turn.", head=head, rows=tuple(rows)
@@ -306,11 +316,11 @@ def _timed(t: Timed, most: float) -> list[Cell]:
     bars = tuple((s or 0.0) / most for s in (t.before, t.after)) if most > 0 and texts != [NONE, NONE] else ()
     left = t.after / t.before if t.before and t.after is not None else None
     slower = "bad-text" if left is not None and left > 1.02 else ""
-    clock = Cell(NONE if texts == [NONE, NONE] else " → ".join(texts), t.after, whole=True, bars=bars)
+    clock = Cell(text=NONE if texts == [NONE, NONE] else " → ".join(texts), sort=t.after, whole=True, bars=bars)
     return [
         clock,
         Cell(text=NONE if left is None else percent(left, 0), sort=left, tone=slower),
-        Cell(t.binds, about=_RATES.sub(r"\1 % compute, \2 % memory", t.why)),
+        Cell(text=t.binds, about=_RATES.sub(r"\1 % compute, \2 % memory", t.why)),
     ]
 
 

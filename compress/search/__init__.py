@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from compress.search.methods import METHODS as METHODS
     from compress.search.methods import behind as behind
     from compress.search.obs import plan_for as plan_for
-    from compress.search.reader_loss import Array as Array
-    from compress.search.reader_loss import Bits as Bits
     from compress.search.reader_loss import Reading as Reading
     from compress.search.smoea import Smoea as Smoea
     from compress.search.smoea import controller as controller
@@ -64,7 +62,7 @@ __all__, __getattr__, __dir__ = lazy(
         "journal": "Asked Journal drive",
         "methods": "METHODS behind",
         "obs": "plan_for",
-        "reader_loss": "Array Bits Reading",
+        "reader_loss": "Reading",
         "smoea": "Smoea controller",
         "stages": "is_stream make_stages prunable",
         "uniform": "Uniform",

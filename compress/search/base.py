@@ -15,9 +15,8 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from compress.core import Cost, GroupId, LatencyTable, LayerName, Plan, Share, Topology, count
+from compress.core import Cost, Floats, GroupId, LatencyTable, LayerName, Plan, Share, Topology, count
 from compress.errors import ConfigError
-from compress.search.reader_loss import Array as Array
 from compress.search.reader_loss import Reading
 
 T = TypeVar("T")
@@ -206,9 +205,9 @@ class ChannelStatistics:
         readings: layer -> what it loses when it stops reading channels, for searches in closed form.
     """
 
-    importance: Mapping[str, Mapping[GroupId, Array]]
-    kernels: Mapping[GroupId, Array] = field(default_factory=dict)
-    curves: Mapping[GroupId, Array] = field(default_factory=dict)
+    importance: Mapping[str, Mapping[GroupId, Floats]]
+    kernels: Mapping[GroupId, Floats] = field(default_factory=dict)
+    curves: Mapping[GroupId, Floats] = field(default_factory=dict)
     readings: Mapping[LayerName, Reading] = field(default_factory=dict)
 
 
@@ -346,6 +345,6 @@ def by_budget(planner: Planner, space: Space, points: int) -> list[Plan]:
 def scored(space: Space, plans: Sequence[Plan], images: int, recovery: Recovery = "bn") -> Search:
     """All plans at full fidelity, on so many images (0: all; an allowed drop is always asked of all), as a front."""
     seen = 0 if space.target.kind == "max_drop" else images
-    scores = yield Ask(plans, Fidelity.FULL, images=seen, recovery=recovery)
+    scores = yield Ask(plans=plans, fidelity=Fidelity.FULL, images=seen, recovery=recovery)
     points = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
     return non_dominated(points, space.target.kind)

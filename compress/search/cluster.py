@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 
-from compress.core import Cut, GroupId, Plan
-from compress.search.base import Array, Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
+from compress.core import Cut, Floats, GroupId, Indices, Plan
+from compress.search.base import Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
 from compress.search.options import AtLeastTwo, Fraction
-from compress.search.widths import allowed, fill, full_widths, meet, nearest, orbits
+from compress.search.widths import Widths, allowed, fill, full_widths, meet, nearest, orbits
 
-Widths = dict[GroupId, tuple[int, ...]]
 _DROP_BUDGETS = (0.25, 0.4, 0.55, 0.7, 0.85)
 
 
@@ -90,9 +88,9 @@ class Cluster:
 
     # ---- which channels a number of clusters keeps -----------------------------------------------------------------------
 
-    def tabulate(self, space: Space, rng: np.random.Generator) -> Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]]:
+    def tabulate(self, space: Space, rng: np.random.Generator) -> Mapping[tuple[GroupId, int], Mapping[int, Indices]]:
         """(group, orbit) -> width -> kept channels."""
-        table: dict[tuple[GroupId, int], dict[int, NDArray[np.int64]]] = {}
+        table: dict[tuple[GroupId, int], dict[int, Indices]] = {}
         for group_id in space.groups:
             for number, orbit in enumerate(orbits(space.topology.by_id[group_id])):
                 members = np.array(orbit)
@@ -108,15 +106,15 @@ class Cluster:
         chosen = np.linspace(0, len(every) - 1, min(self.grid, len(every))).round().astype(int)
         return tuple(every[i] for i in sorted(set(chosen.tolist())))
 
-    def _worth(self, space: Space, group: GroupId, kernels: Array, members: NDArray[np.int64]) -> Array:
+    def _worth(self, space: Space, group: GroupId, kernels: Floats, members: Indices) -> Floats:
         """What decides inside a cluster where the crowding distance does not; higher stays."""
         if self.keep == "obs" and "obs" in space.statistics.importance:
-            worth: Array = np.asarray(space.statistics.importance["obs"][group])[members]
+            worth: Floats = np.asarray(space.statistics.importance["obs"][group])[members]
             return worth
-        norms: Array = np.abs(kernels).sum(1)
+        norms: Floats = np.abs(kernels).sum(1)
         return norms
 
-    def _kept(self, kernels: Array, worth: Array, width: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _kept(self, kernels: Floats, worth: Floats, width: int, rng: np.random.Generator) -> Indices:
         if width >= len(kernels):
             return np.arange(len(kernels))
         points = features(kernels, self.cosine)
@@ -128,9 +126,7 @@ class Cluster:
             kept += self._survivors(points[inside], worth[inside], inside, quota, rng)
         return np.sort(np.array(kept))
 
-    def _survivors(
-        self, points: Array, worth: Array, inside: NDArray[np.int64], quota: int, rng: np.random.Generator
-    ) -> list[int]:
+    def _survivors(self, points: Floats, worth: Floats, inside: Indices, quota: int, rng: np.random.Generator) -> list[int]:
         if self.keep == "random":
             return [int(c) for c in rng.permutation(inside)[:quota]]
         crowding = crowding_distance(points) if self.keep == "crowding" else np.zeros(len(inside))
@@ -143,7 +139,7 @@ class Cluster:
     def _evolve(
         self,
         space: Space,
-        table: Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]],
+        table: Mapping[tuple[GroupId, int], Mapping[int, Indices]],
         budget: float,
         part: float,
         rng: np.random.Generator,
@@ -155,17 +151,17 @@ class Cluster:
         x[0] = 1.0  # the repair makes it uniform
         plans = [decode(row) for row in x]
         even = plans[0]
-        scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
+        scores = yield Ask(plans=plans, fidelity=Fidelity.FULL, images=images, recovery=self.fitness)
         fitness = np.array([_finite(s.error) for s in scores])
         seen = dict(zip(plans, fitness.tolist(), strict=True))
         memory_f, memory_cr, place = np.full(5, 0.5), np.full(5, 0.9), 0
-        archive: list[Array] = []
+        archive: list[Floats] = []
         for number in range(generations):
             if not self.adapt:
                 memory_f, memory_cr = np.full(5, 0.9 - 0.5 * number / max(generations - 1, 1)), np.full(5, 0.9)
             trials, f, cr = self._trials(x, fitness, archive, memory_f, memory_cr, rng)
             plans = [decode(row) for row in trials]
-            scores = yield Ask(plans, Fidelity.FULL, images=images, recovery=self.fitness)
+            scores = yield Ask(plans=plans, fidelity=Fidelity.FULL, images=images, recovery=self.fitness)
             errors = np.array([_finite(s.error) for s in scores])
             seen.update(zip(plans, errors.tolist(), strict=True))
             better = errors <= fitness
@@ -180,7 +176,7 @@ class Cluster:
                 place = (place + 1) % len(memory_f)
         best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part) - 1]
         best = list(dict.fromkeys([*best, even]))  # few images mislead: the result is not behind equal shares of every group
-        scores = yield Ask(best, Fidelity.FULL, recovery=space.recovery)
+        scores = yield Ask(plans=best, fidelity=Fidelity.FULL, recovery=space.recovery)
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
     def _finalists(self, space: Space, part: float) -> int:
@@ -195,8 +191,14 @@ class Cluster:
         return max(1, int(share / (2 * self.population * self.least_images)) - 1), self.least_images
 
     def _trials(
-        self, x: Array, fitness: Array, archive: Sequence[Array], memory_f: Array, memory_cr: Array, rng: np.random.Generator
-    ) -> tuple[Array, Array, Array]:
+        self,
+        x: Floats,
+        fitness: Floats,
+        archive: Sequence[Floats],
+        memory_f: Floats,
+        memory_cr: Floats,
+        rng: np.random.Generator,
+    ) -> tuple[Floats, Floats, Floats]:
         """v = x + F (x_pbest - x) + F (x_r1 - x_r2), binomial crossover; what leaves the box is put half-way back."""
         count, length = x.shape
         slot = rng.integers(len(memory_f), size=count)
@@ -222,13 +224,13 @@ class _Decoder:
         self,
         method: Cluster,
         space: Space,
-        table: Mapping[tuple[GroupId, int], Mapping[int, NDArray[np.int64]]],
+        table: Mapping[tuple[GroupId, int], Mapping[int, Indices]],
         budget: float,
     ) -> None:
         self.method, self.space, self.table, self.budget = method, space, table, budget
         self.whole = full_widths(space)
 
-    def __call__(self, x: Array) -> Plan:
+    def __call__(self, x: Floats) -> Plan:
         scale = meet(lambda s: self.space.share(self.plan(self.widths(x * s))), self.budget)
         order = [
             self.space.groups[i] for i in np.lexsort((-np.arange(len(x)), -x))
@@ -237,13 +239,13 @@ class _Decoder:
         plan = self.plan(filled)
         return plan if self.space.share(plan) <= self.budget else self.plan(self.widths(x * scale))
 
-    def widths(self, x: Array) -> Widths:
+    def widths(self, x: Floats) -> Widths:
         return {
             g: tuple(nearest(float(share) * n, n, self.space.round_to) for n in self.whole[g])
             for g, share in zip(self.space.groups, x, strict=True)
         }
 
-    def plan(self, widths: Mapping[GroupId, tuple[int, ...]]) -> Plan:
+    def plan(self, widths: Widths) -> Plan:
         cuts = {}
         for group, kept in widths.items():
             if kept != self.whole[group]:
@@ -253,25 +255,25 @@ class _Decoder:
                     cuts[group] = Cut(keep)
         return Plan(cuts)
 
-    def _channels(self, group: GroupId, orbit: int, width: int) -> NDArray[np.int64]:
+    def _channels(self, group: GroupId, orbit: int, width: int) -> Indices:
         """The tabulated width nearest below, or the narrowest."""
         rows = self.table[group, orbit]
         fitting = [w for w in rows if w <= width]
         return rows[max(fitting) if fitting else min(rows)]
 
 
-def features(kernels: Array, cosine: str = "ones") -> Array:
+def features(kernels: Floats, cosine: str = "ones") -> Floats:
     """Expectation, variance and cosine of every channel's kernel, standardised, shape (channels, 3)."""
     mean, variance = kernels.mean(1), kernels.var(1)
     direction = np.ones(kernels.shape[1]) if cosine == "ones" else kernels.mean(0)
     norms = np.linalg.norm(kernels, axis=1) * np.linalg.norm(direction)
     angle = kernels @ direction / np.maximum(norms, 1e-12)
     table = np.stack([mean, variance, angle], axis=1)
-    standard: Array = (table - table.mean(0)) / np.maximum(table.std(0), 1e-12)
+    standard: Floats = (table - table.mean(0)) / np.maximum(table.std(0), 1e-12)
     return standard
 
 
-def clustered(points: Array, count: int, restarts: int) -> NDArray[np.int64]:
+def clustered(points: Floats, count: int, restarts: int) -> Indices:
     """K-means++ labels; where points coincide there may be fewer clusters than asked for."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -279,11 +281,11 @@ def clustered(points: Array, count: int, restarts: int) -> NDArray[np.int64]:
     distinct = len(np.unique(points, axis=0))
     with threadpool_limits(1):  # partial sums of several threads are added in the order in which they end
         fitted = KMeans(min(count, distinct), init="k-means++", n_init=restarts, random_state=0).fit(points)
-    labels: NDArray[np.int64] = fitted.labels_.astype(np.int64)
+    labels: Indices = fitted.labels_.astype(np.int64)
     return labels
 
 
-def crowding_distance(points: Array) -> Array:
+def crowding_distance(points: Floats) -> Floats:
     """NSGA-II's crowding distance (Deb et al. 2002): the normalised gap to both neighbours, summed; infinite at the ends."""
     count = len(points)
     distance = np.zeros(count)
@@ -296,7 +298,7 @@ def crowding_distance(points: Array) -> Array:
     return distance
 
 
-def _quotas(labels: NDArray[np.int64], width: int) -> dict[int, int]:
+def _quotas(labels: Indices, width: int) -> dict[int, int]:
     """How many channels each cluster keeps: its share of the width, at least one, summing to the width."""
     names, sizes = np.unique(labels, return_counts=True)
     quota = np.minimum(sizes, np.maximum(1, np.floor(width * sizes / sizes.sum()).astype(int)))

@@ -18,12 +18,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from compress.core import Cut, GroupId, Plan, Topology
+from compress.core import Cut, Floats, GroupId, Indices, Plan, Topology
 from compress.errors import SearchError
-from compress.search.base import Array, Search, Space, scored, thinned
+from compress.search.base import Search, Space, scored, thinned
 from compress.search.cluster import clustered
 from compress.search.widths import Widths, even_widths, orbits, scaled
 
@@ -75,7 +74,7 @@ class Clusters:
 
 
 def clusters_at(
-    topology: Topology, kernels: Mapping[GroupId, Array], widths: Widths, division: Division = "kmeans", restarts: int = 3
+    topology: Topology, kernels: Mapping[GroupId, Floats], widths: Widths, division: Division = "kmeans", restarts: int = 3
 ) -> Plan:
     """The plan that makes so many clusters of every orbit; the first of a cluster stays, the others are folded into it.
 
@@ -104,7 +103,7 @@ def clusters_at(
     return Plan(cuts)
 
 
-def divided(kernels: Array, count: int, division: Division, restarts: int) -> NDArray[np.int64]:
+def divided(kernels: Floats, count: int, division: Division, restarts: int) -> Indices:
     """The cluster of each filter, 0 to count - 1, none of them empty."""
     size = len(kernels)
     if count >= size:

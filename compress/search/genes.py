@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core import ChannelGroup, Cut, Plan
-from compress.search.base import Array, Space, Stage
+from compress.core import Bits, ChannelGroup, Cut, Floats, Indices, Plan
+from compress.search.base import Space, Stage
 from compress.search.widths import allowed, nearest, ranked, shared_widths
-
-Bits = NDArray[np.bool_]
-"""Keep-bits of a stage, its groups' channels one after another: 1 = keep."""
 
 _SEED_RATIOS = (0.15, 0.27, 0.39, 0.51, 0.63, 0.74, 0.84, 0.95)
 
 
 class Genes:
-    """How a stage's keep-bits are laid out, and what a legal mask is."""
+    """How a stage's keep-bits are laid out, its groups' channels one after another, and what a legal mask is."""
 
     def __init__(self, space: Space, stage: Stage) -> None:
         self.space = space
@@ -41,7 +37,7 @@ class Genes:
                 cuts[group.id] = Cut(tuple(keep.tolist()))
         return Plan(cuts)
 
-    def pieces(self, group: ChannelGroup) -> tuple[tuple[NDArray[np.int64], ...], ...]:
+    def pieces(self, group: ChannelGroup) -> tuple[tuple[Indices, ...], ...]:
         """Per width that can be chosen: the ranked channels of each orbit that has it."""
         return tuple(tuple(self.order[group.id][i] for i in shared) for shared in shared_widths(group))
 
@@ -68,7 +64,7 @@ class Genes:
         direction = rng.random() < 0.5 if wider is None else wider
         self._step(bits[self.slices[number]], choices[int(rng.integers(len(choices)))], direction)
 
-    def _step(self, part: Bits, orders: Sequence[NDArray[np.int64]], wider: bool) -> None:
+    def _step(self, part: Bits, orders: Sequence[Indices], wider: bool) -> None:
         widths = allowed(len(orders[0]), self.space.round_to)
         have = int(part[orders[0]].sum())
         want = next((w for w in (widths if wider else widths[::-1]) if (w > have if wider else w < have)), have)
@@ -117,13 +113,13 @@ class Genes:
     def _ranked_mask(self, criterion: str, ratio: float) -> Bits:
         bits = np.zeros(self.length, dtype=bool)
         for group, where in zip(self.groups, self.slices, strict=True):
-            importance: Array = self.space.statistics.importance[criterion][group.id]
+            importance: Floats = self.space.statistics.importance[criterion][group.id]
             for order in ranked(group, importance):
                 bits[where.start + order[: max(1, round(ratio * len(order)))]] = True
         return bits
 
 
-def _to_width(part: Bits, order: NDArray[np.int64], want: int) -> None:
+def _to_width(part: Bits, order: Indices, want: int) -> None:
     """So many of these channels kept: the least important go first, the most important come back first."""
     have = int(part[order].sum())
     if want < have:

@@ -7,7 +7,6 @@ whose classes they derive from. Imported where an evolution begins: pymoo's impo
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from pymoo.core.crossover import Crossover
 from pymoo.core.duplicate import ElementwiseDuplicateElimination
 from pymoo.core.mutation import Mutation
@@ -15,6 +14,7 @@ from pymoo.core.population import Population
 from pymoo.core.problem import Problem
 from pymoo.core.repair import Repair
 
+from compress.core import Bits
 from compress.search.genes import Genes
 
 
@@ -25,9 +25,7 @@ class PerLayer(Crossover):  # type: ignore[misc]
         super().__init__(2, 2, prob=prob)
         self.genes = genes
 
-    def _do(
-        self, problem: Problem, X: NDArray[np.bool_], *args: object, random_state: np.random.Generator, **kwargs: object
-    ) -> NDArray[np.bool_]:
+    def _do(self, problem: Problem, X: Bits, *args: object, random_state: np.random.Generator, **kwargs: object) -> Bits:
         children = X.copy()
         for pair in range(X.shape[1]):
             for where in self.genes.slices:
@@ -46,9 +44,7 @@ class FlipAndSwap(Mutation):  # type: ignore[misc]
         super().__init__()
         self.genes = genes
 
-    def _do(
-        self, problem: Problem, X: NDArray[np.bool_], *args: object, random_state: np.random.Generator, **kwargs: object
-    ) -> NDArray[np.bool_]:
+    def _do(self, problem: Problem, X: Bits, *args: object, random_state: np.random.Generator, **kwargs: object) -> Bits:
         mutants = X.astype(bool)
         mutants ^= random_state.random(X.shape) < 1 / self.genes.length
         for row in mutants:
@@ -69,7 +65,7 @@ class Aligned(Repair):  # type: ignore[misc]
         super().__init__()
         self.genes = genes
 
-    def _do(self, problem: Problem, X: NDArray[np.bool_], **kwargs: object) -> NDArray[np.bool_]:
+    def _do(self, problem: Problem, X: Bits, **kwargs: object) -> Bits:
         return np.array([self.genes.repair(row.astype(bool)) for row in X])
 
 

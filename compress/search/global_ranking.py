@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import GroupId, Plan
-from compress.search.base import Array, Search, Space, by_budget, scored
+from compress.core import Floats, GroupId, Plan
+from compress.search.base import Search, Space, by_budget, scored
 from compress.search.options import Fraction
 from compress.search.widths import Widths, allowed, at_width, fill, meet, nearest, plan_of, ranked, shared_widths
 
@@ -58,7 +58,7 @@ class Ranked:
         return plan_of(space, fill(space, chosen, budget, order), self.criterion)
 
 
-def _ladder(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
+def _ladder(space: Space, group_id: GroupId, criterion: str) -> list[Floats]:
     """Importances per orbit, highest first, in units of the group's mean."""
     importance = np.asarray(space.statistics.importance[criterion][group_id], dtype=float)
     mean = float(importance.mean())
@@ -66,12 +66,12 @@ def _ladder(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
     return [scores[order] for order in ranked(space.topology.by_id[group_id], importance)]
 
 
-def _above(space: Space, ladders: dict[GroupId, list[Array]], kept: int, protected: float) -> Widths:
+def _above(space: Space, ladders: dict[GroupId, list[Floats]], kept: int, protected: float) -> Widths:
     """Widths when the ``kept`` highest-ranked channels of all stay, each orbit brought to an allowed width."""
     pool = np.sort(np.concatenate([scores for orbits in ladders.values() for scores in orbits]))[::-1]
     threshold = np.inf if kept == 0 else pool[kept - 1]
 
-    def width(pieces: Sequence[Array]) -> int:
+    def width(pieces: Sequence[Floats]) -> int:
         """The width of orbits that share it: what their channels above the threshold are on average."""
         size, above = len(pieces[0]), [int((scores >= threshold).sum()) for scores in pieces]
         least = next(w for w in allowed(size, space.round_to) if w >= protected * size)
@@ -86,6 +86,6 @@ def _above(space: Space, ladders: dict[GroupId, list[Array]], kept: int, protect
     return found
 
 
-def _next(orbits: list[Array], kept: tuple[int, ...]) -> float:
+def _next(orbits: list[Floats], kept: tuple[int, ...]) -> float:
     """The highest importance that a group has lost."""
     return max((float(s[n]) for s, n in zip(orbits, kept, strict=True) if n < len(s)), default=-np.inf)

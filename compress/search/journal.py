@@ -174,5 +174,16 @@ def drive(
         answer = [Score(journal.scores[k]) for k in keys]
         spent += price(ask) * len(set(keys))
         errors = [s.error for s in answer if s.error == s.error]
-        counts = (len(keys), len(missing), len(first), earlier)
-        listen(Asked(ask.fidelity.value, ask.stage, *counts, spent, budget, min(errors, default=float("nan"))))
+        listen(
+            Asked(
+                fidelity=ask.fidelity.value,
+                stage=ask.stage,
+                asked=len(keys),
+                fresh=len(missing),
+                distinct=len(first),
+                earlier=earlier,
+                spent=spent,
+                budget=budget,
+                best=min(errors, default=float("nan")),
+            )
+        )

@@ -25,13 +25,11 @@ class Method:
         searcher: a frozen dataclass whose fields are its parameters.
         summary: one line.
         citation: the paper.
-        preset: parameters that differ from the searcher's defaults.
     """
 
     searcher: type[Any]
     summary: str
     citation: str
-    preset: Mapping[str, Any]
     moments: bool = False
     """Whether the search stands on second moments of what the layers read."""
     readings: bool = False
@@ -46,71 +44,66 @@ class Method:
     """What ``ranking = auto`` means."""
 
     def make(self, **parameters: Any) -> Searcher:
-        """The searcher with parameters over the preset.
+        """The searcher with these parameters over its defaults.
 
         Raises:
             ConfigError: a parameter does not take this value.
         """
         hint = "`compress methods` lists every option with its default"
-        searcher: Searcher = validated(self.searcher, {**self.preset, **parameters}, prefix="options.", hint=hint)
+        searcher: Searcher = validated(self.searcher, parameters, prefix="options.", hint=hint)
         return searcher
 
 
 METHODS: Mapping[str, Method] = {
     "smoea": Method(
-        Smoea,
-        "stage by stage, multi-objective evolution on sub-networks",
-        "Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, arXiv 2211.01957",
-        {},
+        searcher=Smoea,
+        summary="stage by stage, multi-objective evolution on sub-networks",
+        citation="Li, Sun, Huang, Chen: Sub-network Multi-objective Evolutionary Algorithm for Filter Pruning, "
+        "arXiv 2211.01957",
         moments=True,
         ranks=True,
         ranking="obs",
     ),
     "bicnn": Method(
-        BiCnn,
-        "bi-level evolution: which filters stay, and which of them each layer reads",
-        "Louati, Louati, Bechikh, Kariri: Joint filter and channel pruning of convolutional neural networks as a bi-level "
-        "optimization problem, Memetic Computing 2024",
-        {},
+        searcher=BiCnn,
+        summary="bi-level evolution: which filters stay, and which of them each layer reads",
+        citation="Louati, Louati, Bechikh, Kariri: Joint filter and channel pruning of convolutional neural networks as a "
+        "bi-level optimization problem, Memetic Computing 2024",
         moments=True,
         readings=True,
         ranking="obs",
     ),
     "cluster": Method(
-        Cluster,
-        "channels clustered by three features, cluster counts by differential evolution",
-        "Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
-        {},
+        searcher=Cluster,
+        summary="channels clustered by three features, cluster counts by differential evolution",
+        citation="Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         moments=True,
         kernels=True,
     ),
     "csgd": Method(
-        Clusters,
-        "clusters of filters, trained until they are equal, trimmed without loss; no fine-tuning",
-        "Ding, Ding, Guo, Han: Centripetal SGD for Pruning Very Deep Convolutional Networks with Complicated Structure, "
-        "CVPR 2019",
-        {},
+        searcher=Clusters,
+        summary="clusters of filters, trained until they are equal, trimmed without loss; no fine-tuning",
+        citation="Ding, Ding, Guo, Han: Centripetal SGD for Pruning Very Deep Convolutional Networks with Complicated "
+        "Structure, CVPR 2019",
         kernels=True,
         clusters=True,
     ),
     "obs": Method(
-        Allocated,
-        "compensated elimination: no evolution, one plan for every budget",
-        "this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
-        {},
+        searcher=Allocated,
+        summary="compensated elimination: no evolution, one plan for every budget",
+        citation="this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
         moments=True,
     ),
     "global": Method(
-        Ranked,
-        "one ranking of all channels of all layers, by l1 norm or another criterion",
-        "Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017",
-        {},
+        searcher=Ranked,
+        summary="one ranking of all channels of all layers, by l1 norm or another criterion",
+        citation="Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network "
+        "Slimming, ICCV 2017",
     ),
     "uniform": Method(
-        Uniform,
-        "the same share of every group, by l1 norm",
-        "Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, ICLR 2017",
-        {},
+        searcher=Uniform,
+        summary="the same share of every group, by l1 norm",
+        citation="Li, Kadav, Durdanovic, Samet, Graf: Pruning Filters for Efficient ConvNets, ICLR 2017",
     ),
 }
 

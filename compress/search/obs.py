@@ -13,16 +13,26 @@ import heapq
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import GroupId, Plan
-from compress.search.base import Array, Search, Space, by_budget, scored, thinned
+from compress.core import Floats, GroupId, Indices, Plan
+from compress.search.base import Search, Space, by_budget, scored, thinned
 from compress.search.options import Fraction
 from compress.search.uniform import Uniform
-from compress.search.widths import allowed, at_width, fill, full_widths, meet, nearest, plan_of, ranked, scaled, shared_widths
+from compress.search.widths import (
+    Widths,
+    allowed,
+    at_width,
+    fill,
+    full_widths,
+    meet,
+    nearest,
+    plan_of,
+    ranked,
+    scaled,
+    shared_widths,
+)
 
-Widths = dict[GroupId, tuple[int, ...]]
 _TRIED = 8
 
 
@@ -94,7 +104,7 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
     and the cheapest step that is still cheapest when recomputed is the cheapest of all.
     """
     current: Widths = dict(full_widths(space))
-    losses: dict[tuple[GroupId, tuple[int, ...]], Array] = {}
+    losses: dict[tuple[GroupId, tuple[int, ...]], Floats] = {}
     for g in space.groups:
         each = _losses(space, g, criterion)
         losses |= {(g, s): np.sum([each[i] for i in s], axis=0) for s in shared_widths(space.topology.by_id[g])}
@@ -136,7 +146,7 @@ def allocate(space: Space, budget: float, criterion: str) -> Widths:
     return fill(space, current, budget, list(reversed(space.groups)))
 
 
-def _stairs(narrower: NDArray[np.int64], block: int) -> NDArray[np.int64]:
+def _stairs(narrower: Indices, block: int) -> Indices:
     """A few widths to try for latency, the nearest ones among them: those that fill their blocks, where there are any."""
     full = narrower[narrower % block == 0]
     chosen = full if len(full) else narrower
@@ -148,7 +158,7 @@ def _at(widths: Widths, group: GroupId, orbits: tuple[int, ...], width: int) -> 
     return {**widths, group: at_width(widths[group], orbits, width)}
 
 
-def _losses(space: Space, group_id: GroupId, criterion: str) -> list[Array]:
+def _losses(space: Space, group_id: GroupId, criterion: str) -> list[Floats]:
     """Per orbit: the error at each width, index 0 to all.
 
     Without curves, importances count as errors that add up, each group's to 1.

@@ -19,12 +19,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core import GroupId, LayerName
+from compress.core import Bits, Floats, GroupId, LayerName
 
-Array = NDArray[np.float64]
-Bits = NDArray[np.bool_]
 Kind = Literal["compensated", "plain"]
 
 _JITTER = 1e-9
@@ -44,8 +41,8 @@ class Reading:
 
     layer: LayerName
     sources: tuple[tuple[GroupId, int], ...]
-    plain: Array
-    compensated: Array
+    plain: Floats
+    compensated: Floats
     knots: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
 
     def error(self, removed: Bits, kind: Kind) -> float:
@@ -57,14 +54,22 @@ class Reading:
         gone = np.flatnonzero(removed)
         if kind == "plain":
             weight = self.plain[:, gone].sum(1)
-            return Remaining(self, kind, float(weight[gone].sum()), self.plain.diagonal() + 2 * weight, self.plain)
+            return Remaining(
+                reading=self,
+                kind=kind,
+                gone=float(weight[gone].sum()),
+                single=self.plain.diagonal() + 2 * weight,
+                matrix=self.plain,
+            )
         matrix, gain = self.compensated, self.compensated.diagonal()
         if len(gone) == 0:
-            return Remaining(self, kind, 0.0, gain, matrix)
+            return Remaining(reading=self, kind=kind, gone=0.0, single=gain, matrix=matrix)
         block, beside = matrix[np.ix_(gone, gone)], matrix[gone]
         solved = _solve(block, np.column_stack([gain[gone], beside]))
         base = float(gain[gone] @ solved[:, 0])
-        return Remaining(self, kind, base, gain - beside.T @ solved[:, 0], matrix - beside.T @ solved[:, 1:])
+        return Remaining(
+            reading=self, kind=kind, gone=base, single=gain - beside.T @ solved[:, 0], matrix=matrix - beside.T @ solved[:, 1:]
+        )
 
     def at_outputs(self, error: float, kind: Kind) -> float:
         """What this layer's relative error is at the outputs; beyond the last knot by the last slope."""
@@ -91,8 +96,8 @@ class Remaining:
     reading: Reading
     kind: Kind
     gone: float
-    single: Array
-    matrix: Array
+    single: Floats
+    matrix: Floats
 
     @property
     def base(self) -> float:
@@ -112,7 +117,7 @@ class Remaining:
         return self.reading.at_outputs(self.gone + added, self.kind)
 
 
-def _solve(matrix: Array, right: Array) -> Array:
+def _solve(matrix: Floats, right: Floats) -> Floats:
     """A positive definite system; dead channels, whose rows are zero, lose nothing."""
     from scipy.linalg.lapack import dposv
 
@@ -124,7 +129,7 @@ def _solve(matrix: Array, right: Array) -> Array:
     return np.asarray(solved)
 
 
-def additive(layer: LayerName, group: GroupId, harm: Array) -> Reading:
+def additive(layer: LayerName, group: GroupId, harm: Floats) -> Reading:
     """A stand-in where no moments are known: every channel's removal adds its own share, whatever else is gone."""
     diagonal = np.diag(harm / max(float(harm.sum()), 1e-30))
-    return Reading(layer, tuple((group, c) for c in range(len(harm))), diagonal, diagonal)
+    return Reading(layer=layer, sources=tuple((group, c) for c in range(len(harm))), plain=diagonal, compensated=diagonal)

@@ -129,7 +129,7 @@ class Smoea:
             if generation == 0:
                 rows = np.vstack([genes.whole(), rows])  # all ones: what the stage inherits
             plans = [genes.plan(row, before) for row in rows]
-            scores = yield Ask(plans, self._fidelity, number, images, self._recovery)
+            scores = yield Ask(plans=plans, fidelity=self._fidelity, stage=number, images=images, recovery=self._recovery)
             for row, plan, score in zip(rows, plans, scores, strict=True):
                 seen.setdefault(row.tobytes(), space.point(plan, score.error, Fidelity.STAGE))
             if generation == 0:
@@ -271,11 +271,11 @@ class Smoea:
 
     def _truly(self, space: Space, plans: Sequence[Plan]) -> Ask:
         """Scores on all images, of networks recovered as the result will be, whatever the objective was."""
-        return Ask(plans, Fidelity.FULL, recovery=space.recovery)
+        return Ask(plans=plans, fidelity=Fidelity.FULL, recovery=space.recovery)
 
     def _fully(self, plans: Sequence[Plan], images: int) -> Ask:
         """Real scores, of networks recovered as the search assumes."""
-        return Ask(plans, Fidelity.FULL, images=images, recovery=self._recovery)
+        return Ask(plans=plans, fidelity=Fidelity.FULL, images=images, recovery=self._recovery)
 
     @property
     def _fidelity(self) -> Fidelity:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core import ChannelGroup, Cut, GroupId, Plan, Topology
+from compress.core import ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology
 from compress.errors import ConfigError
-from compress.search.base import Array, CostModel, Space
+from compress.search.base import CostModel, Space
 
 NARROW = 16
 """Groups of fewer channels are exempt from alignment."""
@@ -55,7 +54,7 @@ def at_width(kept: Sequence[int], shared: Sequence[int], width: int) -> tuple[in
     return tuple(width if i in shared else n for i, n in enumerate(kept))
 
 
-def ranked(group: ChannelGroup, importance: Array) -> tuple[NDArray[np.int64], ...]:
+def ranked(group: ChannelGroup, importance: Floats) -> tuple[Indices, ...]:
     """The channels of each orbit, most important first; ties by index."""
     return tuple(np.array(o)[np.lexsort((np.array(o), -importance[list(o)]))] for o in orbits(group))
 

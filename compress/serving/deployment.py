@@ -120,7 +120,18 @@ def deploy(
                 raise
     previous = max(served.versions, key=_number, default="") if served else ""
     version = str(published.version)
-    return Deployed(name, version, previous, url, len(images), batches, error, spread, exact, dict(clock.seconds))
+    return Deployed(
+        name=name,
+        version=version,
+        previous=previous,
+        url=url,
+        images=len(images),
+        batches=batches,
+        error=error,
+        spread=spread,
+        exact=exact,
+        seconds=dict(clock.seconds),
+    )
 
 
 def _answers_here(onnx: Path, images: Array) -> dict[str, Array]:

@@ -169,9 +169,9 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
         ConfigError: arms are to be compared over a single round; take more.
     """
     started, rng = time.monotonic(), np.random.default_rng(scenario.seed)
-    field_ = [_Arm(name, connect) for name, connect in arms.items()]
+    field_ = [_Arm(name=name, connect=connect) for name, connect in arms.items()]
     if scenario.control:
-        field_.append(_Arm(f"{field_[0].name} again", field_[0].connect))
+        field_.append(_Arm(name=f"{field_[0].name} again", connect=field_[0].connect))
     if len(field_) > 1 and scenario.rounds < 2:
         raise ConfigError(
             f"{scenario.rounds} round, 2 or more are wanted for an interval", hint="leave --rounds at its default"
@@ -186,7 +186,7 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
 
             def passes(rate: float, arm: _Arm = arm, number: int = number) -> bool:
                 kept = _try(arm, rate, scenario.requests, scenario, rng).keeps(scenario.quantile, scenario.bound)
-                listen(Tried(arm.name, number, scenario.rounds, rate, kept))
+                listen(Tried(arm=arm.name, round=number, rounds=scenario.rounds, rate=rate, kept=kept))
                 return kept
 
             jitter = scenario.step ** float(rng.uniform(-0.5, 0.5))
@@ -199,7 +199,14 @@ def sustained(arms: Mapping[str, Connect], scenario: Scenario, *, listen: Listen
     compared = found[1:-1] if scenario.control else found[1:]
     ratios = {arm.name: mean_ratio(arm.rates, found[0].rates) for arm in compared}
     control = None if again is None else mean_ratio(again.rates, found[0].rates)
-    return LoadResult(scenario, found, ratios, control, time.monotonic() - started, tuple(_flags(field_, scenario)))
+    return LoadResult(
+        scenario=scenario,
+        arms=found,
+        ratios=ratios,
+        control=control,
+        seconds=time.monotonic() - started,
+        flags=tuple(_flags(field_, scenario)),
+    )
 
 
 def asking(url: str, model: str, *, batch: int = 1, timeout: float = 30.0, seed: int = 0) -> Connect:
@@ -277,15 +284,19 @@ def _summary(arm: _Arm, scenario: Scenario, rng: np.random.Generator, listen: Li
         rate = typical / scenario.step**down
         traffic = _try(arm, rate, scenario.confirm, scenario, rng)
         kept = traffic.keeps(scenario.quantile, scenario.bound)
-        listen(Tried(arm.name, 0, scenario.rounds, rate, kept))
+        listen(Tried(arm=arm.name, round=0, rounds=scenario.rounds, rate=rate, kept=kept))
         if kept:
             p50, p90, p99 = (float(q) for q in np.quantile(traffic.latencies, [0.5, 0.9, 0.99], method="inverted_cdf"))
             failed = int(np.isinf(traffic.latencies).sum())
             return Sustained(
-                arm.name, tuple(arm.rates), typical, arm.unloaded, Confirmed(rate, traffic.scheduled, p50, p90, p99, failed)
+                name=arm.name,
+                rates=tuple(arm.rates),
+                typical=typical,
+                unloaded=arm.unloaded,
+                confirmed=Confirmed(rate=rate, requests=traffic.scheduled, p50=p50, p90=p90, p99=p99, failed=failed),
             )
-    none = Confirmed(0.0, scenario.confirm, math.nan, math.nan, math.nan, 0)
-    return Sustained(arm.name, tuple(arm.rates), typical, arm.unloaded, none)
+    none = Confirmed(rate=0.0, requests=scenario.confirm, p50=math.nan, p90=math.nan, p99=math.nan, failed=0)
+    return Sustained(name=arm.name, rates=tuple(arm.rates), typical=typical, unloaded=arm.unloaded, confirmed=none)
 
 
 def _flags(arms: list[_Arm], scenario: Scenario) -> Iterator[str]:

@@ -94,7 +94,9 @@ def package(
                 f"cannot write {final}: {error.strerror}", hint="check the space and rights of the folder"
             ) from error
     listed = sorted(str(entry.relative_to(final)) for entry in final.rglob("*") if entry.is_file())
-    return Package(final, name, server, tuple(listed), interface, tuple(_notes(interface)))
+    return Package(
+        folder=final, name=name, server=server, files=tuple(listed), interface=interface, notes=tuple(_notes(interface))
+    )
 
 
 def name_of(onnx: Path) -> str:

@@ -91,7 +91,11 @@ def offer(connect: Connect, schedule: Times, *, connections: int, bound: float =
     decided = ~np.isnan(state.latencies)
     lateness = float(np.median(state.lateness)) if state.lateness else 0.0
     return Traffic(
-        len(schedule) / float(schedule[-1]), state.latencies[decided], tuple(sorted(state.failures)), len(schedule), lateness
+        rate=len(schedule) / float(schedule[-1]),
+        latencies=state.latencies[decided],
+        failures=tuple(sorted(state.failures)),
+        scheduled=len(schedule),
+        lateness=lateness,
     )
 
 

@@ -221,7 +221,9 @@ def _read(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, al
             raise ModelError(f"the example holds a tensor of type {tensor.dtype}, real and dense ones are taken", hint=_HINT)
         batched = tensor.dim() > 0 and tensor.shape[0] == sizes[0]
         shape = tuple(tensor.shape[1:] if batched else tensor.shape)
-        inputs.append(InputTensor(next(names), shape, tensor.dtype, batched, tensor.detach().cpu()))
+        inputs.append(
+            InputTensor(name=next(names), shape=shape, dtype=tensor.dtype, batched=batched, value=tensor.detach().cpu())
+        )
     fixed = {i: v for i, v in enumerate(values) if not isinstance(v, Tensor)}
     return Signature(tuple(inputs), spec, fixed)
 

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from compress.core import Bits
 from compress.search.bicnn.problem import Consumer
-from compress.search.reader_loss import Bits, Kind, Remaining
+from compress.search.reader_loss import Kind, Remaining
 from compress.search.widths import allowed
 
 Rank = tuple[float, float, float]

@@ -12,17 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from compress.core import GroupId, LayerName, Plan, selectable
-from compress.search.base import Array, Space, Stage
+from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, selectable
+from compress.search.base import Space, Stage
 from compress.search.genes import Genes
-from compress.search.reader_loss import Bits, Kind, Reading, additive
+from compress.search.reader_loss import Kind, Reading, additive
 from compress.search.widths import allowed
 
 Reads = tuple[Bits, ...]
 """Per consumer: what it reads, (entries,)."""
-Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Consumer:
     most: float = 1.0
 
     @cached_property
-    def harm(self) -> Array:
+    def harm(self) -> Floats:
         """What each entry's removal alone loses."""
         return np.asarray(self.reading.compensated.diagonal())
 
@@ -132,7 +130,11 @@ class Bilevel:
             if layer is not None:
                 for source, member in topology.slots[layer.weight, layer.read_dim]:
                     taken |= {(source, c): p for c, p in enumerate(member.positions)}
-            consumers.append(Consumer(reading, index, free, tuple(taken.get(s, ()) for s in reading.sources), most))
+            consumers.append(
+                Consumer(
+                    reading=reading, index=index, free=free, taken=tuple(taken.get(s, ()) for s in reading.sources), most=most
+                )
+            )
         return tuple(consumers)
 
     # ---- the two levels' functions -----------------------------------------------------------------------------------

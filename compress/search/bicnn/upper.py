@@ -30,14 +30,13 @@ from typing import Literal
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import Plan
-from compress.search.base import Array, Search, Space, Told, scored, thinned
+from compress.core import Bits, Floats, Plan
+from compress.search.base import Search, Space, Told, scored, thinned
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous
 from compress.search.bicnn.problem import Bilevel, BilevelSolution, Reads
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction, NotNegative
-from compress.search.reader_loss import Bits
 from compress.search.widths import reachable
 
 _WINDOW = 0.06
@@ -153,15 +152,15 @@ class _Cemba:
     def __init__(self, options: BiCnn, problem: Bilevel, rng: np.random.Generator) -> None:
         self.options, self.problem, self.rng = options, problem, rng
         self.lower = Lower(
-            options.lower_population,
-            options.lower_generations,
-            options.crossover,
-            options.delta,
-            options.lower,
-            options.weight,
-            options.migrants if options.migrate else 0,
-            options.lower_every,
-            options.patience,
+            population=options.lower_population,
+            generations=options.lower_generations,
+            crossover=options.crossover,
+            delta=options.delta,
+            objective=options.lower,
+            weight=options.weight,
+            migrants=options.migrants if options.migrate else 0,
+            every=options.lower_every,
+            patience=options.patience,
         )
         self.archive: dict[bytes, BilevelSolution] = {}
         self.solved: list[dict[bytes, tuple[Bits, Bits]]] = [{} for _ in problem.consumers]
@@ -344,7 +343,7 @@ class _Cemba:
         objectives = np.array([[s.share, s.error] for s in population])
         order: list[int] = []
         for front in NonDominatedSorting().do(objectives):
-            distance: Array = calc_crowding_distance(objectives[front])
+            distance: Floats = calc_crowding_distance(objectives[front])
             order += [int(front[i]) for i in np.argsort(-distance, kind="stable")]
         return order
 
