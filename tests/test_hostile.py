@@ -32,8 +32,8 @@ from typer.testing import CliRunner
 
 from compress.core.files import write_json
 from compress.data import Preprocessing, open_data
+from compress.data.pixels import to_pixels
 from compress.data.sources import Unreadable, decode
-from compress.data.split import to_pixels
 from compress.errors import CheckpointError, CompressError, DataError
 from compress.networks.architecture import Architecture
 from compress.networks.checkpoint import load, save

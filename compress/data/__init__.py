@@ -8,23 +8,25 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.data.dataset import Data as Data
+    from compress.data.dataset import examined as examined
     from compress.data.dataset import open_data as open_data
     from compress.data.listing import TORCHVISION as TORCHVISION
+    from compress.data.pixels import to_pixels as to_pixels
     from compress.data.preprocessing import IMAGENET as IMAGENET
     from compress.data.preprocessing import Preprocessing as Preprocessing
     from compress.data.preprocessing import preset_for as preset_for
     from compress.data.sources import Unreadable as Unreadable
     from compress.data.sources import decode as decode
     from compress.data.split import Split as Split
-    from compress.data.split import to_pixels as to_pixels
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "dataset": "Data open_data",
+        "dataset": "Data examined open_data",
         "listing": "TORCHVISION",
+        "pixels": "to_pixels",
         "preprocessing": "IMAGENET Preprocessing preset_for",
         "sources": "Unreadable decode",
-        "split": "Split to_pixels",
+        "split": "Split",
     },
 )

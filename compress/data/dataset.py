@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from compress.data.listing import (
     list_npz,
     list_torchvision,
 )
+from compress.data.pixels import oddities
 from compress.data.preprocessing import IMAGENET, Preprocessing, preset_for
 from compress.data.sources import FolderImages, Unreadable, ZipImages
 from compress.data.split import SMALL_SIDE, Split
@@ -120,6 +122,25 @@ def open_data(
         preprocessing=preprocessing,
         warnings=warnings,
     )
+
+
+def examined(data: Data) -> tuple[str, ...]:
+    """Looks at a few images before any work is done on them; what a user should know about how they are read.
+
+    Raises:
+        DataError: all of them are the same to the network, from which nothing can be learnt or measured.
+    """
+    for split in (data.validation, data.calibration):
+        if split.all_alike():
+            value = float(split.images(1).flatten()[0])
+            raise DataError(
+                f"{data.name}: the images of {split.name} are all the same once they are read (the first pixel is {value:.4g})",
+                hint="look at the files: give images that differ, as 8-bit or 16-bit files, or an .npz of the network's input",
+            )
+    with suppress(Unreadable):
+        picture = data.validation.picture(0)
+        return oddities(picture) if isinstance(picture, Image.Image) else ()
+    return ()
 
 
 def _listing(source: str, labels: str, num_classes: int | None, download: bool) -> Listing | Data:

@@ -222,12 +222,13 @@ class ArrayImages:
         return f"{self.label}[{index}]"
 
     def read(self, index: int) -> Picture:
-        """The row, (h, w, c)."""
-        return self.rows[index]  # type: ignore[no-any-return]
+        """The row, (h, w, c); one of uint16 as float32 in [0, 1]."""
+        row = self.rows[index]
+        return row / np.float32(65535) if row.dtype == np.uint16 else row  # type: ignore[no-any-return]
 
     @property
     def rows(self) -> npt.NDArray[Any]:
-        """All rows, (n, h, w, c), uint8 or float32.
+        """All rows, (n, h, w, c), uint8, uint16 or float32.
 
         Raises:
             DataError: the array holds something else.
@@ -241,7 +242,7 @@ class ArrayImages:
 
 
 def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
-    """Images as (n, h, w, c), uint8 or float32.
+    """Images as (n, h, w, c), uint8, uint16 or float32.
 
     Raises:
         DataError: the array holds something else.
@@ -256,11 +257,11 @@ def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
             f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels",
             hint="reshape the array and save it again with numpy.savez",
         )
-    if array.dtype == np.uint8:
+    if array.dtype in (np.uint8, np.uint16):
         return array  # type: ignore[no-any-return]
     if array.dtype.kind != "f":
         raise DataError(
-            f"{label} has type {array.dtype}; images are uint8 (0 to 255) or floating point (already scaled)",
+            f"{label} has type {array.dtype}; images are uint8, uint16 or floating point (already scaled)",
             hint="convert the array and save it again with numpy.savez",
         )
     array = array.astype(np.float32)

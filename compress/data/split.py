@@ -11,10 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from compress.data.pixels import crop_and_flip, stacked, to_pixels
 from compress.data.preprocessing import Preprocessing
 from compress.data.sources import Images, Picture, Unreadable
 from compress.errors import DataError
@@ -22,13 +21,6 @@ from compress.errors import DataError
 SMALL_SIDE = 64
 CACHE_BYTES = 2 * 2**30
 _CROP_MARGIN = 4
-_MOST_ELONGATED = 100
-_RESAMPLE = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 Seed = int | Sequence[int] | None
 
 
@@ -97,6 +89,25 @@ class Split:
         for index, label in zip(self.indices, self.labels, strict=True):
             hashed.update(f"{self._images.mark(int(index))}\0{label}\n".encode())
         return hashed.hexdigest()[:16]
+
+    def all_alike(self, most: int = 256) -> bool:
+        """Whether the first readable images, at most so many and two or more, are one and the same to the network."""
+        first: Tensor | None = None
+        count = 0
+        for position in range(min(most, len(self))):
+            pixels = self._decode(position, None)
+            if pixels is None:
+                continue
+            count += 1
+            if first is None:
+                first = pixels
+            elif first.dtype != pixels.dtype or not torch.equal(first, pixels):
+                return False
+        return count > 1
+
+    def picture(self, position: int) -> Picture:
+        """One image as its file holds it; a damaged one raises :class:`Unreadable`."""
+        return self._images.read(int(self.indices[position]))
 
     def members(self) -> tuple[str, ...]:
         """Names of the images."""
@@ -169,6 +180,8 @@ class Split:
                     continue
                 if rows is None:
                     rows = torch.zeros((len(self), *pixels.shape), dtype=pixels.dtype)
+                if rows.dtype != pixels.dtype:  # pictures of 8 bits among pictures of more
+                    rows, pixels = (t.float().div(255) if t.dtype == torch.uint8 else t for t in (rows, pixels))
                 rows[position] = pixels
         if rows is None:
             raise DataError(f"{self.name}: none of {len(self)} images can be read; first: {self.skipped[:1]}")
@@ -192,7 +205,7 @@ class Split:
                 decoded = [(p, pixels) for p, future in now if (pixels := future.result()) is not None]
                 if decoded:
                     labels = torch.from_numpy(self.labels[[p for p, _ in decoded]])
-                    yield self._normalised(torch.stack([pixels for _, pixels in decoded])), labels
+                    yield self._normalised(stacked([pixels for _, pixels in decoded])), labels
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -225,81 +238,3 @@ class Split:
 
 def _workers() -> int:
     return min(8, os.cpu_count() or 1)
-
-
-def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64] | None = None) -> Tensor:
-    """A picture in the network's size and channels, (c, h, w), not yet normalised: uint8, or float for float arrays.
-
-    Args:
-        picture: from a source.
-        to: sizes and channels.
-        draw: five numbers in [0, 1) for a random crop of 25 to 100 % of the area (aspect 3/4 to 4/3) and a mirror image.
-    """
-    if not isinstance(picture, Image.Image):
-        if picture.dtype != np.uint8:
-            return _float_pixels(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))), to)
-        if draw is None and picture.shape[:2] == to.size and picture.shape[2] == to.channels:
-            return torch.from_numpy(picture.transpose(2, 0, 1).copy())
-        picture = Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture))
-    if to.channels not in (1, 3):
-        raise DataError(f"images have 1 or 3 channels, the network takes {to.channels}", hint="give an .npz of its input")
-    try:
-        pixels = _resized(picture, to, draw)
-    except (OSError, ValueError, MemoryError, OverflowError) as error:  # of a mode or a shape that nobody has seen yet
-        raise Unreadable(f"{type(error).__name__}: {error}") from error
-    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
-
-
-def _resized(picture: Image.Image, to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> npt.NDArray[np.uint8]:
-    if max(picture.size) > _MOST_ELONGATED * min(picture.size):  # its short side enlarged, the long one would be without bounds
-        raise Unreadable(f"is {picture.width} x {picture.height}, sides of at most {_MOST_ELONGATED} to 1 are read")
-    image = picture.convert("L" if to.channels == 1 else "RGB")
-    height, width = to.size
-    resample = _RESAMPLE[to.interpolation]
-    if draw is not None:
-        image = image.resize((width, height), resample, box=_random_box(image.width, image.height, draw))
-        if to.channels == 3 and draw[4] < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    elif to.resize is not None:
-        scale = to.resize / min(image.width, image.height)
-        image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), resample)
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        image = image.crop((left, top, left + width, top + height))
-    elif image.size != (width, height):
-        image = image.resize((width, height), resample)
-    return np.array(image, dtype=np.uint8).reshape(height, width, to.channels)
-
-
-def _random_box(width: int, height: int, draw: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
-    area = width * height * (0.25 + 0.75 * draw[0])
-    aspect = float(np.exp(np.log(4 / 3) * (2 * draw[1] - 1)))
-    w, h = min(width, (area * aspect) ** 0.5), min(height, (area / aspect) ** 0.5)
-    left, top = (width - w) * draw[2], (height - h) * draw[3]
-    return (left, top, left + w, top + h)
-
-
-def _float_pixels(pixels: Tensor, to: Preprocessing) -> Tensor:
-    if pixels.shape[0] != to.channels:
-        if pixels.shape[0] != 1 and to.channels != 1:
-            raise DataError(f"images have {pixels.shape[0]} channels, the network takes {to.channels}")
-        pixels = pixels.mean(0, keepdim=True).expand(to.channels, -1, -1)
-    if tuple(pixels.shape[1:]) != to.size:
-        pixels = F.interpolate(pixels[None], to.size, mode="bilinear", antialias=True, align_corners=False)[0]
-    return pixels.clone()
-
-
-def crop_and_flip(batch: Tensor, rng: np.random.Generator, margin: int) -> Tensor:
-    """Each image shifted by up to ``margin`` pixels (black comes in) and mirrored with probability one half.
-
-    Args:
-        batch: (n, c, h, w), uint8 or float.
-        rng: decides.
-        margin: pixels.
-    """
-    n, _, height, width = batch.shape
-    windows = F.pad(batch, (margin,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: (n, c, shifts, shifts, h, w)
-    down, right = torch.from_numpy(rng.integers(0, 2 * margin + 1, (2, n)))
-    cropped = windows[torch.arange(n), :, down, right]
-    mirrored = torch.from_numpy(rng.random(n) < 0.5)
-    cropped[mirrored] = cropped[mirrored].flip(3)
-    return cropped

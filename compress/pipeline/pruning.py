@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compress.core import Clock, Listen, ignore, write_json
-from compress.data import Data
+from compress.core import Clock, Listen, Warned, ignore, write_json
+from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline.conclusion import Result, conclude, finished
@@ -50,6 +50,8 @@ def prune(
         CompressError: with what, where, and what to do next.
     """
     _check_training(job, data)
+    for note in examined(data) if data is not None else ():
+        listen(Warned(note))
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command)
     with claim(folder, job, run.identity, fresh):
         if (ended := finished(network, folder)) is not None:

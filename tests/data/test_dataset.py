@@ -18,9 +18,9 @@ from compress.core.statistics import near_chance
 from compress.data import Data, Preprocessing, Split, open_data, preset_for
 from compress.data.dataset import _divide
 from compress.data.listing import Listing, Part
+from compress.data.pixels import crop_and_flip
 from compress.data.preprocessing import PRESETS
 from compress.data.sources import ArrayImages, Unreadable
-from compress.data.split import crop_and_flip
 from compress.errors import DataError
 
 PLAIN = Preprocessing((0.5,) * 3, (0.25,) * 3, (8, 8))
