@@ -26,7 +26,7 @@ from compress.export.fp16 import NO_GAIN, halve
 from compress.export.int8 import RANKED_ON, QuantisedLayer, Quantiser, digest_of, fewest
 from compress.export.parity import ParityVerdict, compare
 from compress.export.precision import Precision
-from compress.runtime import Array, OrtRuntime
+from compress.runtime import Array, OrtRuntime, keeps_weights_outside, onnx_bytes, read_onnx
 
 __all__ = ["Options", "convert"]
 
@@ -85,6 +85,10 @@ def convert(
     options, clock = options or Options(), Clock(listen)
     with beside(target) as folder:
         aside = folder / target.name
+        if keeps_weights_outside(source):  # what converts them wants one file
+            whole = folder / f"whole-{source.name}"
+            whole.write_bytes(onnx_bytes(source))
+            source = whole
         if precision == "fp16":
             with clock.phase("fp16", "and compare with fp32"):
                 found = _fp16(source, aside, inputs, _provenance(source))
@@ -93,7 +97,8 @@ def convert(
         if data is not None:
             with clock.phase("accuracy", f"{precision} and fp32 on the test images, once"):
                 found = _with_accuracy(found, source, aside, data, options.max_drop)
-        found = replace(found, file=target.name, bytes=aside.stat().st_size)
+        digest = hashlib.sha256(aside.read_bytes()).hexdigest()
+        found = replace(found, file=target.name, bytes=aside.stat().st_size, sha256=digest)
         try:
             aside.replace(target)
         except OSError as error:
@@ -102,13 +107,13 @@ def convert(
 
 
 def _provenance(source: Path) -> dict[str, str]:
-    held = {prop.key: prop.value for prop in onnx.load(str(source), load_external_data=False).metadata_props}
+    held = {prop.key: prop.value for prop in read_onnx(source, weights=False).metadata_props}
     return held | {"fp32 file": file_digest(source)}
 
 
 def file_digest(path: Path) -> str:
     """Identifies what a file computes, shortened: its provenance may differ."""
-    model = onnx.load(str(path))
+    model = read_onnx(path)
     del model.metadata_props[:]
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:16]
 

@@ -20,7 +20,7 @@ from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.interface import read_interface
 from compress.export.parity import Parity, ParityVerdict, compare
-from compress.runtime import OrtRuntime, OrtSession
+from compress.runtime import OrtRuntime, OrtSession, read_onnx
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"
 
@@ -84,7 +84,7 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
         )
     with beside(target) as folder:
         aside = folder / target.name
-        model = onnx.load(str(source))
+        model = read_onnx(source)
         _rewrite(model, interface.preprocessing)
         canonicalise(model, name=model.graph.name, metadata={**interface.metadata, "embedded": "preprocessing"})
         aside.write_bytes(model.SerializeToString(deterministic=True))

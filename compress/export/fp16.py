@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from compress.errors import ExportError, one_line
 from compress.export.canonical import canonicalise
+from compress.runtime import read_onnx
 
 NO_GAIN = "fp16 gains nothing on a CPU, which computes it in fp32 after converting: it is for GPUs, and halves the file"
 
@@ -40,7 +41,7 @@ def halve(source: Path, target: Path, metadata: dict[str, str]) -> tuple[str, ..
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            wrapped = OnnxModel(convert_float_to_float16(onnx.load(str(source)), keep_io_types=True))
+            wrapped = OnnxModel(convert_float_to_float16(read_onnx(source), keep_io_types=True))
             wrapped.topological_sort(is_deterministic=True)  # casts are appended at the end, behind their readers
             wrapped.prune_graph()
     except Exception as error:  # the converter raises whatever the graph makes it raise

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 from onnx import TensorProto, ValueInfoProto
 
 from compress.data import Preprocessing
-from compress.errors import DataError, ExportError
+from compress.errors import DataError, ExportError, ModelError
+from compress.runtime import read_onnx
 
 KINDS: Mapping[int, str] = {  # the v2 inference protocol's names; Triton's configuration puts TYPE_ before them
     TensorProto.FLOAT: "FP32",
@@ -81,11 +81,9 @@ def read_interface(path: Path) -> Interface:
         ExportError: it is no ONNX file, or has an element type that no server takes; export it again.
     """
     try:
-        model = onnx.load(str(path), load_external_data=False)
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}", hint="give a run's folder or an .onnx file") from error
-    except Exception as error:  # protobuf's own exceptions
-        raise ExportError(f"{path} is no ONNX file: {type(error).__name__}", hint="export it again: compress export") from error
+        model = read_onnx(path, weights=False)
+    except ModelError as error:
+        raise ExportError(error.message, hint=error.hint) from error
     weights = {tensor.name for tensor in model.graph.initializer}
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     if not model.graph.input or not model.graph.output:

@@ -19,6 +19,7 @@ from compress.errors import ConfigError
 from compress.latency.measurement import MeasuredFile
 from compress.latency.protocol import BASE, CONTROL
 from compress.latency.result import Settings
+from compress.runtime import onnx_bytes
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = (
@@ -78,7 +79,7 @@ def pack(files: Mapping[str, tuple[Path, MeasuredFile]], settings: Settings) -> 
     """
     if next(iter(files), None) != BASE or CONTROL in files:
         raise ConfigError(f"the first file has to be {BASE!r} and none {CONTROL!r}", hint="name the files otherwise")
-    inside = {f"files/{index}-{facts.name}": path.read_bytes() for index, (path, facts) in enumerate(files.values())}
+    inside = {f"files/{index}-{facts.name}": onnx_bytes(path) for index, (path, facts) in enumerate(files.values())}
     sources = {f"compress/{name}": (PACKAGE / name).read_bytes() for name in SOURCES}
     contents = {**inside, **sources, "bench.py": (PACKAGE / SCRIPT).read_bytes()}
     version = version_of("smaller-convnets") or ""

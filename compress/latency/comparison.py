@@ -69,7 +69,7 @@ def side(measurement: Measurement, arm: str | None, name: str) -> Side:
 
 def find(sha256: str, name: str, folders: Iterable[Path], given: Sequence[Path] = ()) -> Path | None:
     """The file with these bytes: one that is given, or one of that name in a folder; None where there is none."""
-    places = [*given, *(folder / name for folder in dict.fromkeys(folders))]
+    places = [*given, *(folder / Path(name).name for folder in dict.fromkeys(folders))]
     return next((path for path in places if path.is_file() and identify(path).sha256 == sha256), None)
 
 

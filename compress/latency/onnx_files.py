@@ -13,6 +13,7 @@ from onnx import TensorProto
 from compress.errors import ConfigError, ModelError
 from compress.latency.measurement import MeasuredFile, identify
 from compress.latency.protocol import BASE
+from compress.runtime import read_onnx
 
 QUANTISED = frozenset({"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
 NAMES = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.DOUBLE: "fp64"}
@@ -25,17 +26,9 @@ def describe(path: Path) -> MeasuredFile:
         ModelError: it is no ONNX file, or weights it keeps in a second file are missing.
     """
     facts = identify(path)
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's exceptions share no base class
-        raise ModelError(f"{path} is no ONNX file", hint="make an .onnx file of it with: compress export") from error
+    proto = read_onnx(path, weights=False)
     if not proto.graph.node:
         raise ModelError(f"{path} holds no network", hint="make an .onnx file with: compress export")
-    for name in sorted(_external_files(proto)):
-        if not (path.parent / name).is_file():
-            raise ModelError(
-                f"{path} keeps weights in {name!r}, which is not beside it", hint="copy that file into the same folder"
-            )
     return replace(facts, precision=precision(proto))
 
 
@@ -74,9 +67,3 @@ def file_arms(files: list[Path]) -> dict[str, Path]:
 def describe_all(files: Mapping[str, Path]) -> dict[str, MeasuredFile]:
     """Every arm's file; see :func:`describe`."""
     return {arm: describe(path) for arm, path in files.items()}
-
-
-def _external_files(proto: onnx.ModelProto) -> set[str]:
-    """Names of the files in which the weights lie."""
-    entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
-    return {entry.value for entry in entries if entry.key == "location"}

@@ -25,10 +25,10 @@ import numpy as np
 import onnx
 
 from compress.core import Environment, capture
-from compress.errors import ConfigError, ModelError
+from compress.errors import ConfigError
 from compress.latency.arms import noise
 from compress.latency.result import Settings
-from compress.runtime import ON_GPU, OrtRuntime, arrays_of
+from compress.runtime import ON_GPU, OrtRuntime, arrays_of, read_onnx
 
 _KERNEL = "_kernel_time"
 _FUSED = re.compile(r"(_bn)?_nchwc(_\d+)?$")
@@ -176,13 +176,7 @@ def read_graph(path: Path) -> onnx.GraphProto:
     Raises:
         ModelError: it is no ONNX file.
     """
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path} is not a file", hint="give the path of an exported .onnx file") from error
-    except Exception as error:  # protobuf raises what it likes
-        raise ModelError(f"{path} is no ONNX file", hint="export it again: compress export") from error
-    return model.graph
+    return read_onnx(path, weights=False).graph
 
 
 def modules(graph: onnx.GraphProto, kernels: Sequence[str]) -> dict[str, str]:

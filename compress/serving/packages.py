@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -18,6 +17,7 @@ from typing import Any
 
 from compress.errors import ConfigError, ExportError, one_line
 from compress.export import Interface, Port, beside, read_interface
+from compress.runtime import onnx_bytes
 from compress.serving import triton
 from compress.serving.settings import Server, Serving
 
@@ -172,13 +172,13 @@ def _shared(folder: Path, interface: Interface, server: Server) -> None:
 
 def _triton(onnx: Path, folder: Path, interface: Interface, serving: Serving) -> None:
     (folder / "1").mkdir()
-    shutil.copyfile(onnx, folder / "1" / triton.MODEL)
+    (folder / "1" / triton.MODEL).write_bytes(onnx_bytes(onnx))
     extra = {"preprocessing": json.dumps(description(interface))}
     (folder / triton.CONFIG).write_text(triton.config_text(interface, folder.name, serving, extra=extra))
 
 
 def _mlserver(onnx: Path, folder: Path, interface: Interface, serving: Serving) -> None:
-    shutil.copyfile(onnx, folder / triton.MODEL)
+    (folder / triton.MODEL).write_bytes(onnx_bytes(onnx))
     settings: dict[str, Any] = {
         "name": folder.name,
         "implementation": "mlserver_model.OnnxModel",
@@ -194,7 +194,7 @@ def _mlserver(onnx: Path, folder: Path, interface: Interface, serving: Serving) 
 
 
 def _kserve(onnx: Path, folder: Path, interface: Interface, serving: Serving) -> None:
-    shutil.copyfile(onnx, folder / triton.MODEL)
+    (folder / triton.MODEL).write_bytes(onnx_bytes(onnx))
     settings = {"name": folder.name, "max_batch": serving.max_batch, **_told(interface, serving)}
     (folder / "model.json").write_text(json.dumps(settings, indent=1) + "\n")
     _code(folder, "kserve_server.py", "kserve>=0.15")
