@@ -62,6 +62,7 @@ class Precision:
         precision: ``fp16`` or ``int8``.
         file: its name, beside the record.
         bytes: its size.
+        sha256: of the file; empty in records of earlier versions.
         rule: what it had to pass.
         verdict: ``pass``, ``warn`` or ``inconclusive``; a file that fails is not written.
         message: the comparison with fp32 in words.
@@ -107,6 +108,7 @@ class Precision:
     calibration_digest: str = ""
     latency: tuple[PrecisionLatency, ...] = ()
     notes: tuple[str, ...] = ()
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

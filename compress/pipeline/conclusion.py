@@ -16,13 +16,13 @@ from compress.data import Data
 from compress.errors import CompressError, ConfigError, PlanError
 from compress.evaluation import Agreement, agreements, blind, certify, on_test, save_predictions, unseen
 from compress.latency import Explained, explain, profile, read_graph, summarise
-from compress.networks import Network, state_digest
+from compress.networks import Network
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
 from compress.pipeline.run import Run
 from compress.pipeline.search_summary import SearchSummary
-from compress.report import Report, read_report, write_report
+from compress.report import Report, verified, write_report
 from compress.signature import bare
 from compress.surgery import shaped_to
 
@@ -158,21 +158,15 @@ def finished(network: Network, folder: Path) -> Result | None:
     """
     if not all((folder / name).exists() for name in _FINISHED):
         return None
-    report = read_report(folder / "report.json")
+    report = verified(folder)
+    assert report is not None
     fresh = "start over with --fresh"
     plan = Plan.from_json(read_json(folder / "plan.json", hint=fresh))
     file = folder / "model.safetensors"
     try:
-        state = load_file(file)
-        model = shaped_to(network.model, state).eval()
+        model = shaped_to(network.model, load_file(file)).eval()
     except (SafetensorError, OSError, PlanError, RuntimeError, ValueError) as error:
         raise ConfigError(f"{file} is damaged: {error}", hint=fresh) from error
-    found = {"model": state_digest(state), "plan": plan.digest}
-    for name, digest in found.items():
-        if report.digests.get(name) != digest:
-            raise ConfigError(
-                f"{folder}: the {name} has digest {digest}, the report tells of {report.digests.get(name)}", hint=fresh
-            )
     return Result(
         model=bare(model), plan=plan, report=report, folder=folder, onnx=folder / "model.onnx", exit_code=exit_code(report)
     )

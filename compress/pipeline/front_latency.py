@@ -18,7 +18,7 @@ from compress.pipeline.inspection import traced
 from compress.pipeline.job import Job
 from compress.pipeline.run import Run
 from compress.pipeline.steps import guarded_cut
-from compress.report import FrontLatency, front_latency, read_report, write_report
+from compress.report import FrontLatency, front_latency, read_report, verified, write_report
 from compress.runtime import Runtime
 from compress.search import Front
 
@@ -57,7 +57,7 @@ def clock_front(
         ConfigError: the folder holds no front, or fewer than two networks of it are wanted.
         GuardError: wrong surgery.
     """
-    report = read_report(folder)
+    report = verified(folder) or read_report(folder)
     front = read_front(folder, "give the folder of a finished search")
     try:
         chosen = int(read_json(folder / "front.json", hint="search again with --fresh")["chosen"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
@@ -21,6 +22,7 @@ from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run
 from compress.pipeline.run_folder import claim
 from compress.pipeline.search_summary import SearchSummary
+from compress.report import verified
 from compress.search import METHODS, Front, Planner
 
 _AGAIN = "run `compress prune ... --out` there first"
@@ -95,6 +97,7 @@ def _searched(network: Network, data: Data | None, folder: Path) -> tuple[Job, F
     Raises:
         ConfigError: the folder is no finished search of this network, or there are weights for its own plan only.
     """
+    verified(folder)
     held = read_json(folder / "job.json", hint=_AGAIN)
     if not (folder / "front.json").exists():
         raise ConfigError(
@@ -109,11 +112,7 @@ def _searched(network: Network, data: Data | None, folder: Path) -> tuple[Job, F
             f"{folder} was pruned and trained stage by stage: there are weights for its own plan only",
             hint="run `compress prune` with the other target, or leave stage_epochs out",
         )
-    if held.get("identity") != identity(network, data):
-        raise ConfigError(
-            f"{folder} was searched with another network, other images or another preprocessing",
-            hint="give the files of that run, or search again",
-        )
+    _same(folder, held.get("identity"), identity(network, data))
     return job, front
 
 
@@ -154,3 +153,20 @@ def _taken(run: Run, front: Front, wanted: PointWanted) -> tuple[Run, _Taken]:
         raise SearchError(f"{kept}, {share.value:g} was wanted", hint="run it again without them and with this target")
     why = f"made for {share.kind} {share.value:g} from the run's ranking, without a search"
     return run, _Taken(prepared, plan, f"{share.kind}-{share.value:g}", why)
+
+
+def _same(folder: Path, held: object, now: Mapping[str, str]) -> None:
+    """Refuses another network, other images or another preprocessing than a run's, and says which it is."""
+    was = held if isinstance(held, Mapping) else {}
+    differ = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    if not differ:
+        return
+    name = next((n for n in ("network", "architecture", "preprocessing") if n in differ), differ[0])
+    what, cure = {
+        "network": ("another network", "give the unpruned network of that run: --model FILE"),
+        "architecture": ("a network of another architecture", "give the unpruned network of that run: --model FILE"),
+        "preprocessing": ("another preprocessing", "give the files of that run, with the same --size, --mean and --std"),
+    }.get(name, ("other images", "give the images of that run: --data SOURCE"))
+    raise ConfigError(
+        f"{folder} was searched with {what}: {name} was {str(was.get(name))[:80]}, it is {str(now.get(name))[:80]}", hint=cure
+    )

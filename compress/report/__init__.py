@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from compress.report.verdict import latency_of as latency_of
     from compress.report.verdict import missed_drop as missed_drop
     from compress.report.verdict import verdict_sentence as verdict_sentence
+    from compress.report.verification import verified as verified
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
@@ -73,5 +74,6 @@ __all__, __getattr__, __dir__ = lazy(
         "tables": "front_latency_table",
         "timm_csv": "to_timm_csv",
         "verdict": "flags latency_of missed_drop verdict_sentence",
+        "verification": "verified",
     },
 )

@@ -14,6 +14,7 @@ from compress.report.formatting import machine_of, speed_in_words
 from compress.report.model import Latency, Report
 from compress.report.run_files import IMPORTED, machine_name
 from compress.report.verdict import latency_of, speed_flags, verdict_of
+from compress.report.verification import verified
 
 BASE, MODEL = "base.onnx", "model.onnx"
 
@@ -31,7 +32,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: it is no measurement, or one of other files than the run's.
     """
-    report, found = store.read_report(folder), read(file)
+    report, found = verified(folder) or store.read_report(folder), read(file)
     names = _names(folder, report, found, file)
     added = tuple(_latencies(found, names))
     if not added:
