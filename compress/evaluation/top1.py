@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from compress.core import Accuracy
@@ -27,6 +26,7 @@ def accuracy(
     Raises:
         DataError: there is no image, or no label.
     """
+    from accelerate import Accelerator
 
     device = Accelerator().device
     judge = frozen_copy(model, device)
