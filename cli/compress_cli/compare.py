@@ -47,7 +47,7 @@ def compare(
 ) -> None:
     """Compare a new file with an old one, for a pipeline: exit code 7 where a bound failed, 5 where it cannot be told."""
     from compress.core import write_json
-    from compress.latency import Outcome, Side, compare, parse, read, side
+    from compress.latency import Outcome, Side, compare, parse, read_measurement, side
     from compress_cli.loading import writable
 
     bounds = [parse(text) for text in fail_if or []]
@@ -58,11 +58,11 @@ def compare(
         needed = 1000 if any(bound.metric == "p99" for bound in bounds) else None
         return measured(files, how, quiet=quiet or as_json, min_rounds=needed)
 
-    earlier = side(read(old), arm, str(old)) if old.suffix == ".json" else None
+    earlier = side(read_measurement(old), arm, str(old)) if old.suffix == ".json" else None
     if new.suffix == ".json":
         if earlier is None:
             raise ConfigError(f"{old} is no measurement, {new} is one", hint="give two .onnx files, or two .json files")
-        later = side(read(new), arm, str(new))
+        later = side(read_measurement(new), arm, str(new))
     else:
         start, earlier = _start(old, earlier, new, base)
         found = clock([start, new])

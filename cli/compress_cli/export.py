@@ -221,7 +221,7 @@ def _converted(
     from dataclasses import replace
 
     from compress.core import Clock, capture, write_json
-    from compress.export import Precisions, convert, file_digest, read
+    from compress.export import Precisions, convert, file_digest, read_precisions
     from compress.latency import Settings
     from compress.pipeline import measure_precision
     from compress_cli.progress import listening
@@ -236,7 +236,7 @@ def _converted(
             found = replace(found, latency=rows)
     place = _record_of(source.file)
     digest = file_digest(source.file)
-    held = read(place)
+    held = read_precisions(place)
     if held is None or held.source_digest != digest:
         held = Precisions(source=source.file.name, source_digest=digest, source_bytes=source.file.stat().st_size)
     held = replace(held.with_entry(found), environment=capture().to_json())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from compress.export.cutting_onnx import Resizable as Resizable
     from compress.export.cutting_onnx import resizable as resizable
     from compress.export.cutting_onnx import resized as resized
-    from compress.export.cutting_onnx import write as write
+    from compress.export.cutting_onnx import write_resized as write_resized
     from compress.export.embedding import embed as embed
     from compress.export.embedding import pixels_of as pixels_of
     from compress.export.exporting import BATCHES as BATCHES
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from compress.export.precision import Precision as Precision
     from compress.export.precision import PrecisionLatency as PrecisionLatency
     from compress.export.precision import Precisions as Precisions
-    from compress.export.precision import read as read
+    from compress.export.precision import read_precisions as read_precisions
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "conversion": "Options convert file_digest",
-        "cutting_onnx": "Resizable resizable resized write",
+        "cutting_onnx": "Resizable resizable resized write_resized",
         "embedding": "embed pixels_of",
         "exporting": "BATCHES beside export",
         "int8": "Quantiser",
         "interface": "Interface Port read_interface serving_facts",
         "parity": "Parity ParityVerdict deviation export_verified judge",
-        "precision": "PrecisionLatency Precision Precisions read",
+        "precision": "PrecisionLatency Precision Precisions read_precisions",
     },
 )

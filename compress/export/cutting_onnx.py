@@ -101,7 +101,7 @@ def _unshare(model: ModelProto, topology: Topology) -> None:
                 node.input[place] = own
 
 
-def write(source: Resizable, plan: Plan, path: Path) -> None:
+def write_resized(source: Resizable, plan: Plan, path: Path) -> None:
     """The file of the network after a plan: the unpruned one's resized where that runs, else cut and exported.
 
     Args:

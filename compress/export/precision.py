@@ -167,7 +167,7 @@ class Precisions:
         return Precisions(**{**data, "entries": entries})
 
 
-def read(path: Path) -> Precisions | None:
+def read_precisions(path: Path) -> Precisions | None:
     """A record, or None where there is none.
 
     Raises:

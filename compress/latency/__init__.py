@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compress.latency.measurement import LARGEST as LARGEST
     from compress.latency.measurement import Measurement as Measurement
     from compress.latency.measurement import identify as identify
-    from compress.latency.measurement import read as read
+    from compress.latency.measurement import read_measurement as read_measurement
     from compress.latency.onnx_files import describe_all as describe_all
     from compress.latency.onnx_files import file_arms as file_arms
     from compress.latency.profiling import profile as profile
@@ -62,7 +62,7 @@ __all__, __getattr__, __dir__ = lazy(
         "input_selection": "GAIN TimedReader gains readers worthwhile",
         "intervals": "mean_ratio",
         "matrix": "cells measure_all try_out",
-        "measurement": "LARGEST Measurement identify read",
+        "measurement": "LARGEST Measurement identify read_measurement",
         "onnx_files": "describe_all file_arms",
         "profiling": "profile read_graph",
         "protocol": "measure",

@@ -98,7 +98,7 @@ class Measurement:
         return Measurement(results, files, kit, skipped)
 
 
-def read(path: Path) -> Measurement:
+def read_measurement(path: Path) -> Measurement:
     """The measurement in a file.
 
     Raises:

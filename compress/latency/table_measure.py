@@ -33,7 +33,7 @@ from compress.core import (
     sizes_after,
 )
 from compress.errors import ConfigError
-from compress.export import Resizable, write
+from compress.export import Resizable, write_resized
 from compress.latency.profiling import Profile, profile
 from compress.latency.protocol import measure
 from compress.latency.result import Settings
@@ -171,7 +171,7 @@ def collect(
             now = left[start : start + TOGETHER]
             files = {p.digest: folder / f"{p.digest}.onnx" for p in now}
             for plan in now:
-                write(source, plan, files[plan.digest])
+                write_resized(source, plan, files[plan.digest])
             ratios = relative_times(base, files, runtime, seconds * (len(now) + 2), seed)
             for plan in now:
                 layers = by_layer(_profiled(files[plan.digest], runtime, seconds), source.topology)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
-from compress.export import Resizable, write
+from compress.export import Resizable, write_resized
 from compress.latency import LatencyVerdict, block_of, relative_times
 from compress.pipeline.latency_tables import runtime_of, source_of
 from compress.pipeline.preparation import Prepared
@@ -146,7 +146,7 @@ def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Pla
         with tempfile.TemporaryDirectory(prefix="compress-aim-") as name:
             base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
             onnx.save(source.model, base)
-            write(source, plan, pruned)
+            write_resized(source, plan, pruned)
             return relative_times(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
 
     return clock_one

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from compress.report.comparison import summary as summary
     from compress.report.formatting import NONE as NONE
     from compress.report.formatting import accuracies as accuracies
-    from compress.report.formatting import accuracy as accuracy
+    from compress.report.formatting import accuracy_text as accuracy_text
     from compress.report.formatting import byte_size as byte_size
     from compress.report.formatting import certified as certified
     from compress.report.formatting import changed as changed
@@ -61,7 +61,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
-        "formatting": "NONE accuracies accuracy byte_size certified changed speed_in_words "
+        "formatting": "NONE accuracies accuracy_text byte_size certified changed speed_in_words "
         "duration expected judged number percent sizes times",
         "fronts": "front_latency told",
         "html": "runs_page",

@@ -100,7 +100,7 @@ def sizes(report: Report) -> tuple[SizeRow, ...]:
     )
 
 
-def accuracy(measured: Measured) -> str:
+def accuracy_text(measured: Measured) -> str:
     """``91.40 % (90.1 to 92.5)``."""
     return f"{percent(measured.top1)} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
 
@@ -116,7 +116,7 @@ def accuracies(report: Report) -> tuple[tuple[str, str, str], ...]:
 
     The test split is read once, for the base and the final network: the final one is the last state there was.
     """
-    found = {(a.when, a.split): accuracy(a) for a in report.accuracy}
+    found = {(a.when, a.split): accuracy_text(a) for a in report.accuracy}
     states = [s for s in STATES if any(when == s for when, _ in found)]
     if ("final", "test") in found and len(states) > 1 and (states[-1], "test") not in found:
         found[states[-1], "test"] = found.pop(("final", "test"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compress.core import write
 from compress.errors import ConfigError
-from compress.latency import Measurement, identify, read
+from compress.latency import Measurement, identify, read_measurement
 from compress.report import store
 from compress.report.formatting import machine_of, speed_in_words
 from compress.report.model import Latency, Report
@@ -32,7 +32,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: it is no measurement, or one of other files than the run's.
     """
-    report, found = verified(folder) or store.read_report(folder), read(file)
+    report, found = verified(folder) or store.read_report(folder), read_measurement(file)
     names = _names(folder, report, found, file)
     added = tuple(_latencies(found, names))
     if not added:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from compress.core import environment
 from compress.export.exporting import export
-from compress.latency.measurement import MeasuredFile, Measurement, read
+from compress.latency.measurement import MeasuredFile, Measurement, read_measurement
 from compress.latency.protocol import measure
 from compress.runtime.ort import OrtRuntime, gpus
 
@@ -118,7 +118,7 @@ def test_a_fixed_batch_is_measured_at_that_batch(made: Path, tmp_path: Path) -> 
         "bench", made / "fixed.onnx", "--batch", "4", "--seconds", "0.1", "--out", tmp_path / "new" / "r.json", "-q"
     )
     assert ended.exit_code == 0, ended.stderr
-    assert read(tmp_path / "new" / "r.json").results[0].settings.batch == 4
+    assert read_measurement(tmp_path / "new" / "r.json").results[0].settings.batch == 4
 
 
 def test_several_batches_end_in_one_table(made: Path) -> None:
@@ -135,7 +135,7 @@ def test_an_absent_provider_is_said_and_required_is_an_error(made: Path, tmp_pat
     )
     assert both.exit_code == 0
     assert both.stderr.count("not measured: cuda") == 1 and both.stderr.count("not measured: tensorrt") == 1
-    found = read(tmp_path / "r.json")
+    found = read_measurement(tmp_path / "r.json")
     assert [result.runtime for result in found.results] == ["ort-cpu"] and len(found.skipped) == 2
     alone = compress("bench", made / "fast.onnx", "--runtime", "cuda", "--out", tmp_path / "s.json")
     assert alone.exit_code == 3 and "nothing could be measured: cuda" in alone.stderr

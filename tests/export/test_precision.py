@@ -228,16 +228,16 @@ def test_a_record_reads_back_and_shows_a_grid(tmp_path: Path) -> None:
     held = Precisions("model.onnx", "abc", 10, entries, {"cpu": "x"})
     path = tmp_path / "precision.json"
     path.write_text(json.dumps(held.to_json()))
-    assert record.read(path) == held
+    assert record.read_precisions(path) == held
     assert set(held.grid()) == {("fp16", 8), ("int8", 1), ("int8", 8)}
     assert held.with_entry(Precision("int8")).grid() == {("fp16", 8): ROW}
     assert (ROW.direction, replace(ROW, speedup=2.0).direction, replace(ROW, verdict="same").direction) == (
         "slower", "faster", "same",
     )  # fmt: skip
-    assert record.read(tmp_path / "none.json") is None
+    assert record.read_precisions(tmp_path / "none.json") is None
     path.write_text(path.read_text().replace("precisions-1", "precisions-0"))
     with pytest.raises(ExportError, match="schema"):
-        record.read(path)
+        record.read_precisions(path)
 
 
 def test_the_command_writes_beside_the_checkpoint_and_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_the_command_writes_beside_the_checkpoint_and_records(tmp_path: Path, mo
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [
         "digits-net.fp16.onnx", "digits-net.int8.onnx", "digits-net.onnx", "digits-net.precision.json",
     ]  # fmt: skip
-    held = record.read(tmp_path / "digits-net.precision.json")
+    held = record.read_precisions(tmp_path / "digits-net.precision.json")
     assert (
         held is not None
         and held.source == "digits-net.onnx"

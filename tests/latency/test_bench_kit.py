@@ -21,7 +21,7 @@ from support.timed_arms import chain
 from compress.errors import ConfigError
 from compress.export.exporting import export
 from compress.latency.bench_kit import PACKAGE, SCRIPT, SOURCES, Packed, pack
-from compress.latency.measurement import read
+from compress.latency.measurement import read_measurement
 from compress.latency.onnx_files import describe_all, file_arms
 from compress.latency.result import Settings
 
@@ -68,7 +68,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_it_measures_with_numpy_and_onnxruntime_alone(unpacked: Path, packed: Packed, files: dict[str, Path]) -> None:
     ended = run(unpacked, "--batch", "1,2", "--runtime", "cpu,cuda")
     assert ended.returncode == 0, ended.stderr
-    found = read(unpacked.parent / "result.json")
+    found = read_measurement(unpacked.parent / "result.json")
     assert found.kit == packed.identity and found.files == describe_all(files)
     assert {result.settings.batch for result in found.results} == {1, 2}
     for result in found.results:

@@ -9,7 +9,7 @@ import pytest
 from support.timed_arms import Spin
 
 from compress.errors import ConfigError, ModelError
-from compress.latency.measurement import MeasuredFile, Measurement, identify, read
+from compress.latency.measurement import MeasuredFile, Measurement, identify, read_measurement
 from compress.latency.protocol import Settings, measure
 from compress.runtime.ort import OrtRuntime
 
@@ -26,8 +26,8 @@ def found() -> Measurement:
 def test_what_is_written_is_read(found: Measurement, tmp_path: Path) -> None:
     for sort in (False, True):
         (tmp_path / "m.json").write_text(json.dumps(found.to_json(), sort_keys=sort))
-        assert read(tmp_path / "m.json") == found
-    assert read(tmp_path / "m.json").results[0].environment.digest == found.results[0].environment.digest
+        assert read_measurement(tmp_path / "m.json") == found
+    assert read_measurement(tmp_path / "m.json").results[0].environment.digest == found.results[0].environment.digest
 
 
 def broken(facts: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def broken(facts: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[str
 def test_damage_is_told(found: Measurement, path: tuple[Any, ...], value: Any, said: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(json.dumps(broken(found.to_json(), path, value)))
     with pytest.raises(ConfigError, match=said) as caught:
-        read(tmp_path / "m.json")
+        read_measurement(tmp_path / "m.json")
     assert caught.value.hint
 
 
@@ -72,9 +72,9 @@ def test_damage_is_told(found: Measurement, path: tuple[Any, ...], value: Any, s
 def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError):
-        read(tmp_path / "m.json")
+        read_measurement(tmp_path / "m.json")
     with pytest.raises(ConfigError, match="does not exist"):
-        read(tmp_path / "other.json")
+        read_measurement(tmp_path / "other.json")
 
 
 def test_a_file_is_its_bytes(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from compress.core.plan import Cut, Plan
 from compress.core.topology import Topology
 from compress.coupling.tracer import trace
 from compress.errors import ConfigError, ExportError, ModelError
-from compress.export.cutting_onnx import Resizable, resizable, resized, write
+from compress.export.cutting_onnx import Resizable, resizable, resized, write_resized
 from compress.export.exporting import export
 from compress.latency.table_fit import Sample, fit, validate
 from compress.latency.table_measure import block_of, collect, machine, random_plan, table_of
@@ -108,7 +108,7 @@ def test_a_zero_padded_shortcut_follows(tmp_path: Path, seed: int) -> None:
     export(net, torch.zeros(2, 3, 32, 32), path, exporter="dynamo")
     topology = trace(net, torch.zeros(1, 3, 32, 32))
     plan = random_plan(topology, [g.id for g in topology.groups], np.random.default_rng(seed))
-    write(resizable(onnx.load(str(path)), topology), plan, tmp_path / "small.onnx")
+    write_resized(resizable(onnx.load(str(path)), topology), plan, tmp_path / "small.onnx")
     images = torch.randn(2, 3, 32, 32)
     with OrtRuntime().load(tmp_path / "small.onnx") as session, torch.no_grad():
         got, wanted = session.run(images.numpy())[0], cut(net, topology, plan)(images).numpy()
@@ -123,9 +123,9 @@ def test_a_plan_that_the_file_cannot_follow_is_exported(
     layer = next(x for x in topology.layers if x.name == "last.0")
     plan = Plan(inputs={layer.name: tuple(range(16))})
     with pytest.raises(ExportError, match="cannot be applied"):
-        write(source, plan, tmp_path / "small.onnx")
+        write_resized(source, plan, tmp_path / "small.onnx")
     asked: list[Plan] = []
-    write(replace(source, again=lambda p, path: asked.append(p)), plan, tmp_path / "small.onnx")
+    write_resized(replace(source, again=lambda p, path: asked.append(p)), plan, tmp_path / "small.onnx")
     assert asked == [plan]
 
 
