@@ -110,8 +110,8 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     row["frozen"] = {str(k): v for k, v in topology.frozen.items() if "network's output" not in v}
     inputs = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
     trained = shaken(model, [inputs]).double()
-    evidence = CriterionInputs(trained.state_dict())
-    ranking = {g.id: l1(evidence, topology, g) for g in topology.groups}
+    criterion_inputs = CriterionInputs(trained.state_dict())
+    ranking = {g.id: l1(criterion_inputs, topology, g) for g in topology.groups}
     row |= guarded(trained, topology, ranking, inputs[:2])
     row |= trains(model, topology, ranking, example)
     if parity and row["state"] == "exact":

@@ -53,8 +53,8 @@ def measure(name: str, batch: int, images: int, rounds: int) -> dict[str, Any]:
     """Seconds of an epoch, both ways."""
     model = MODELS[name]().eval()
     topology = trace(model, torch.zeros(1, 3, 32, 32))
-    evidence = CriterionInputs(model.state_dict())
-    filters = {g.id: kernels(evidence, topology, g) for g in topology.groups}
+    criterion_inputs = CriterionInputs(model.state_dict())
+    filters = {g.id: kernels(criterion_inputs, topology, g) for g in topology.groups}
     halves = {g.id: tuple(max(1, len(o) // 2) for o in orbits(g)) for g in topology.groups}
     pull = Pull(tied_slices(topology, clusters_at(topology, filters, halves)), 0.05)
     split = Random(torch.randn(images, 3, 32, 32), torch.randint(10, (images,)))

@@ -86,11 +86,11 @@ def main() -> None:
     groups = [g for s in stages for g in s.groups]
     batches = [x for x, _ in data.calibration.batches(args.batch, limit=args.images)]
     start = time.perf_counter()
-    evidence = replace(gather(model, []), moments=collect(model, topology, batches))
+    criterion_inputs = replace(gather(model, []), moments=collect(model, topology, batches))
     collected = time.perf_counter()
-    obs, curves = obs_and_curves(evidence, topology, groups)
+    obs, curves = obs_and_curves(criterion_inputs, topology, groups)
     eliminated = time.perf_counter()
-    importance = {"obs": obs, "l1": {g: l1(evidence, topology, topology.by_id[g]) for g in groups}}
+    importance = {"obs": obs, "l1": {g: l1(criterion_inputs, topology, topology.by_id[g]) for g in groups}}
     base = accuracy(model, data.validation, limit=args.limit)
     result: dict[str, Any] = {
         "architecture": name,

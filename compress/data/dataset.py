@@ -1,4 +1,4 @@
-"""One door to every source of images, and the division into disjoint splits."""
+"""One way into every source of images, and the division into disjoint splits."""
 
 from __future__ import annotations
 

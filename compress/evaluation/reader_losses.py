@@ -15,7 +15,7 @@ from compress.evaluation.criteria import DAMPING, CriterionInputs
 from compress.evaluation.evaluator import logits
 from compress.evaluation.output_error import relative
 from compress.recovery import RIDGE, Gram, solve
-from compress.search import Reading
+from compress.search import ReaderLoss
 from compress.surgery import own_tensors
 
 _MOST_IMAGES, _FEWEST_IMAGES = 64, 8
@@ -25,7 +25,7 @@ _PART = 20
 
 def closed_form(
     model: nn.Module, inputs: CriterionInputs, topology: Topology, groups: Collection[GroupId], images: Tensor, budget: int
-) -> tuple[Mapping[LayerName, Reading], int]:
+) -> tuple[Mapping[LayerName, ReaderLoss], int]:
     """Readings with their errors measured at the outputs, and the image-forwards that took.
 
     Args:
@@ -36,20 +36,20 @@ def closed_form(
         images: normalised, (n, c, h, w), at least two.
         budget: image-forwards that there are for the whole search; about a twentieth is taken.
     """
-    found = readings(inputs, topology, groups)
+    found = reader_losses(inputs, topology, groups)
     shares = (0.25, 0.5, 0.75) if budget >= _PART * 3 * _FEWEST_IMAGES * len(found) else (0.5,)
     affordable = budget // _PART // max(len(shares) * len(found), 1)
     count = min(_MOST_IMAGES, max(_FEWEST_IMAGES, affordable), len(images))
     return calibrated(model, inputs, topology, found, images[:count], shares=shares), count * len(shares) * len(found)
 
 
-def readings(
+def reader_losses(
     inputs: CriterionInputs,
     topology: Topology,
     groups: Collection[GroupId],
     *,
     damping: float = DAMPING,
-) -> Mapping[LayerName, Reading]:
+) -> Mapping[LayerName, ReaderLoss]:
     """Every reader of these groups that has moments.
 
     Args:
@@ -74,7 +74,7 @@ def readings(
         owner = _owners(inputs.weights[layer.weight], [p for _, _, p in entries], gram.columns)
         weight = inputs.weights[layer.weight]
         plain, compensated = _matrices(weight, layer, gram, owner, len(entries), damping)
-        found[layer.name] = Reading(
+        found[layer.name] = ReaderLoss(
             layer=layer.name, sources=tuple((g, c) for g, c, _ in entries), plain=plain, compensated=compensated
         )
     return found
@@ -117,20 +117,20 @@ def calibrated(
     model: nn.Module,
     inputs: CriterionInputs,
     topology: Topology,
-    found: Mapping[LayerName, Reading],
+    found: Mapping[LayerName, ReaderLoss],
     images: Tensor,
     *,
     shares: Sequence[float] = (0.25, 0.5, 0.75),
-) -> Mapping[LayerName, Reading]:
-    """The same readings, their errors at the outputs measured: each layer alone ignores its cheapest channels, re-solved.
+) -> Mapping[LayerName, ReaderLoss]:
+    """The same losses, their errors at the outputs measured: each layer alone ignores its cheapest channels, re-solved.
 
     Runs the network ``len(shares)`` times per reader. A layer whose moments were thinned gets the others' median slope.
 
     Args:
         model: the network, eval mode; left as it is.
-        inputs: with the moments that the readings are from.
+        inputs: with the moments that the losses are from.
         topology: of the network.
-        found: from :func:`readings`.
+        found: from :func:`reader_losses`.
         images: normalised, (n, c, h, w).
         shares: of its channels that a layer ignores.
     """
@@ -138,23 +138,23 @@ def calibrated(
     network = own_tensors(model).eval()
     wanted = logits(network, images)
     knots = {}
-    for name, reading in found.items():
+    for name, reader_loss in found.items():
         layer, gram = topology.by_layer[name], inputs.moments.layers[name]
         module: Any = network.get_submodule(name)
         if not gram.note:
             old = module.weight.detach().clone()
-            order = np.argsort(reading.compensated.diagonal(), kind="stable")
+            order = np.argsort(reader_loss.compensated.diagonal(), kind="stable")
             points = [(0.0, 0.0)]
             for share in shares:
                 removed = np.zeros(len(order), dtype=bool)
                 removed[order[: max(1, round(share * len(order)))]] = True
-                kept = np.flatnonzero(~_lost(topology, layer, reading, removed))
+                kept = np.flatnonzero(~_lost(topology, layer, reader_loss, removed))
                 weight, shift = solve(old, layer, gram, kept, RIDGE)
                 with torch.no_grad():
                     module.weight.zero_()
                     module.weight[:, kept] = weight[:, kept]
                 hook = module.register_forward_hook(_shifted(shift))
-                point = (reading.given(removed, "compensated").gone, relative(wanted, logits(network, images)))
+                point = (reader_loss.given(removed, "compensated").gone, relative(wanted, logits(network, images)))
                 hook.remove()
                 if point[0] > points[-1][0] * (1 + 1e-6) and point[1] >= points[-1][1]:
                     points.append(point)
@@ -164,14 +164,14 @@ def calibrated(
                 knots[name] = tuple(points)
     slopes = [y / x for points in knots.values() for x, y in points[len(points) // 2 : len(points) // 2 + 1]]
     typical = ((0.0, 0.0), (1.0, float(np.median(slopes)) if slopes else 1.0))
-    return {name: replace(reading, knots=knots.get(name, typical)) for name, reading in found.items()}
+    return {name: replace(reader_loss, knots=knots.get(name, typical)) for name, reader_loss in found.items()}
 
 
-def _lost(topology: Topology, layer: Layer, reading: Reading, removed: Bits) -> Bits:
+def _lost(topology: Topology, layer: Layer, reader_loss: ReaderLoss, removed: Bits) -> Bits:
     """The indices of the layer's reading dimension that belong to removed entries."""
     lost = np.zeros(topology.tensors[layer.weight].shape[layer.read_dim], dtype=bool)
     places = {(g, c): p for g, m in topology.slots[layer.weight, layer.read_dim] for c, p in enumerate(m.positions)}
-    for source, gone in zip(reading.sources, removed, strict=True):
+    for source, gone in zip(reader_loss.sources, removed, strict=True):
         if gone:
             lost[list(places[source])] = True
     return lost

@@ -26,7 +26,7 @@ from compress.export.fp16 import NO_GAIN, halve
 from compress.export.int8 import RANKED_ON, QuantisedLayer, Quantiser, digest_of, fewest
 from compress.export.parity import ParityVerdict, compare
 from compress.export.precision import Precision
-from compress.runtime import Array, OrtRuntime, keeps_weights_outside, onnx_bytes, read_onnx
+from compress.runtime import Array, OrtRuntime, keeps_external_weights, onnx_bytes, read_onnx
 
 __all__ = ["Options", "convert"]
 
@@ -85,7 +85,7 @@ def convert(
     options, clock = options or Options(), Clock(listen)
     with beside(target) as folder:
         aside = folder / target.name
-        if keeps_weights_outside(source):  # what converts them wants one file
+        if keeps_external_weights(source):  # what converts them wants one file
             whole = folder / f"whole-{source.name}"
             whole.write_bytes(onnx_bytes(source))
             source = whole

@@ -231,7 +231,7 @@ def _judged(row: ComparedRun, folder: Path, right: dict[str, list[Right]]) -> Co
     return replace(row, base=float(found["base"].mean()), test=float(found["final"].mean()))
 
 
-def _against(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
+def _differences(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
     pairs = {o: (right.get(name, []), right.get(o, [])) for o in others if o != name}
     return {o: difference(a, b) for o, (a, b) in pairs.items() if a and b and len({len(x) for x in (*a, *b)}) == 1}
 
@@ -250,7 +250,7 @@ def _comparison(
     for one in entries:
         mine = [r for r in rows if r.method == one.name]
         if mine:
-            summaries.append(summary(one.name, mine, _against(one.name, others, right)))
+            summaries.append(summary(one.name, mine, _differences(one.name, others, right)))
     usual = Job().to_json()
     shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual[k])}
     options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}

@@ -16,7 +16,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.steps import guarded_cut, resuming, schedule_for
-from compress.recovery import PAPER_EPS, LabelledImages, draw_together, steps_per_epoch, strength, tied_slices
+from compress.recovery import PAPER_EPS, LabelledImages, steps_per_epoch, strength, tied_slices, train_centripetal
 from compress.search import METHODS, Space, clusters_at, widths_of
 from compress.surgery import Verified
 
@@ -44,8 +44,8 @@ def with_clusters(run: Run, space: Space, plan: Plan) -> Plan:
     """The plan as it is; or, for C-SGD, clusters of filters at its widths."""
     if run.job.realise == "cut" or METHODS[run.job.method].clusters:
         return plan
-    evidence = CriterionInputs(run.network.model.state_dict())
-    kernels = {g: kernels_of(evidence, space.topology, space.topology.by_id[g]) for g in plan.cuts}
+    criterion_inputs = CriterionInputs(run.network.model.state_dict())
+    kernels = {g: kernels_of(criterion_inputs, space.topology, space.topology.by_id[g]) for g in plan.cuts}
     wanted = {g: kept for g, kept in widths_of(space, plan).items() if g in plan.cuts}
     return clusters_at(space.topology, kernels, wanted)
 
@@ -62,7 +62,7 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
     assert data is not None
     schedule = schedule_for(job, images, data.labelled)
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
-        drawn = draw_together(
+        equal = train_centripetal(
             model,
             tied_slices(topology, plan),
             images,
@@ -72,24 +72,24 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
             state_dir=run.folder / "csgd",
             listen=resuming(clock, "C-SGD"),
         )
-        run.judge(drawn.trained, "C-SGD")
-        run.judge(drawn.averaged, "averaged")
+        run.judge(equal.trained, "C-SGD")
+        run.judge(equal.averaged, "averaged")
     with clock.phase("trim", "and prove that it changes nothing"):
-        small, guard = guarded_cut(drawn.averaged, topology, plan, material.calibration)
+        small, guard = guarded_cut(equal.averaged, topology, plan, material.calibration)
         run.judge(small, "cut")
-        outputs = [logits(m, material.judged) for m in (drawn.trained, drawn.averaged, small)]
+        outputs = [logits(m, material.judged) for m in (equal.trained, equal.averaged, small)]
     averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
     if not trim[1] <= _TRIM_TOLERANCE:
         raise GuardError(
             f"the trim changed the outputs by {trim[1]:.1e} of the largest, at most {_TRIM_TOLERANCE:.0e} is wanted",
             hint="channels that should be equal are treated differently somewhere; please report the network",
         )
-    found, total = drawn.strength, len(material.judged)
+    found, total = equal.strength, len(material.judged)
     raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
     run.note(
         f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
-        f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {drawn.before:.2g} of its tensor, then "
-        f"{drawn.after:.1e}",
+        f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {equal.before:.2g} of its tensor, then "
+        f"{equal.after:.1e}",
         f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
         f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
     )

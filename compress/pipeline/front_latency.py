@@ -114,10 +114,10 @@ def spread(front: Front, points: int | None, chosen: int) -> tuple[int, ...]:
     low, high = costs[0].macs, costs[-1].macs
     taken = {0, len(front) - 1, chosen}
     for step in range(points):
-        aim = low + (high - low) * step / (points - 1)
+        macs = low + (high - low) * step / (points - 1)
         free = [i for i in range(len(front)) if i not in taken]
         if len(taken) < points and free:
-            taken.add(min(free, key=lambda i: abs(costs[i].macs - aim)))
+            taken.add(min(free, key=lambda i: abs(costs[i].macs - macs)))
     return tuple(sorted(taken))
 
 

@@ -35,13 +35,13 @@ def may_select(run: Run, space: Space) -> Space:
     if run.job.realise == "csgd":
         return replace(space, selecting={})
     runtime = _runtime(run)
-    if not METHODS[run.job.method].readings or runtime is None:
+    if not METHODS[run.job.method].reader_losses or runtime is None:
         return space
     topology = space.topology
     several = {g for g in space.groups if len(topology.readers(g)) > 1}
     names = [
         n
-        for n, r in space.statistics.readings.items()
+        for n, r in space.statistics.reader_losses.items()
         if {g for g, _ in r.sources} & several and selectable(topology, topology.by_layer[n])
     ]
     found = _kept(run.folder, _BEFORE)

@@ -135,7 +135,7 @@ class Job:
 
     def _check_progressive(self) -> None:
         wrong = {
-            f"method {self.method}": METHODS[self.method].readings or METHODS[self.method].clusters,
+            f"method {self.method}": METHODS[self.method].reader_losses or METHODS[self.method].clusters,
             f"realise {self.realise}": self.realise == "csgd",
             f"a target of {self.target}": self.target not in ("macs", "params"),
         }

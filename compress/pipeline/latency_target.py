@@ -1,4 +1,4 @@
-"""From a predicted latency to a measured one: the chosen plan is clocked before anything is trained, and the aim corrected.
+"""From a predicted latency to a measured one: before anything is trained, the chosen plan is clocked and the target corrected.
 
 A table predicts within some per cent; a run promises less than that. So the winner's file, its widths cut but nothing
 recovered, since weights do not matter to time, runs in turn with the unpruned one; where it misses the target, the next trial
@@ -100,7 +100,7 @@ def latency_trials(
 
 
 def _another(space: Space, front: Front, last: Plan, asked: float, tried: Sequence[Plan]) -> Plan:
-    """The most accurate point of the front just below the corrected aim, or the last plan brought there."""
+    """The most accurate point of the front just below the corrected share, or the last plan brought there."""
     near = [p for p in front if asked * (1 - _WINDOW) <= space.share(p.plan) <= asked and p.plan not in tried]
     if near:
         return min(near, key=lambda p: p.error).plan
@@ -143,7 +143,7 @@ def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Pla
     """Measures a plan's latency over the unpruned network's: its file, with the plan applied, in turn with the base's."""
 
     def clock_one(plan: Plan) -> float:
-        with tempfile.TemporaryDirectory(prefix="compress-aim-") as name:
+        with tempfile.TemporaryDirectory(prefix="compress-latency-") as name:
             base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
             onnx.save(source.model, base)
             write_resized(source, plan, pruned)

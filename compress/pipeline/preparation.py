@@ -44,7 +44,18 @@ from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
 from compress.pipeline.run import Run
 from compress.recovery import collect
-from compress.search import METHODS, Ask, ChannelStatistics, CostModel, Fidelity, Reading, Space, Target, make_stages, prunable
+from compress.search import (
+    METHODS,
+    Ask,
+    ChannelStatistics,
+    CostModel,
+    Fidelity,
+    ReaderLoss,
+    Space,
+    Target,
+    make_stages,
+    prunable,
+)
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
@@ -131,23 +142,23 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     base = _base_accuracy(run)
     with clock.phase("importance", ", ".join(CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
-        evidence = gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        criterion_inputs = gather(network.model, images, seed=derive(job.seed, "random criterion"))
         wanted = [g for s in stages for g in s.groups]
-        scores: dict[str, Any] = importance(evidence, topology, wanted)
+        scores: dict[str, Any] = importance(criterion_inputs, topology, wanted)
         curves: dict[GroupId, Any] = {}
         rows: dict[GroupId, Any] = {}
         moments = None
         if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
             moments = collect(network.model, topology, torch.split(material.calibration, 32))
-            scores["obs"], curves = obs_and_curves(replace(evidence, moments=moments), topology, wanted)
-        found: Mapping[LayerName, Reading] = {}
-        if METHODS[job.method].readings:
-            seen = replace(evidence, moments=moments)
+            scores["obs"], curves = obs_and_curves(replace(criterion_inputs, moments=moments), topology, wanted)
+        found: Mapping[LayerName, ReaderLoss] = {}
+        if METHODS[job.method].reader_losses:
+            seen = replace(criterion_inputs, moments=moments)
             found, spent = closed_form(network.model, seen, topology, wanted, material.calibration, budget)
             budget -= spent
         if METHODS[job.method].kernels:
             folded = bool(job.options.get("folded"))
-            rows = {g: kernels(evidence, topology, topology.by_id[g], folded=folded) for g in wanted}
+            rows = {g: kernels(criterion_inputs, topology, topology.by_id[g], folded=folded) for g in wanted}
     solves = job.recover == "reconstruct"
     evaluator = Evaluator(
         network.model,

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from compress.recovery.batch_norm import reestimate as reestimate
     from compress.recovery.centripetal_sgd import PAPER_EPS as PAPER_EPS
     from compress.recovery.centripetal_sgd import Pull as Pull
-    from compress.recovery.centripetal_sgd import draw_together as draw_together
     from compress.recovery.centripetal_sgd import strength as strength
     from compress.recovery.centripetal_sgd import tied_slices as tied_slices
+    from compress.recovery.centripetal_sgd import train_centripetal as train_centripetal
     from compress.recovery.compensation import RIDGE as RIDGE
     from compress.recovery.compensation import Compensation as Compensation
     from compress.recovery.compensation import solve as solve
@@ -38,7 +38,7 @@ __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
         "batch_norm": "reestimate",
-        "centripetal_sgd": "PAPER_EPS Pull draw_together strength tied_slices",
+        "centripetal_sgd": "PAPER_EPS Pull train_centripetal strength tied_slices",
         "compensation": "Compensation RIDGE solve",
         "kernel_sparsity": "effective_params held zero_kernels",
         "moments": "Gram Moments collect",

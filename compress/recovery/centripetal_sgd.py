@@ -342,7 +342,7 @@ def _epochs_that_do(schedule: Schedule, steps: int) -> int:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class CentripetalResult:
     """A network whose clusters are equal.
 
     Attributes:
@@ -382,7 +382,7 @@ def averaged(model: nn.Module, tied: tuple[Tied, ...]) -> nn.Module:
     return result
 
 
-def draw_together(
+def train_centripetal(
     model: nn.Module,
     tied: tuple[Tied, ...],
     train: LabelledImages,
@@ -392,7 +392,7 @@ def draw_together(
     teacher: nn.Module | None = None,
     state_dir: Path | None = None,
     listen: Callable[[TrainingEvent], object] = lambda event: None,
-) -> Drawn:
+) -> CentripetalResult:
     """Trains a network until the filters of every cluster are equal, and averages them.
 
     Args:
@@ -426,4 +426,4 @@ def draw_together(
         rewrite=GradientRewrite(pull, pull.identity),
     ).eval()
     before, after = (max(deviation(m, tied).values(), default=0.0) for m in (model, trained))
-    return Drawn(trained=trained, averaged=averaged(trained, tied), strength=found, before=before, after=after)
+    return CentripetalResult(trained=trained, averaged=averaged(trained, tied), strength=found, before=before, after=after)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from compress.core import Plan, read_json
 from compress.errors import CompressError, ConfigError, one_line
-from compress.export import read
+from compress.export import read_precisions
 from compress.latency import identify
 from compress.networks import state_digest
 from compress.report.model import Report
@@ -55,7 +55,7 @@ def _digests(folder: Path, report: Report) -> Iterator[tuple[str, str, str]]:
         except (SafetensorError, OSError, RuntimeError, ValueError) as error:
             raise ConfigError(f"{folder / MODEL} is damaged: {one_line(error)}", hint="start over with --fresh") from error
     try:
-        held = read(folder / PRECISIONS) if (folder / PRECISIONS).is_file() else None
+        held = read_precisions(folder / PRECISIONS) if (folder / PRECISIONS).is_file() else None
     except CompressError:
         held = None  # a record that cannot be read says nothing; who shows it says so
     for one in held.entries if held is not None else ():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from compress.runtime.base import arrays_of as arrays_of
     from compress.runtime.base import inputs_of as inputs_of
     from compress.runtime.eager import EagerSession as EagerSession
-    from compress.runtime.onnx_file import keeps_weights_outside as keeps_weights_outside
+    from compress.runtime.onnx_file import keeps_external_weights as keeps_external_weights
     from compress.runtime.onnx_file import onnx_bytes as onnx_bytes
     from compress.runtime.onnx_file import read_onnx as read_onnx
     from compress.runtime.ort import ON_GPU as ON_GPU
@@ -30,7 +30,7 @@ __all__, __getattr__, __dir__ = lazy(
     {
         "base": "Array Feed Runtime Session SessionInput Transfer arrays_of inputs_of",
         "eager": "EagerSession",
-        "onnx_file": "keeps_weights_outside onnx_bytes read_onnx",
+        "onnx_file": "keeps_external_weights onnx_bytes read_onnx",
         "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
     },
 )

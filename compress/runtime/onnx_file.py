@@ -67,7 +67,7 @@ def onnx_bytes(path: Path) -> bytes:
     return data
 
 
-def keeps_weights_outside(path: Path) -> bool:
+def keeps_external_weights(path: Path) -> bool:
     """Whether a file keeps weights in another one.
 
     Raises:

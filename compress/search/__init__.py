@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from compress.search.methods import METHODS as METHODS
     from compress.search.methods import behind as behind
     from compress.search.obs import plan_for as plan_for
-    from compress.search.reader_loss import Reading as Reading
+    from compress.search.reader_loss import ReaderLoss as ReaderLoss
     from compress.search.smoea import Smoea as Smoea
     from compress.search.smoea import controller as controller
     from compress.search.stages import is_stream as is_stream
@@ -62,7 +62,7 @@ __all__, __getattr__, __dir__ = lazy(
         "journal": "Asked Journal drive",
         "methods": "METHODS behind",
         "obs": "plan_for",
-        "reader_loss": "Reading",
+        "reader_loss": "ReaderLoss",
         "smoea": "Smoea controller",
         "stages": "is_stream make_stages prunable",
         "uniform": "Uniform",

@@ -17,7 +17,7 @@ import numpy as np
 
 from compress.core import Cost, Floats, GroupId, LatencyTable, LayerName, Plan, Share, Topology, count
 from compress.errors import ConfigError
-from compress.search.reader_loss import Reading
+from compress.search.reader_loss import ReaderLoss
 
 T = TypeVar("T")
 
@@ -202,13 +202,13 @@ class ChannelStatistics:
         kernels: group -> its filters, flattened and concatenated, shape (channels, features).
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
             ``obs`` criterion, shape (channels,).
-        readings: layer -> what it loses when it stops reading channels, for searches in closed form.
+        reader_losses: layer -> what it loses when it stops reading channels, for searches in closed form.
     """
 
     importance: Mapping[str, Mapping[GroupId, Floats]]
     kernels: Mapping[GroupId, Floats] = field(default_factory=dict)
     curves: Mapping[GroupId, Floats] = field(default_factory=dict)
-    readings: Mapping[LayerName, Reading] = field(default_factory=dict)
+    reader_losses: Mapping[LayerName, ReaderLoss] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

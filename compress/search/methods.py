@@ -32,7 +32,7 @@ class Method:
     citation: str
     moments: bool = False
     """Whether the search stands on second moments of what the layers read."""
-    readings: bool = False
+    reader_losses: bool = False
     """Whether it asks what each layer loses per channel that it stops reading."""
     kernels: bool = False
     """Whether it stands on the filters themselves."""
@@ -70,7 +70,7 @@ METHODS: Mapping[str, Method] = {
         citation="Louati, Louati, Bechikh, Kariri: Joint filter and channel pruning of convolutional neural networks as a "
         "bi-level optimization problem, Memetic Computing 2024",
         moments=True,
-        readings=True,
+        reader_losses=True,
         ranking="obs",
     ),
     "cluster": Method(

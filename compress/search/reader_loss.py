@@ -28,7 +28,7 @@ _JITTER = 1e-9
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderLoss:
     """One reader and the channels of the groups that it reads.
 
     Attributes:
@@ -55,7 +55,7 @@ class Reading:
         if kind == "plain":
             weight = self.plain[:, gone].sum(1)
             return Remaining(
-                reading=self,
+                reader_loss=self,
                 kind=kind,
                 gone=float(weight[gone].sum()),
                 single=self.plain.diagonal() + 2 * weight,
@@ -63,12 +63,16 @@ class Reading:
             )
         matrix, gain = self.compensated, self.compensated.diagonal()
         if len(gone) == 0:
-            return Remaining(reading=self, kind=kind, gone=0.0, single=gain, matrix=matrix)
+            return Remaining(reader_loss=self, kind=kind, gone=0.0, single=gain, matrix=matrix)
         block, beside = matrix[np.ix_(gone, gone)], matrix[gone]
         solved = _solve(block, np.column_stack([gain[gone], beside]))
         base = float(gain[gone] @ solved[:, 0])
         return Remaining(
-            reading=self, kind=kind, gone=base, single=gain - beside.T @ solved[:, 0], matrix=matrix - beside.T @ solved[:, 1:]
+            reader_loss=self,
+            kind=kind,
+            gone=base,
+            single=gain - beside.T @ solved[:, 0],
+            matrix=matrix - beside.T @ solved[:, 1:],
         )
 
     def at_outputs(self, error: float, kind: Kind) -> float:
@@ -83,17 +87,17 @@ class Reading:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What further removals add, in the coordinates of the reading.
+    """What further removals add, in the coordinates of the whole problem.
 
     Attributes:
-        reading: the whole problem.
+        reader_loss: the whole problem.
         kind: which error.
         gone: the layer's error by what is gone already.
         single: what each entry alone adds, (entries,).
         matrix: (entries, entries).
     """
 
-    reading: Reading
+    reader_loss: ReaderLoss
     kind: Kind
     gone: float
     single: Floats
@@ -102,7 +106,7 @@ class Remaining:
     @property
     def base(self) -> float:
         """The outputs' error by what is gone already."""
-        return self.reading.at_outputs(self.gone, self.kind)
+        return self.reader_loss.at_outputs(self.gone, self.kind)
 
     def error(self, further: Bits) -> float:
         """The outputs' error when these entries, none of them gone already, go as well."""
@@ -114,7 +118,7 @@ class Remaining:
             added = float(single.sum() + block.sum() - block.diagonal().sum())
         else:
             added = max(float(single @ _solve(block, single)), 0.0)
-        return self.reading.at_outputs(self.gone + added, self.kind)
+        return self.reader_loss.at_outputs(self.gone + added, self.kind)
 
 
 def _solve(matrix: Floats, right: Floats) -> Floats:
@@ -129,7 +133,7 @@ def _solve(matrix: Floats, right: Floats) -> Floats:
     return np.asarray(solved)
 
 
-def additive(layer: LayerName, group: GroupId, harm: Floats) -> Reading:
+def additive(layer: LayerName, group: GroupId, harm: Floats) -> ReaderLoss:
     """A stand-in where no moments are known: every channel's removal adds its own share, whatever else is gone."""
     diagonal = np.diag(harm / max(float(harm.sum()), 1e-30))
-    return Reading(layer=layer, sources=tuple((group, c) for c in range(len(harm))), plain=diagonal, compensated=diagonal)
+    return ReaderLoss(layer=layer, sources=tuple((group, c) for c in range(len(harm))), plain=diagonal, compensated=diagonal)

@@ -96,7 +96,7 @@ def deploy(
             if not live:
                 raise ServingError(f"the server at {url} says that it is not live", hint="see its log, and try again then")
             interface = read_interface(onnx)
-            wanted = _answers_here(onnx, images)
+            wanted = _outputs_here(onnx, images)
         with locked(repository):
             with client.within(timeout):
                 served = _served(client, name)
@@ -110,7 +110,7 @@ def deploy(
                     _load(client, name, published)
                 with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"), client.within(timeout):
                     batches = _fitting(published, len(images))
-                    answers = _answers_there(client, published, _Question(interface.inputs[0].name, images, wanted, batches))
+                    answers = _outputs_there(client, published, _Question(interface.inputs[0].name, images, wanted, batches))
                     error, spread, exact = _compared(answers, published, wanted, tolerance)
             except BaseException as fault:
                 with clock.phase("roll back"), client.within(timeout):
@@ -134,7 +134,7 @@ def deploy(
     )
 
 
-def _answers_here(onnx: Path, images: Array) -> dict[str, Array]:
+def _outputs_here(onnx: Path, images: Array) -> dict[str, Array]:
     """What ONNX Runtime computes on this machine; a network that answers NaN is not worth a server's time."""
     if len(images) < 2:
         raise ServingError(f"{len(images)} images to compare on, 2 or more are wanted", hint="give more with --data")
@@ -202,7 +202,7 @@ class _Question:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answers:
+class _Outputs:
     """What the server computed, by output, and for which image each row is."""
 
     outputs: dict[str, Array]
@@ -210,7 +210,7 @@ class _Answers:
     batches: tuple[int, ...]
 
 
-def _answers_there(client: Client, published: PublishedVersion, question: _Question) -> _Answers:
+def _outputs_there(client: Client, published: PublishedVersion, question: _Question) -> _Outputs:
     """The version is asked by number, and as what the model's clients get.
 
     Raises:
@@ -241,11 +241,11 @@ def _answers_there(client: Client, published: PublishedVersion, question: _Quest
                 got[output].append(found)
             asked.extend(rows)
             start += len(rows)
-    return _Answers({output: np.concatenate(parts) for output, parts in got.items()}, np.asarray(asked), batches)
+    return _Outputs({output: np.concatenate(parts) for output, parts in got.items()}, np.asarray(asked), batches)
 
 
 def _compared(
-    answers: _Answers, published: PublishedVersion, wanted: dict[str, Array], tolerance: float
+    answers: _Outputs, published: PublishedVersion, wanted: dict[str, Array], tolerance: float
 ) -> tuple[float, float, bool]:
     """Error, spread, and whether every bit is equal.
 

@@ -149,13 +149,13 @@ class _Socket:
         self.plain.sendall(data)  # its timeout is for all of the data
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reading(self))
+        return io.BufferedReader(_BoundedReader(self))
 
     def close(self) -> None:
         self.plain.close()
 
 
-class _Reading(io.RawIOBase):
+class _BoundedReader(io.RawIOBase):
     """What arrives on a socket, as long as its exchange may last."""
 
     def __init__(self, source: _Socket) -> None:

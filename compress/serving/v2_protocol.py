@@ -33,7 +33,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What goes over the wire."""
+    """What goes over the network."""
 
     data: bytes
     headers: Mapping[str, str]

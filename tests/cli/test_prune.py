@@ -232,10 +232,10 @@ def test_errors_as_json() -> None:
     assert said["hint"]
 
 
-# ---- the door --------------------------------------------------------------------------------------------------------
+# ---- errors -----------------------------------------------------------------------------------------------------------
 
 
-def door(error: BaseException, *, resumes: bool = False, **options: Any) -> Result:
+def ended_by(error: BaseException, *, resumes: bool = False, **options: Any) -> Result:
     import typer
 
     tiny = typer.Typer()
@@ -259,20 +259,20 @@ def door(error: BaseException, *, resumes: bool = False, **options: Any) -> Resu
     ],
 )
 def test_every_error_has_its_line_and_code(error: BaseException, code: int, said: str) -> None:
-    result = door(error)
+    result = ended_by(error)
     assert result.exit_code == code
     assert said in result.stderr
     assert "Traceback" not in text(result)
 
 
 def test_interrupted_says_how_to_go_on() -> None:
-    assert "go on with: compress" in door(KeyboardInterrupt(), resumes=True).stderr
-    assert "go on with" not in door(KeyboardInterrupt()).stderr
+    assert "go on with: compress" in ended_by(KeyboardInterrupt(), resumes=True).stderr
+    assert "go on with" not in ended_by(KeyboardInterrupt()).stderr
 
 
 def test_debug_shows_the_traceback() -> None:
     error = ValueError("a bug")
-    assert door(error, debug=True).exception is error
+    assert ended_by(error, debug=True).exception is error
 
 
 def test_a_closed_pipe_is_no_error() -> None:

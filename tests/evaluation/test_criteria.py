@@ -27,7 +27,7 @@ from compress.evaluation.criteria import (
 STEM = GroupId("0.0")
 
 
-def evidence(name: str, *, gradients: bool = False) -> CriterionInputs:
+def inputs_of(name: str, *, gradients: bool = False) -> CriterionInputs:
     return gather(traced(name)[0], [inputs(name, 4).float()] if gradients else [])
 
 
@@ -38,7 +38,7 @@ def normal(score: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("name", NETS)
 def test_every_criterion_scores_every_channel_of_every_group(name: str) -> None:
     topology = traced(name)[1]
-    scores = importance(evidence(name, gradients=True), topology, topology.by_id)
+    scores = importance(inputs_of(name, gradients=True), topology, topology.by_id)
     assert set(scores) == set(CRITERIA)
     for found in scores.values():
         for group in topology.groups:
@@ -50,19 +50,19 @@ def test_norms_of_one_layer() -> None:
     model, topology = traced("chain")
     weight = model.state_dict()["0.0.weight"].flatten(1)
     group = topology.by_id[STEM]
-    np.testing.assert_allclose(l1(evidence("chain"), topology, group), normal(weight.abs().sum(1)), rtol=1e-5)
-    np.testing.assert_allclose(l2(evidence("chain"), topology, group), normal(weight.norm(dim=1)), rtol=1e-5)
-    np.testing.assert_allclose(fpgm(evidence("chain"), topology, group), normal(torch.cdist(weight, weight).sum(1)), rtol=1e-4)
+    np.testing.assert_allclose(l1(inputs_of("chain"), topology, group), normal(weight.abs().sum(1)), rtol=1e-5)
+    np.testing.assert_allclose(l2(inputs_of("chain"), topology, group), normal(weight.norm(dim=1)), rtol=1e-5)
+    np.testing.assert_allclose(fpgm(inputs_of("chain"), topology, group), normal(torch.cdist(weight, weight).sum(1)), rtol=1e-4)
     scale = model.state_dict()["0.1.weight"].abs()
-    np.testing.assert_allclose(bn_scale(evidence("chain"), topology, group), normal(scale), rtol=1e-5)
+    np.testing.assert_allclose(bn_scale(inputs_of("chain"), topology, group), normal(scale), rtol=1e-5)
 
 
 def test_layers_that_share_channels_count_alike() -> None:
     model, topology = traced("residual")
     state, group = model.state_dict(), topology.by_id[GroupId("stem.0")]
     one, two = (normal(state[k].flatten(1).abs().sum(1)) for k in ("stem.0.weight", "b.0.weight"))
-    np.testing.assert_allclose(l1(evidence("residual"), topology, group), (one + two) / 2, rtol=1e-5)
-    assert kernels(evidence("residual"), topology, group).shape == (8, 3 * 9 + 6 * 9)
+    np.testing.assert_allclose(l1(inputs_of("residual"), topology, group), (one + two) / 2, rtol=1e-5)
+    assert kernels(inputs_of("residual"), topology, group).shape == (8, 3 * 9 + 6 * 9)
 
 
 def test_a_channel_is_scored_by_the_layers_that_make_it() -> None:
@@ -71,7 +71,7 @@ def test_a_channel_is_scored_by_the_layers_that_make_it() -> None:
     group = topology.by_id[GroupId("stem.0")]
     member = next(m for m in group.members if m.key == "stem.0.weight")
     added = [c for c in range(group.size) if not member.positions[c]]
-    assert len(added) == 4 and (l1(evidence("option-a"), topology, group)[added] > 0).all()
+    assert len(added) == 4 and (l1(inputs_of("option-a"), topology, group)[added] > 0).all()
 
 
 @pytest.mark.parametrize("name", ["chain", "residual", "projection", "concat"])
@@ -79,7 +79,7 @@ def test_folded_filters_are_those_of_the_network_with_its_norms_folded(name: str
     """Torch's own folding is the oracle: in these networks a layer's norm is the next module of its sequence."""
     model, topology = traced(name)
     modules = dict(model.named_modules())
-    found = evidence(name)
+    found = inputs_of(name)
     checked = 0
     for group in topology.groups:
         wanted = []
@@ -98,8 +98,8 @@ def test_folded_filters_are_those_of_the_network_with_its_norms_folded(name: str
 def test_a_layer_without_norm_falls_back_to_its_kernels() -> None:
     topology = traced("plain")[1]
     group = topology.by_id[GroupId("0")]
-    np.testing.assert_array_equal(bn_scale(evidence("plain"), topology, group), l1(evidence("plain"), topology, group))
-    np.testing.assert_array_equal(taylor(evidence("plain"), topology, group), l1(evidence("plain"), topology, group))
+    np.testing.assert_array_equal(bn_scale(inputs_of("plain"), topology, group), l1(inputs_of("plain"), topology, group))
+    np.testing.assert_array_equal(taylor(inputs_of("plain"), topology, group), l1(inputs_of("plain"), topology, group))
 
 
 def test_taylor_is_the_gradient_along_the_filter() -> None:
@@ -110,7 +110,7 @@ def test_taylor_is_the_gradient_along_the_filter() -> None:
     weight = model.get_parameter("0.0.weight")
     assert weight.grad is not None
     expected = (weight * weight.grad).flatten(1).sum(1).abs().detach()
-    got = taylor(evidence("chain", gradients=True), topology, topology.by_id[STEM])
+    got = taylor(inputs_of("chain", gradients=True), topology, topology.by_id[STEM])
     np.testing.assert_allclose(got, normal(expected), rtol=1e-3)
 
 

@@ -12,9 +12,9 @@ from support.nets import inputs, traced
 
 from compress.evaluation import criteria
 from compress.evaluation.evaluator import logits, relative
-from compress.evaluation.reader_losses import calibrated, closed_form, readings
+from compress.evaluation.reader_losses import calibrated, closed_form, reader_losses
 from compress.recovery.moments import collect
-from compress.search.reader_loss import Reading
+from compress.search.reader_loss import ReaderLoss
 
 NAMES = ("chain", "plain", "flatten", "residual", "concat", "depthwise", "grouped", "option-a")
 
@@ -23,17 +23,17 @@ def material(name: str, count: int = 64):
     model, topology = traced(name)
     images = inputs(name, count).float()
     model = model.float().eval()
-    evidence = replace(criteria.gather(model, []), moments=collect(model, topology, [images]))
-    return model, topology, evidence, images
+    criterion_inputs = replace(criteria.gather(model, []), moments=collect(model, topology, [images]))
+    return model, topology, criterion_inputs, images
 
 
-def exact(name: str, reading: Reading, removed, topology, evidence) -> tuple[float, float]:
+def exact(name: str, reader_loss: ReaderLoss, removed, topology, criterion_inputs) -> tuple[float, float]:
     """Plain and compensated relative error from the columns themselves."""
-    layer, gram = topology.by_layer[reading.layer], evidence.moments.layers[reading.layer]
-    weight = evidence.weights[layer.weight].double()
+    layer, gram = topology.by_layer[reader_loss.layer], criterion_inputs.moments.layers[reader_loss.layer]
+    weight = criterion_inputs.weights[layer.weight].double()
     taps = weight[0, 0].numel()
     places = {(g, c): p for g, m in topology.slots[layer.weight, layer.read_dim] for c, p in enumerate(m.positions)}
-    lost = {i for s, r in zip(reading.sources, removed, strict=True) if r for i in places[s]}
+    lost = {i for s, r in zip(reader_loss.sources, removed, strict=True) if r for i in places[s]}
     gone = torch.tensor([int(c) // taps in lost for c in gram.columns])
     flat = weight.flatten(1).reshape(layer.cardinality, -1, len(gone)).transpose(1, 2)
     plain = compensated = total = 0.0
@@ -49,17 +49,17 @@ def exact(name: str, reading: Reading, removed, topology, evidence) -> tuple[flo
 @pytest.mark.parametrize("name", NAMES)
 def test_errors_are_those_of_the_columns(name: str) -> None:
     """Plain: exact for every set. Compensated: exact for one channel, a lower bound for more, and never above plain."""
-    _, topology, evidence, _ = material(name)
-    found = readings(evidence, topology, [g.id for g in topology.groups])
+    _, topology, criterion_inputs, _ = material(name)
+    found = reader_losses(criterion_inputs, topology, [g.id for g in topology.groups])
     assert set(found) == {x.name for g in topology.groups for x in topology.readers(g.id)}
     rng = np.random.default_rng(0)
-    for reading in found.values():
-        size = len(reading.sources)
+    for reader_loss in found.values():
+        size = len(reader_loss.sources)
         sets = [np.arange(size) == i for i in range(size)] + [rng.random(size) < p for p in (0.3, 0.6)]
         for removed in sets:
-            plain, compensated = exact(name, reading, removed, topology, evidence)
-            assert reading.error(removed, "plain") == pytest.approx(plain, rel=1e-6, abs=1e-9)
-            bound = reading.error(removed, "compensated")
+            plain, compensated = exact(name, reader_loss, removed, topology, criterion_inputs)
+            assert reader_loss.error(removed, "plain") == pytest.approx(plain, rel=1e-6, abs=1e-9)
+            bound = reader_loss.error(removed, "compensated")
             if removed.sum() == 1:
                 assert bound == pytest.approx(compensated, rel=1e-5, abs=1e-9)
             assert bound <= compensated * (1 + 1e-5) + 1e-9
@@ -67,61 +67,61 @@ def test_errors_are_those_of_the_columns(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "compensated"])
 def test_what_is_gone_already_is_the_same_problem_again(kind) -> None:
-    _, topology, evidence, _ = material("chain")
+    _, topology, criterion_inputs, _ = material("chain")
     rng = np.random.default_rng(1)
-    for reading in readings(evidence, topology, [g.id for g in topology.groups]).values():
-        reading = replace(reading, knots=((0.0, 0.0), (0.1, 0.05), (0.5, 0.7)))
-        size = len(reading.sources)
+    for reader_loss in reader_losses(criterion_inputs, topology, [g.id for g in topology.groups]).values():
+        reader_loss = replace(reader_loss, knots=((0.0, 0.0), (0.1, 0.05), (0.5, 0.7)))
+        size = len(reader_loss.sources)
         for _ in range(5):
             first = rng.random(size) < 0.4
             second = (rng.random(size) < 0.5) & ~first
-            rest = reading.given(first, kind)
-            assert rest.base == pytest.approx(reading.error(first, kind), rel=1e-6, abs=1e-12)
-            assert rest.error(second) == pytest.approx(reading.error(first | second, kind), rel=1e-5, abs=1e-9)
+            rest = reader_loss.given(first, kind)
+            assert rest.base == pytest.approx(reader_loss.error(first, kind), rel=1e-6, abs=1e-12)
+            assert rest.error(second) == pytest.approx(reader_loss.error(first | second, kind), rel=1e-5, abs=1e-9)
 
 
 def test_losing_more_never_costs_less_when_compensated() -> None:
-    _, topology, evidence, _ = material("concat")
-    for reading in readings(evidence, topology, [g.id for g in topology.groups]).values():
-        size = min(len(reading.sources), 6)
+    _, topology, criterion_inputs, _ = material("concat")
+    for reader_loss in reader_losses(criterion_inputs, topology, [g.id for g in topology.groups]).values():
+        size = min(len(reader_loss.sources), 6)
         for bits in product([False, True], repeat=size):
-            removed = np.zeros(len(reading.sources), dtype=bool)
+            removed = np.zeros(len(reader_loss.sources), dtype=bool)
             removed[:size] = bits
-            error = reading.error(removed, "compensated")
+            error = reader_loss.error(removed, "compensated")
             for i in np.flatnonzero(~removed):
-                assert reading.error(removed | (np.arange(len(removed)) == i), "compensated") >= error - 1e-9
+                assert reader_loss.error(removed | (np.arange(len(removed)) == i), "compensated") >= error - 1e-9
 
 
 def test_only_the_groups_asked_for_are_entries() -> None:
-    _, topology, evidence, _ = material("concat")
+    _, topology, criterion_inputs, _ = material("concat")
     one = topology.groups[0].id
-    found = readings(evidence, topology, [one])
+    found = reader_losses(criterion_inputs, topology, [one])
     assert {g for r in found.values() for g, _ in r.sources} == {one}
 
 
 @pytest.mark.parametrize("name", ["chain", "flatten", "residual", "depthwise", "grouped", "option-a"])
 def test_calibration_is_the_outputs_own_error(name: str) -> None:
     """At the last knot: the layer re-solved without its cheapest channels, really run; and the caller's model is as it was."""
-    model, topology, evidence, images = material(name)
+    model, topology, criterion_inputs, images = material(name)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    found = readings(evidence, topology, [g.id for g in topology.groups])
-    measured = calibrated(model, evidence, topology, found, images[:16], shares=(0.5,))
+    found = reader_losses(criterion_inputs, topology, [g.id for g in topology.groups])
+    measured = calibrated(model, criterion_inputs, topology, found, images[:16], shares=(0.5,))
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert any(r.knots != ((0.0, 0.0), (1.0, 1.0)) for r in measured.values())
-    for reading in measured.values():
-        assert reading.at_outputs(0.0, "compensated") == 0.0
-        errors = [reading.at_outputs(x, "compensated") for x in np.linspace(0, 1, 20)]
+    for reader_loss in measured.values():
+        assert reader_loss.at_outputs(0.0, "compensated") == 0.0
+        errors = [reader_loss.at_outputs(x, "compensated") for x in np.linspace(0, 1, 20)]
         assert errors == sorted(errors)
     last = [r for r in measured.values() if topology.by_layer[r.layer].kind == "linear"][-1]
     order = np.argsort(last.compensated.diagonal(), kind="stable")
     removed = np.isin(np.arange(len(order)), order[: max(1, round(len(order) / 2))])
     # For the last layer the outputs are its own: recomputed here without the library's solver.
-    layer, gram = topology.by_layer[last.layer], evidence.moments.layers[last.layer]
+    layer, gram = topology.by_layer[last.layer], criterion_inputs.moments.layers[last.layer]
     places = {(g, c): p for g, m in topology.slots[layer.weight, 1] for c, p in enumerate(m.positions)}
     lost = [i for s, r in zip(last.sources, removed, strict=True) if r for i in places[s]]
     gone = torch.zeros(len(gram.columns), dtype=torch.bool)
     gone[lost] = True
-    a, w = gram.covariance[0].double(), evidence.weights[layer.weight].double().T
+    a, w = gram.covariance[0].double(), criterion_inputs.weights[layer.weight].double().T
     damped = a[~gone][:, ~gone] + 1e-3 * a.diagonal().mean() * torch.eye(int((~gone).sum()))
     new = w.clone()
     new[~gone] += torch.linalg.solve(damped, a[~gone][:, gone] @ w[gone])
@@ -136,11 +136,11 @@ def test_calibration_is_the_outputs_own_error(name: str) -> None:
 
 
 def test_the_price_is_told() -> None:
-    model, topology, evidence, images = material("chain")
+    model, topology, criterion_inputs, images = material("chain")
     calls = []
     groups = [g.id for g in topology.groups]
     for budget, shares in ((100, 1), (100_000, 3)):
-        found, spent = closed_form(model, evidence, topology, groups, images, budget)
+        found, spent = closed_form(model, criterion_inputs, topology, groups, images, budget)
         calls.append(spent)
         assert spent % (len(found) * shares) == 0 and 8 <= spent // (len(found) * shares) <= 64
     assert calls[0] < calls[1]

@@ -80,7 +80,7 @@ def test_shapes_come_from_the_networks_own_run_and_alike_layers_are_measured_onc
 @pytest.mark.parametrize("most", [0.5, 0.75])
 def test_a_layer_reads_everything_or_little_enough(most: float) -> None:
     space = replace(forked(32), round_to=4)
-    space = replace(space, selecting=dict.fromkeys(space.statistics.readings, most))
+    space = replace(space, selecting=dict.fromkeys(space.statistics.reader_losses, most))
     search = evolved(space, delta=0.05, generations=4)
     seen = 0
     for found in search.archive.values():

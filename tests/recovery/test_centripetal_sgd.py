@@ -26,11 +26,11 @@ from compress.recovery.centripetal_sgd import (
     Pull,
     averaged,
     deviation,
-    draw_together,
     exponent,
     rates,
     strength,
     tied_slices,
+    train_centripetal,
 )
 from compress.recovery.training import GradientRewrite, Schedule, fit, steps_per_epoch
 from compress.search.csgd_clusters import clusters_at
@@ -247,14 +247,14 @@ LONG = Schedule(15, lr=0.05, batch=4, precision="fp32")
 def test_a_trained_network_loses_nothing_by_the_trim(name: str) -> None:
     model, topology = nets.traced(name)
     plan = halved(topology, "kmeans")
-    drawn = draw_together(model, tied_slices(topology, plan), Noise(), LONG)
-    small = cut(drawn.averaged, topology, plan)
+    centripetal = train_centripetal(model, tied_slices(topology, plan), Noise(), LONG)
+    small = cut(centripetal.averaged, topology, plan)
     images = nets.inputs(name, 20).float()
-    assert drawn.before > 0.1 and drawn.after < 1e-4 and drawn.strength.enough
-    assert max(deviation(drawn.averaged, tied_slices(topology, plan), learned=False).values()) < 1e-7
-    wanted = outputs(drawn.trained, images)
+    assert centripetal.before > 0.1 and centripetal.after < 1e-4 and centripetal.strength.enough
+    assert max(deviation(centripetal.averaged, tied_slices(topology, plan), learned=False).values()) < 1e-7
+    wanted = outputs(centripetal.trained, images)
     got = outputs(small, images)
-    assert change(outputs(drawn.averaged, images), got) < 1e-6
+    assert change(outputs(centripetal.averaged, images), got) < 1e-6
     assert change(wanted, got) < 1e-4
     assert torch.equal(wanted.argmax(1), got.argmax(1))
     # Without the pull, the same clusters are averaged at a loss.
@@ -270,17 +270,17 @@ def test_an_interruption_leaves_no_trace(tmp_path: Path) -> None:
     model, topology = nets.traced("chain")
     plan = halved(topology)
     schedule = replace(LONG, epochs=12)
-    straight = draw_together(model, tied_slices(topology, plan), Noise(), schedule)
+    straight = train_centripetal(model, tied_slices(topology, plan), Noise(), schedule)
 
     def kill(event: object) -> None:
         if getattr(event, "epoch", 0) == 7:
             raise _Killed
 
     with pytest.raises(_Killed):
-        draw_together(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path, listen=kill)
+        train_centripetal(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path, listen=kill)
     with pytest.raises(TrainError, match="another training"):
-        draw_together(model, tied_slices(topology, halved(topology, "imbalanced")), Noise(), schedule, state_dir=tmp_path)
-    again = draw_together(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path)
+        train_centripetal(model, tied_slices(topology, halved(topology, "imbalanced")), Noise(), schedule, state_dir=tmp_path)
+    again = train_centripetal(model, tied_slices(topology, plan), Noise(), schedule, state_dir=tmp_path)
     for a, b in zip(straight.averaged.state_dict().values(), again.averaged.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -295,7 +295,7 @@ def test_clusters_and_strength_are_part_of_a_trainings_identity() -> None:
 def test_what_cannot_be_drawn_together_is_refused() -> None:
     model, topology = nets.traced("frozen")
     with pytest.raises(TrainError, match="requires no gradient"):
-        draw_together(model, tied_slices(topology, halved(topology)), Noise(), LONG)
+        train_centripetal(model, tied_slices(topology, halved(topology)), Noise(), LONG)
     _, chain = nets.traced("chain")
     with pytest.raises(TrainError, match="without a cluster"):
         tied_slices(chain, Plan({chain.groups[0].id: Cut((0, 1))}))

@@ -303,13 +303,13 @@ def test_obs_orders_every_group(name: str) -> None:
         for member in group.members:
             if member.role.value == "reads":
                 model.state_dict()[member.key].index_fill_(member.dim, torch.tensor(member.positions[silent]), 0.0)
-    evidence = replace(gather(model, []), moments=collect(model, topology, batches(name)))
-    order, errors = obs_curve(evidence, topology, group)
+    criterion_inputs = replace(gather(model, []), moments=collect(model, topology, batches(name)))
+    order, errors = obs_curve(criterion_inputs, topology, group)
     assert order[0] == silent and errors[1] < 1e-6
     assert (np.diff(errors) >= 0).all() and len(errors) == group.size + 1
-    importance = obs(evidence, topology, group)
+    importance = obs(criterion_inputs, topology, group)
     np.testing.assert_array_equal(np.argsort(importance), order)
-    readers = len([x for x in topology.readers(group.id) if x.name in evidence.moments.layers])
+    readers = len([x for x in topology.readers(group.id) if x.name in criterion_inputs.moments.layers])
     if name in ("chain", "depthwise", "grouped"):  # the reader reads nothing else: all of it is lost, damping adds a little
         assert errors[-1] == pytest.approx(readers, rel=0.05)
 
@@ -320,11 +320,11 @@ def test_obs_is_better_than_l1_at_what_it_promises() -> None:
     for seed in range(4):
         model, topology = build("chain", seed), traced("chain")[1]
         data = batches("chain")
-        evidence = replace(gather(model, []), moments=collect(model, topology, data))
+        criterion_inputs = replace(gather(model, []), moments=collect(model, topology, data))
         group = topology.groups[0]
         errors = []
         for criterion in (l1, obs):
-            keep = np.argsort(-criterion(evidence, topology, group), kind="stable")[:3]
+            keep = np.argsort(-criterion(criterion_inputs, topology, group), kind="stable")[:3]
             plan = Plan({group.id: Cut(tuple(sorted(keep.tolist())))})
             lossy = ReconstructionSettings(every=False)
             found = reconstruct(model, cut(model, topology, plan), topology, plan, data, settings=lossy)
@@ -338,9 +338,9 @@ def test_obs_predicts_the_restored_error() -> None:
     """The curve is the very error that re-solving the reader leaves."""
     model, topology = traced("chain")
     data = batches("chain")
-    evidence = replace(gather(model, []), moments=collect(model, topology, data))
+    criterion_inputs = replace(gather(model, []), moments=collect(model, topology, data))
     group = topology.groups[0]
-    order, errors = obs_curve(evidence, topology, group, damping=1e-6)
+    order, errors = obs_curve(criterion_inputs, topology, group, damping=1e-6)
     for width in (6, 4, 2):
         plan = Plan({group.id: Cut(tuple(sorted(order[group.size - width :].tolist())))})
         found = reconstruct(
@@ -351,18 +351,18 @@ def test_obs_predicts_the_restored_error() -> None:
 
 def test_without_moments_obs_is_l1() -> None:
     model, topology = traced("chain")
-    evidence = CriterionInputs(dict(model.state_dict()))
+    criterion_inputs = CriterionInputs(dict(model.state_dict()))
     for group in topology.groups:
-        np.testing.assert_array_equal(CRITERIA["obs"](evidence, topology, group), l1(evidence, topology, group))
-        order, errors = obs_curve(evidence, topology, group)
+        np.testing.assert_array_equal(CRITERIA["obs"](criterion_inputs, topology, group), l1(criterion_inputs, topology, group))
+        order, errors = obs_curve(criterion_inputs, topology, group)
         assert sorted(order) == list(range(group.size)) and not errors.any()
 
 
 def test_curves_in_the_channels_order() -> None:
     model, topology = traced("residual")
-    evidence = replace(gather(model, []), moments=collect(model, topology, batches("residual")))
-    importance, curves = obs_and_curves(evidence, topology, list(topology.by_id))
+    criterion_inputs = replace(gather(model, []), moments=collect(model, topology, batches("residual")))
+    importance, curves = obs_and_curves(criterion_inputs, topology, list(topology.by_id))
     for group in topology.groups:
-        order, errors = obs_curve(evidence, topology, group)
-        np.testing.assert_array_equal(importance[group.id], obs(evidence, topology, group))
+        order, errors = obs_curve(criterion_inputs, topology, group)
+        np.testing.assert_array_equal(importance[group.id], obs(criterion_inputs, topology, group))
         np.testing.assert_allclose(np.cumsum(curves[group.id][order]), errors[1:])

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from compress.errors import CompressError, ModelError
-from compress.runtime import keeps_weights_outside, onnx_bytes, read_onnx
+from compress.runtime import keeps_external_weights, onnx_bytes, read_onnx
 
 SECRET = b"root:x:0:0:" + bytes(400)
 ROWS = np.random.default_rng(0).standard_normal((3, 4, 3, 3)).astype(np.float32)
@@ -66,7 +66,7 @@ def test_weights_beside_the_file_come_into_it(kind: str, location: str, tmp_path
     (tmp_path / location).parent.mkdir(exist_ok=True)
     (tmp_path / location).write_bytes(bytes(64) + moved_out(weight, location, 64))
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    assert keeps_weights_outside(tmp_path / "m.onnx")
+    assert keeps_external_weights(tmp_path / "m.onnx")
     data = onnx_bytes(tmp_path / "m.onnx")
     assert np.array_equal(ort.InferenceSession(data).run(None, {"images": x})[0], wanted)
 
@@ -74,7 +74,7 @@ def test_weights_beside_the_file_come_into_it(kind: str, location: str, tmp_path
 def test_a_file_that_needs_no_other_is_itself(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(network()[0].SerializeToString())
     assert onnx_bytes(tmp_path / "m.onnx") == (tmp_path / "m.onnx").read_bytes()
-    assert not keeps_weights_outside(tmp_path / "m.onnx")
+    assert not keeps_external_weights(tmp_path / "m.onnx")
 
 
 def _link(folder: Path) -> None:

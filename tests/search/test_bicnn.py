@@ -24,7 +24,7 @@ from compress.search.bicnn.ordering import contiguous, slices
 from compress.search.bicnn.problem import Bilevel, Consumer
 from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.journal import Journal, drive
-from compress.search.reader_loss import Reading
+from compress.search.reader_loss import ReaderLoss
 from compress.surgery.cutting import cut, simulate
 from compress.testing import SearcherContract, ToySpace, run
 
@@ -43,10 +43,10 @@ def consumer_of(width: int, seed: int, free: float = 1.0) -> Consumer:
     rng = np.random.default_rng(seed)
     mixing = rng.normal(size=(width, width + 2)) * rng.random(width)[:, None] ** 2
     matrix = mixing @ mixing.T
-    reading = Reading(
+    reader_loss = ReaderLoss(
         LayerName("x"), tuple((GroupId("g"), c) for c in range(width)), matrix / matrix.sum(), matrix / matrix.sum()
     )
-    return Consumer(reading, np.arange(width), rng.random(width) < free, tuple((c,) for c in range(width)))
+    return Consumer(reader_loss, np.arange(width), rng.random(width) < free, tuple((c,) for c in range(width)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -55,7 +55,7 @@ def test_the_constraint_holds_and_the_answer_is_near_the_best_of_all(seed: int, 
     consumer, options = consumer_of(10, seed), Lower(delta=0.05)
     kept = np.random.default_rng(seed).random(10) < 0.9
     found, spent = options.search(consumer, kept, None, kind, 1, np.random.default_rng(seed))
-    rest = consumer.reading.given(~kept, kind)
+    rest = consumer.reader_loss.given(~kept, kind)
     assert not (found & ~kept).any() and found.any() and spent <= 2 * 8 * 7
     assert rest.error(kept & ~found) <= rest.base + options.delta
     best = min(
@@ -104,7 +104,7 @@ def test_only_lower_optima_are_above(delta: float) -> None:
         for consumer, read in zip(problem.consumers, found.reads, strict=True):
             kept = found.u[consumer.index]
             assert not (read & ~kept).any() and read.any()
-            given = consumer.reading
+            given = consumer.reader_loss
             assert given.error(~read, problem.kind) <= given.error(~kept, problem.kind) + delta * (1 + 1e-6)
         assert np.logical_or.reduce(found.reads)[found.u].all()
         assert found.share == pytest.approx(problem.space.share(problem.plan(found.u, found.reads)))
@@ -242,7 +242,7 @@ def test_a_channel_that_nobody_reads_is_gone() -> None:
     problem = Bilevel(space, "plain", "obs")
     u = np.ones(problem.genes.length, dtype=bool)
     group, where = problem.genes.groups[0], problem.genes.slices[0]
-    reads = tuple(np.array([not (g == group.id and c == 2) for g, c in x.reading.sources]) for x in problem.consumers)
+    reads = tuple(np.array([not (g == group.id and c == 2) for g, c in x.reader_loss.sources]) for x in problem.consumers)
     tidied, reads = problem.tidy(u, reads)
     assert not tidied[where.start + 2] and tidied.sum() == len(u) - 1
     plan = problem.plan(tidied, reads)

@@ -17,7 +17,7 @@ from compress.recovery.moments import collect
 from compress.search.base import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.bicnn.problem import Bilevel
 from compress.search.bicnn.upper import BiCnn, _Cemba
-from compress.search.reader_loss import Reading
+from compress.search.reader_loss import ReaderLoss
 from compress.search.stages import prunable
 
 
@@ -32,15 +32,15 @@ def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0
     members = (Member("make.weight", 0, Role.WRITES, places), *(Member(f"{n}.weight", 1, Role.READS, places) for n in names))
     group = ChannelGroup(GroupId("make"), width, members)
     topology = Topology((group,), tensors, layers, example=(3, 4, 4))
-    readings = {}
+    reader_losses = {}
     for name in names:
         mixing = rng.normal(size=(width, 2 * width)) * (rng.random(width) ** 3)[:, None]
         matrix = mixing @ mixing.T
         matrix /= matrix.sum()
-        readings[LayerName(name)] = Reading(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
-    importance = {"l1": {group.id: sum(r.plain.diagonal() for r in readings.values())}}
+        reader_losses[LayerName(name)] = ReaderLoss(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
+    importance = {"l1": {group.id: sum(r.plain.diagonal() for r in reader_losses.values())}}
     stage = Stage("all", (group.id,), 1.0)
-    known = ChannelStatistics(importance, readings=readings)
+    known = ChannelStatistics(importance, reader_losses=reader_losses)
     cost = CostModel(topology, Target("macs", target))
     return Space(cost=cost, stages=(stage,), statistics=known, budget=10_000, round_to=1)
 
@@ -51,14 +51,14 @@ def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "mac
     images = inputs(name, 32).float()
     model = reestimate(model, [images]).eval()  # random statistics would be an error of their own
     groups, _ = prunable(topology, ())
-    evidence = replace(criteria.gather(model, [images]), moments=collect(model, topology, [images]))
-    importance = criteria.importance(replace(evidence, moments=None), topology, groups)
-    importance["obs"], curves = criteria.obs_and_curves(evidence, topology, groups)
-    found, _ = closed_form(model, evidence, topology, groups, images, 2_000)
+    criterion_inputs = replace(criteria.gather(model, [images]), moments=collect(model, topology, [images]))
+    importance = criteria.importance(replace(criterion_inputs, moments=None), topology, groups)
+    importance["obs"], curves = criteria.obs_and_curves(criterion_inputs, topology, groups)
+    found, _ = closed_form(model, criterion_inputs, topology, groups, images, 2_000)
     stage = Stage("all", groups, 1.0)
     material = Material(images, images, None, "output")
-    evaluator = Evaluator(model, topology, [stage], material, moments=evidence.moments, solve_images=32)
-    known = ChannelStatistics(importance, curves=curves, readings=found)
+    evaluator = Evaluator(model, topology, [stage], material, moments=criterion_inputs.moments, solve_images=32)
+    known = ChannelStatistics(importance, curves=curves, reader_losses=found)
     cost = CostModel(topology, Target(kind, target))
     space = Space(cost=cost, stages=(stage,), statistics=known, budget=3_000, round_to=round_to)
     return model, space, evaluator

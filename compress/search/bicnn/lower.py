@@ -79,7 +79,7 @@ class Lower:
 
     def feasible(self, consumer: Consumer, kept: Bits, read: Bits, kind: Kind) -> bool:
         """Whether a v from elsewhere keeps this u's constraint."""
-        rest = consumer.reading.given(~kept, kind)
+        rest = consumer.reader_loss.given(~kept, kind)
         return rest.error(kept & ~read) <= rest.base + self.delta
 
 
@@ -88,7 +88,7 @@ class _Problem:
 
     def __init__(self, options: Lower, consumer: Consumer, kept: Bits, kind: Kind, round_to: int) -> None:
         self.options, self.consumer, self.kept, self.round_to = options, consumer, kept, round_to
-        self.rest: Remaining = consumer.reading.given(~kept, kind)
+        self.rest: Remaining = consumer.reader_loss.given(~kept, kind)
         self.free = np.flatnonzero(kept & consumer.free)
         self.cheapest = self.free[np.argsort(self.rest.single[self.free], kind="stable")]
         self.ranks: dict[bytes, Rank] = {}

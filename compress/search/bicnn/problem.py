@@ -16,7 +16,7 @@ import numpy as np
 from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, selectable
 from compress.search.base import Space, Stage
 from compress.search.genes import Genes
-from compress.search.reader_loss import Kind, Reading, additive
+from compress.search.reader_loss import Kind, ReaderLoss, additive
 from compress.search.widths import allowed
 
 Reads = tuple[Bits, ...]
@@ -28,14 +28,14 @@ class Consumer:
     """One layer that reads searched channels.
 
     Attributes:
-        reading: what it loses.
+        reader_loss: what it loses.
         index: entry -> bit of ``u``.
         free: entries that it may stop reading although another layer goes on.
         taken: input indices of every entry.
         most: the largest share of its kept entries that it may read, unless it reads them all.
     """
 
-    reading: Reading
+    reader_loss: ReaderLoss
     index: Indices
     free: Bits
     taken: tuple[tuple[int, ...], ...]
@@ -44,7 +44,7 @@ class Consumer:
     @cached_property
     def harm(self) -> Floats:
         """What each entry's removal alone loses."""
-        return np.asarray(self.reading.compensated.diagonal())
+        return np.asarray(self.reader_loss.compensated.diagonal())
 
     def aligned(self, kept: Bits, read: Bits, round_to: int) -> Bits:
         """Reads so many inputs that their number is an allowed width: the most harmful omissions come back.
@@ -111,28 +111,32 @@ class Bilevel:
     def _consumers(self) -> tuple[Consumer, ...]:
         topology = self.space.topology
         places = {g.id: where.start for g, where in zip(self.genes.groups, self.genes.slices, strict=True)}
-        readings = dict(self.space.statistics.readings)
-        covered = {g for r in readings.values() for g, _ in r.sources}
+        reader_losses = dict(self.space.statistics.reader_losses)
+        covered = {g for r in reader_losses.values() for g, _ in r.sources}
         for group in self.genes.groups:
             if group.id not in covered:  # no moments: its channels' importances stand for what they lose
                 importance = self.space.statistics.importance[self.space.ranking][group.id]
                 name = LayerName(f"{group.id} (by importance)")
-                readings[name] = additive(name, group.id, importance)
+                reader_losses[name] = additive(name, group.id, importance)
         many = {g for g in places if len(topology.readers(g)) > 1}
         consumers = []
-        for name, reading in readings.items():
+        for name, reader_loss in reader_losses.items():
             layer = topology.by_layer.get(name)
             most = 1.0 if self.space.selecting is None else self.space.selecting.get(name, 0.0)
             may = layer is not None and selectable(topology, layer) and most > 0
-            index = np.array([places[g] + c for g, c in reading.sources])
-            free = np.array([may and g in many for g, _ in reading.sources])
+            index = np.array([places[g] + c for g, c in reader_loss.sources])
+            free = np.array([may and g in many for g, _ in reader_loss.sources])
             taken: dict[tuple[GroupId, int], tuple[int, ...]] = {}
             if layer is not None:
                 for source, member in topology.slots[layer.weight, layer.read_dim]:
                     taken |= {(source, c): p for c, p in enumerate(member.positions)}
             consumers.append(
                 Consumer(
-                    reading=reading, index=index, free=free, taken=tuple(taken.get(s, ()) for s in reading.sources), most=most
+                    reader_loss=reader_loss,
+                    index=index,
+                    free=free,
+                    taken=tuple(taken.get(s, ()) for s in reader_loss.sources),
+                    most=most,
                 )
             )
         return tuple(consumers)
@@ -146,7 +150,7 @@ class Bilevel:
         for number, (consumer, read) in enumerate(zip(self.consumers, reads, strict=True)):
             key = (number, read.tobytes())
             if key not in self.errors:
-                self.errors[key] = consumer.reading.error(~read, self.kind)
+                self.errors[key] = consumer.reader_loss.error(~read, self.kind)
             total += self.errors[key]
         return total
 
@@ -206,7 +210,7 @@ class Bilevel:
 
     @cached_property
     def _named(self) -> set[LayerName]:
-        return {c.reading.layer for c in self.consumers}
+        return {c.reader_loss.layer for c in self.consumers}
 
     def onto(self, u: Bits, skipped: Reads, goal: float, rng: np.random.Generator) -> tuple[Bits, Reads]:
         """Repair: widths are scaled until the cost is within the goal, then filled up in random order.
@@ -256,7 +260,7 @@ class Bilevel:
         inputs = {}
         for consumer, read in zip(self.consumers, reads, strict=True):
             if bool((u[consumer.index] & ~read).any()):
-                layer = self.space.topology.by_layer[consumer.reading.layer]
+                layer = self.space.topology.by_layer[consumer.reader_loss.layer]
                 width = self.space.topology.tensors[layer.weight].shape[layer.read_dim]
                 unread = {p for places, r in zip(consumer.taken, read, strict=True) if not r for p in places}
                 inputs[layer.name] = tuple(p for p in range(width) if p not in unread)
@@ -264,7 +268,7 @@ class Bilevel:
 
     def folded(self) -> tuple[GroupId, ...]:
         """Groups whose lower variable is the upper one."""
-        several = {g for c in self.consumers for (g, _), free in zip(c.reading.sources, c.free, strict=True) if free}
+        several = {g for c in self.consumers for (g, _), free in zip(c.reader_loss.sources, c.free, strict=True) if free}
         return tuple(g for g in self.space.groups if g not in several)
 
 
@@ -297,7 +301,7 @@ class _Sizes:
         self.fixed = self.whole - int((self.factor * np.multiply.reduceat(self.full, self.starts)).sum())
         self.reading = []
         for number, consumer in enumerate(problem.consumers):
-            layer = topology.by_layer.get(consumer.reading.layer)
+            layer = topology.by_layer.get(consumer.reader_loss.layer)
             if layer is not None and number in problem.two_level:
                 row = self.slots[layer.weight, layer.read_dim]
                 self.reading.append((number, row, np.array([len(t) for t in consumer.taken])))

@@ -117,7 +117,7 @@ class BiCnn:
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """CEMBA in closed form, then real scores for the points that matter."""
-        wide = any(len(r.sources) > self.widest for r in space.statistics.readings.values())
+        wide = any(len(r.sources) > self.widest for r in space.statistics.reader_losses.values())
         criterion = self.criterion if self.criterion in space.statistics.importance else space.ranking
         problem = Bilevel(space, "plain" if wide else self.error, criterion)
         run = _Cemba(self, problem, rng)
