@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import TrainError
+from compress.signature import first_tensor
 
 _BATCH = 64
 """Images of one forward pass."""
@@ -53,10 +54,9 @@ def frozen_copy(model: nn.Module, device: torch.device) -> nn.Module:
 
 def logits_of(output: Any) -> Tensor:
     """The classes' scores; auxiliary heads, which come after them, are not trained."""
-    first = output[0] if isinstance(output, tuple) else output
-    if not isinstance(first, Tensor) or first.ndim != 2:
-        shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-        raise TrainError(f"the network returns {shape}, but logits of shape (images, classes) are wanted")
+    first = first_tensor(output)
+    if first.ndim != 2:
+        raise TrainError(f"the network returns {tuple(first.shape)}, but logits of shape (images, classes) are wanted")
     return first
 
 

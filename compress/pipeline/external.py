@@ -22,6 +22,7 @@ from compress.pipeline.run import Run
 from compress.pipeline.run_folder import claim
 from compress.pipeline.steps import finetune, with_batch_norms
 from compress.report import ComparedRun, Latency, Size, latency_of
+from compress.signature import first_tensor
 
 Prune = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
@@ -97,8 +98,8 @@ def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Modu
         raise ModelError(f"{name} returned a {type(small).__name__}, a pruned torch.nn.Module was wanted")
     try:
         with torch.no_grad():
-            got, wanted = small.eval()(images).shape, model(images).shape
-    except (RuntimeError, ValueError, AttributeError) as error:
+            got, wanted = (first_tensor(net(images)).shape for net in (small.eval(), model))
+    except (RuntimeError, ValueError, AttributeError, ModelError) as error:
         raise ModelError(f"{name} returned a network that does not run: {one_line(error, 200)}") from error
     if got != wanted:
         raise ModelError(f"{name} returned a network with outputs {tuple(got)}, {tuple(wanted)} were wanted")
