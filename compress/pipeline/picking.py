@@ -86,9 +86,8 @@ def pick(
         plan = with_clusters(run, prepared.space, taken.plan)
         write_json(place / "plan.json", plan.to_json())
         done = realise(run, prepared, plan)
-        return conclude(
-            run, prepared, done, SearchSummary(points=len(front), chosen=taken.why, fallback=prepared.evaluator.fallback)
-        )
+        summary = SearchSummary(points=len(front), chosen=taken.why, fallback=prepared.evaluator.fallback)
+        return conclude(run, prepared, done, summary)
 
 
 def _searched(network: Network, data: Data | None, folder: Path) -> tuple[Job, Front]:

@@ -55,16 +55,7 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
             f"{100 * a.top1:.2f} % {a.when}" for a in training.log.accuracy if a.when in ("reconstructed", "fine-tuned")
         )
         notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
-    effort = added(
-        efforts
-        or [
-            SearchEffort(
-                budget=0,
-                image_forwards=0.0,
-                requests={},
-                metric=prepared.material.metric,
-                judged_images=len(prepared.material.judged),
-            )
-        ]
-    )
+    metric, judged = prepared.material.metric, len(prepared.material.judged)
+    nothing = SearchEffort(budget=0, image_forwards=0.0, requests={}, metric=metric, judged_images=judged)
+    effort = added(efforts or [nothing])
     return Searched((space.point(plan, error, Fidelity.FULL),), effort.noting(*notes), current.model)
