@@ -193,7 +193,7 @@ def of_file(file: Path, given: Inputs) -> Source:
     return Source(file, data, data.calibration.images(_IMAGES))
 
 
-def _inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+def _inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """A few images, or inputs that the batch norms know."""
     from compress.evaluation import matched_inputs
 

@@ -24,23 +24,25 @@ def resolve(
     """How the network's images are prepared; the number of channels is that of its first convolution."""
     from dataclasses import replace
 
-    from compress.data import preset_for
+    from compress.data import Preprocessing, preset_for
 
-    if size is not None and (len(size) > 2 or any(side != int(side) or side < 1 for side in size)):
-        raise UsageError(
-            f"--size {','.join(f'{s:g}' for s in size)}: one or two whole numbers of pixels are wanted", hint="--size 224"
-        )
-    name, channels = loaded.architecture.name, channels_of(loaded.model)
-    found = loaded.preprocessing or preset_for(name)
-    if channels != found.channels:
+    name, (channels, dims) = loaded.architecture.name, taken_by(loaded.model)
+    sides = _sides(size, dims)
+    found = loaded.preprocessing or (preset_for(name) if dims == 2 else None)
+    if found is None or len(found.size) != dims or (channels != found.channels and dims != 2):
+        if sides is None:
+            raise UsageError(
+                f"the network takes samples of {channels} channels over {_DIMENSIONS[dims]}, and nothing says their size",
+                hint=f"--size {'16000' if dims == 1 else ','.join(['16'] * dims)}, or --example package.module:function",
+            )
+        found = Preprocessing((0.0,) * channels, (1.0,) * channels, sides)
+    elif channels != found.channels:
         found = preset_for(name, (channels, *found.size))
-    if size is not None:
-        height, width = int(size[0]), int(size[-1])
-        if loaded.preprocessing is None:
-            found = preset_for(name, (channels, height, width))
-        elif (height, width) != found.size:
-            scale = None if found.resize is None else round(max(height, width) * found.resize / max(found.size))
-            found = replace(found, size=(height, width), resize=scale)
+    if sides is not None and dims == 2 and loaded.preprocessing is None:
+        found = preset_for(name, (channels, *sides))
+    elif sides is not None and sides != found.size:
+        scale = None if found.resize is None else round(max(sides) * found.resize / max(found.size))
+        found = replace(found, size=sides, resize=scale)
     if mean is not None or std is not None:
         found = replace(found, mean=_spread(mean, channels, found.mean), std=_spread(std, channels, found.std))
     return found
@@ -51,8 +53,26 @@ def _spread(given: tuple[float, ...] | None, channels: int, otherwise: tuple[flo
     return otherwise if given is None else given * channels if len(given) == 1 else given
 
 
-def channels_of(model: nn.Module) -> int:
-    """Channels of the images: inputs of the first convolution.
+_DIMENSIONS = {1: "one dimension (a length)", 2: "height and width", 3: "depth, height and width"}
+
+
+def _sides(size: tuple[float, ...] | None, dims: int) -> tuple[int, ...] | None:
+    """``--size`` for a network of so many dimensions; one number serves all of them.
+
+    Raises:
+        UsageError: too many numbers, or some that are no sizes.
+    """
+    if size is None:
+        return None
+    if len(size) not in (1, dims) or any(side != int(side) or side < 1 for side in size):
+        told = {1: "one whole number", 2: "one or two whole numbers of pixels", 3: "one or three whole numbers"}[dims]
+        example = {1: "16000", 2: "224", 3: "16,64,64"}[dims]
+        raise UsageError(f"--size {','.join(f'{s:g}' for s in size)}: {told} are wanted", hint=f"--size {example}")
+    return tuple(int(side) for side in size) * (dims if len(size) == 1 else 1)
+
+
+def taken_by(model: nn.Module) -> tuple[int, int]:
+    """Channels and dimensions of what a network takes: those of its first convolution.
 
     Raises:
         ModelError: the network has none.
@@ -60,14 +80,12 @@ def channels_of(model: nn.Module) -> int:
     from torch import nn
 
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise ModelError(
-        "the network has no two-dimensional convolution, nothing could be pruned", hint="give a convolutional network"
-    )
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return module.in_channels, len(module.kernel_size)
+    raise ModelError("the network has no convolution, nothing could be pruned", hint="give a convolutional network")
 
 
-def classes_of(model: nn.Module, shape: tuple[int, int, int]) -> int | None:
+def classes_of(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     """How many outputs the network has, by asking it; None where it does not return one row of logits an image.
 
     Raises:

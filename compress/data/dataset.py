@@ -24,6 +24,7 @@ from compress.data.listing import (
 )
 from compress.data.pixels import oddities
 from compress.data.preprocessing import IMAGENET, Preprocessing, preset_for
+from compress.data.samples import PICTURE_CHANNELS
 from compress.data.sources import FolderImages, Unreadable, ZipImages
 from compress.data.split import SMALL_SIDE, Split
 from compress.errors import DataError
@@ -266,8 +267,12 @@ def _guess(part: Part) -> tuple[Preprocessing, str]:
         except Unreadable:
             continue
         if isinstance(picture, Image.Image):
-            shape = (3, picture.height, picture.width)
+            shape: tuple[int, ...] = (3, picture.height, picture.width)
         else:
+            if picture.ndim != 3 or picture.shape[2] not in PICTURE_CHANNELS:
+                shape = picture.shape if picture.ndim > 1 else (1, *picture.shape)
+                zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
+                return Preprocessing(zeros, ones, shape[1:]), "samples that are no pictures are used as they are"
             shape = (picture.shape[2], picture.shape[0], picture.shape[1])
         if not isinstance(picture, Image.Image) and picture.dtype != np.uint8:
             zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from compress.data.preprocessing import Preprocessing
+from compress.data.samples import PICTURE_CHANNELS, is_picture, to_sample
 from compress.data.sources import Picture, Unreadable
 from compress.errors import DataError
 
@@ -38,21 +39,26 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
 
     Args:
         picture: from a source.
-        to: sizes and channels.
+        to: sizes and channels; arrays that are no pictures are taken as they are (:func:`to_sample`).
         draw: five numbers in [0, 1) for a random crop of 25 to 100 % of the area (aspect 3/4 to 4/3) and a mirror image.
 
     Raises:
         Unreadable: its values have no scale, or its shape is absurd.
-        DataError: the network takes neither grey nor colour images.
+        DataError: the network takes neither grey nor colour images, and the picture is one; or the array has another shape.
     """
     if not isinstance(picture, Image.Image):
+        if not is_picture(to) or picture.ndim != 3 or picture.shape[2] not in PICTURE_CHANNELS:
+            return to_sample(picture, to)
         if picture.dtype != np.uint8:
             return _float_pixels(torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))), to)
         if draw is None and picture.shape[:2] == to.size and picture.shape[2] == to.channels:
             return torch.from_numpy(picture.transpose(2, 0, 1).copy())
         picture = Image.fromarray(np.ascontiguousarray(picture.squeeze(2) if picture.shape[2] == 1 else picture))
-    if to.channels not in (1, 3):
-        raise DataError(f"images have 1 or 3 channels, the network takes {to.channels}", hint="give an .npz of its input")
+    if not is_picture(to):
+        raise DataError(
+            f"pictures have 1 or 3 channels, height and width; the network takes samples of {to.shape}",
+            hint=f"give an .npz whose x has the shape (n, {', '.join(map(str, to.shape))})",
+        )
     if max(picture.size) > _MOST_ELONGATED * min(picture.size):  # its short side enlarged, the long one would be without bounds
         raise Unreadable(f"is {picture.width} x {picture.height}, sides of at most {_MOST_ELONGATED} to 1 are read")
     try:

@@ -15,26 +15,31 @@ LARGEST_SIDE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How an image becomes the network's input.
+    """How an image, or another sample of channels over one to three dimensions, becomes the network's input.
 
     Attributes:
         mean: per channel, of pixels scaled to [0, 1]; its length is the number of channels (1 reads grey images).
         std: per channel.
-        size: height and width of the input, pixels.
+        size: height and width of the input, pixels; a length alone of sounds and the like, depth, height and width of volumes.
         resize: the short side before a centre crop of ``size``; without it, other sizes are squeezed to ``size``.
         interpolation: one of ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    size: tuple[int, int]
+    size: tuple[int, ...]
     resize: int | None = None
     interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
         object.__setattr__(self, "std", tuple(float(s) for s in self.std))
-        object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
+        object.__setattr__(self, "size", tuple(int(side) for side in self.size))
+        if not 1 <= len(self.size) <= 3:
+            raise DataError(
+                f"pre-processing: {len(self.size)} sizes; a length, height and width, or depth, height and width are wanted",
+                hint="give as many --size values as the network's inputs have dimensions",
+            )
         if len(self.mean) != len(self.std) or not 1 <= len(self.mean) <= 64:
             raise DataError(
                 f"pre-processing: {len(self.mean)} means and {len(self.std)} standard deviations; one of each per channel",
@@ -43,8 +48,11 @@ class Preprocessing:
         if not all(math.isfinite(v) for v in (*self.mean, *self.std)) or min(self.std) <= 0:
             raise DataError(f"pre-processing: std {self.std} must be positive and mean {self.mean} finite")
         sides = (*self.size, *(() if self.resize is None else (self.resize,)))
-        if not all(1 <= side <= LARGEST_SIDE for side in sides):
-            raise DataError(f"pre-processing: sizes {sides} must be between 1 and {LARGEST_SIDE} pixels")
+        largest = LARGEST_SIDE if len(self.size) > 1 else LARGEST_SIDE**2
+        if not all(1 <= side <= largest for side in sides):
+            raise DataError(f"pre-processing: sizes {sides} must be between 1 and {largest} {self._unit}")
+        if self.resize is not None and len(self.size) != 2:
+            raise DataError(f"pre-processing: resizing to {self.resize} is for images", hint="leave resize out")
         if self.resize is not None and self.resize < max(self.size):
             raise DataError(
                 f"pre-processing: resizing to {self.resize} leaves no room for a crop of {self.size}",
@@ -54,13 +62,17 @@ class Preprocessing:
             raise DataError(f"pre-processing: interpolation {self.interpolation!r} is none of {', '.join(INTERPOLATIONS)}")
 
     @property
+    def _unit(self) -> str:
+        return "samples" if len(self.size) == 1 else "pixels"
+
+    @property
     def channels(self) -> int:
         """Channels of the network's input."""
         return len(self.mean)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """One image as the network sees it: (channels, height, width)."""
+    def shape(self) -> tuple[int, ...]:
+        """One image as the network sees it: (channels, height, width); of other samples, (channels, *size)."""
         return (self.channels, *self.size)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,12 +93,12 @@ class Preprocessing:
             DataError: it is something else.
         """
         try:
-            height, width = data["size"]
+            size = tuple(data["size"])
             resize = data.get("resize")
             return Preprocessing(
                 mean=tuple(data["mean"]),
                 std=tuple(data["std"]),
-                size=(height, width),
+                size=size,
                 resize=None if resize is None else int(resize),
                 interpolation=str(data.get("interpolation", "bilinear")),
             )

@@ -200,7 +200,8 @@ class ArrayImages:
     Args:
         label: what to call it in messages and digests.
         count: its rows.
-        load: gives the array: (n, h, w), (n, h, w, c) or (n, c, h, w), uint8 or floating point.
+        load: gives the array: (n, h, w), (n, h, w, c) or (n, c, h, w), uint8 or floating point; or, for networks that take
+            something else than pictures, their own layout.
     """
 
     def __init__(self, label: str, count: int, load: Callable[[], Any]) -> None:
@@ -222,7 +223,7 @@ class ArrayImages:
         return f"{self.label}[{index}]"
 
     def read(self, index: int) -> Picture:
-        """The row, (h, w, c); one of uint16 as float32 in [0, 1]."""
+        """The row, (h, w, c), or what is no picture as it is; one of uint16 as float32 in [0, 1]."""
         row = self.rows[index]
         return row / np.float32(65535) if row.dtype == np.uint16 else row  # type: ignore[no-any-return]
 
@@ -242,7 +243,7 @@ class ArrayImages:
 
 
 def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
-    """Images as (n, h, w, c), uint8, uint16 or float32.
+    """Images as (n, h, w, c), uint8, uint16 or float32; arrays of other numbers of channels or dimensions as they are.
 
     Raises:
         DataError: the array holds something else.
@@ -252,9 +253,9 @@ def as_rows(array: Any, label: str) -> npt.NDArray[Any]:
         array = array[..., None]
     elif array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3):
         array = array.transpose(0, 2, 3, 1)
-    if array.ndim != 4 or array.shape[-1] not in (1, 3) or 0 in array.shape:
+    if not 2 <= array.ndim <= 5 or 0 in array.shape:
         raise DataError(
-            f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w) with 1 or 3 channels",
+            f"{label} has shape {array.shape}; images are (n, h, w), (n, h, w, c) or (n, c, h, w), other samples (n, c, ...)",
             hint="reshape the array and save it again with numpy.savez",
         )
     if array.dtype in (np.uint8, np.uint16):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.data.pixels import crop_and_flip, stacked, to_pixels
 from compress.data.preprocessing import Preprocessing
+from compress.data.samples import is_picture
 from compress.data.sources import Images, Picture, Unreadable
 from compress.errors import DataError
 
@@ -162,7 +163,12 @@ class Split:
         if self._cache is None:
             self._cache = self._decode_all()
         labels = torch.from_numpy(self.labels)
-        wanted = augment and self.preprocessing.channels == 3 and min(self.preprocessing.size) > 16
+        wanted = (
+            augment
+            and is_picture(self.preprocessing)
+            and self.preprocessing.channels == 3
+            and min(self.preprocessing.size) > 16
+        )
         for chunk in chunks:
             positions = torch.from_numpy(np.array([p for p in chunk if p not in self._skipped] if self._skipped else chunk))
             if not len(positions):
@@ -229,8 +235,9 @@ class Split:
         return max(5, len(self) // 100)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
-        mean = torch.tensor(self.preprocessing.mean).view(-1, 1, 1)
-        std = torch.tensor(self.preprocessing.std).view(-1, 1, 1)
+        shape = (-1, *[1] * len(self.preprocessing.size))
+        mean = torch.tensor(self.preprocessing.mean).view(shape)
+        std = torch.tensor(self.preprocessing.std).view(shape)
         if pixels.dtype == torch.uint8:
             return pixels.float().sub_(mean * 255).div_(std * 255)
         return (pixels - mean) / std

@@ -76,7 +76,8 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
     if interface.embedded or interface.preprocessing is None:
         reason = "has its pre-processing inside already" if interface.embedded else "does not say how its images are prepared"
         raise ExportError(f"{source} {reason}", hint="take the run's model.onnx, or export it again: compress export")
-    if len(interface.inputs) != 1 or len(interface.outputs[0].dims) != 2 or interface.inputs[0].kind != "FP32":
+    pictures = len(interface.inputs) == 1 and len(interface.inputs[0].dims) == 4 and len(interface.preprocessing.size) == 2
+    if not pictures or len(interface.outputs[0].dims) != 2 or interface.inputs[0].kind != "FP32":
         raise ExportError(
             f"{source} is no classifier of images: {interface.inputs[0].kind} {list(interface.inputs[0].dims)} in, "
             f"{list(interface.outputs[0].dims)} out",

@@ -141,7 +141,7 @@ def profile(
         )
     runtime = runtime or OrtRuntime()
     graph = read_graph(path)
-    settings = Settings(batch=batch, image=None if image is None else tuple(image), seed=seed)  # type: ignore[arg-type]
+    settings = Settings(batch=batch, image=None if image is None else tuple(image), seed=seed)
     with (
         tempfile.TemporaryDirectory(prefix="compress-profile-") as folder,
         replace(runtime, profile_to=str(Path(folder) / "ort")).load(path) as session,

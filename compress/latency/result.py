@@ -40,7 +40,7 @@ class Settings:
     min_sample_seconds: float = 1e-3
     seed: int = 0
     transfer: Transfer = "e2e"
-    image: tuple[int, int, int] | None = None
+    image: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch", "budget_seconds", "precision", "min_rounds", "loads", "min_sample_seconds"):

@@ -117,6 +117,8 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
             hint="leave --data out: the search then goes by the outputs on random inputs of the example's structure",
         )
     preflight(network)
+    if data is not None:
+        data.calibration.images(1)  # samples of another shape are refused here
     with clock.phase("trace", network.name):
         topology = traced(network)
     groups, _ = prunable(topology, job.ignore, job.realise)
