@@ -154,12 +154,12 @@ def bench_kit(
     """Pack ONNX files with a script that measures them on another machine; it needs only NumPy and ONNX Runtime there."""
     from compress.core import write
     from compress.latency import Settings, cells, describe_all, file_arms, pack, try_out
-    from compress_cli.loading import writable
+    from compress_cli.loading import image_of, writable
 
     writable(target, folder=False)
     named = file_arms(_of_a_run(files[0]) if len(files) == 1 and files[0].is_dir() else files)
     facts = describe_all(named)
-    settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=_image(size))
+    settings = Settings(batch=batch, budget_seconds=seconds, seed=seed, image=image_of(size, next(iter(named.values()))))
     try_out(named, list(cells(["cpu"], [batch], settings)))
     packed = pack({arm: (path, facts[arm]) for arm, path in named.items()}, settings)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -178,9 +178,12 @@ def measured(files: list[Path], how: BenchOptions, *, quiet: bool, min_rounds: i
     from tempfile import TemporaryDirectory
 
     from compress.latency import Settings, cells, describe_all, file_arms, measure_all
+    from compress_cli.loading import image_of
     from compress_cli.progress import listening
 
-    settings = Settings(budget_seconds=how.seconds, seed=how.seed, image=_image(how.size))
+    settings = Settings(
+        budget_seconds=how.seconds, seed=how.seed, image=image_of(how.size, _first(files)) if how.size else None
+    )
     if min_rounds is not None:
         settings = replace(settings, min_rounds=min_rounds)
     with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
@@ -202,11 +205,8 @@ def _batches(text: str) -> list[int]:
     return batches
 
 
-def _image(size: str | None) -> tuple[int, int, int] | None:
-    from compress_cli.loading import numbers
-
-    sides = numbers("size", size)
-    return None if sides is None else (3, int(sides[0]), int(sides[-1]))
+def _first(files: list[Path]) -> Path:
+    return files[0] / "base.onnx" if files[0].is_dir() else files[0]
 
 
 def _of_a_run(folder: Path) -> list[Path]:

@@ -37,13 +37,13 @@ class Source:
     Attributes:
         file: the ONNX file.
         data: images, where there are any.
-        inputs: a few pre-processed ones, or what stands for them.
+        inputs: a few pre-processed ones, or what stands for them; one tensor an input where the file has several.
         network: what the file was made from, where it is known.
     """
 
     file: Path
     data: Data | None
-    inputs: Tensor
+    inputs: Tensor | tuple[Tensor, ...]
     network: nn.Module | None = None
 
 
@@ -72,6 +72,7 @@ def export(
     latency_seconds: Annotated[float, typer.Option(help="Measuring time a batch size; 0 does not measure.")] = 10.0,
     inputs: Inputs,
     exporter: o.Exporter = None,
+    dynamic_size: o.DynamicSize = False,
     opset: Annotated[int, typer.Option(help="Operator set.")] = 20,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -92,15 +93,20 @@ def export(
     if precision == "fp32":
         if place.is_dir() or place.suffix == ".onnx":
             raise UsageError(f"{model} is in fp32 already", hint="give a checkpoint, or --precision int8")
-        _fp32(inputs, target, exporter, opset, quiet=quiet, as_json=as_json)
+        _fp32(inputs, target, Form(exporter, opset, dynamic_size), quiet=quiet, as_json=as_json)
         return
+    if dynamic_size and (place.is_dir() or place.suffix == ".onnx"):
+        raise UsageError(
+            "--dynamic-size is for networks, a file has its sizes", hint="export the checkpoint again, with --dynamic-size"
+        )
     sizes = tuple(int(count) for count in numbers("batches", batches) or ())
     if place.is_dir():
         source = of_run(place, inputs)
     elif place.suffix == ".onnx":
         source = of_file(place, inputs)
     else:
-        source = _fp32(inputs, _fp32_beside(target, precision), exporter, opset, quiet=quiet or as_json, as_json=None)
+        form = Form(exporter, opset, dynamic_size)
+        source = _fp32(inputs, _fp32_beside(target, precision), form, quiet=quiet or as_json, as_json=None)
     from compress.export import Options  # not before the options are checked: it loads torch
 
     options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
@@ -113,34 +119,48 @@ def export(
         raise typer.Exit(_INCONCLUSIVE)
 
 
-def _fp32(inputs: Inputs, target: Path, exporter: str | None, opset: int, *, quiet: bool, as_json: bool | None) -> Source:
+@dataclass(frozen=True)
+class Form:
+    """How a file is written: by which of torch's exporters, in which operator set, for any size or one."""
+
+    exporter: str | None
+    opset: int
+    dynamic_size: bool
+
+
+def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: bool | None) -> Source:
     """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
     from compress.core import Clock
     from compress.export import ParityVerdict, export_verified, serving_facts
     from compress.pipeline import make_job
-    from compress_cli.loading import classes_of
     from compress_cli.progress import listening
 
-    job = make_job(flags={"exporter": exporter})
-    loaded, prepared = inputs.network()
-    images = inputs.images(prepared, classes_of(loaded.model, prepared.shape), 0)
+    job = make_job(flags={"exporter": form.exporter})
+    network, loaded = inputs.opened()
+    images = inputs.images_of(network, 0)
     metadata = {
         "tool": "smaller-convnets",
         "network": loaded.architecture.name,
         "parent": loaded.digest,
         "plan": loaded.plan.digest,
-        **serving_facts(prepared, images.classes if images is not None else ()),
+        **serving_facts(network.preprocessing, images.classes if images is not None else ()),
     }
     with listening(err(), quiet=quiet or bool(as_json)) as listen:
         clock = Clock(listen)
         if images is None:
             with clock.phase("images", "synthetic, matched to the batch norms"):
-                shown = _inputs_for(None, loaded.model, prepared.shape)
+                shown = _inputs_for(None, network.model, network.shape)
         else:
-            shown = _inputs_for(images, loaded.model, prepared.shape)
+            shown = _inputs_for(images, network.model, network.shape)
         with clock.phase("export", "and prove that the file computes the same"):
             written, parity = export_verified(
-                loaded.model, shown, target, metadata=metadata, exporter=job.exporter, opset=opset
+                network.model,
+                shown,
+                target,
+                metadata=metadata,
+                exporter=job.exporter,
+                opset=form.opset,
+                dynamic_size=form.dynamic_size,
             )
     if as_json:
         facts = {"file": str(target), "bytes": written.bytes, "exporter": written.exporter, "opset": written.opset}
@@ -157,7 +177,7 @@ def _fp32(inputs: Inputs, target: Path, exporter: str | None, opset: int, *, qui
         if as_json is None:
             warn(f"{target}: {parity.message}")
         raise typer.Exit(_INCONCLUSIVE)
-    return Source(target, images, shown)
+    return Source(target, images, shown) if network.takes_images else of_file(target, inputs)
 
 
 def of_run(run: Path, given: Inputs) -> Source:
@@ -166,6 +186,8 @@ def of_run(run: Path, given: Inputs) -> Source:
 
     file, held = onnx_of(run), Inputs.of(run)
     images = given if given.data is not None else held
+    if held.example is not None:  # the file says itself what it takes; nothing of a run's code is imported
+        return of_file(file, given)
     saved = run / "model.safetensors"
     loaded, prepared = Inputs(model=str(saved), arch=held.arch).network()
     found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
@@ -186,8 +208,13 @@ def of_file(file: Path, given: Inputs) -> Source:
             f"{file} does not say how its images are prepared", hint="export it from its checkpoint: compress export MODEL"
         )
     if prepared is None or given.data is None:
-        shape = [abs(size) for size in interface.inputs[0].row]
-        return Source(file, None, torch.randn(_IMAGES, *shape, generator=torch.Generator().manual_seed(0)))
+        from compress.latency import Settings, noise
+        from compress.runtime import OrtRuntime, arrays_of
+
+        with OrtRuntime(threads=None).load(file) as session:
+            arrays = arrays_of(noise(session, file.name, Settings(batch=_IMAGES)))
+        shown = tuple(torch.from_numpy(array) for array in arrays)
+        return Source(file, None, shown if len(shown) > 1 else shown[0])
     data = load_data(given.data, prepared, None, labels=given.labels, seed=0, download=given.download)
     assert data is not None
     return Source(file, data, data.calibration.images(_IMAGES))
@@ -226,12 +253,13 @@ def _converted(
     from compress.pipeline import measure_precision
     from compress_cli.progress import listening
 
-    shape = tuple(int(size) for size in source.inputs.shape[1:])
+    alone = source.inputs if not isinstance(source.inputs, tuple) else None
+    image = None if alone is None else tuple(int(size) for size in alone.shape[1:])
     with listening(err(), quiet=quiet) as listen:
         found = convert(source.file, target, precision, source.data, inputs=source.inputs, options=options, listen=listen)
         if seconds > 0:
             with Clock(listen).phase("latency", f"{precision} and fp32 in turn, batches of {', '.join(map(str, batches))}"):
-                settings = Settings(budget_seconds=seconds, image=(shape[0], shape[1], shape[2]))
+                settings = Settings(budget_seconds=seconds, image=image)
                 rows = measure_precision(source.file, target, precision, batches=batches, settings=settings, listen=listen)
             found = replace(found, latency=rows)
     place = _record_of(source.file)

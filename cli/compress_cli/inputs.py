@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.errors import ConfigError
 from compress_cli import options as o
@@ -33,6 +33,7 @@ class Inputs:
     trust_pickle: o.TrustPickle = False
     weights: o.Weights = None
     size: o.Size = None
+    example: o.Example = None
     mean: o.Mean = None
     std: o.Std = None
 
@@ -42,17 +43,22 @@ class Inputs:
         Raises:
             CompressError: the file, the architecture or an option cannot be used.
         """
+        from compress_cli.loading import numbers, resolve
+
+        size, mean, std = numbers("size", self.size), numbers("mean", self.mean), numbers("std", self.std)
+        loaded = self._loaded()
+        return loaded, resolve(loaded, size, mean, std)
+
+    def _loaded(self) -> Loaded:
         from compress_models import MODELS
 
         from compress.networks import load
         from compress_cli.console import warn
-        from compress_cli.loading import numbers, resolve
 
-        size, mean, std = numbers("size", self.size), numbers("mean", self.mean), numbers("std", self.std)
         loaded = load(self.model, zoo=MODELS, arch=self.arch, trust_pickle=self.trust_pickle, weights=self.weights)
         for warning in loaded.warnings:
             warn(warning)
-        return loaded, resolve(loaded, size, mean, std)
+        return loaded
 
     def images(self, preprocessing: Preprocessing, classes: int | None, seed: int) -> Data | None:
         """The images, if any were named."""
@@ -62,12 +68,48 @@ class Inputs:
 
     def open(self, seed: int) -> tuple[Network, Data | None]:
         """Reads the network and lists the images."""
+        network, _ = self.opened(stem(self.model))
+        return network, self.images_of(network, seed)
+
+    def opened(self, name: str = "") -> tuple[Network, Loaded]:
+        """The network as it is called, having been called once; and the file it came from.
+
+        Raises:
+            CompressError: the file, the architecture or an option cannot be used, or the network does not run on its inputs.
+        """
         from compress.networks import network_from
+        from compress_cli.loading import classes_of, example_from
+
+        if self.example is None:
+            loaded, prepared = self.network()
+            classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
+            return network_from(loaded, preprocessing=prepared, name=name), loaded
+        if self.size is not None:
+            raise ConfigError("--size and --example both say what the network takes", hint="leave one of them out")
+        example, loaded = example_from(self.example), self._loaded()
+        network = network_from(loaded, name=name, example=example, preprocessing=self._prepared(loaded, example))
+        return network, loaded
+
+    def _prepared(self, loaded: Loaded, example: Any) -> Preprocessing | None:
+        """How images of an example's shape are prepared, where the example is of images."""
+        from compress_cli.loading import numbers, resolve, shape_of
+
+        mean, std, shape = numbers("mean", self.mean), numbers("std", self.std), shape_of(example)
+        if shape is None:
+            if mean is not None or std is not None or self.data is not None:
+                raise ConfigError(
+                    "--data, --mean and --std are of images, the example is of something else", hint="leave them out"
+                )
+            return None
+        return resolve(loaded, tuple(float(side) for side in shape[1:]), mean, std, channels=shape[0])
+
+    def images_of(self, network: Network, seed: int) -> Data | None:
+        """The images for a network, if any were named."""
         from compress_cli.loading import classes_of
 
-        loaded, prepared = self.network()
-        data = self.images(prepared, classes_of(loaded.model, prepared.shape), seed)
-        return network_from(loaded, preprocessing=prepared, name=stem(self.model)), data
+        if network.preprocessing is None:
+            return None
+        return self.images(network.preprocessing, classes_of(network.model, network.shape), seed)
 
     def remember(self, folder: Path) -> None:
         """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
@@ -84,6 +126,8 @@ class Inputs:
 
         if self.arch is not None and Architecture(self.arch).runs_user_code:
             return f"imports the network's {self.arch}"
+        if self.example is not None:
+            return f"imports the example's {self.example}"
         source = self.data or ""
         if is_entrypoint(source) and source.partition(":")[0] not in TORCHVISION and not Path(source).exists():
             return f"imports the images' {source}"

@@ -16,6 +16,7 @@ from compress_cli import options as o
 from compress_cli.console import guarded, out, print_json
 
 if TYPE_CHECKING:
+    from compress.networks import Network
     from compress.pipeline import Inspection
 
 app = typer.Typer()
@@ -29,6 +30,7 @@ def inspect(
     trust_pickle: o.TrustPickle = False,
     weights: o.Weights = None,
     size: o.Size = None,
+    example: o.Example = None,
     ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave alone; repeatable.")] = None,
     round_to: Annotated[int | None, typer.Option(help="Widths become multiples of this. Default: 8.")] = None,
     no_streams: Annotated[bool, typer.Option("--no-streams", help="Leave coupled residual streams alone.")] = False,
@@ -36,21 +38,26 @@ def inspect(
     debug: o.Debug = False,
 ) -> None:
     """Show a network's layers: widths, MACs, which are coupled, which will not be pruned and why."""
-    from compress.networks import network_from
     from compress.pipeline import inspect, make_job
     from compress_cli.inputs import Inputs
-    from compress_cli.loading import classes_of
 
     flags = {"ignore": tuple(ignore) if ignore else None, "round_to": round_to, "streams": False if no_streams else None}
     job = make_job(flags=flags)
-    loaded, prepared = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
-    classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
-    network = network_from(loaded, preprocessing=prepared)
+    given = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size, example=example)
+    network, _ = given.opened()
     seen = inspect(network, job)
     if as_json:
         print_json(as_data(seen))
     else:
-        show_inspection(out(), f"{network.name}, images of {'x'.join(map(str, prepared.shape))}", seen)
+        show_inspection(out(), f"{network.name}, {taken(network)}", seen)
+
+
+def taken(network: Network) -> str:
+    """What the network takes, in words."""
+    if network.takes_images:
+        return f"{'images' if len(network.shape) == 3 else 'samples'} of {'x'.join(map(str, network.shape))}"
+    assert network.signature is not None
+    return network.signature.describe()
 
 
 def as_data(seen: Inspection) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def table(
     trust_pickle: o.TrustPickle = False,
     weights: o.Weights = None,
     size: o.Size = None,
+    example: o.Example = None,
     seed: Annotated[int, typer.Option(help="Of the random widths.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Measure again, although the file holds a table.")] = False,
     as_json: o.AsJson = False,
@@ -35,11 +36,10 @@ def table(
     debug: o.Debug = False,
 ) -> None:
     """Measure a latency table: once for a network, a machine and a runtime. The same command goes on where it was stopped."""
-    from compress.networks import network_from
     from compress.pipeline import alignment, load, make, make_job, traced
     from compress.search import prunable
     from compress_cli.inputs import Inputs
-    from compress_cli.loading import classes_of, writable
+    from compress_cli.loading import writable
     from compress_cli.progress import listening
 
     if runtime not in ("cpu", "ort-cpu"):
@@ -50,9 +50,8 @@ def table(
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
     job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
-    loaded, prepared = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size).network()
-    classes_of(loaded.model, prepared.shape)
-    network = network_from(loaded, preprocessing=prepared)
+    given = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size, example=example)
+    network, _ = given.opened()
     topology = traced(network)
     if path.exists() and not force:
         found = load(path, topology, force=False, threads=threads)  # of this network and machine, or an error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress.errors import ConfigError, ModelError, one_line
 from compress_cli.console import UsageError, warn
@@ -20,13 +20,15 @@ def resolve(
     size: tuple[float, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    channels: int | None = None,
 ) -> Preprocessing:
-    """How the network's images are prepared; the number of channels is that of its first convolution."""
+    """How the network's images are prepared; the number of channels is as given, or that of its first convolution."""
     from dataclasses import replace
 
     from compress.data import Preprocessing, preset_for
 
-    name, (channels, dims) = loaded.architecture.name, taken_by(loaded.model)
+    name, (first, dims) = loaded.architecture.name, taken_by(loaded.model)
+    channels, dims = (first, dims) if channels is None else (channels, len(size or ()))
     sides = _sides(size, dims)
     found = loaded.preprocessing or (preset_for(name) if dims == 2 else None)
     if found is None or len(found.size) != dims or (channels != found.channels and dims != 2):
@@ -98,13 +100,47 @@ def classes_of(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     try:
         with torch.inference_mode():
             answer = model(torch.zeros(2, *shape))
-    except (RuntimeError, ValueError, IndexError) as error:
+    except Exception as error:  # whatever the user's forward raises
         raise ModelError(
             f"the network does not take images of {list(shape)}: {one_line(error, 200)}",
-            hint="give the size it was trained on with --size",
+            hint="give the size it was trained on with --size, or, where it takes something else than one batch of images, "
+            "inputs that it runs on with --example package.module:function",
         ) from error
     first = next(iter(tensors(answer).values()), None)
     return int(first.shape[1]) if first is not None and first.dim() == 2 else None
+
+
+def example_from(spec: str) -> Any:
+    """What ``package.module:function`` returns, or is: one call's inputs.
+
+    Raises:
+        UsageError: it cannot be imported, or fails.
+    """
+    from compress.core import import_entrypoint, is_entrypoint
+
+    if not is_entrypoint(spec):
+        raise UsageError(
+            f"--example {spec}: package.module:function is wanted",
+            hint="a function that returns what the network is called with",
+        )
+    try:
+        found = import_entrypoint(spec)
+        return found() if callable(found) else found
+    except ImportError as error:
+        raise UsageError(f"--example {spec}: {error}", hint="check that it can be imported from here") from error
+    except Exception as error:  # the user's own code
+        raise UsageError(
+            f"--example {spec} failed: {type(error).__name__}: {one_line(error)}", hint="it is called without arguments"
+        ) from error
+
+
+def shape_of(example: Any) -> tuple[int, ...] | None:
+    """The shape of one of the samples that an example is of; None where it is of something else than one batch of samples."""
+    import torch
+
+    alone = example[0] if isinstance(example, tuple) and len(example) == 1 else example
+    samples = isinstance(alone, torch.Tensor) and alone.is_floating_point() and 3 <= alone.dim() <= 5
+    return tuple(alone.shape[1:]) if samples else None
 
 
 def load_data(
@@ -132,6 +168,20 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     except ValueError as error:
         raise UsageError(f"--{option} {text!r} is not a list of numbers", hint=f"write --{option} as in 224,224") from error
     return found
+
+
+def image_of(size: str | None, file: Path) -> tuple[int, ...] | None:
+    """The shape of one input, for files that leave it open; the channels are the file's."""
+    from compress.export import read_interface
+
+    sides = numbers("size", size)
+    if sides is None:
+        return None
+    (channels, *rest) = read_interface(file).inputs[0].row or (3, -1, -1)
+    if len(sides) not in (1, len(rest)) or any(side != int(side) or side < 1 for side in sides):
+        raise UsageError(f"--size {size}: one whole number for each of {len(rest)} dimensions is wanted", hint="--size 224,224")
+    every = sides * len(rest) if len(sides) == 1 else sides
+    return (channels if channels > 0 else 3, *(int(side) for side in every))
 
 
 def writable(path: Path, *, folder: bool) -> Path:

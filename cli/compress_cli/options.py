@@ -43,6 +43,23 @@ Size = Annotated[
         metavar="H[,W]", help="Input size in pixels. Default: what the file or the architecture says.", rich_help_panel=_NETWORK
     ),
 ]
+Example = Annotated[
+    str | None,
+    typer.Option(
+        metavar="package.module:function",
+        help="What one call of the network takes, where that is not one batch of images: a tensor, a tuple of arguments or a "
+        "dict of named ones, from your own code. It names the inputs of ONNX files and gives their shapes.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+DynamicSize = Annotated[
+    bool,
+    typer.Option(
+        "--dynamic-size",
+        help="ONNX files take any height and width that the network takes; compared at two sizes.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 Mean = Annotated[
     str | None, typer.Option(metavar="M,M,M", help="Mean per channel of pixels in [0, 1].", rich_help_panel=_NETWORK)
 ]

@@ -100,6 +100,10 @@ def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
     asked = Inputs(model=str(run), data=data)
     source = of_run(run, asked) if run.is_dir() else of_file(file, asked)
     prepared = read_interface(file).preprocessing
+    if isinstance(source.inputs, tuple):
+        raise ConfigError(
+            f"{file} takes {len(source.inputs)} inputs, pre-processing is of images", hint="leave --embed-preprocessing out"
+        )
     if source.data is not None and prepared is not None:
         pixels = pixels_of(source.inputs, prepared)
     else:

@@ -45,7 +45,7 @@ def profile(
     from compress.latency import changes, explain, read_graph, summarise
     from compress.latency import profile as profiled
     from compress.runtime import PROVIDERS, OrtRuntime
-    from compress_cli.loading import numbers, writable
+    from compress_cli.loading import image_of, writable
     from compress_cli.progress import listening
 
     if target is not None:
@@ -53,10 +53,9 @@ def profile(
     name = next((known for known in PROVIDERS if known == runtime), None)
     if name is None:
         raise ConfigError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(PROVIDERS)}")
-    sides = numbers("size", size)
-    image = None if sides is None else (3, int(sides[0]), int(sides[-1]))
     where = OrtRuntime(provider=name, threads=threads if name == "cpu" else None)
     files = [before] if after is None else [before, after]
+    image = image_of(size, before)
     graphs = [read_graph(file) for file in files]
     found = []
     with listening(err(), quiet=quiet or as_json) as listen:

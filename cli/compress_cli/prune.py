@@ -102,6 +102,7 @@ def prune(
         int | None, typer.Option(help="Threads while measuring. Default: 1.", rich_help_panel=_MEASURING)
     ] = None,
     exporter: o.Exporter = None,
+    dynamic_size: o.DynamicSize = False,
     config: Annotated[
         Path | None, typer.Option(metavar="JOB.toml", help="Settings from a file.", rich_help_panel=_SEARCH)
     ] = None,
@@ -144,6 +145,7 @@ def prune(
         "batch": batch,
         "distill": 0.0 if no_distill else None,
         "exporter": exporter,
+        "dynamic_size": True if dynamic_size else None,
         "runtimes": tuple(runtime) if runtime else None,
         "require_gpu": True if require_gpu else None,
         "latency_seconds": latency_seconds,

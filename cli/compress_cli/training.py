@@ -59,14 +59,16 @@ def finetune(
     from compress.core import Clock
     from compress.networks import save
     from compress.recovery import Schedule
-    from compress_cli.loading import classes_of
     from compress_cli.progress import listening
 
     target = _free(target or Path(f"{Path(model).stem}-tuned.safetensors"), fresh=fresh)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     _named(data)
-    loaded, prepared = inputs.network()
-    images = _trainable(inputs.images(prepared, classes_of(loaded.model, prepared.shape), seed), data)
+    network, loaded = inputs.opened()
+    prepared = network.preprocessing
+    if not network.takes_images:
+        raise UsageError("training is on images, and the example is of something else", hint="leave --example out")
+    images = _trainable(inputs.images_of(network, seed), data)
     with listening(err(), quiet=quiet or as_json) as listen:
         clock = Clock(listen)
         with clock.phase("accuracy before", f"{len(images.validation)} validation images"):

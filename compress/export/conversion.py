@@ -62,7 +62,7 @@ def convert(
     precision: str,
     data: Data | None,
     *,
-    inputs: Tensor,
+    inputs: Tensor | Sequence[Tensor],
     options: Options | None = None,
     listen: Listen = ignore,
 ) -> Precision:
@@ -73,7 +73,7 @@ def convert(
         target: the final name.
         precision: ``fp16`` or ``int8``.
         data: images; int8 needs them, and accuracy is measured where they have labels.
-        inputs: pre-processed images (or what stands for them) to compare fp16 on.
+        inputs: pre-processed images (or what stands for them) to compare fp16 on; one tensor for each of several inputs.
         options: how to convert.
         listen: receives events.
 
@@ -118,7 +118,7 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()[:16]
 
 
-def _fp16(source: Path, aside: Path, inputs: Tensor, metadata: Mapping[str, str]) -> Precision:
+def _fp16(source: Path, aside: Path, inputs: Tensor | Sequence[Tensor], metadata: Mapping[str, str]) -> Precision:
     notes = halve(source, aside, {**metadata, "precision": "fp16"})
     parity = compare(aside, source, inputs, tolerance=FP16_TOLERANCE, warn=FP16_TOLERANCE)
     if parity.verdict is ParityVerdict.FAIL:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import finite_json
-from compress.errors import CompressError, ExportError, ModelError, ParityError, one_line
+from compress.errors import CompressError, ExportError, ModelError, ParityError
 from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
+from compress.export.other_size import OtherSize, other_size
 from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
-from compress.signature import bare, signature_of, tensors
+from compress.signature import signature_of
 
 _BEYOND = 30.0  # times the noise of an equally right evaluation, up to which a difference is no error
-_AT_ANOTHER = 4  # images that are compared at another size
 _HALF = 1e-3  # tolerances above it are for half precision
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
@@ -349,6 +349,7 @@ def export_verified(
     """
     failures: list[CompressError] = []
     tolerance, warn = tolerances
+    other = other_size(model, images) if dynamic_size else None
     with beside(path) as folder:
         for choice in ORDER[exporter]:
             aside = folder / f"{choice}.onnx"
@@ -357,8 +358,8 @@ def export_verified(
                     model, images[:2], aside, metadata=metadata, exporter=choice, opset=opset, dynamic_size=dynamic_size
                 )
                 parity = compare(aside, model, images, tolerance=tolerance, warn=warn)
-                if dynamic_size and parity.verdict is not ParityVerdict.FAIL:
-                    parity = _worse(parity, at_another_size(aside, model, images, tolerance=tolerance, warn=warn))
+                if other is not None and parity.verdict is not ParityVerdict.FAIL:
+                    parity = _worse(parity, compare_at(aside, model, other, tolerances))
             except ExportError as error:
                 failures.append(error)
                 continue
@@ -382,68 +383,27 @@ def export_verified(
     raise kind("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
 
 
-SCALES = ((1.5, 1.25), (1.5, 2.0), (2.0, 3.0))
-"""What height and width are multiplied with for the second size: no square, and still multiples of what the first are."""
-
-
-def at_another_size(path: Path, model: nn.Module, images: Tensor, *, tolerance: float = 1e-5, warn: float = 1e-4) -> Parity:
-    """The comparison on images of another height and width, the first that the network takes.
+def compare_at(path: Path, model: nn.Module, other: OtherSize, tolerances: tuple[float, float]) -> Parity:
+    """The comparison on inputs of another size.
 
     Raises:
-        ExportError: the network takes no other size, or has no sides; leave the size fixed.
+        ExportError: the file does not take them.
     """
-    signature, network = signature_of(model), bare(model)
-    rows = images[:_AT_ANOTHER].detach().cpu()
-    inputs = (rows,) if signature is None else signature.unpacked(rows)
-    batched = [True] if signature is None else [one.batched for one in signature.inputs]
-    if not any(b and x.dim() > 2 for b, x in zip(batched, inputs, strict=True)):
-        raise ExportError("the network's inputs have no height and width", hint="leave --dynamic-size out")
-    refused = ""
-    for scale in SCALES:
-        other = tuple(_scaled(x, scale) if b and x.dim() > 2 else x for b, x in zip(batched, inputs, strict=True))
-        args, kwargs = (other, {}) if signature is None else signature.arguments(other)
-        try:
-            with torch.no_grad():
-                answer = network(*args, **kwargs)
-        except Exception as error:  # whatever the user's forward raises
-            refused = refused or f"{' and '.join(_sides(x) for x in other)}: {one_line(error, 160)}"
-            continue
-        size = " and ".join(dict.fromkeys(_sides(x) for x in other if x.dim() > 2))
-        wanted = tuple(t.numpy() for t in tensors(answer, taken=() if signature is None else signature.names).values())
-        return _sized(path, other, wanted, size, model, (tolerance, warn))
-    raise ExportError(f"the network itself takes no other size ({refused})", hint="leave --dynamic-size out")
-
-
-def _sized(
-    path: Path, inputs: tuple[Tensor, ...], wanted: tuple[Array, ...], size: str, model: nn.Module, limits: tuple[float, float]
-) -> Parity:
-    """One batch of another size, the network's answer to which is known."""
-    batches, distinct = (len(inputs[0]),), np.arange(len(inputs[0]))
+    count, (tolerance, warn) = len(other.inputs[0]), tolerances
     with OrtRuntime(threads=None).load(path) as session:
         try:
-            got = session.run(_ordered(inputs, session, model))
+            got = session.run(_ordered(other.inputs, session, model))
         except ModelError as error:
             raise ExportError(
-                f"the file does not take {size}, which the network does: {error.message}", hint="leave --dynamic-size out"
+                f"the file does not take {other.size}, which the network does: {error.message}",
+                hint="leave --dynamic-size out, or try the other exporter",
             ) from error
-        named = dict(enumerate_names(session.output_names, wanted))
-    if problem := _shapes(named, got):
-        return _failed(f"at {size}, {problem}", batches, limits[0])
-    outputs = [deviation(n, _rowed(w), _rowed(g), distinct) for (n, w), g in zip(named.items(), got, strict=True)]
-    found = judge(outputs, batches=batches, tolerance=limits[0], warn=limits[1])
-    return replace(found, message=f"at {size}: {found.message}")
-
-
-def _scaled(x: Tensor, scale: tuple[float, float]) -> Tensor:
-    """Inputs of another size: enlarged by whole repetitions and cut, whatever their type."""
-    for dim in range(2, x.dim()):
-        wanted = max(1, round(x.shape[dim] * scale[(dim - 2) % 2]))
-        x = x.index_select(dim, torch.arange(wanted) % x.shape[dim])
-    return x.contiguous()
-
-
-def _sides(x: Tensor) -> str:
-    return "x".join(str(size) for size in x.shape[2:])
+    if problem := _shapes(other.wanted, got):
+        return _failed(f"at {other.size}, {problem}", (count,), tolerance)
+    pairs = zip(other.wanted.items(), got, strict=True)
+    outputs = [deviation(n, _rowed(w), _rowed(g), np.arange(count)) for (n, w), g in pairs]
+    found = judge(outputs, batches=(count,), tolerance=tolerance, warn=warn)
+    return replace(found, message=f"at {other.size}: {found.message}")
 
 
 def _worse(one: Parity, two: Parity) -> Parity:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.latency.arms import noise as noise
     from compress.latency.bench_kit import pack as pack
     from compress.latency.bounds import Outcome as Outcome
     from compress.latency.bounds import parse as parse
@@ -63,6 +64,7 @@ __all__, __getattr__, __dir__ = lazy(
         "intervals": "mean_ratio",
         "matrix": "cells measure_all try_out",
         "measurement": "LARGEST Measurement identify read_measurement",
+        "arms": "noise",
         "onnx_files": "describe_all file_arms",
         "profiling": "profile read_graph",
         "protocol": "measure",

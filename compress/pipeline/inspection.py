@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from compress.core import Cost, LatencyTable, LayerName, Topology, count
 from compress.coupling import disagreements, trace
+from compress.evaluation import matched_inputs
+from compress.export import export_verified
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import known_table
 from compress.search import NARROW, CostModel, Target, make_stages, prunable, reachable
+
+_TRIED = 10
+"""Inputs of an export that is tried."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,18 @@ class Inspection:
 def traced(network: Network) -> Topology:
     """The network's topology, from an example of the size its images have."""
     return trace(network.model, _example(network))
+
+
+def try_export(network: Network, job: Job) -> None:
+    """Writes the unpruned network once, to where nobody looks: what cannot be exported is not worth a search.
+
+    Raises:
+        ExportError: it cannot be written, or not with its height and width left open.
+        ParityError: the file computes something else.
+    """
+    rows = matched_inputs(network.model, network.shape, _TRIED, steps=0, fine_steps=0).images
+    with tempfile.TemporaryDirectory() as folder:
+        export_verified(network.model, rows, Path(folder) / "try.onnx", exporter=job.exporter, dynamic_size=job.dynamic_size)
 
 
 def _example(network: Network) -> Tensor:

@@ -49,6 +49,7 @@ class Job:
         batch: images a training step.
         distill: weight of the unpruned network's outputs in the fine-tuning, 0 turns it off.
         exporter: ``auto``, ``dynamo`` or ``legacy``.
+        dynamic_size: ONNX files take any height and width that the network takes; they are proven at two sizes.
         runtimes: which runtimes clock the result.
         require_gpu: a GPU runtime that falls back is an error.
         latency_seconds: measuring time per runtime; 0 measures nothing.
@@ -80,6 +81,7 @@ class Job:
     batch: int = 128
     distill: float = 0.9
     exporter: Literal["auto", "dynamo", "legacy"] = "auto"
+    dynamic_size: bool = False
     runtimes: tuple[str, ...] = ("cpu",)
     require_gpu: bool = False
     latency_seconds: float = 15.0
@@ -147,8 +149,8 @@ class Job:
                 )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as written to ``job.json``."""
-        return asdict(self)
+        """Plain values, as written to ``job.json``; what is only said where it is wanted is left out elsewhere."""
+        return {name: value for name, value in asdict(self).items() if name != "dynamic_size" or value}
 
 
 def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:

@@ -39,7 +39,7 @@ from compress.evaluation import (
     obs_and_curves,
 )
 from compress.networks import preflight
-from compress.pipeline.inspection import reach, traced
+from compress.pipeline.inspection import reach, traced, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
 from compress.pipeline.run import Run
@@ -117,6 +117,9 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
             hint="leave --data out: the search then goes by the outputs on random inputs of the example's structure",
         )
     preflight(network)
+    if job.dynamic_size or not network.takes_images:
+        with clock.phase("export", "tried before the search"):
+            try_export(network, job)
     if data is not None:
         data.calibration.images(1)  # samples of another shape are refused here
     with clock.phase("trace", network.name):

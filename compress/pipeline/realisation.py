@@ -132,10 +132,10 @@ def export_pair(run: Run, small: nn.Module, images: Tensor, metadata: Mapping[st
     Raises:
         ParityError: a file computes something else than its network.
     """
-    images, kind = images[:_PARITY_INPUTS], run.job.exporter
+    images, kind, sides = images[:_PARITY_INPUTS], run.job.exporter, run.job.dynamic_size
     base, pruned = run.folder / "base.onnx", run.folder / "model.onnx"
-    exported, parity = export_verified(small, images, pruned, metadata=metadata, exporter=kind)
-    export_verified(run.network.model, images, base, metadata=_serving(run), exporter=kind)
+    exported, parity = export_verified(small, images, pruned, metadata=metadata, exporter=kind, dynamic_size=sides)
+    export_verified(run.network.model, images, base, metadata=_serving(run), exporter=kind, dynamic_size=sides)
     return ExportedPair(base, exported.path, parity, tuple(exported.warnings))
 
 
