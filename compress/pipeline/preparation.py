@@ -120,8 +120,6 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     if job.dynamic_size or not network.takes_images:
         with clock.phase("export", "tried before the search"):
             try_export(network, job)
-    if data is not None:
-        data.calibration.images(1)  # samples of another shape are refused here
     with clock.phase("trace", network.name):
         topology = traced(network)
     groups, _ = prunable(topology, job.ignore, job.realise)
