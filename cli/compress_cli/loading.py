@@ -37,7 +37,7 @@ def resolve(
                 f"the network takes samples of {channels} channels over {_DIMENSIONS[dims]}, and nothing says their size",
                 hint=f"--size {'16000' if dims == 1 else ','.join(['16'] * dims)}, or --example package.module:function",
             )
-        found = Preprocessing((0.0,) * channels, (1.0,) * channels, sides)
+        found = Preprocessing(mean=(0.0,) * channels, std=(1.0,) * channels, size=sides)
     elif channels != found.channels:
         found = preset_for(name, (channels, *found.size))
     if sides is not None and dims == 2 and loaded.preprocessing is None:

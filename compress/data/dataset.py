@@ -272,7 +272,7 @@ def _guess(part: Part) -> tuple[Preprocessing, str]:
             if picture.ndim != 3 or picture.shape[2] not in PICTURE_CHANNELS:
                 shape = picture.shape if picture.ndim > 1 else (1, *picture.shape)
                 zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
-                return Preprocessing(zeros, ones, shape[1:]), "samples that are no pictures are used as they are"
+                return Preprocessing(mean=zeros, std=ones, size=shape[1:]), "samples that are no pictures are used as they are"
             shape = (picture.shape[2], picture.shape[0], picture.shape[1])
         if not isinstance(picture, Image.Image) and picture.dtype != np.uint8:
             zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
