@@ -15,6 +15,7 @@ from compress.errors import ConfigError
 from compress.report import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
+from compress_cli.inputs import Inputs
 
 if TYPE_CHECKING:
     from compress.latency import LatencyResult, Measurement
@@ -65,6 +66,10 @@ def bench(
         bool, typer.Option("--front", help="Measure the networks of a run's front: RUN instead of files.")
     ] = False,
     points: Annotated[int | None, typer.Option(help="With --front: how many, spread over it. Default: all.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="With --front: the unpruned network, where the run does not find it.")
+    ] = None,
+    trust_pickle: o.TrustPickle = False,
     how: BenchOptions,
     target: Target = None,
     as_json: o.AsJson = False,
@@ -76,7 +81,8 @@ def bench(
     from compress_cli.loading import writable
 
     if front:
-        _bench_front(files, how, points=points, as_json=as_json, quiet=quiet)
+        given = Inputs(model=model or "", trust_pickle=trust_pickle)
+        _bench_front(files, how, given, points=points, as_json=as_json, quiet=quiet)
         return
     if target is not None:
         writable(target, folder=False)
@@ -97,13 +103,14 @@ def bench(
         out().print(f"[dim]saved[/] {escape(str(target))}", soft_wrap=True)
 
 
-def _bench_front(files: list[Path], how: BenchOptions, *, points: int | None, as_json: bool, quiet: bool) -> None:
+def _bench_front(
+    files: list[Path], how: BenchOptions, given: Inputs, *, points: int | None, as_json: bool, quiet: bool
+) -> None:
     """Realises and measures a run's front, on one runtime at one batch."""
     from compress.core import read_json
     from compress.latency import Settings, cells
     from compress.pipeline import clock_front, make_job
     from compress.report import front_latency_table, told
-    from compress_cli.inputs import Inputs
     from compress_cli.progress import listening
 
     if len(files) != 1 or not files[0].is_dir():
@@ -117,7 +124,7 @@ def _bench_front(files: list[Path], how: BenchOptions, *, points: int | None, as
     if not isinstance(held, dict):
         raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run")
     job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
-    network, _ = Inputs.of(run).open(job.seed)
+    network, _ = Inputs.of(run, given).open(job.seed)
     settings = Settings(batch=sizes[0], budget_seconds=how.seconds, seed=how.seed)
     cell = next(iter(cells(names, sizes, settings, threads=how.threads, require_gpu=how.require_gpu)))
     with listening(err(), quiet=quiet or as_json) as listen:
@@ -211,6 +218,9 @@ def _first(files: list[Path]) -> Path:
 
 def _of_a_run(folder: Path) -> list[Path]:
     """The unpruned network and what the run made of it, in every precision."""
+    from compress.report import verified
+
+    verified(folder)
     files = [folder / "base.onnx", *(sorted(folder.glob("model*.onnx")) or [folder / "model.onnx"])]
     for file in files:
         if not file.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -184,13 +184,12 @@ def of_run(run: Path, given: Inputs) -> Source:
     """A finished run's file, on the images of the run unless others are named."""
     from compress_cli.loading import load_data, onnx_of
 
-    file, held = onnx_of(run), Inputs.of(run)
-    images = given if given.data is not None else held
+    file, held = onnx_of(run), Inputs.of(run, replace(given, model=""), network=False)
     if held.example is not None:  # the file says itself what it takes; nothing of a run's code is imported
         return of_file(file, given)
     saved = run / "model.safetensors"
     loaded, prepared = Inputs(model=str(saved), arch=held.arch).network()
-    found = load_data(images.data, prepared, None, labels=images.labels, seed=seed_of(run), download=images.download)
+    found = load_data(held.data, prepared, None, labels=held.labels, seed=seed_of(run), download=held.download)
     return Source(file, found, _inputs_for(found, loaded.model, prepared.shape), loaded.model)
 
 
@@ -251,6 +250,7 @@ def _converted(
     from compress.export import Precisions, convert, file_digest, read_precisions
     from compress.latency import Settings
     from compress.pipeline import measure_precision
+    from compress.runtime import onnx_bytes
     from compress_cli.progress import listening
 
     alone = source.inputs if not isinstance(source.inputs, tuple) else None
@@ -266,7 +266,7 @@ def _converted(
     digest = file_digest(source.file)
     held = read_precisions(place)
     if held is None or held.source_digest != digest:
-        held = Precisions(source=source.file.name, source_digest=digest, source_bytes=source.file.stat().st_size)
+        held = Precisions(source=source.file.name, source_digest=digest, source_bytes=len(onnx_bytes(source.file)))
     held = replace(held.with_entry(found), environment=capture().to_json())
     write_json(place, held.to_json())
     return held, found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,10 +112,14 @@ class Inputs:
         return self.images(network.preprocessing, classes_of(network.model, network.shape), seed)
 
     def remember(self, folder: Path) -> None:
-        """Writes itself into a run's folder, its paths relative to that folder, so that the tree may move."""
+        """Writes itself into a run's folder: its paths relative to that folder, so that the tree may move, and where they lay;
+        and the digest of the network's file, so that it is known again elsewhere."""
         from compress.core import write_json
 
-        kept = {k: _relative(v, folder) if k in _PATHS else v for k, v in asdict(self).items()}
+        given = {k: v for k in _PATHS if (v := getattr(self, k)) is not None and Path(v).exists()}
+        kept: dict[str, object] = asdict(self) | {k: f"./{os.path.relpath(v, folder)}" for k, v in given.items()}
+        kept["places"] = {k: str(Path(v).absolute()) for k, v in given.items()}
+        kept["sha256"] = _digest(Path(self.model))
         write_json(folder / INPUTS, kept)
 
     def code(self) -> str:
@@ -134,31 +138,108 @@ class Inputs:
         return "unpickles the network" if self.trust_pickle else ""
 
     @staticmethod
-    def of(folder: Path) -> Inputs:
-        """Those of a run, as from a stranger.
+    def of(folder: Path, given: Inputs | None = None, *, network: bool = True) -> Inputs:
+        """Those of a run, as from a stranger: nothing in them runs code or fetches anything unless the user says so now.
+
+        Args:
+            folder: the run's.
+            given: what the user says now, which goes before what the run remembers: model (where it is not the folder itself),
+                weights, images; and it alone may allow unpickling, importing and downloading.
+            network: whether the unpruned network is needed, and looked for in the usual places; else the run's own files do.
 
         Raises:
-            ConfigError: the folder has none.
+            ConfigError: it has none, its files are not those of its report, its network is not found, or it would run code.
         """
-        from compress.core import read_json
+        from compress.report import verified
 
-        again = "give the folder of a finished run, or add --model FILE"
-        try:
-            kept = read_json(folder / INPUTS, hint=again)
-            found = Inputs(**{**kept, **{k: _absolute(kept[k], folder) for k in _PATHS}})
-            if all(isinstance(v, (bool,) if k in _SWITCHES else str | None) for k, v in asdict(found).items()):
-                return found
+        verified(folder)
+        kept, places, digest = _kept(folder)
+        said = given or Inputs(model="")
+        found = replace(
+            kept,
+            data=_placed(kept.data, places.get("data"), folder),
+            labels=_placed(kept.labels, places.get("labels"), folder) or "sorted",
+            download=said.download,
+            trust_pickle=said.trust_pickle,
+            weights=said.weights or kept.weights,
+        )
+        if said.data is not None:
+            found = replace(found, data=said.data, labels=said.labels)
+        used = replace(found, trust_pickle=kept.trust_pickle and network and not said.model)
+        if not network and kept.example is not None:  # its ONNX file says itself what it takes
+            used = replace(used, arch=None, example=None, data=None)
+        code = used.code()
+        if code and not said.trust_pickle:
+            raise ConfigError(
+                f"the run in {folder} {code}, which could run any code", hint="if it is your own, add --trust-pickle"
+            )
+        if said.model:
+            return replace(found, model=said.model)
+        return replace(found, model=_network(kept.model, places.get("model"), digest, folder)) if network else found
+
+
+def _kept(folder: Path) -> tuple[Inputs, dict[str, str], str]:
+    """What a run remembers: as typed, where its files lay, and the digest of its network's file (empty if it is not known)."""
+    from compress.core import read_json
+
+    again = "give the folder of a finished run, or add --model FILE"
+    try:
+        kept = read_json(folder / INPUTS, hint=again)
+        places, digest = kept.pop("places", {}), kept.pop("sha256", "")
+        found = Inputs(**kept)
+        right = all(isinstance(v, (bool,) if k in _SWITCHES else str | None) for k, v in asdict(found).items())
+        if not right or not isinstance(found.model, str) or not isinstance(digest, str):
             raise TypeError
-        except (ConfigError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(f"{folder} does not say which network it is of", hint=again) from error
+        return found, {k: v for k, v in dict(places).items() if isinstance(v, str)}, digest
+    except (ConfigError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{folder} does not say which network it is of", hint=again) from error
 
 
-def _relative(text: str | None, folder: Path) -> str | None:
-    return f"./{os.path.relpath(text, folder)}" if text is not None and Path(text).exists() else text
+def _placed(text: str | None, place: str | None, folder: Path) -> str | None:
+    """Where images or labels lie now: as the run says from its own folder, where they lay, or beside it; else as typed."""
+    if text is None or not text.startswith("./"):
+        return text
+    return next((str(p) for p in _places(text, place, folder) if p.exists()), os.path.normpath(folder / text))
 
 
-def _absolute(text: str | None, folder: Path) -> str | None:
-    return os.path.normpath(folder / text) if text is not None and text.startswith("./") else text
+def _places(text: str, place: str | None, folder: Path) -> list[Path]:
+    name = Path(text).name
+    usual = [Path(os.path.normpath(folder / text)), *([Path(place)] if place else [])]
+    if name not in ("", ".", ".."):
+        usual += [folder / name, folder.absolute().parent / name, Path(name)]
+    return list(dict.fromkeys(usual))
+
+
+def _network(text: str, place: str | None, digest: str, folder: Path) -> str:
+    """The file of the unpruned network, known again by its digest, in the usual places.
+
+    Raises:
+        ConfigError: it is in none of them; the message says what is there instead.
+    """
+    places = _places(text, place, folder)
+    there = [p for p in places if p.is_file()]
+    for path in there:
+        if not digest or _digest(path) == digest:
+            return str(path)
+    looked = ", ".join(map(str, places[:4]))
+    if there:
+        seen = f"{there[0]} has SHA-256 {_digest(there[0])[:16]}..., that network's file had {digest[:16]}..."
+    else:
+        seen = f"it is not at {looked}"
+    raise ConfigError(f"the network that {folder} was made from is not found: {seen}", hint="say where it is: --model FILE")
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of an ordinary file; empty for anything else."""
+    import hashlib
+
+    try:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def stem(model: str) -> str:

@@ -147,14 +147,14 @@ def load_data(
     source: str | None, preprocessing: Preprocessing, classes: int | None, *, labels: str, seed: int, download: bool
 ) -> Data | None:
     """The images, if any were named."""
-    from compress.data import open_data
+    from compress.data import examined, open_data
 
     if source is None:
         if labels != "sorted" or download:
             raise UsageError("--labels and --download speak of images, but there is no --data", hint="add --data FOLDER")
         return None
     data = open_data(source, preprocessing=preprocessing, num_classes=classes, labels=labels, seed=seed, download=download)
-    for warning in data.warnings:
+    for warning in (*data.warnings, *examined(data)):
         warn(warning)
     return data
 
@@ -213,6 +213,9 @@ def onnx_of(run: Path, precision: str = "fp32") -> Path:
         raise ConfigError(f"--precision {precision!r} is not known", hint="--precision fp32, fp16 or int8")
     if run.is_file():
         return run
+    from compress.report import verified
+
+    verified(run)
     file = run / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
     if not file.is_file():
         made = f"compress export {run} --precision {precision}" if precision != "fp32" else f"compress prune ... --out {run}"

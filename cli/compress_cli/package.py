@@ -12,6 +12,7 @@ from rich.markup import escape
 from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import err, guarded, out, print_json, warn
+from compress_cli.inputs import Inputs
 
 app = typer.Typer()
 _BATCHING, _OUTPUT = "Batching", "Output"
@@ -32,6 +33,8 @@ def package(
         typer.Option("--embed-preprocessing", help="Into the graph: uint8 rows x columns x channels in, probabilities out."),
     ] = False,
     data: o.DataSource = None,
+    download: o.Download = False,
+    trust_pickle: o.TrustPickle = False,
     class_names: Annotated[
         Path | None, typer.Option(help="Names of the outputs, one a line. Default: what the file says.")
     ] = None,
@@ -73,8 +76,9 @@ def package(
     )
     file = onnx_of(run, precision)
     names = () if class_names is None else _lines(class_names)
+    asked = Inputs(model=str(run), data=data, download=download, trust_pickle=trust_pickle)
     with TemporaryDirectory() as aside:
-        served = _embedded(run, file, Path(aside), data) if embed else file
+        served = _embedded(run, file, Path(aside), asked) if embed else file
         made = write(served, target, cast(Server, server), name=name or name_of(file), serving=serving, classes=names)
     if as_json:
         facts = {"folder": str(made.folder), "name": made.name, "server": made.server, "files": list(made.files)}
@@ -89,15 +93,13 @@ def package(
     err().print(f"[dim]start:[/] {escape(_start(server, target, made.folder))}", soft_wrap=True)
 
 
-def _embedded(run: Path, file: Path, folder: Path, data: str | None) -> Path:
+def _embedded(run: Path, file: Path, folder: Path, asked: Inputs) -> Path:
     """The file with its pre-processing inside, compared with torch where the run's network is there, on its images."""
     import torch
 
     from compress.export import embed, pixels_of, read_interface
     from compress_cli.export import of_file, of_run
-    from compress_cli.inputs import Inputs
 
-    asked = Inputs(model=str(run), data=data)
     source = of_run(run, asked) if run.is_dir() else of_file(file, asked)
     prepared = read_interface(file).preprocessing
     if isinstance(source.inputs, tuple):

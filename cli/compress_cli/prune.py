@@ -231,6 +231,7 @@ def pick(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
     data: o.DataSource = None,
+    download: o.Download = False,
     trust_pickle: o.TrustPickle = False,
     weights: o.Weights = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
@@ -239,8 +240,6 @@ def pick(
     debug: o.Debug = False,
 ) -> None:
     """Make another point of a run's front real, without a new search."""
-    from dataclasses import replace
-
     from compress.pipeline import pick
     from compress_cli.loading import writable
     from compress_cli.progress import listening
@@ -253,12 +252,8 @@ def pick(
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
     if folder is not None:
         writable(folder, folder=True)
-    inputs = Inputs.of(run) if model is None else Inputs(model=model, trust_pickle=trust_pickle, weights=weights)
-    code = inputs.code() if model is None else ""
-    if code and not trust_pickle:
-        raise ConfigError(f"the run in {run} {code}, which could run any code", hint="if it is your own, add --trust-pickle")
-    if data is not None:
-        inputs = replace(inputs, data=data)
+    given = Inputs(model=model or "", data=data, download=download, trust_pickle=trust_pickle, weights=weights)
+    inputs = Inputs.of(run, given)
     network, images = inputs.open(seed_of(run))
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}

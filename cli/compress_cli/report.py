@@ -39,12 +39,12 @@ def report(
     debug: o.Debug = False,
 ) -> None:
     """Show a run's report again, or compare several runs."""
-    from compress.report import HTML, read_report
+    from compress.report import HTML
 
     form = _form({"markdown": markdown, "csv": csv, "html": html, "json": as_json}, target)
     for file in imported or []:
         _take_in(runs, file)
-    found = {name: read_report(path) for name, path in zip(_names(runs), runs, strict=True)}
+    found = {name: _report(path) for name, path in zip(_names(runs), runs, strict=True)}
     if form == "html" and target is None:
         if len(runs) > 1:
             raise UsageError("where does the page of several runs go?", hint="add --out comparison.html")
@@ -57,6 +57,13 @@ def report(
         show(out(), next(iter(found.values())), _folder(runs[0]))
     else:
         _compare(found)
+
+
+def _report(run: Path) -> Report:
+    """A run's report, its files compared with it; a report alone is only read."""
+    from compress.report import read_report, verified
+
+    return (verified(run) if run.is_dir() else None) or read_report(run)
 
 
 def _form(wanted: dict[str, bool], target: Path | None) -> str:
