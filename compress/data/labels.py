@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from compress.core import read_text
 from compress.errors import DataError
 
+_SEPARATORS = string.whitespace + ",;"
+LARGEST_TABLE = 32 * 2**20
+"""Bytes of a file of labels: a million classes, with names of some thirty letters."""
 _INDEX = re.compile(r"(\d{1,6})(?:[_\-. ].*)?")
 MOST_CLASSES = 10**6
 
@@ -76,13 +80,17 @@ def doubts(folders: Collection[str], labels: str, num_classes: int | None) -> tu
 
 def _read_table(path: Path) -> dict[str, int]:
     try:
-        text = read_text(path)
+        text = read_text(path, most=LARGEST_TABLE)
         if text.lstrip().startswith("{"):
-            return {str(k): _label(v) for k, v in dict(json.loads(text)).items()}
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        pairs = [re.split(r"[\s,;]+(?=\d+$)", line) for line in lines]
-        if all(len(p) == 2 for p in pairs):
-            return {p[0]: _label(int(p[1])) for p in pairs}
+            table = dict(json.loads(text))
+            if len(table) > MOST_CLASSES:
+                raise ValueError(f"it has {len(table)} entries, at most {MOST_CLASSES} classes are known")
+            return {str(k): _label(v) for k, v in table.items()}
+        lines = [line for line in map(str.strip, text.splitlines()) if line]
+        if len(lines) > MOST_CLASSES:
+            raise ValueError(f"it has {len(lines)} lines, at most {MOST_CLASSES} classes are known")
+        if all(pairs := [_pair(line) for line in lines]):
+            return {name: _label(int(number)) for name, number in filter(None, pairs)}
         return {line: i for i, line in enumerate(lines)}
     except OSError as error:
         raise DataError(
@@ -91,6 +99,13 @@ def _read_table(path: Path) -> dict[str, int]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"--labels {path} cannot be understood: {error}", hint="write lines of `folder label`") from error
+
+
+def _pair(line: str) -> tuple[str, str] | None:
+    """``cat 7`` as (cat, 7), in one pass; None where no number stands apart at the end."""
+    front = line.rstrip(string.digits)
+    name = front.rstrip(_SEPARATORS)
+    return (name, line[len(front) :]) if name and len(name) < len(front) < len(line) else None
 
 
 def _label(value: object) -> int:

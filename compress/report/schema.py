@@ -41,8 +41,58 @@ def validate(data: Any) -> Report:
         seen = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
         raise ConfigError(f"not a report of this version: schema {str(seen)[:40]!r}, {SCHEMA!r} was wanted")
     try:
-        return _adapter().validate_python(data)
+        found = _adapter().validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"the report's {where or 'content'} does not fit its schema: {first['msg']}") from error
+    if (unknown := _unknown(data, _known(), "")) is not None:
+        raise ConfigError(f"the report's {unknown[:200]} does not fit its schema: no entry of that name is known")
+    return found
+
+
+@cache
+def _known() -> dict[str, Any]:
+    return schema()
+
+
+def _unknown(data: Any, part: Mapping[str, Any], path: str) -> str | None:
+    """Where data that fits its types holds an entry that its schema does not know; None where it holds none.
+
+    Args:
+        data: from JSON.
+        part: of the schema, that describes it.
+        path: of the data, with a dot at its end.
+    """
+    part = _resolved(part)
+    if "anyOf" in part:
+        found = [_unknown(data, one, path) for one in part["anyOf"] if _of_kind(data, one)]
+        return None if not found or None in found else found[0]
+    if isinstance(data, Mapping):
+        known, others = part.get("properties", {}), part.get("additionalProperties", True)
+        for key, value in data.items():
+            below = known.get(key, others)
+            if below is False:
+                return f"{path}{key}"
+            if isinstance(below, Mapping) and (unknown := _unknown(value, below, f"{path}{key}.")) is not None:
+                return unknown
+    if isinstance(data, list | tuple):
+        first = part.get("prefixItems", [])
+        for number, item in enumerate(data):
+            below = first[number] if number < len(first) else part.get("items")
+            if isinstance(below, Mapping) and (unknown := _unknown(item, below, f"{path}{number}.")) is not None:
+                return unknown
+    return None
+
+
+def _of_kind(data: Any, part: Mapping[str, Any]) -> bool:
+    """Whether an alternative of the schema speaks of such data: an object or a list; of anything else nothing is unknown."""
+    part = _resolved(part)
+    kind = "object" if isinstance(data, Mapping) else "array" if isinstance(data, list | tuple) else None
+    return kind is not None and part.get("type") == kind
+
+
+def _resolved(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    while "$ref" in part:
+        part = _known()["$defs"][part["$ref"].rpartition("/")[2]]
+    return part

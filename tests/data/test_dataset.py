@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
 from compress.core.statistics import near_chance
 from compress.data import Data, Preprocessing, Split, open_data, preset_for
 from compress.data.dataset import _divide
+from compress.data.labels import _pair, label_map
 from compress.data.listing import Listing, Part
 from compress.data.pixels import crop_and_flip
 from compress.data.preprocessing import PRESETS
@@ -289,6 +291,37 @@ def test_labels_by_index_and_by_file(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("other\n0002_dog\n0000_cat\n")
     assert open_data(source, preprocessing=PLAIN, labels=str(tmp_path / "labels")).classes[1:] == ("0002_dog", "0000_cat")
     assert "index-prefix" in open_data(source, preprocessing=PLAIN, num_classes=4).warnings[0]
+
+
+@pytest.mark.parametrize("kind", ["lines", "spaces", "commas", "digits", "names", "json"])
+def test_a_large_file_of_labels_is_read_or_refused_at_once(kind: str, tmp_path: Path) -> None:
+    many, (zero, one) = 20 * 2**20, ("a 0", "b 1")
+    text = {
+        "lines": f"{zero}\n{one}\n" + "".join(f"class{i} {i % 1000}\n" for i in range(many // 14)),
+        "spaces": f"{zero}\n{one}\nc{' ' * many}x\n",
+        "commas": f"{zero}\n{one}\nc{',' * many}\n",
+        "digits": f"{zero}\n{one}\nc {'1' * many}\n",
+        "names": "a\nb\n" + "c\n" * (many // 2),
+        "json": '{"a": 0, "b": 1' + "1" * many + "}",
+    }[kind]
+    (tmp_path / "labels").write_text(text)
+    began = time.process_time()
+    with pytest.raises(DataError) as caught:
+        label_map(["a", "b"], str(tmp_path / "labels"), None)
+    assert caught.value.hint and time.process_time() - began < 8
+
+
+@given(
+    name=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1, max_size=8),
+    number=st.integers(0, 999),
+    apart=st.text(" \t,;", min_size=1, max_size=3),
+)
+def test_a_line_is_a_name_and_a_number(name: str, number: int, apart: str) -> None:
+    name = name.strip(" \t,;\u3000\xa0\x1f") or "x"
+    assume(name == name.strip() and len(name.splitlines()) == 1)
+    found = _pair(f"{name}{apart}{number}")
+    assert found is not None and (found[0], int(found[1])) == (name, number)
+    assert _pair(name if not name[-1:].isdigit() else f"{name}x") is None
 
 
 def test_labels_that_cannot_be_are_refused(tmp_path: Path) -> None:

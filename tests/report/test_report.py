@@ -33,6 +33,28 @@ def test_every_report_fits_the_schema(report: Report) -> None:
     jsonschema.Draft202012Validator(schema()).validate(json.loads(store.report_text(report)))
 
 
+@given(report=reports, data=st.data())
+def test_an_entry_that_the_schema_does_not_know_is_refused_by_name(report: Report, data: st.DataObject) -> None:
+    told = json.loads(store.report_text(report))
+    places: list[tuple[str, dict[str, object]]] = []
+
+    def walk(value: object, path: str) -> None:
+        if isinstance(value, dict):
+            places.append((path, value))
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, below in items:
+            walk(below, f"{path}{key}.")
+
+    walk(told, "")
+    path, place = data.draw(st.sampled_from(places))
+    place["colour"] = data.draw(st.sampled_from([1, None, "red", {}, []]))
+    if jsonschema.Draft202012Validator(schema()).is_valid(told):
+        return  # a mapping of any names
+    with pytest.raises(ConfigError) as caught:
+        validate(told)
+    assert f"{path}colour" in str(caught.value)
+
+
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
 
