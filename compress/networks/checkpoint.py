@@ -270,7 +270,10 @@ def save(
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in state.items()}
     for key, tensor in plain.items():
         if tensor.is_floating_point() and not math.isfinite(float(tensor.double().sum())) and not tensor.isfinite().all():
-            raise CheckpointError(f"{key} holds values that are not finite; nothing was written to {path}")
+            raise CheckpointError(
+                f"{key} holds values that are not finite; nothing was written to {path}",
+                hint="whatever made this network diverged: train it with a lower learning rate, or take an earlier one",
+            )
     found = state_digest(plain)
     header = {
         "format": FORMAT,

@@ -284,6 +284,7 @@ def fit(
                 raise TrainError(f"epoch {epoch + 1}: the split gave no image, {len(train)} were promised")
             if losses:  # the split gave fewer batches than its length promised
                 _check_finite(losses, epoch, done, schedule, steps)
+            _check_weights(student, epoch, schedule)
             seen.zero_()
             save(epoch + 1, 0)
             listen(
@@ -357,6 +358,17 @@ def _loss(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Sched
         return taught
     own = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
     return (1 - share) * own + share * taught
+
+
+def _check_weights(student: nn.Module, epoch: int, schedule: Schedule) -> None:
+    """Looks at what an epoch left: losses may be finite while statistics or weights are not."""
+    for name, tensor in student.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TrainError(
+                f"the training diverged: {name} is not finite after epoch {epoch + 1} of {schedule.epochs}, at a learning rate "
+                f"of up to {schedule.lr:.2g}",
+                hint=f"lower the learning rate (lr {schedule.lr / 10:.2g}), or warm up longer",
+            )
 
 
 def _check_finite(losses: list[Tensor], epoch: int, done: int, schedule: Schedule, steps: int) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder that was moved, copied or changed by a stranger: found again or refused; nothing runs or is fetched unasked."""
+"""A run's folder that was moved, copied or changed by a stranger: found again or refused; nothing is run or fetched unasked."""
 
 from __future__ import annotations
 

@@ -431,3 +431,24 @@ def test_seeding_is_undone() -> None:
         torch.rand(1)
         raise ZeroDivisionError
     assert torch.equal(copied, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("lr", [1e3, 1e6, 1e12])
+def test_a_training_that_diverges_says_so_whatever_its_losses_were(lr: float) -> None:
+    """Statistics or weights may be infinite while every loss was finite: the cure is the learning rate."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(),
+                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, CLASSES))  # fmt: skip
+    images = torch.randn(32, 3, 8, 8) * 1e30
+
+    class Wild(Blobs):
+        def batches(self, batch_size: int, **how: object) -> Iterator[tuple[Tensor, Tensor]]:
+            for start in range(0, 32, batch_size):
+                yield images[start : start + batch_size], torch.arange(start, start + batch_size)[: len(images)] % CLASSES
+
+    try:
+        trained = fit(model, Wild(count=32), Schedule(epochs=1, lr=lr, batch=16, augment=False))  # type: ignore[arg-type]
+    except TrainError as error:
+        assert "learning rate" in error.hint and "copy" not in error.hint
+        return
+    assert all(t.isfinite().all() for t in trained.state_dict().values() if t.is_floating_point())
