@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from compress_cli.inputs import Inputs
 from compress_models import MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from support.attacks import TRAP, attacks, image_zip, picture, pictures
 from support.hostile_files import samples, tiny
 from support.judging import judged
+from support.onnx_attacks import ATTACKS, attacked, moved_out
+from support.onnx_attacks import network as onnx_network
 
 from compress.core import write_json
 from compress.data import (
@@ -52,8 +55,8 @@ from compress.pipeline import (
     prune,
     read_front,
 )
-from compress.report import read_report
-from compress.runtime import OrtRuntime
+from compress.report import read_report, verified
+from compress.runtime import OrtRuntime, onnx_bytes, read_onnx
 from compress.search import Journal
 
 RESULT = ROOT / "benchmarks" / "results" / "hostile.json"
@@ -241,9 +244,28 @@ def main() -> int:
     data = open_data("digits", preprocessing=network.preprocessing, num_classes=10)
     flags = {"method": "uniform", "epochs": 1, "options": {"points": 4}, "latency_seconds": 0.0, "exporter": "legacy"}
     prune(network, data, make_job(flags=flags), folder)
+    Inputs(model=str(ROOT / "models" / "checkpoints" / "digits-net.safetensors"), data="digits").remember(folder)
     rows["ONNX files"] = row = Row()
     many(row, "onnx", (folder / "model.onnx").read_bytes(), work / "m.onnx", onnx_of, int(2000 * share))
     done("ONNX files")
+
+    rows["ONNX files that lead elsewhere"] = row = Row()
+    for kind in ("initializer", "constant", "branch"):
+        for name in ATTACKS:
+            place = work / f"led {kind} {name}"
+            place.mkdir()
+            path = attacked(place, name, kind)
+            one_by_one(row, f"{name}, {kind}", lambda path=path: onnx_bytes(path))  # type: ignore[misc]
+    row.unlawful += [f"{row.outcomes['read']} were read"] if "read" in row.outcomes else []
+    done("ONNX files that lead elsewhere")
+
+    rows["ONNX files with weights beside"] = row = Row()
+    model, weight = onnx_network()
+    beside = work / "beside"
+    beside.mkdir()
+    (beside / "w.bin").write_bytes(moved_out(weight, "w.bin"))
+    many(row, "beside", model.SerializeToString(), beside / "m.onnx", read_onnx, int(2000 * share))
+    done("ONNX files with weights beside")
 
     rows["files of a run"] = row = Row()
     readers: dict[str, Read] = {
@@ -252,6 +274,7 @@ def main() -> int:
         "plan.json": lambda path: finished(network, path.parent),
         "model.safetensors": lambda path: finished(network, path.parent),
         "journal.jsonl": lambda path: Journal(path, ""),
+        "inputs.json": lambda path: Inputs.of(path.parent),
         "job.json": lambda path: prune(network, data, make_job(flags=flags), path.parent),
     }
     for name, read in readers.items():
@@ -260,6 +283,17 @@ def main() -> int:
         shutil.copytree(folder, broken)
         many(row, name, (folder / name).read_bytes(), broken / name, read, int(400 * share))
     done("files of a run")
+
+    rows["exchanged files of a run"] = row = Row()
+    for name in ("model.onnx", "base.onnx", "model.safetensors", "plan.json"):
+        for other in sorted(p.name for p in folder.iterdir() if p.is_file() and p.name not in (name, ".lock")):
+            swapped = work / f"swapped {name} {other}"
+            shutil.copytree(folder, swapped)
+            shutil.copy(folder / other, swapped / name)
+            one_by_one(row, f"{other} as {name}", lambda swapped=swapped: verified(swapped))  # type: ignore[misc]
+            shutil.rmtree(swapped)
+    row.unlawful += [f"{row.outcomes['read']} were not noticed"] if "read" in row.outcomes else []
+    done("exchanged files of a run")
 
     rows["settings"] = row = Row()
     toml = b'method = "smoea"\nvalue = 0.5\nseed = 3\nignore = ["a*"]\n[options]\npopulation = 8\ngenerations = 3\n'

@@ -7,6 +7,8 @@ divided by the largest value of its type, and nothing is ever clipped to 255.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -135,9 +137,19 @@ def oddities(picture: Image.Image) -> tuple[str, ...]:
                 f"the first image uses values up to {highest:.4g} of its type's range only (12 bits of 16?): a network "
                 "that was trained on values divided by their own maximum M wants --mean and --std multiplied by M / 65535"
             )
-    if picture.getexif().get(_ORIENTATION, 1) not in (0, 1):
+    if _orientation(picture) in range(2, 9):
         told.append("rotations that EXIF notes are not carried out, as torchvision does not")
     return tuple(told)
+
+
+def _orientation(picture: Image.Image) -> object:
+    """What EXIF says; None where it says nothing or is damaged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return picture.getexif().get(_ORIENTATION)
+        except Exception:  # a damaged block fails in as many ways as it has bytes
+            return None
 
 
 def _resized(image: Image.Image, to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> Image.Image:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 TRAP = "/tmp/compress-trap"
@@ -25,7 +26,7 @@ def attacks(own: bytes) -> Mapping[str, bytes]:
     Args:
         own: a checkpoint that compress saved, whose header is rewritten.
     """
-    return {**_code(), **_endless(), **_liars(), **_old(), **_headers(), **_own(own)}
+    return {**_code(), **_endless(), **_nested(), **_liars(), **_old(), **_headers(), **_own(own)}
 
 
 # ---- pickles, by hand -------------------------------------------------------------------------------------------------
@@ -172,6 +173,28 @@ def _endless() -> dict[str, bytes]:
     return found
 
 
+def _nested() -> dict[str, bytes]:
+    """State_dicts in more places, and under more prefixes, than a network could be looked for in."""
+
+    def dictionary(**entries: bytes) -> bytes:
+        return b"}(" + b"".join(text(k) + v for k, v in entries.items()) + b"u"
+
+    fan = dictionary(a=tensor()) + b"q\x00"
+    for i in range(40):
+        fan = b"}(" + text("model") + fan + text("ema") + b"h" + bytes([i]) + b"uq" + bytes([i + 1])
+    many = {f"part{i}": dictionary(a=tensor()) for i in range(3000)}
+    return {
+        "a circle through a list": archive(b"\x80\x02}q\x00(" + text("models") + b"](h\x00e" + text("a") + tensor() + b"u."),
+        "a fan of dictionaries": archive(b"\x80\x02" + fan + b"."),
+        "thousands of entries": archive(b"\x80\x02" + dictionary(**many) + b"."),
+        "thousands of prefixes": archive(entries(**{f"p{i}.q{i}.r{i}.w": tensor() for i in range(3000)})),
+        "endless prefixes": archive(entries(**{"a." * 2000 + "w": tensor(), "a." * 2000 + "b": tensor()})),
+        "averages of averages": archive(entries(**{"ema." * 200 + "w": tensor(), "ema_w": tensor(), "ema_ema_w": tensor()})),
+        "only dots": archive(entries(**{".": tensor(), "..": tensor(), "...": tensor(), "": tensor()})),
+        "an average of nothing": archive(entries(n_averaged=tensor(), module=tensor())),
+    }
+
+
 def _liars() -> dict[str, bytes]:
     """Tensors of another size than their bytes."""
     peta = 2**50
@@ -303,6 +326,16 @@ def picture(format: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (8, 
     return buffer.getvalue()
 
 
+def _tiff_of(image: Image.Image, tags: Mapping[int, int] | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    data = buffer.getvalue()
+    for tag, value in (tags or {}).items():
+        entry = data.index(struct.pack("<HHI", tag, 3, 1), 4)
+        data = data[: entry + 8] + struct.pack("<H", value) + data[entry + 10 :]
+    return data
+
+
 def pictures() -> Mapping[str, bytes]:
     """Images by name; each is shown or left out, at once."""
     frames = {"save_all": True, "append_images": [Image.new("RGB", (8, 8), (i, 0, 0)) for i in range(50)]}
@@ -326,6 +359,19 @@ def pictures() -> Mapping[str, bytes]:
         "a drawing": b"<svg/>",
         "a program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
     }
+    for name, pixels in {
+        "infinite floats": np.full((8, 8), np.inf, np.float32),
+        "no numbers": np.full((8, 8), np.nan, np.float32),
+        "floats of 255": np.full((8, 8), 255, np.float32),
+        "integers of 32 bits": np.full((8, 8), 2**31 - 1, np.int32),
+        "negative integers": np.full((8, 8), -5, np.int32),
+    }.items():
+        found[name] = _tiff_of(Image.fromarray(pixels))
+    exif = Image.Exif()
+    exif[274] = 77
+    found["an orientation that is none"] = picture("JPEG", exif=exif)
+    found["damaged exif"] = picture("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    found["bits that are not there"] = _tiff_of(Image.new("I;16", (8, 8)), {258: 64})
     for mode in ("I;16", "LA", "P", "1", "RGBA"):
         found[f"mode {mode}"] = picture("PNG", mode)
     for mode in ("F", "I", "CMYK", "LAB"):
