@@ -1,4 +1,4 @@
-"""ONNX files that say their weights lie where nothing of theirs is: outside of their folder, in links, pipes, holes, nowhere."""
+"""ONNX files that say their weights lie where nothing of theirs is: outside of their folder, in links, pipes, holes."""
 
 from __future__ import annotations
 
