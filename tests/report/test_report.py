@@ -219,7 +219,7 @@ def test_no_accuracy_is_lost(report: Report) -> None:
     shown = [cell for row in formatting.accuracies(report) for cell in row[1:]]
     last: dict[tuple[str, str], Measured] = {(a.when, a.split): a for a in report.accuracy}
     for measured in last.values():
-        assert formatting.accuracy(measured) in shown
+        assert formatting.accuracy_text(measured) in shown
 
 
 def test_expectation_stands_beside_measurement() -> None:
