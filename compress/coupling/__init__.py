@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
-    from compress.coupling.dependency_graph import disagreements as disagreements
+    from compress.coupling.agreement import Agreement as Agreement
     from compress.coupling.symbolic import NotTraceable as NotTraceable
     from compress.coupling.symbolic import symbolic_graph as symbolic_graph
     from compress.coupling.tracer import trace as trace
+    from compress.coupling.tracer import trace_with_agreement as trace_with_agreement
     from compress.coupling.trial_cut import shaken as shaken
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "dependency_graph": "disagreements",
+        "agreement": "Agreement",
         "symbolic": "NotTraceable symbolic_graph",
-        "tracer": "trace",
+        "tracer": "trace trace_with_agreement",
         "trial_cut": "shaken",
     },
 )

@@ -9,6 +9,10 @@ SHAPE_OPS = frozenset(
     "select_scatter _reshape_alias unsafe_split unsafe_chunk to flatten".split()
 )
 UNCHANGED = frozenset("alias detach clone contiguous _to_copy lift_fresh".split())
+VIEWS = frozenset("view _unsafe_view reshape _reshape_alias flatten".split())
+REORDERINGS = frozenset(
+    "flip roll index index_select repeat tile pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle".split()
+)
 INDEXING = frozenset("index index_select".split())
 POOLS = frozenset(
     "max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices avg_pool1d avg_pool2d avg_pool3d "

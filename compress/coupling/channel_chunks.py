@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from compress.core import ChannelGroup
-from compress.coupling.channel_labels import Chunk, Ledger, Provenance
+from compress.coupling.channel_labels import Chunk, Ledger, Provenance, varying
 
 _SPLITS = frozenset("split unsafe_split split_with_sizes split_with_sizes_copy split_copy".split())
 _VIEWS = frozenset("view _unsafe_view reshape _reshape_alias view_copy unflatten".split())
@@ -61,8 +61,10 @@ def _joined(ledger: Ledger, args: Sequence[Any], *, along: bool) -> None:
         if along:
             dim = _given(args, 1, 0) % other.dim()
             one, two = one.select(dim, 0), two.select(dim, 0)
-        if one.shape == two.shape and one.numel() and bool((one != one.flatten()[0]).any()):
-            ledger.channels.unite_pairs(one, two)
+        if one.shape == two.shape and one.numel():
+            (seen,) = varying(one)
+            if bool((seen != seen.flatten()[0]).any()):
+                ledger.channels.unite_pairs(one, two)
 
 
 def _given(args: Sequence[Any], place: int, default: int) -> int:
@@ -73,6 +75,7 @@ def _along(labels: Tensor, dim: int) -> Tensor | None:
     """The channel at each index of a dimension, where this is the dimension of channels and every index is one channel."""
     if labels.numel() == 0 or labels.shape[dim] < 2:
         return None
+    (labels,) = varying(labels, keep=dim % labels.dim())
     rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)
     first = rows[:, 0]
     if bool((first == first[0]).all()) or not bool((rows == first[:, None]).all()):

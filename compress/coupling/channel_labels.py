@@ -1,6 +1,10 @@
 """The ledger of one run: a label for every channel beside every activation, and which labels have become one.
 
 Label 0 is "no channel": constants and spatial padding.
+
+Labels are the same at every pixel nearly everywhere, so they are kept as expanded views of one entry a channel (stride 0) and
+computed with at that size (:func:`varying`). Such labels cannot be written into: where the network writes into a part of an
+activation, :class:`WrittenInto` is raised, and the run is followed again with labels of their own memory.
 """
 
 from __future__ import annotations
@@ -56,6 +60,9 @@ class Provenance:
         attention: the module that computes attention, if one does.
         fixed_macs: of layers whose weight is computed.
         chunks: where the code divides channels by count.
+        operations: what ran, by its name in the dispatcher, in order.
+        by_number: channel class -> the operation that picks or tells channels by their number. Other channels stand at those
+            numbers after a cut, so that index maps which are right now prove less.
     """
 
     labels: dict[Slot, NDArray[np.int64]] = field(default_factory=dict)
@@ -67,6 +74,25 @@ class Provenance:
     attention: str | None = None
     fixed_macs: int = 0
     chunks: list[Chunk] = field(default_factory=list)
+    operations: list[str] = field(default_factory=list)
+    by_number: dict[int, str] = field(default_factory=dict)
+
+
+class WrittenInto(Exception):
+    """Other labels would have to be written into shared ones: follow the run again, with labels that own their memory."""
+
+
+def varying(*tensors: Tensor, keep: int | None = None) -> tuple[Tensor, ...]:
+    """The same tensors, one entry long in each dimension along which all of them only repeat themselves.
+
+    Args:
+        tensors: of one shape.
+        keep: a dimension that is left alone.
+    """
+    for dim in range(tensors[0].dim()):
+        if dim != keep and all(t.shape[dim] > 1 and t.stride(dim) == 0 for t in tensors):
+            tensors = tuple(t.narrow(dim, 0, 1) for t in tensors)
+    return tensors
 
 
 class Channels:
@@ -99,7 +125,8 @@ class Channels:
             self.frozen.setdefault(low, self.frozen.pop(high))
 
     def unite_pairs(self, a: Tensor, b: Tensor) -> None:
-        """Unites where both are channels and differ."""
+        """Unites where both, of one shape, are channels and differ."""
+        a, b = varying(a, b)
         differ = (a != b) & (a != 0) & (b != 0)
         if bool(differ.any()):
             for x, y in torch.unique(torch.stack([a[differ], b[differ]]), dim=1).T.tolist():
@@ -107,7 +134,7 @@ class Channels:
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """They stay; the first reason is kept."""
-        for label in torch.unique(labels).tolist():
+        for label in torch.unique(varying(labels)[0]).tolist():
             if label:
                 self.frozen.setdefault(self.root(label), reason)
 
@@ -157,9 +184,12 @@ class Ledger:
         derived: tensor -> the parameters it was computed from, where no entry of it is an entry of theirs.
         scores: products of activations and what became of them: a softmax over them is attention.
         here: names of the modules that are running, outermost first.
+        writable: labels own their memory, so that what is written into a view shows in what it views.
+        spoiled: :class:`WrittenInto` was raised; the network's own code may have caught it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, writable: bool) -> None:
+        self.writable, self.spoiled = writable, False
         self.channels = Channels()
         self.result = Provenance()
         self.activations: Any = WeakTensorKeyDictionary()
@@ -168,6 +198,7 @@ class Ledger:
         self.scores: Any = WeakTensorKeyDictionary()
         self.here: list[str] = []
         self._fixed: dict[str, str] = {}
+        self._numbered: dict[int, str] = {}
 
     def track(self, tensor: Tensor, labels: Tensor) -> None:
         """The tensor has these labels."""
@@ -176,7 +207,30 @@ class Ledger:
     def labels(self, tensor: Tensor) -> Tensor:
         """Its labels; zeros where it holds no channel."""
         found: Tensor | None = self.activations.get(tensor)
-        return torch.zeros(tensor.shape, dtype=torch.int64) if found is None else found
+        return self.nobody(tensor.shape) if found is None else found
+
+    def nobody(self, shape: torch.Size) -> Tensor:
+        """Labels of what holds no channel."""
+        return self.own(torch.zeros((), dtype=torch.int64), shape)
+
+    def own(self, labels: Tensor, shape: torch.Size) -> Tensor:
+        """The labels in this shape, to be tracked beside a new tensor."""
+        expanded = labels.expand(shape)
+        return expanded.clone() if self.writable else expanded
+
+    def write(self, tensor: Tensor, labels: Tensor) -> None:
+        """These labels stand in the tensor from now on, and in whatever it is a view of.
+
+        Raises:
+            WrittenInto: they are others than before, and labels share their memory.
+        """
+        before = self.labels(tensor)
+        if self.writable:
+            before.copy_(labels)
+        elif bool(torch.ne(*varying(before, labels.expand(before.shape))).any()):
+            self.spoiled = True
+            raise WrittenInto
+        self.track(tensor, before)
 
     def freeze(self, labels: Tensor, reason: str) -> None:
         """These channels stay."""
@@ -186,11 +240,18 @@ class Ledger:
         """Labels of something that may not change."""
         label = self.channels.fresh(1)
         self.channels.freeze(label, reason)
-        return label[0].expand(shape).clone()
+        return self.own(label[0], shape)
 
     def fix(self, key: str, reason: str) -> None:
         """Nothing of this parameter may go."""
         self._fixed.setdefault(key, reason)
+
+    def number(self, labels: Tensor, what: str) -> None:
+        """An operation picks or tells these channels by their number."""
+        where = f" (in {self.here[-1]})" if self.here and self.here[-1] else ""
+        for label in torch.unique(varying(labels)[0]).tolist():
+            if label:
+                self._numbered.setdefault(label, what + where)
 
     def weight(self, tensor: Any) -> Weight | None:
         """The parameter that a tensor is or views."""
@@ -214,6 +275,7 @@ class Ledger:
         """One label per channel; whatever shares a channel's kernel column is one class."""
         if labels.numel() == 0:
             return torch.zeros(labels.shape[dim], dtype=torch.int64)
+        (labels,) = varying(labels, keep=dim % labels.dim())
         rows = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)
         first = rows[:, 0].clone()
         if bool((rows == first[:, None]).all()):
@@ -226,7 +288,7 @@ class Ledger:
         """The tensor has these labels along one dimension."""
         shape = [1] * out.dim()
         shape[dim] = -1
-        self.track(out, channel_labels.view(shape).expand(out.shape).clone())
+        self.track(out, self.own(channel_labels.view(shape), out.shape))
 
     def finish(self) -> Provenance:
         """Every label replaced by its class."""
@@ -237,4 +299,6 @@ class Ledger:
         self.result.labels = {slot: roots[values] for slot, values in self.result.labels.items()}
         self.result.frozen = self.channels.frozen
         self.result.chunks = [replace(c, pieces=tuple(roots[p] for p in c.pieces)) for c in self.result.chunks]
+        for label, what in self._numbered.items():
+            self.result.by_number.setdefault(int(roots[label]), what)
         return self.result

@@ -1,94 +1,176 @@
-"""What Torch-Pruning's dependency graph thinks of a network: a second opinion, never the decision.
+"""Torch-Pruning's dependency graph: the coupled groups as it proposes them, in the tool's own coordinates.
 
-This is the only importer of torch_pruning. Where its groups disagree with the channel identities, the identities win, and
-``compress inspect`` says so.
+This is the only importer of torch_pruning. What becomes of its proposals is ``coupling.agreement``'s to say: it has its own
+idea of shortcuts that pad, of chunks and of slices, and fails on some networks; nothing is cut because it says so.
 """
 
 from __future__ import annotations
 
-import copy
-import warnings
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.core import GroupId, Slot, Topology
+from compress.core import Slot
+from compress.coupling.agreement import Proposal, Proposed
+from compress.errors import one_line
 
-if TYPE_CHECKING:
-    import torch_pruning as tp
-
-_MOST_STEPS = 4000
-"""Its graph walks every concatenation once for every layer: DenseNet-201 has 20,000 such steps, a minute and a half."""
+_MOST_STEPS = 50_000
+"""Its graph walks every concatenation once for every layer: DenseNet-201 has 20,000 such steps, which take a second."""
 
 
-def disagreements(model: nn.Module, topology: Topology, example: Tensor) -> tuple[str, ...]:
-    """What Torch-Pruning's graph would couple otherwise, one sentence each.
+_MOST_ROUNDS = 10
+"""So often may the walk of one group map indices for each arrow of the graph. Where index maps are wrong it never ends."""
+
+
+class _WalkTooLong(Exception):
+    """The graph's walk through one group does not end, or takes up more indices than any dimension has."""
+
+
+def propose(network: nn.Module, examples: Sequence[Tensor], *, joins: int, layers: int) -> Proposed:
+    """Asks the graph for its groups.
 
     Args:
-        model: the traced network; copied.
-        topology: its topology.
-        example: one input, (1, c, h, w).
+        network: in eval mode; left as it was, its hooks and what requires gradients included.
+        examples: its inputs.
+        joins: how many concatenations it runs.
+        layers: how many convolutions and linear layers: with the concatenations, what the graph's time grows with.
     """
-    network = copy.deepcopy(model).eval()
-    random = torch.random.get_rng_state()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return tuple(_compared(network, topology, example))
-    except Exception as error:  # its graph fails on networks in many ways
-        return (
-            f"torch-pruning cannot follow this network ({type(error).__name__}: {error}); channel identities alone are used",
+    if joins * layers > _MOST_STEPS:
+        return Proposed(
+            why_not=f"torch-pruning was not asked: {joins} concatenations under {layers} layers take its graph too long"
         )
+    try:
+        with _borrowed(network), torch.enable_grad():
+            return Proposed(tuple(_proposals(network, tuple(examples))))
+    except _WalkTooLong as error:
+        return Proposed(why_not=f"torch-pruning was not waited for: {error}")
+    except Exception as error:  # its graph fails on networks in many ways
+        return Proposed(why_not=f"torch-pruning cannot follow this network ({type(error).__name__}: {one_line(error)})")
+
+
+@contextmanager
+def _borrowed(network: nn.Module) -> Iterator[None]:
+    """Parameters all require gradients, for the graph is read off these; its hooks, left behind where it fails, are gone."""
+    hooks = [(m, tuple(m._forward_hooks)) for m in network.modules()]
+    frozen = [p for p in network.parameters() if not p.requires_grad and p.is_floating_point()]
+    try:
+        for p in frozen:
+            p.requires_grad_(True)
+        yield
     finally:
-        torch.random.set_rng_state(random)
+        for p in frozen:
+            p.requires_grad_(False)
+        for module, before in hooks:
+            for key in [k for k in module._forward_hooks if k not in before]:
+                del module._forward_hooks[key]
 
 
-def _compared(network: nn.Module, topology: Topology, example: Tensor) -> Iterator[str]:
-    import torch_pruning as tp
-
-    channels: dict[Slot, dict[int, tuple[GroupId, int]]] = defaultdict(dict)
-    for (group, slot), (indices, owners) in topology.flat.items():
-        channels[slot].update((int(i), (group, int(c))) for i, c in zip(indices, owners, strict=True))
-    graph = tp.DependencyGraph().build_dependency(network, example_inputs=(example,))
-    joins = sum(isinstance(m, tp.ops._ConcatOp) for m in graph.module2node)
-    if joins * len(topology.layers) > _MOST_STEPS:
-        yield f"torch-pruning was not asked: {joins} concatenations under {len(topology.layers)} layers take its graph too long"
-        return
-    for root, proposal in _proposals(graph, network):
-        classes: dict[int, set[tuple[GroupId, int]]] = defaultdict(set)
-        for slot, pairs in proposal.items():
-            for channel, index in pairs:
-                if index in channels[slot]:
-                    classes[channel].add(channels[slot][index])
-        wrong = sorted(c for c, found in classes.items() if len(found) > 1)
-        if wrong:
-            yield f"torch-pruning couples channels of {root} wrongly ({len(wrong)} of {len(classes)}, e.g. {wrong[0]})"
+def _torch_pruning() -> Any:
+    """The library. It looks for timm only to count operations, which nothing here asks of it: two seconds saved."""
+    if "torch_pruning" not in sys.modules and "timm" not in sys.modules:
+        sys.modules["timm"] = None  # type: ignore[assignment]
+        try:
+            import torch_pruning
+        finally:
+            del sys.modules["timm"]
+    else:
+        import torch_pruning
+    return torch_pruning
 
 
-def _proposals(graph: tp.DependencyGraph, network: nn.Module) -> Iterator[tuple[str, Mapping[Slot, list[tuple[int, int]]]]]:
-    """Torch-Pruning's groups as root layer, and slot -> (root channel, index)."""
-    keys = {id(t): k for k, t in network.state_dict(keep_vars=True).items()}
-    names = {id(m): n for n, m in network.named_modules()}
-    for group in graph.get_all_groups(ignored_layers=[], root_module_types=[nn.modules.conv._ConvNd, nn.Linear]):
-        table: dict[Slot, list[tuple[int, int]]] = defaultdict(list)
+def _proposals(network: nn.Module, examples: tuple[Tensor, ...]) -> Iterator[Proposal]:
+    tp = _torch_pruning()
+    graph = tp.DependencyGraph().build_dependency(network, example_inputs=examples, verbose=False)
+    _settle(graph, tp.ops.OPTYPE)
+    keys: dict[int, str] = {}
+    for key, tensor in network.state_dict(keep_vars=True).items():
+        keys.setdefault(id(tensor), key)
+    walk = _bounded(graph, network)
+    for group in graph.get_all_groups(ignored_layers=[], root_module_types=[_ConvNd, nn.Linear]):
+        walk.left = walk.most
+        roots: dict[Slot, list[Any]] = defaultdict(list)
+        indices: dict[Slot, list[Any]] = defaultdict(list)
         for item in group:
-            module, roots = item.dep.target.module, item.root_idxs
-            dim = 0 if graph.is_out_channel_pruning_fn(item.dep.handler) else 1
-            if isinstance(module, nn.modules.conv._ConvTransposeNd):
-                dim = 1 - dim
-            if isinstance(module, nn.Parameter) or not isinstance(module, nn.modules.conv._ConvNd | nn.Linear | _NormBase):
-                continue
-            weight = getattr(module, "weight", None)
-            if weight is None or id(weight) not in keys or roots is None or len(roots) != len(item.idxs):
-                continue
-            depthwise = getattr(module, "groups", 1) > 1 and weight.shape[1] == 1
-            if isinstance(module, _NormBase) or depthwise:
-                dim = 0
-            elif getattr(module, "groups", 1) > 1 and dim == 1:
-                continue  # its input indices are not local there
-            table[keys[id(weight)], dim].extend(zip(roots, item.idxs, strict=True))
-        yield names.get(id(group[0].dep.target.module), "?"), table
+            node = item.dep.target
+            writes = graph.is_out_channel_pruning_fn(item.dep.handler)
+            tensors = list(_cut_with(node, tp.ops.OPTYPE, writes=writes))
+            if tensors:
+                own, theirs = (np.array(x, dtype=np.int64) for x in (item.root_idxs, item.idxs))
+            for tensor, dim, period in tensors:
+                slot = (keys[id(tensor)], dim)
+                roots[slot].append(own)
+                indices[slot].append(theirs % period if period else theirs)
+        weight, dim, _ = next(_cut_with(group[0].dep.target, tp.ops.OPTYPE, writes=True))
+        pairs = {slot: (np.concatenate(roots[slot]), np.concatenate(indices[slot])) for slot in roots}
+        yield Proposal((keys[id(weight)], dim), pairs)
+
+
+def _settle(graph: Any, kinds: Any) -> None:
+    """Keeps the index maps it was built with.
+
+    It makes them again for every group, though nothing is cut in between: most of its time on a DenseNet. A node that counts
+    as element-wise keeps the maps it has.
+    """
+    mapped = {kinds.CONCAT, kinds.SPLIT, kinds.RESHAPE, kinds.UNBIND, kinds.EXPAND, kinds.SLICE}
+    for node in graph.module2node.values():
+        if node.type in mapped:
+            node.type = kinds.ELEMENTWISE
+
+
+class _Walk:
+    """What is left of the steps that the walk of one group may take."""
+
+    def __init__(self, most: int, widest: int) -> None:
+        self.left = self.most = most
+        self.widest = widest
+
+    def mapping(self, plain: Any) -> Any:
+        """The same index map, counted."""
+
+        def counted(indices: Any) -> Any:
+            mapped = plain(indices)
+            self.left -= 1
+            if self.left < 0 or len(mapped) > self.widest:
+                raise _WalkTooLong("its index maps send it round in circles")
+            return mapped
+
+        return counted
+
+
+def _bounded(graph: Any, network: nn.Module) -> _Walk:
+    """Counts the index maps that the graph goes through: without one on its way, a walk round a circle ends by itself."""
+    arrows = [dep for node in graph.module2node.values() for dep in node.dependencies]
+    walk = _Walk(_MOST_ROUNDS * len(arrows), max(n for t in network.state_dict().values() for n in (*t.shape, 1)))
+    for arrow in arrows:
+        arrow.index_mapping = [m if m is None else walk.mapping(m) for m in arrow.index_mapping]
+    return walk
+
+
+def _cut_with(node: Any, kinds: Any, *, writes: bool) -> Iterator[tuple[Tensor, int, int]]:
+    """Tensors that its pruner of a module cuts, the dimension, and the period of the indices (0: as they are)."""
+    module = node.module
+    if isinstance(module, nn.Parameter):
+        yield module, node.pruning_dim, 0
+    elif isinstance(module, _ConvNd) and node.type != kinds.DEPTHWISE_CONV:
+        transposed = isinstance(module, _ConvTransposeNd)
+        if writes:
+            yield module.weight, 1 if transposed else 0, 0
+        else:  # the columns of a grouped convolution are those of one conv-group, for each of them
+            yield module.weight, 0 if transposed else 1, 0 if transposed else module.weight.shape[1]
+    elif isinstance(module, nn.Linear):
+        yield module.weight, 0 if writes else 1, 0
+    elif getattr(module, "weight", None) is not None and module.weight.numel() > 1:  # norms, PReLU, depthwise convolutions
+        yield module.weight, 0, 0
+    if getattr(module, "bias", None) is not None and (writes or not isinstance(module, _ConvNd | nn.Linear)):
+        yield module.bias, 0, 0
+    for name in ("running_mean", "running_var"):
+        statistic: Mapping[str, Any] = getattr(module, "_buffers", {})
+        if statistic.get(name) is not None:
+            yield statistic[name], 0, 0

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from compress.core import Layer, LayerName
-from compress.coupling.channel_labels import Ledger, Weight
+from compress.coupling.channel_labels import Ledger, Weight, varying
 
 
 def unknown(ledger: Ledger, what: str, active: Iterable[Tensor], out: Any) -> None:
@@ -114,7 +114,7 @@ def batch_norm(ledger: Ledger, args: Any, out: Any) -> None:
     """Batch norm, and instance norm, which runs as one over images times channels."""
     labels = ledger.labels(args[0])
     _affine(ledger, args[1:5], ledger.per_channel(labels))
-    ledger.track(out[0] if isinstance(out, tuple | list) else out, labels.clone())
+    ledger.track(out[0] if isinstance(out, tuple | list) else out, ledger.own(labels, labels.shape))
 
 
 def _affine(ledger: Ledger, tensors: Iterable[Any], channel: Tensor) -> None:
@@ -140,14 +140,15 @@ def layer_norm(ledger: Ledger, args: Any, out: Tensor, modules: frozenset[str]) 
     """Takes moments over the last dimensions: exact where these are the channels and a module does it."""
     x, shape, weight, bias = args[0], args[1], args[2], args[3]
     labels = ledger.labels(x)
-    if labels.numel() > 0 and bool((labels != labels[..., :1]).any()):
+    (different,) = varying(labels)
+    if labels.numel() > 0 and bool((different != different[..., :1]).any()):
         name = _norm_module(ledger, weight, modules)
         if name is None or len(shape) != 1:
             ledger.freeze(labels, "a layer norm that is no module's, or over several dimensions, takes moments over it")
         else:
             _affine(ledger, (weight, bias), ledger.per_channel(labels, labels.dim() - 1))
             _moments(ledger, name)
-    ledger.track(out, labels.clone())
+    ledger.track(out, ledger.own(labels, labels.shape))
 
 
 def group_norm(ledger: Ledger, args: Any, out: Tensor, modules: frozenset[str]) -> None:
@@ -165,7 +166,7 @@ def group_norm(ledger: Ledger, args: Any, out: Tensor, modules: frozenset[str]) 
         for g in range(1, groups):
             ledger.channels.unite_pairs(table[0], table[g])
     _affine(ledger, (weight, bias), channel)
-    ledger.track(out, labels.clone())
+    ledger.track(out, ledger.own(labels, labels.shape))
 
 
 def _norm_module(ledger: Ledger, weight: Any, modules: frozenset[str]) -> LayerName | None:

@@ -38,11 +38,24 @@ def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]
     Raises:
         TraceError: something other than tensors, numbers and text comes out, where channels cannot be seen.
     """
-    run = _Following(model, keys)
-    with torch.no_grad(), _watched(model, run), run:
-        for example in examples:
-            run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
-        output = model(*examples)
+    for writable in (False, True):
+        found = _followed(model, examples, keys, writable=writable)
+        if found is not None:
+            return found
+    raise AssertionError("labels that own their memory can be written into")
+
+
+def _followed(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str], *, writable: bool) -> Provenance | None:
+    """None: the network writes into activations, and labels that share their memory cannot follow it there."""
+    run = _Following(model, keys, writable)
+    try:
+        output = _forward(model, examples, run)
+    except Exception:
+        if run.ledger.spoiled:
+            return None
+        raise
+    if run.ledger.spoiled:
+        return None
     found = [leaf for _, leaf in leaves(output)]
     strange = [x for x in found if not isinstance(x, Tensor | bool | int | float | complex | str | type(None))]
     if strange or not any(isinstance(x, Tensor) for x in found):
@@ -54,6 +67,34 @@ def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]
     for tensor in (x for x in found if isinstance(x, Tensor)):
         run.ledger.freeze(run.ledger.labels(tensor), "it makes the network's output")
     return run.ledger.finish()
+
+
+def _forward(model: nn.Module, examples: Sequence[Tensor], run: _Following) -> Any:
+    for example in examples:
+        run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
+    with torch.no_grad(), _watched(model, run), run:
+        return model(*examples)
+
+
+def operations(model: nn.Module, examples: Sequence[Tensor]) -> list[str] | None:
+    """What runs, by its name in the dispatcher, in order; None where the network does not run on these inputs."""
+    run = _Listing()
+    try:
+        with torch.no_grad(), run:
+            model(*examples)
+    except Exception:  # whatever the user's forward raises
+        return None
+    return run.names
+
+
+class _Listing(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -80,9 +121,9 @@ def _pop(here: list[str]) -> None:  # a hook that returns something replaces the
 
 
 class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, model: nn.Module, keys: Mapping[int, str]) -> None:
+    def __init__(self, model: nn.Module, keys: Mapping[int, str], writable: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.ledger = Ledger()
+        self.ledger = Ledger(writable=writable)
         self.maps = frozenset(n for n, m in model.named_modules() if getattr(m, "is_channel_map", False))
         self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -91,8 +132,11 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def channel_map(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         """A module that says itself which input channel each output channel copies (``sources``, -1 for zero)."""
+        with torch.utils._python_dispatch._disable_current_modes():
+            self._map(module.sources, args, output)  # type: ignore[arg-type]
+
+    def _map(self, sources: Tensor, args: tuple[Tensor, ...], output: Tensor) -> None:
         ledger = self.ledger
-        sources: Tensor = module.sources  # type: ignore[assignment]
         key = ledger.here[-1] + ".sources"
         arriving = ledger.per_channel(ledger.labels(args[0]))
         leaving = torch.where(sources >= 0, arriving[sources.clamp(min=0)], 0)
@@ -106,6 +150,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
+        self.ledger.result.operations.append(name)
         with torch.utils._python_dispatch._disable_current_modes():
             self._follow(func, name, args, kwargs, out)
         return out

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from compress.coupling import channel_chunks
-from compress.coupling.aten_ops import INDEXING
-from compress.coupling.channel_labels import Ledger, Weight
+from compress.coupling.aten_ops import INDEXING, REORDERINGS, UNCHANGED, VIEWS
+from compress.coupling.channel_labels import Ledger, Weight, varying
 from compress.coupling.layer_rules import unknown
 
 
@@ -29,7 +29,7 @@ def plain(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def constant(ledger: Ledger, out: Any) -> None:
     """No channel is in it."""
     for tensor in tensors_of(out):
-        ledger.track(tensor, torch.zeros(tensor.shape, dtype=torch.int64))
+        ledger.track(tensor, ledger.nobody(tensor.shape))
 
 
 def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
@@ -42,6 +42,11 @@ def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any
     if any(bool(ledger.labels(t).any()) for t in places):
         return unknown(ledger, "indexing by what was computed", active, out)
     constant = {id(t) for t in places}
+    if name in UNCHANGED and not ledger.writable:
+        return ledger.track(out, ledger.labels(active[0]))
+    if name == "cat":
+        channel_chunks.note(ledger, name, args, out)
+        return _concatenated(ledger, args[0], args[1] if len(args) > 1 else kwargs.get("dim", 0), out)
     swapped = tree_map_only(Tensor, lambda t: t if id(t) in constant else ledger.labels(t), args)
     try:
         labels = func(*swapped, **plain(kwargs))
@@ -52,11 +57,35 @@ def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any
     channel_chunks.note(ledger, name, args, out)
     for tensor, label in zip(tensors_of(out), tensors_of(labels), strict=True):
         ledger.track(tensor, label.clone() if name in ("clone", "_to_copy") else label)
+        for before in active:
+            if _by_number(name, ledger.labels(before), label):
+                ledger.number(ledger.labels(before), name)
+
+
+def _by_number(name: str, before: Tensor, after: Tensor) -> bool:
+    """Whether an operation picks channels by their number: takes some, changes their order, or makes groups of them."""
+    before, after = varying(before)[0], varying(after)[0]
+    if name in VIEWS:
+        along = [sum(_differ_along(x, d) for d in range(x.dim()) if x.shape[d] > 1) for x in (before, after)]
+        return along[1] > along[0]
+    if name in REORDERINGS:
+        return before.shape != after.shape or not torch.equal(before, after)
+    return name not in UNCHANGED and bool(torch.isin(before.reshape(-1), after.reshape(-1), invert=True).any())
+
+
+def _concatenated(ledger: Ledger, tensors: Sequence[Tensor], dim: int, out: Tensor) -> None:
+    joined = [t for t in tensors if t.dim() == out.dim()]  # torch lets an empty vector stand for nothing
+    labels = [ledger.labels(t) for t in joined]
+    for d in range(out.dim()):
+        if d != dim % out.dim() and all(x.stride(d) == 0 for x in labels):
+            labels = [x.narrow(d, 0, min(1, x.shape[d])) for x in labels]
+    ledger.track(out, ledger.own(torch.cat(labels, dim), out.shape))
 
 
 def shape_in_place(ledger: Ledger, func: Any, args: Any) -> None:
     """``transpose_`` and its like: the same tensor in another shape."""
-    labels = ledger.labels(args[0]).clone()
+    labels = ledger.labels(args[0])
+    labels = ledger.own(labels, labels.shape)
     func(labels, *args[1:])
     ledger.track(args[0], labels)
 
@@ -71,24 +100,33 @@ def restride(ledger: Ledger, args: Any) -> None:
 
 def write(ledger: Ledger, name: str, args: Any) -> None:
     """Something else stands in the tensor, or in the part that a view shows."""
-    labels = ledger.labels(args[0])
     source = args[1] if name == "copy_" else None
-    labels.copy_(ledger.labels(source) if isinstance(source, Tensor) else torch.zeros(()))
-    ledger.track(args[0], labels)
+    ledger.write(args[0], ledger.labels(source) if isinstance(source, Tensor) else torch.zeros((), dtype=torch.int64))
 
 
 def pad(ledger: Ledger, args: Any, out: Tensor) -> None:
     """Zero channels added along the channel dimension are channels to be; spatial padding is nobody."""
     x, amounts = args[0], args[1]
-    labels = torch.constant_pad_nd(ledger.labels(x), amounts, 0)
+    labels = ledger.labels(x)
+    for dim in range(x.dim()):
+        i = 2 * (x.dim() - 1 - dim)
+        if not any(amounts[i : i + 2]) and labels.stride(dim) == 0:
+            labels = labels.narrow(dim, 0, min(1, labels.shape[dim]))
+    labels = torch.constant_pad_nd(labels, amounts, 0)
     for i in range(0, len(amounts), 2):
         dim = x.dim() - 1 - i // 2
         before, after = amounts[i], amounts[i + 1]
-        first = ledger.labels(x).select(dim, 0).unsqueeze(dim)
-        if (before > 0 or after > 0) and bool((ledger.labels(x) != first).any()):
+        if (before > 0 or after > 0) and _differ_along(ledger.labels(x), dim):
             for where in [*range(before), *range(out.shape[dim] - after, out.shape[dim])]:
                 labels.select(dim, where).fill_(int(ledger.channels.fresh(1)))
-    ledger.track(out, labels)
+    ledger.track(out, ledger.own(labels, out.shape))
+
+
+def _differ_along(labels: Tensor, dim: int) -> bool:
+    (labels,) = varying(labels)
+    if labels.numel() == 0:
+        return False
+    return bool((labels != labels.narrow(dim, 0, 1)).any())
 
 
 def pool(ledger: Ledger, x: Tensor, out: Any) -> None:
@@ -118,41 +156,50 @@ def reduce(ledger: Ledger, name: str, args: Any, kwargs: Any, x: Tensor, out: An
     rest = [d for d in range(x.dim()) if d not in reduced]
     if labels.numel() == 0:  # no detections, for one
         return constant(ledger, out)
+    (labels,) = varying(labels)
     rows = labels.permute(*rest, *reduced).reshape(*[labels.shape[d] for d in rest], -1)
     first = rows.max(dim=-1).values
     ledger.channels.unite_pairs(first.unsqueeze(-1).expand_as(rows), rows)
     kept = first.reshape([1 if d in reduced else labels.shape[d] for d in range(x.dim())])
+    flat = first.expand([x.shape[d] for d in rest])
     for tensor in tensors_of(out):
-        same = tensor.dim() == x.dim()
-        ledger.track(tensor, kept.expand(tensor.shape).clone() if same else first.reshape(tensor.shape).clone())
+        ledger.track(tensor, ledger.own(kept if tensor.dim() == x.dim() else flat.reshape(tensor.shape), tensor.shape))
 
 
 def pointwise(ledger: Ledger, name: str, tensors: Sequence[Tensor], out: Any) -> None:
     """What is combined entry by entry is one channel; parameters among it belong to it."""
     results = tensors_of(out)
     size = results[0].shape
-    merged = torch.zeros(size, dtype=torch.int64)
-    for tensor in tensors:
-        if tensor in ledger.activations and tensor.dim() <= len(size):
-            other = ledger.labels(tensor).expand(size)
-            ledger.channels.unite_pairs(merged, other)
-            merged = torch.where(merged == 0, other, merged)
+    found = [ledger.labels(t).expand(size) for t in tensors if t in ledger.activations and t.dim() <= len(size)]
+    merged = torch.zeros((), dtype=torch.int64)
+    for other in varying(*found) if found else ():
+        ledger.channels.unite_pairs(merged.expand_as(other), other)
+        merged = torch.where(merged == 0, other, merged)
+    merged = merged.expand(size)
     for tensor in tensors:
         if tensor.numel() > 1 and tensor in ledger.weights:
             _per_entry(ledger, ledger.weights[tensor], merged)
         elif tensor.numel() > 1 and tensor in ledger.derived:
             ledger.freeze(merged, f"it is combined with what is computed from {ledger.derived[tensor][0]}")
+        elif tensor.numel() > 1 and not bool(varying(ledger.labels(tensor))[0].any()) and _aligned(tensor, merged):
+            ledger.number(merged, f"{name} with a constant for each channel")
     for tensor in results:
         if name.endswith("_") and tensor in ledger.activations:
-            ledger.activations[tensor].copy_(merged)
+            ledger.write(tensor, merged)
         else:
-            ledger.track(tensor, merged.clone())
+            ledger.track(tensor, ledger.own(merged, tensor.shape))
+
+
+def _aligned(constant: Tensor, labels: Tensor) -> bool:
+    """Whether a constant has an entry of its own for every channel."""
+    first = labels.dim() - constant.dim()
+    return any(n > 1 and first + d >= 0 and _differ_along(labels, first + d) for d, n in enumerate(constant.shape))
 
 
 def _per_entry(ledger: Ledger, weight: Weight, labels: Tensor) -> None:
     """A parameter used element-wise: the dimension whose indices decide the channel belongs to the channels."""
-    index = weight.index.expand(labels.shape).flatten()
-    flat = labels.flatten()
+    entries, labels = varying(weight.index.expand(labels.shape), labels)
+    index, flat = entries.flatten(), labels.flatten()
     coordinates = np.unravel_index(index.numpy(), weight.shape)
     if flat.numel() == 0 or bool((flat == flat[0]).all()):
         return

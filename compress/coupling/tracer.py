@@ -1,26 +1,38 @@
-"""From a module to its topology: channel identities find the coupling, a trial cut proves it.
+"""From a module to its topology: channel identities find the coupling, a second witness confirms it, a trial cut proves it.
 
 ``coupling.provenance`` follows every channel through the network's own computation; channels that meet are one class, classes
-that share a layer a group. A trial cut through the guard has the last word: a group that fails it is frozen, with the reason.
+that share a layer a group. Torch-Pruning's dependency graph proposes groups of its own, read off the gradients of another run;
+``coupling.agreement`` compares them index by index. What both have is tried once, all of it together; what only the channel
+identities have is tried as long as it takes. A trial cut through the guard has the last word: a group that fails it is frozen,
+with the reason.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
-from compress.coupling import channel_chunks
-from compress.coupling import trial_cut as probing
+from compress.coupling import channel_chunks, dependency_graph
+from compress.coupling.agreement import Agreement, compare
 from compress.coupling.channel_labels import Provenance
-from compress.coupling.provenance import follow
+from compress.coupling.provenance import follow, operations
+from compress.coupling.trial_cut import probe as tried
 from compress.errors import CompressError, TraceError, one_line
+
+_SHARES = (4, 2)
+"""A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
+_LEAST = 64
+"""Never on smaller ones than this: deep networks have a pixel or two left of them."""
 
 
 def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool = True) -> Topology:
@@ -29,7 +41,31 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
     Args:
         model: any convolutional network; it, its mode and the random state are left alone.
         example: one image, (1, c, h, w); a sequence where the network takes several inputs.
-        probe: cut every group at random on a copy and let the guard compare; groups that fail are frozen.
+        probe: cut groups at random on a copy and let the guard compare; groups that fail are frozen.
+
+    Raises:
+        TraceError: the network does not run on the example, or is a transformer.
+    """
+    if probe:
+        return trace_with_agreement(model, example)[0]
+    with _undisturbed():
+        examples = (example,) if isinstance(example, Tensor) else tuple(example)
+        network = _copied(model)
+        run = _run(network, examples)
+        return _topology(network.eval(), run, examples[0])
+
+
+def trace_with_agreement(
+    model: nn.Module, example: Tensor | Sequence[Tensor], *, graph: bool = True
+) -> tuple[Topology, Agreement]:
+    """The topology, and how far Torch-Pruning's dependency graph has the same.
+
+    The topology does not depend on what the graph says; how much is tried before it is believed does.
+
+    Args:
+        model: as in :func:`trace`.
+        example: as in :func:`trace`.
+        graph: ask the dependency graph.
 
     Raises:
         TraceError: the network does not run on the example, or is a transformer.
@@ -39,7 +75,50 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
         network = _copied(model)
         run = _run(network, examples)
         topology = _topology(network.eval(), run, examples[0])
-        return probing.probe(network, topology, examples) if probe else topology
+        small = _smaller(network, examples, run.operations)
+        if graph:
+            joins, layers = run.operations.count("cat"), len(topology.layers)
+            proposed = dependency_graph.propose(network, small or examples, joins=joins, layers=layers)
+        else:
+            proposed = dependency_graph.Proposed(why_not="torch-pruning was not asked")
+        wrong = compare(topology, proposed.groups) if not proposed.why_not else {}
+        numbered = _by_number(topology, run)
+        confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
+        done = tried(network, topology, examples, confirmed=confirmed, small=small)
+    left = done.topology.by_id
+    return done.topology, Agreement(
+        confirmed=tuple(g for g in confirmed if g in left),
+        tried={g: why for g, why in numbered.items() if g in left and wrong.get(g) == ""},
+        corrected={g: why for g, why in wrong.items() if g in left and why},
+        trials=done.trials,
+        why_not=proposed.why_not,
+    )
+
+
+def _by_number(topology: Topology, run: Provenance) -> dict[GroupId, str]:
+    """Groups of which an operation picks channels by number: the cut itself changes who stands there."""
+    found: dict[GroupId, str] = {}
+    for group in topology.groups:
+        slot = next((m.key, m.dim) for m in group.members)
+        classes = run.labels[slot][topology.flat[group.id, slot][0]]
+        what = next((run.by_number[v] for v in classes.tolist() if v in run.by_number), None)
+        if what is not None:
+            found[group.id] = f"{what} picks its channels by number"
+    return found
+
+
+def _smaller(network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]) -> tuple[Tensor] | None:
+    """An example with fewer pixels on which the network runs the very same operations, where there is one."""
+    if len(examples) != 1 or examples[0].dim() != 4:
+        return None
+    height, width = examples[0].shape[2:]
+    for share in _SHARES:
+        size = [max(_LEAST, -(-n // (32 * share)) * 32) for n in (height, width)]
+        if 2 * size[0] * size[1] <= height * width:
+            example = examples[0].new_zeros(1, examples[0].shape[1], *size)
+            if operations(network, (example,)) == ran:
+                return (example,)
+    return None
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -95,11 +174,24 @@ def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
             return run
         finally:
             network.eval()
-        trained.sites, trained.fixed_macs = run.sites, run.fixed_macs
+        trained.sites, trained.fixed_macs, trained.operations = run.sites, run.fixed_macs, run.operations
         return trained
     return run
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A hundred thousand small tuples, none of them garbage, would set off one full collection after another."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collector()
 def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
     run = channel_chunks.settled(run)
     parameters = {k for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, nn.Parameter)}
@@ -132,16 +224,17 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
     components: dict[int, list[int]] = defaultdict(list)
     for value in sorted(made, key=lambda v: made[v]):
         components[find(home[value])].append(value)
-    places = _places(run)
+    members = _members(run, components)
     groups = []
     for number, classes in sorted(components.items()):
-        group, left = channel_chunks.coupled(_group(GroupId(producers[number][1]), classes, places, run), classes, run.chunks)
+        group = ChannelGroup(id=GroupId(producers[number][1]), size=len(classes), members=tuple(members[number]))
+        group, left = channel_chunks.coupled(group, classes, run.chunks)
         if left is not None:  # counts alone cannot keep it: its pieces' channels go together
             return _topology(network, channel_chunks.paired(run, left), example)
         if group.size > 1 and any(m.role is Role.READS for m in group.members):
             groups.append(group)
         else:
-            reason = "its channels are one" if group.size == 1 else "no layer reads it"
+            reason = "its channels are one" if len(classes) == 1 else "no layer reads it"
             frozen |= {name: reason for i, (_, name) in enumerate(producers) if find(i) == number and name not in frozen}
     norms = tuple(run.moment_norms)
     tensors = _tensor_table(network.state_dict(keep_vars=True), parameters, run.sites, run)
@@ -156,31 +249,33 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
     )
 
 
-def _places(run: Provenance) -> dict[int, dict[Slot, list[int]]]:
-    """Channel class -> slot -> indices."""
-    places: dict[int, dict[Slot, list[int]]] = defaultdict(dict)
+def _members(run: Provenance, components: Mapping[int, Sequence[int]]) -> dict[int, list[Member]]:
+    """Component -> every dimension it runs through, in the order of the run."""
+    place = np.full((2, 1 + max((int(v.max(initial=0)) for v in run.labels.values()), default=0)), -1, dtype=np.int64)
+    for number, classes in components.items():
+        place[0, classes], place[1, classes] = number, np.arange(len(classes))
+    members: dict[int, list[Member]] = {number: [] for number in components}
+    known: dict[tuple[int, bytes], tuple[tuple[int, ...], ...]] = {}  # norms have the indices of the layer before them
     for slot, values in run.labels.items():
-        for index, value in enumerate(values.tolist()):
-            if value:
-                places[value].setdefault(slot, []).append(index)
-    return places
+        component, channel = place[:, values]
+        role = Role.READS if slot in run.reads else Role.WRITES
+        for number in np.unique(component[component >= 0]).tolist():
+            indices = np.flatnonzero(component == number)
+            key = (number, np.stack([indices, channel[indices]]).tobytes())
+            if key not in known:
+                known[key] = _positions(indices, channel[indices], len(components[number]))
+            members[number].append(Member(slot[0], slot[1], role, known[key]))
+    return members
 
 
-def _group(
-    name: GroupId, classes: Sequence[int], places: Mapping[int, Mapping[Slot, list[int]]], run: Provenance
-) -> ChannelGroup:
-    touched = {slot for value in classes for slot in places[value]}
-    members = tuple(
-        Member(
-            slot[0],
-            slot[1],
-            Role.READS if slot in run.reads else Role.WRITES,
-            tuple(tuple(places[value].get(slot, ())) for value in classes),
-        )
-        for slot in run.labels
-        if slot in touched
-    )
-    return ChannelGroup(id=name, size=len(classes), members=members)
+def _positions(indices: NDArray[np.int64], channels: NDArray[np.int64], size: int) -> tuple[tuple[int, ...], ...]:
+    """Channel -> its indices, ascending."""
+    ordered = indices[np.argsort(channels, kind="stable")].tolist()
+    counts = np.bincount(channels, minlength=size)
+    if (counts == 1).all():
+        return tuple(zip(ordered, strict=True))
+    ends = np.cumsum(counts).tolist()
+    return tuple(tuple(ordered[end - count : end]) for end, count in zip(ends, counts.tolist(), strict=True))
 
 
 def _tensor_table(

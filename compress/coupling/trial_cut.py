@@ -1,69 +1,117 @@
-"""The trial cut: every group is cut at random on a copy, and the guard has the last word over what tracing believed."""
+"""The trial cut: groups are cut at random on a copy, and the guard has the last word over what tracing believed."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from compress.core import GroupId, Topology
+from compress.core import GroupId, Plan, Topology
 from compress.errors import CompressError, GuardError
 from compress.surgery import cut, random_plan, verify
 
 _RATIOS = (0.3, 0.55)
 
 
-def probe(network: nn.Module, topology: Topology, examples: Sequence[Tensor]) -> Topology:
+@dataclass(frozen=True)
+class Tried:
+    """What was left to cut after trying, and how many networks were cut for it."""
+
+    topology: Topology
+    trials: int
+
+
+def probe(
+    network: nn.Module,
+    topology: Topology,
+    examples: Sequence[Tensor],
+    *,
+    confirmed: Collection[GroupId] = (),
+    small: Sequence[Tensor] | None = None,
+) -> Tried:
     """Cuts at random, for real, and compares; whatever fails is frozen. Python constants show themselves here.
+
+    All groups are cut together once, those that nobody confirmed once more at another ratio; where that fails, nobody is
+    spared, and the groups that fail are found by halving.
 
     Args:
         network: in eval mode; copied.
         topology: what tracing found.
         examples: its inputs; only their shapes and dtypes matter.
+        confirmed: groups that a second witness has exactly as the topology has them.
+        small: smaller inputs on which the network does the very same. What passes on them is believed; what fails on them
+            is tried again on inputs of the examples' size before anything is frozen.
     """
-    rng = np.random.default_rng(0)
-    inputs = [torch.from_numpy(rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
-    trained = shaken(network, inputs).double()  # once, and not for every trial
-    suspects = [g.id for g in topology.groups]
-    failed: dict[GroupId, str] = {}
-    while more := _failing(trained, topology, inputs, [g for g in suspects if g not in failed], rng):
-        failed.update(more)
+    trials = _Trials(network, topology)
+    if small is not None and trials.pass_on(small, confirmed):
+        return Tried(topology, trials.count)
+    failed = trials.failing_on(examples, confirmed if small is None else ())
     if not failed:
-        return topology
+        return Tried(topology, trials.count)
     frozen = dict(topology.frozen)
     frozen.update({layer.name: reason for g, reason in failed.items() for layer in topology.writers(g)})
     groups = tuple(g for g in topology.groups if g.id not in failed)
-    return replace(topology, groups=groups, frozen=frozen)
+    return Tried(replace(topology, groups=groups, frozen=frozen), trials.count)
 
 
-def _failing(
-    network: nn.Module, topology: Topology, inputs: Sequence[Tensor], suspects: list[GroupId], rng: np.random.Generator
-) -> dict[GroupId, str]:
-    """The groups that cannot be cut, found by halving: a trial for every node of a binary tree that holds a failure."""
-    if not suspects:
-        return {}
-    try:
-        for ratio in _RATIOS:
-            plan = random_plan(topology, ratio, rng, suspects)
-            verify(network, topology, plan, cut(network, topology, plan), inputs)
-        return {}
-    except CompressError as error:
-        if len(suspects) == 1:
-            constant = "a constant in the code depends on its width; " if "does not run" in error.message else ""
-            return {suspects[0]: f"{constant}a trial cut failed: {error.message}"}
-        if not isinstance(error, GuardError):
-            raise
-    half = len(suspects) // 2
-    found = _failing(network, topology, inputs, suspects[:half], rng)
-    found.update(_failing(network, topology, inputs, suspects[half:], rng))
-    if not found:  # each half is fine alone, not both together
-        return dict.fromkeys(suspects, "cut together with others, a trial cut failed")
-    return found
+class _Trials:
+    def __init__(self, network: nn.Module, topology: Topology) -> None:
+        self.network, self.topology, self.count = network, topology, 0
+
+    def pass_on(self, examples: Sequence[Tensor], spared: Collection[GroupId]) -> bool:
+        """Whether everything can be cut on these inputs, as far as one can tell on them."""
+        self._start(examples)
+        try:
+            self._cut([g.id for g in self.topology.groups], spared)
+        except Exception:  # small inputs can be too small in any way; the examples themselves decide
+            return False
+        return True
+
+    def failing_on(self, examples: Sequence[Tensor], spared: Collection[GroupId]) -> dict[GroupId, str]:
+        """The groups that cannot be cut, with the reason."""
+        self._start(examples)
+        failed: dict[GroupId, str] = {}
+        while more := self._failing([g.id for g in self.topology.groups if g.id not in failed], () if failed else spared):
+            failed.update(more)
+        return failed
+
+    def _start(self, examples: Sequence[Tensor]) -> None:
+        self.rng = np.random.default_rng(0)
+        self.inputs = [torch.from_numpy(self.rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
+        self.trained = shaken(self.network, self.inputs).double()  # once, and not for every trial
+
+    def _cut(self, suspects: list[GroupId], spared: Collection[GroupId]) -> None:
+        for ratio, left_out in zip(_RATIOS, ((), spared), strict=True):
+            drawn = random_plan(self.topology, ratio, self.rng, suspects)  # of all: who is spared changes nobody's channels
+            plan = Plan({group: kept for group, kept in drawn.cuts.items() if group not in left_out})
+            if plan:
+                self.count += 1
+                verify(self.trained, self.topology, plan, cut(self.trained, self.topology, plan), self.inputs)
+
+    def _failing(self, suspects: list[GroupId], spared: Collection[GroupId]) -> dict[GroupId, str]:
+        """The groups that cannot be cut, by halving: a trial for every node of a binary tree that holds a failure."""
+        if not suspects:
+            return {}
+        try:
+            self._cut(suspects, spared)
+            return {}
+        except CompressError as error:
+            if len(suspects) == 1:
+                constant = "a constant in the code depends on its width; " if "does not run" in error.message else ""
+                return {suspects[0]: f"{constant}a trial cut failed: {error.message}"}
+            if not isinstance(error, GuardError):
+                raise
+        half = len(suspects) // 2
+        found = self._failing(suspects[:half], ())
+        found.update(self._failing(suspects[half:], ()))
+        if not found:  # each half is fine alone, not both together
+            return dict.fromkeys(suspects, "cut together with others, a trial cut failed")
+        return found
 
 
 def shaken(network: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:

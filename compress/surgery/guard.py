@@ -245,8 +245,7 @@ def _observe(
     model: nn.Module, names: list[LayerName], inputs: Sequence[Tensor], kept: Mapping[LayerName, Tensor]
 ) -> dict[str, _Seen]:
     """Outputs, and pre-activations of the named layers at kept channels, thinned to a bounded number of positions."""
-    doubled = {k: t.double() for k, t in model.state_dict().items() if t.is_floating_point()}
-    network = replaced(model, doubled).double().eval()
+    network = _in_double(model)
     seen: dict[str, _Seen] = {}
 
     def keep_as(name: LayerName) -> Callable[..., None]:
@@ -260,13 +259,24 @@ def _observe(
 
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(keep_as(name)) for name in names]
-    with torch.no_grad(), _Depthwise():
-        output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
-    for hook in hooks:
-        hook.remove()
+    try:
+        with torch.no_grad(), _Depthwise():
+            output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
+    finally:
+        for hook in hooks:
+            hook.remove()
     for i, tensor in enumerate(t for _, t in leaves(output) if isinstance(t, Tensor)):
         seen[f"output {i}" if i else "output"] = _thin(tensor, _OUTPUTS)
     return seen
+
+
+def _in_double(model: nn.Module) -> nn.Module:
+    """The network in float64 and eval mode: itself where it is so already, else a copy."""
+    tensors = (*model.parameters(), *model.buffers())
+    if not any(m.training for m in model.modules()) and all(t.dtype == torch.float64 for t in tensors if t.is_floating_point()):
+        return model
+    doubled = {k: t.double() for k, t in model.state_dict().items() if t.is_floating_point()}
+    return replaced(model, doubled).double().eval()
 
 
 class _Depthwise(TorchFunctionMode):
