@@ -87,7 +87,12 @@ def compare(topology: Topology, proposals: Sequence[Proposal]) -> dict[GroupId, 
     that the channel identities list, for every channel: no more and no less.
     """
     where = _Places(topology, proposals)
+    tied = {info.same_as for info in topology.tensors.values()}
     wrong: dict[int, str] = {}
+    for number, group in enumerate(topology.groups):
+        shared = next((m.key for m in group.members if m.key in tied), None)
+        if shared is not None:  # it would cut each layer's own copy, and copies that were one tensor are so no more
+            wrong[number] = f"it does not know that {shared} belongs to several layers"
     theirs = [np.zeros(0, dtype=np.int64)]
     for proposal in proposals:
         for slot, (roots, indices) in proposal.pairs.items():

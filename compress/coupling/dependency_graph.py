@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from compress.core import Slot
@@ -162,15 +163,16 @@ def _cut_with(node: Any, kinds: Any, *, writes: bool) -> Iterator[tuple[Tensor, 
         transposed = isinstance(module, _ConvTransposeNd)
         if writes:
             yield module.weight, 1 if transposed else 0, 0
-        else:  # the columns of a grouped convolution are those of one conv-group, for each of them
-            yield module.weight, 0 if transposed else 1, 0 if transposed else module.weight.shape[1]
+        elif not transposed:  # the columns of a grouped convolution are those of one conv-group, for each of them
+            yield module.weight, 1, module.weight.shape[1]
+        elif module.groups == 1:  # else it takes the first rows, whatever was asked
+            yield module.weight, 0, 0
     elif isinstance(module, nn.Linear):
         yield module.weight, 0 if writes else 1, 0
     elif getattr(module, "weight", None) is not None and module.weight.numel() > 1:  # norms, PReLU, depthwise convolutions
         yield module.weight, 0, 0
     if getattr(module, "bias", None) is not None and (writes or not isinstance(module, _ConvNd | nn.Linear)):
         yield module.bias, 0, 0
-    for name in ("running_mean", "running_var"):
-        statistic: Mapping[str, Any] = getattr(module, "_buffers", {})
-        if statistic.get(name) is not None:
-            yield statistic[name], 0, 0
+    if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+        yield module.running_mean, 0, 0  # those of an instance norm it leaves as they are
+        yield module.running_var, 0, 0

@@ -64,12 +64,12 @@ def shape(ledger: Ledger, func: Any, name: str, args: Any, kwargs: Any, out: Any
 
 def _by_number(name: str, before: Tensor, after: Tensor) -> bool:
     """Whether an operation picks channels by their number: takes some, changes their order, or makes groups of them."""
+    if name in REORDERINGS:
+        return before.shape != after.shape or not torch.equal(before, after)
     before, after = varying(before)[0], varying(after)[0]
     if name in VIEWS:
         along = [sum(_differ_along(x, d) for d in range(x.dim()) if x.shape[d] > 1) for x in (before, after)]
         return along[1] > along[0]
-    if name in REORDERINGS:
-        return before.shape != after.shape or not torch.equal(before, after)
     return name not in UNCHANGED and bool(torch.isin(before.reshape(-1), after.reshape(-1), invert=True).any())
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
 from compress.coupling import channel_chunks, dependency_graph
-from compress.coupling.agreement import Agreement, compare
+from compress.coupling.agreement import Agreement, Proposed, compare
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow, operations
 from compress.coupling.trial_cut import probe as tried
@@ -80,7 +80,7 @@ def trace_with_agreement(
             joins, layers = run.operations.count("cat"), len(topology.layers)
             proposed = dependency_graph.propose(network, small or examples, joins=joins, layers=layers)
         else:
-            proposed = dependency_graph.Proposed(why_not="torch-pruning was not asked")
+            proposed = Proposed(why_not="torch-pruning was not asked")
         wrong = compare(topology, proposed.groups) if not proposed.why_not else {}
         numbered = _by_number(topology, run)
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from compress.core import Cost, LatencyTable, LayerName, Topology, count
-from compress.coupling import disagreements, trace
+from compress.coupling import Agreement, trace_with_agreement
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
 from compress.networks import Network
@@ -49,7 +48,7 @@ class Inspection:
         least: ``macs``, ``params`` and, where a table is there, ``latency`` -> the least share that aligned widths can reach.
         least_unaligned: the same at ``--round-to 1``.
         narrow: groups of fewer than 16 channels, exempt from alignment.
-        notes: what Torch-Pruning's graph sees otherwise.
+        notes: how far Torch-Pruning's graph has the same groups, and what it has otherwise.
     """
 
     topology: Topology
@@ -64,7 +63,7 @@ class Inspection:
 
 def traced(network: Network) -> Topology:
     """The network's topology, from an example of the size its images have."""
-    return trace(network.model, _example(network))
+    return traced_with_agreement(network)[0]
 
 
 def try_export(network: Network, job: Job) -> None:
@@ -79,8 +78,9 @@ def try_export(network: Network, job: Job) -> None:
         export_verified(network.model, rows, Path(folder) / "try.onnx", exporter=job.exporter, dynamic_size=job.dynamic_size)
 
 
-def _example(network: Network) -> Tensor:
-    return torch.zeros(1, *network.shape)
+def traced_with_agreement(network: Network) -> tuple[Topology, Agreement]:
+    """The same, and how far Torch-Pruning's dependency graph has the groups as the topology has them."""
+    return trace_with_agreement(network.model, torch.zeros(1, *network.shape))
 
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:
@@ -93,8 +93,7 @@ def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, 
 
 def inspect(network: Network, job: Job) -> Inspection:
     """Everything there is to know before a search; latency where a table is given or was made here before."""
-    topology = traced(network)
-    notes = disagreements(network.model, topology, _example(network))
+    topology, agreement = traced_with_agreement(network)
     table = known_table(topology, job)
     chosen, frozen = prunable(topology, job.ignore, job.realise)
     if not job.streams:
@@ -133,5 +132,5 @@ def inspect(network: Network, job: Job) -> Inspection:
         least=least,
         least_unaligned=loose,
         narrow=narrow,
-        notes=notes,
+        notes=agreement.sentences(),
     )

@@ -39,7 +39,7 @@ from compress.evaluation import (
     obs_and_curves,
 )
 from compress.networks import preflight
-from compress.pipeline.inspection import reach, traced, try_export
+from compress.pipeline.inspection import reach, traced_with_agreement, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
 from compress.pipeline.run import Run
@@ -121,7 +121,9 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         with clock.phase("export", "tried before the search"):
             try_export(network, job)
     with clock.phase("trace", network.name):
-        topology = traced(network)
+        topology, agreement = traced_with_agreement(network)
+    if not only:  # a stage's network is part of one that was told of
+        run.note(*agreement.sentences())
     groups, _ = prunable(topology, job.ignore, job.realise)
     if only:
         groups = tuple(g for g in groups if g in only)

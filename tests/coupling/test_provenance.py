@@ -10,14 +10,17 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.nets import NETS, inputs, traced
+from support import structures
+from support.nets import ALL, NETS, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from compress.core.topology import Role
 from compress.coupling.channel_labels import Provenance
-from compress.coupling.provenance import follow
+from compress.coupling.provenance import _followed, follow
 from compress.surgery.cutting import is_channel_map
+
+assert set(structures.STRUCTURES) <= set(ALL)
 
 
 class Between(nn.Module):
@@ -118,6 +121,47 @@ def test_what_mixes_channels_leaves_none_to_cut(between: Callable[[Tensor], Tens
     run = following(Between(between, 8))
     classes = set(run.labels["a.weight", 0].tolist())
     assert len(classes) == 1 or classes <= set(run.frozen)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_labels_that_share_their_memory_tell_what_labels_of_their_own_tell(name: str) -> None:
+    """Where the network writes into activations the first ones say so; nowhere else are the others needed."""
+    model, given = build(name), example(name)
+    keys = {id(t): k for k, t in model.state_dict(keep_vars=True).items()}
+    examples = list(given) if isinstance(given, tuple) else [given]
+    shared, owned = (_followed(model, examples, keys, writable=w) for w in (False, True))
+    assert owned is not None
+    if shared is None:
+        assert name in {"inplace", "written-into", "added-into", "shifted", "every-second", "padded"}
+        return
+    assert shared.labels.keys() == owned.labels.keys()
+    for slot, values in shared.labels.items():
+        same = {(a, b) for a, b in zip(values.tolist(), owned.labels[slot].tolist(), strict=True)}
+        assert len({a for a, _ in same}) == len({b for _, b in same}) == len(same), slot
+    for field in ("reads", "layers", "sites", "moment_norms", "attention", "fixed_macs", "operations"):
+        assert getattr(shared, field) == getattr(owned, field), field
+    assert sorted(shared.frozen.values()) == sorted(owned.frozen.values())
+    assert sorted(shared.by_number.values()) == sorted(owned.by_number.values())
+
+
+@pytest.mark.parametrize(
+    ("between", "wide", "picked"),
+    [
+        (lambda x: x[:, :4], 4, True), (lambda x: x.chunk(2, 1)[0], 4, True), (lambda x: x[:, [1, 3]], 2, True),
+        (lambda x: x.flip(1), 8, True), (lambda x: F.channel_shuffle(x, 2), 8, True),
+        (lambda x: F.pixel_shuffle(x, 2), 2, True),
+        (lambda x: x.view(1, 2, 4, 4, 4).transpose(1, 2).reshape(1, 8, 4, 4), 8, True),
+        (lambda x: x * torch.arange(8.0).view(1, 8, 1, 1), 8, True), (lambda x: x.select(1, 3).unsqueeze(1), 1, True),
+        (F.relu, 8, False), (lambda x: x[:, :, ::2, 1:], 8, False), (lambda x: x.flip(2), 8, False),
+        (lambda x: x * 2, 8, False),
+        (lambda x: torch.cat([x, x], 1), 16, False), (lambda x: F.pad(x, (1, 1, 1, 1)), 8, False),
+        (lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2), 8, False), (lambda x: x * torch.rand(4, 4), 8, False),
+    ],
+)  # fmt: skip
+def test_operations_that_pick_channels_by_number_are_known(
+    between: Callable[[Tensor], Tensor], wide: int, picked: bool
+) -> None:
+    assert bool(following(Between(between, wide)).by_number) == picked
 
 
 def test_input_and_output_are_frozen() -> None:

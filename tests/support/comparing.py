@@ -19,6 +19,13 @@ def assert_same(expected: list[Tensor], got: list[Tensor], tolerance: float = 1e
         assert float((a - b).abs().max()) <= tolerance * float((a - a.mean(0)).abs().max()) + 1e-13 * float(a.abs().max())
 
 
+def assert_identical(expected: nn.Module, got: nn.Module) -> None:
+    a, b = expected.state_dict(), got.state_dict()
+    assert list(a) == list(b)
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
 def silenced(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     """What a plan means, spelt out: removed channels hand their readers' weights on, and are read no more."""
     masked = copy.deepcopy(model)

@@ -12,7 +12,7 @@ import torch
 import torch_pruning as tp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.comparing import assert_same, silenced
+from support.comparing import assert_identical, assert_same, silenced
 from support.nets import NETS, any_plan, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
@@ -33,13 +33,6 @@ def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
     with torch.no_grad():
         found = tree_flatten(copy.deepcopy(model).double().eval()(x))[0]
     return [t for t in found if isinstance(t, Tensor)]
-
-
-def assert_identical(expected: nn.Module, got: nn.Module) -> None:
-    a, b = expected.state_dict(), got.state_dict()
-    assert list(a) == list(b)
-    for key in a:
-        assert torch.equal(a[key], b[key]), key
 
 
 def equivalent(name: str, seed: int, style: dict[str, Any]) -> None:
