@@ -3,6 +3,7 @@
     python benchmarks/coverage.py                    # everything that has no result yet, then docs/coverage.md
     python benchmarks/coverage.py --only torchvision # torchvision's classifiers; also dense, timm, or a model's name
     python benchmarks/coverage.py --again NAME       # measures it anew; --parity exports ONNX too; --page only writes the page
+    python benchmarks/coverage.py --agreement --only torchvision  # only asks whether Torch-Pruning's graph has the same groups
 
 Each network runs in a process of its own with bounded memory and time, with random weights whose batch norms hold the
 statistics of the inputs, at a small size: neither changes what is coupled. Results are added to results/coverage.json one by
@@ -21,6 +22,8 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,26 @@ def examine(name: str, parity: bool) -> dict[str, Any]:
     return row
 
 
+def agreed(name: str, size: int) -> dict[str, Any]:
+    """How far Torch-Pruning's graph has the groups of one network as they are traced."""
+    import torch
+
+    from compress.coupling import trace_with_agreement
+    from compress.surgery import cuttable
+
+    model, start = cuttable(make(name)), time.process_time()
+    topology, found = trace_with_agreement(model, torch.zeros(1, 3, size, size))
+    return {
+        "cpu_s": round(time.process_time() - start, 2),
+        "groups": len(topology.groups),
+        "confirmed": len(found.confirmed),
+        "tried": dict(found.tried),
+        "corrected": dict(found.corrected),
+        "why_not": found.why_not,
+        "trials": found.trials,
+    }
+
+
 def plan_of(topology: Any, ranking: Any, ratio: float) -> Any:
     """Drops the least important channels of every orbit."""
     from compress.core import Cut, Plan
@@ -198,10 +221,10 @@ def exported(trained: Any, topology: Any, ranking: Any, size: int) -> dict[str, 
     return {"verdict": str(parity.verdict), "error": parity.error, "exporter": written.exporter}
 
 
-def measure(name: str, parity: bool, memory_gib: float, seconds: float) -> dict[str, Any]:
+def measure(name: str, doing: Callable[[], dict[str, Any]], memory_gib: float, seconds: float) -> dict[str, Any]:
     """One network in a process of its own: a fork, for importing everything anew would take longer than most networks."""
     here, there = CONTEXT.Pipe(duplex=False)
-    process = CONTEXT.Process(target=work, args=(there, name, parity, memory_gib))
+    process = CONTEXT.Process(target=work, args=(there, name, doing, memory_gib))
     process.start()
     there.close()
     if not here.poll(seconds):
@@ -216,11 +239,11 @@ def measure(name: str, parity: bool, memory_gib: float, seconds: float) -> dict[
     return row
 
 
-def work(pipe: Any, name: str, parity: bool, memory_gib: float) -> None:
+def work(pipe: Any, name: str, doing: Callable[[], dict[str, Any]], memory_gib: float) -> None:
     limit = int(memory_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     try:
-        pipe.send(examine(name, parity))
+        pipe.send(doing())
     except Exception as error:
         traceback.print_exc()
         pipe.send({"name": name, "state": "crashed", "reason": f"{type(error).__name__}: {error}"[:300]})
@@ -246,6 +269,7 @@ def main() -> None:
     parser.add_argument("--again", nargs="+", default=[])
     parser.add_argument("--parity", action="store_true", help="export ONNX and compare; where it has not been done yet")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--agreement", action="store_true", help="ask Torch-Pruning's graph, where it has not been done yet")
     parser.add_argument("--memory", type=float, default=10.0, help="GiB for each network")
     parser.add_argument("--seconds", type=float, default=900.0, help="for each network")
     given = parser.parse_args()
@@ -257,13 +281,22 @@ def main() -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    if given.agreement:
+        for name in wanted(given.only):
+            old = stored().get(name, {"state": "not measured"})
+            if old["state"] == "exact" and "agreement" not in old:
+                found = measure(name, partial(agreed, name, old["size"]), given.memory, given.seconds)
+                if "groups" in found:
+                    write_json(RESULTS, stored() | {name: old | {"agreement": found}})
+                print(f"{name:50s} {found}", flush=True)
+        return write_page(stored(), ROOT / "docs" / "coverage.md")
     again = set(wanted(given.again)) if given.again else set()
     for name in [] if given.page else wanted(given.only or given.again):
         old = stored().get(name)
         lacks_parity = given.parity and old is not None and old["state"] == "exact" and "parity" not in old
         if old is not None and name not in again and not lacks_parity:
             continue
-        row = measure(name, given.parity, given.memory, given.seconds)
+        row = measure(name, partial(examine, name, given.parity), given.memory, given.seconds)
         if row["state"] == "exact" and "parity" not in row and old is not None and "parity" in old:
             row["parity"] = old["parity"]
         write_json(RESULTS, stored() | {name: row})

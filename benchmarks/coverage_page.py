@@ -72,7 +72,7 @@ def write_page(rows: dict[str, Any], path: Path) -> None:
         others = [rows[n] for n in names if rows[n]["state"] != "exact"]
         if others:
             parts.append("\n".join(f"- `{plain(r)}`: {r['state']}: {r['reason']}" for r in others) + "\n")
-    parts += [structures(), REFUSALS, left_alone(rows)]
+    parts += [agreement([rows[n] for n in houses["torchvision's classifiers"]]), structures(), REFUSALS, left_alone(rows)]
     path.write_text("\n".join(parts).rstrip() + "\n")
 
 
@@ -115,6 +115,29 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells = (name, r["size"], r["groups"], share, seconds, drawn, ranked, trains, parity(r))
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def agreement(rows: list[dict[str, Any]]) -> str:
+    """What Torch-Pruning's graph and the channel identities tell of the same networks."""
+    asked = [r for r in rows if "agreement" in r]
+    if not asked:
+        return ""
+    lines = [
+        "## Two witnesses\n",
+        "`benchmarks/coverage.py --agreement`: groups that Torch-Pruning's dependency graph has exactly as the channel",
+        "identities have them (`docs/adr/0005`), index by index, over torchvision's classifiers; the trial cuts, and the CPU",
+        "seconds of the whole trace on one thread, at the image sizes of the table above. Before, each took two trials.\n",
+        "| network | groups | confirmed | trial cuts | trace | otherwise, and why |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in asked:
+        a = r["agreement"]
+        reasons = Counter([*a["corrected"].values(), *(f"equal, yet tried: {why}" for why in a["tried"].values())])
+        why = a["why_not"] or "; ".join(f"{count}: {reason}" for reason, count in reasons.most_common(3))
+        lines.append(f"| `{plain(r)}` | {a['groups']} | {a['confirmed']} | {a['trials']} | {a['cpu_s']:.1f} | {why} |")
+    groups, confirmed = (sum(r["agreement"][k] for r in asked) for k in ("groups", "confirmed"))
+    whole = sum(r["agreement"]["confirmed"] == r["agreement"]["groups"] for r in asked)
+    return "\n".join(lines) + f"\n\n{confirmed} of {groups} groups are confirmed; in {whole} of {len(asked)} networks, all.\n"
 
 
 def parity(row: dict[str, Any]) -> str:
