@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
-    from compress.coupling.agreement import Agreement as Agreement
+    from compress.coupling.agreement import CouplingAgreement as CouplingAgreement
     from compress.coupling.symbolic import NotTraceable as NotTraceable
     from compress.coupling.symbolic import symbolic_graph as symbolic_graph
     from compress.coupling.tracer import trace as trace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__, __getattr__, __dir__ = lazy(
     __name__,
     {
-        "agreement": "Agreement",
+        "agreement": "CouplingAgreement",
         "symbolic": "NotTraceable symbolic_graph",
         "tracer": "trace trace_with_agreement",
         "trial_cut": "shaken",

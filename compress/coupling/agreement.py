@@ -45,7 +45,7 @@ class Proposed:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class CouplingAgreement:
     """How far two independent witnesses of the coupling agree, and what was tried on top.
 
     Attributes:

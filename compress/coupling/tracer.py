@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
 from compress.coupling import channel_chunks, dependency_graph
-from compress.coupling.agreement import Agreement, Proposed, compare
+from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow, operations
 from compress.coupling.trial_cut import probe as tried
@@ -57,7 +57,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
 
 def trace_with_agreement(
     model: nn.Module, example: Tensor | Sequence[Tensor], *, graph: bool = True
-) -> tuple[Topology, Agreement]:
+) -> tuple[Topology, CouplingAgreement]:
     """The topology, and how far Torch-Pruning's dependency graph has the same.
 
     The topology does not depend on what the graph says; how much is tried before it is believed does.
@@ -86,7 +86,7 @@ def trace_with_agreement(
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
         done = tried(network, topology, examples, confirmed=confirmed, small=small)
     left = done.topology.by_id
-    return done.topology, Agreement(
+    return done.topology, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
         tried={g: why for g, why in numbered.items() if g in left and wrong.get(g) == ""},
         corrected={g: why for g, why in wrong.items() if g in left and why},

@@ -19,7 +19,7 @@ _RATIOS = (0.3, 0.55)
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialOutcome:
     """What was left to cut after trying, and how many networks were cut for it."""
 
     topology: Topology
@@ -33,7 +33,7 @@ def probe(
     *,
     confirmed: Collection[GroupId] = (),
     small: Sequence[Tensor] | None = None,
-) -> Tried:
+) -> TrialOutcome:
     """Cuts at random, for real, and compares; whatever fails is frozen. Python constants show themselves here.
 
     All groups are cut together once, those that nobody confirmed once more at another ratio; where that fails, nobody is
@@ -49,14 +49,14 @@ def probe(
     """
     trials = _Trials(network, topology)
     if small is not None and trials.pass_on(small, confirmed):
-        return Tried(topology, trials.count)
+        return TrialOutcome(topology, trials.count)
     failed = trials.failing_on(examples, confirmed if small is None else ())
     if not failed:
-        return Tried(topology, trials.count)
+        return TrialOutcome(topology, trials.count)
     frozen = dict(topology.frozen)
     frozen.update({layer.name: reason for g, reason in failed.items() for layer in topology.writers(g)})
     groups = tuple(g for g in topology.groups if g.id not in failed)
-    return Tried(replace(topology, groups=groups, frozen=frozen), trials.count)
+    return TrialOutcome(replace(topology, groups=groups, frozen=frozen), trials.count)
 
 
 class _Trials:

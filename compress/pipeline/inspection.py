@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from compress.core import Cost, LatencyTable, LayerName, Topology, count
-from compress.coupling import Agreement, trace_with_agreement
+from compress.coupling import CouplingAgreement, trace_with_agreement
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
 from compress.networks import Network
@@ -78,7 +78,7 @@ def try_export(network: Network, job: Job) -> None:
         export_verified(network.model, rows, Path(folder) / "try.onnx", exporter=job.exporter, dynamic_size=job.dynamic_size)
 
 
-def traced_with_agreement(network: Network) -> tuple[Topology, Agreement]:
+def traced_with_agreement(network: Network) -> tuple[Topology, CouplingAgreement]:
     """The same, and how far Torch-Pruning's dependency graph has the groups as the topology has them."""
     return trace_with_agreement(network.model, torch.zeros(1, *network.shape))
 

@@ -14,13 +14,13 @@ from support.nets import ALL, NETS, build, example, traced
 from torch import Tensor, nn
 
 from compress.coupling import dependency_graph
-from compress.coupling.agreement import Agreement, Proposed, compare
+from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.tracer import trace, trace_with_agreement
 
 assert set(structures.STRUCTURES) <= set(ALL)
 
 
-def asked(name: str) -> Agreement:
+def asked(name: str) -> CouplingAgreement:
     return trace_with_agreement(build(name), example(name))[1]
 
 
@@ -108,7 +108,7 @@ def test_a_network_that_it_cannot_run_is_traced_without_it() -> None:
 
 
 def test_what_it_says_of_every_network_is_told_in_one_line() -> None:
-    agreements: Sequence[Agreement] = [asked(name) for name in ("chain", "option-a", "split", "every-second", "pools")]
+    agreements: Sequence[CouplingAgreement] = [asked(name) for name in ("chain", "option-a", "split", "every-second", "pools")]
     for found in agreements:
         (sentence,) = found.sentences()
         assert sentence.startswith("coupling: ") and "\n" not in sentence
