@@ -8,11 +8,17 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from compress_cli.app import app
+from compress_cli.safe_console import show_traceback, show_warnings
 
 
 def main() -> None:
     """Runs the command line."""
-    app(prog_name="compress")
+    show_warnings()
+    try:
+        app(prog_name="compress")
+    except Exception:
+        show_traceback()
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from compress_cli import (
     report,
     training,
 )
+from compress_cli.safe_console import Commands
 
 app = typer.Typer(
     name="compress",
+    cls=Commands,
     help="Prune a trained convolutional network, prove that nothing broke, and deploy a faster ONNX file.",
     no_args_is_help=True,
     add_completion=False,

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from compress.errors import CompressError, ConfigError, one_line
 from compress_cli.options import spread
+from compress_cli.safe_console import SafeConsole
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDE = 120
@@ -38,8 +39,8 @@ def err() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    plain = Console(stderr=stderr, highlight=False)
-    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+    plain = SafeConsole(stderr=stderr, highlight=False)
+    return plain if plain.is_terminal else SafeConsole(stderr=stderr, highlight=False, width=_WIDE)
 
 
 def print_json(data: Any) -> None:

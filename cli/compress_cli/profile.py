@@ -11,10 +11,12 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from compress.core import markdown
 from compress.errors import ConfigError
 from compress.report import NONE, duration, number, percent
 from compress_cli import options as o
 from compress_cli.console import err, guarded, out, print_json, warn
+from compress_cli.safe_console import say
 
 if TYPE_CHECKING:
     from compress.latency import Change, Explained, LayerTiming
@@ -35,7 +37,7 @@ def profile(
     size: Annotated[str | None, typer.Option(metavar="H[,W]", help="Input size for files that leave it open.")] = None,
     top: Annotated[int, typer.Option(min=0, help="Rows to show, the heaviest; 0 shows all, in order.")] = 20,
     target: Annotated[Path | None, typer.Option("--out", help="Write all rows as JSON.")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
@@ -85,14 +87,14 @@ def profile(
         changed = changes(*explained)
         most = sorted(changed, key=lambda change: -abs(change.excess))[:top] if top else changed
         title = f"{before.name} → {_title(explained[1], len(most), len(changed))}"
-        arrow = " → " if markdown else "\n"
+        arrow = " → " if as_markdown else "\n"
         rows = [_beside(change, arrow) for change in most]
-    if markdown:
-        typer.echo(_markdown(rows))
+    if as_markdown:
+        say(_markdown(rows))
     else:
         _print(title, rows)
     for line in said:
-        typer.echo(line) if markdown else out().print(escape(line), soft_wrap=True)
+        say(markdown(line)) if as_markdown else out().print(escape(line), soft_wrap=True)
 
 
 def _row(name: str, layer: LayerTiming | None) -> list[str]:
@@ -147,5 +149,5 @@ def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+    lines = ["| " + " | ".join(map(markdown, line)) + " |" for line in (COLUMNS, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]]) + "\n"

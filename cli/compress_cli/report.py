@@ -13,6 +13,7 @@ from rich.table import Table
 
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out
+from compress_cli.safe_console import say
 
 if TYPE_CHECKING:
     from compress.report import Report
@@ -119,7 +120,7 @@ def _give(text: str, target: Path | None) -> None:
     from compress.core import write
 
     if target is None:
-        typer.echo(text, nl=False)
+        say(text, newline=False)
         return
     write(target, text)
     err().print(f"[dim]written[/] {escape(str(target))}", soft_wrap=True)

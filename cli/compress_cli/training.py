@@ -5,7 +5,6 @@ A network is fine-tuned before it is pruned, or after; one that is to be squeeze
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +13,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from compress.core import Measured
+from compress.core import Measured, remove
 from compress.errors import ConfigError, DataError
 from compress.report import accuracy_text as in_words
 from compress_cli import options as o
@@ -167,6 +166,8 @@ def _free(target: Path, *, fresh: bool) -> Path:
     from compress_cli.loading import writable
 
     writable(target, folder=False)
+    if _state(target).is_symlink() and not fresh:
+        raise ConfigError(f"{_state(target)} is a link: no training is kept there", hint="remove it, or use --fresh")
     if target.exists() and not fresh:
         raise ConfigError(f"{target} exists already", hint="choose another --out, or overwrite it with --fresh")
     return target
@@ -196,9 +197,8 @@ def _trained(
     assert images.train is not None
     state = _state(target)
     if fresh:
-        shutil.rmtree(state, ignore_errors=True)
+        remove(state)
     with clock.phase("train", about):
-        state.parent.mkdir(parents=True, exist_ok=True)
         return fit(network, images.train, schedule, state_dir=state, listen=listen).eval()
 
 
@@ -224,7 +224,7 @@ def _facts(schedule: Schedule, images: Data, accuracy: list[str]) -> dict[str, A
 
 def _done(target: Path, seen: Sequence[Measured], facts: Mapping[str, Any], as_json: bool, following: str) -> None:
     """What was measured, where the file is, and the next command."""
-    shutil.rmtree(_state(target), ignore_errors=True)
+    remove(_state(target))
     if as_json:
         print_json(facts)
         return

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from compress.core.events import ignore as ignore
     from compress.core.files import append as append
     from compress.core.files import aside as aside
+    from compress.core.files import make_folder as make_folder
     from compress.core.files import read_bytes as read_bytes
     from compress.core.files import read_json as read_json
     from compress.core.files import read_text as read_text
+    from compress.core.files import remove as remove
     from compress.core.files import write as write
     from compress.core.files import write_json as write_json
     from compress.core.json_values import finite_json as finite_json
@@ -66,6 +68,11 @@ if TYPE_CHECKING:
     from compress.core.statistics import near_chance as near_chance
     from compress.core.statistics import upper as upper
     from compress.core.statistics import wilson as wilson
+    from compress.core.text import csv_cell as csv_cell
+    from compress.core.text import markdown as markdown
+    from compress.core.text import markdown_block as markdown_block
+    from compress.core.text import markdown_code as markdown_code
+    from compress.core.text import printable as printable
     from compress.core.topology import READS as READS
     from compress.core.topology import ChannelGroup as ChannelGroup
     from compress.core.topology import GroupId as GroupId
@@ -87,13 +94,14 @@ __all__, __getattr__, __dir__ = lazy(
         "entry_points": "import_entrypoint is_entrypoint",
         "environment": "Environment GpuState capture gpu_state throttled version_of",
         "events": "Clock Listen Phase PhaseDone Table Warned ignore",
-        "files": "append aside read_bytes read_json read_text write write_json",
+        "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
         "json_values": "finite_json",
         "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
         "locks": "hold_folder",
         "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths",
         "randomness": "derive",
         "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
+        "text": "csv_cell markdown markdown_block markdown_code printable",
         "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology",
         "validation": "validated",
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,6 +69,8 @@ def aside(path: Path) -> Iterator[Path]:
     Raises:
         OSError: it cannot be written.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a rename would do away with a device
+        raise OSError(0, f"{path.name} is no ordinary file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666))
@@ -110,6 +113,39 @@ def write(path: Path, data: bytes | str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """JSON with sorted keys, so that equal data are equal bytes."""
     write(path, json.dumps(data, indent=1, sort_keys=True, allow_nan=True) + "\n")
+
+
+def make_folder(path: Path, *, hint: str) -> Path:
+    """A folder at this very place, made if needed: a link in its place is not followed, for it may lead anywhere.
+
+    Raises:
+        ConfigError: something else is there; with the given hint.
+        CompressError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} is no folder", hint=hint) from error
+    except OSError as error:
+        raise CompressError(f"{path} cannot be made: {error.strerror or error}", hint=SPACE) from error
+    if path.is_symlink():
+        raise ConfigError(f"{path} is a link to {path.readlink()}, a folder was wanted: nothing is written there", hint=hint)
+    return path
+
+
+def remove(path: Path) -> None:
+    """Whatever has this name is gone afterwards: a file, a folder with all that is in it, a link but not what it leads to.
+
+    Raises:
+        CompressError: it cannot be removed.
+    """
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CompressError(f"{path} cannot be removed: {error.strerror or error}", hint="remove it by hand") from error
 
 
 def append(path: Path, lines: str) -> None:

@@ -89,7 +89,9 @@ def _measure(manifest: dict[str, Any], options: argparse.Namespace) -> int:
         )
         found = measure_all(base[1], dict(others), list(wanted), files=files, kit=manifest["kit"], listen=_tell)
     aside = options.out.with_name(f".{options.out.name}.tmp")
-    aside.write_text(json.dumps(found.to_json(), indent=1), encoding="utf-8")
+    aside.unlink(missing_ok=True)
+    with aside.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(found.to_json(), indent=1))
     aside.replace(options.out)
     for result in found.results:
         print(f"\n{result.runtime}, batch {result.settings.batch}, {result.settings.transfer}: {result.rounds} rounds")

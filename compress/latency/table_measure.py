@@ -27,6 +27,7 @@ from compress.core import (
     LatencyTable,
     Plan,
     Topology,
+    append,
     capture,
     features,
     kind_of,
@@ -202,8 +203,7 @@ def _read(kept: Path | None) -> dict[str, MeasuredNetwork]:
 
 def _write(kept: Path | None, one: MeasuredNetwork) -> None:
     if kept is not None:
-        with kept.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(one.to_json()) + "\n")
+        append(kept, json.dumps(one.to_json()) + "\n")
 
 
 def table_of(

@@ -12,7 +12,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from compress.core import Clock, Difference, Listen, Phase, Right, Warned, capture, difference, ignore, write, write_json
+from compress.core import (
+    Clock,
+    Difference,
+    Listen,
+    Phase,
+    Right,
+    Warned,
+    capture,
+    difference,
+    ignore,
+    make_folder,
+    write,
+    write_json,
+)
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
 from compress.evaluation import CRITERIA, read_predictions
@@ -172,7 +185,8 @@ def compare_methods(
     folder.mkdir(parents=True, exist_ok=True)
     for seed in wanted.seeds:
         for one in wanted.entries:
-            job, place = jobs[one.name, seed], folder / f"{one.name}-seed-{seed}"
+            job = jobs[one.name, seed]
+            place = make_folder(folder / f"{one.name}-seed-{seed}", hint="remove it, or choose another --out")
             listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
             try:
                 row = _run(Run(network=network, data=data, job=job, folder=place, clock=Clock(listen)), data, one, fresh)

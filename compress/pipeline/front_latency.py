@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, read_json, widths, write_json
+from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, make_folder, read_json, widths, write_json
 from compress.errors import ConfigError
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
@@ -67,7 +67,7 @@ def clock_front(
     clock, topology = run.clock, traced(network)
     wanted = spread(front, points, chosen)
     files = folder / _FOLDER
-    files.mkdir(exist_ok=True)
+    make_folder(files, hint="remove it: files of a front that is being measured lie there")
     with clock.phase("images", "synthetic, matched to the batch norms"):
         images = matched_inputs(network.model, network.shape, _IMAGES).images
     made = {}

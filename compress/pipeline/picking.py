@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from compress.core import Clock, Listen, Plan, count, ignore, read_json, write_json
+from compress.core import Clock, Listen, Plan, count, ignore, make_folder, read_json, write_json
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.networks import Network, identity
@@ -77,7 +77,11 @@ def pick(
         command=shlex.join(["compress", "pick", str(folder), *flags]),
     )
     run, taken = _taken(run, front, wanted)
-    place = out or folder / "picks" / (taken.name if epochs is None else f"{taken.name}-epochs-{epochs}")
+    place = out
+    if place is None:
+        kept = make_folder(folder / "picks", hint="remove it, or choose another folder with --out")
+        place = kept / (taken.name if epochs is None else f"{taken.name}-epochs-{epochs}")
+        make_folder(place, hint="remove it, or choose another folder with --out")
     run = replace(run, folder=place)
     with claim(place, run.job, {**run.identity, "point": taken.plan.digest}, fresh=False):
         if (ended := finished(network, place)) is not None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from compress.core import hold_folder, read_json, write_json
+from compress.core import hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import Job
 
@@ -21,6 +21,7 @@ _FILES = (  # the report first: without it nothing passes for finished
     "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 _STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
+_FOLDERS = (*_STATES, "picks", "imported", "front")
 
 
 @contextmanager
@@ -39,10 +40,13 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
     """
     with _held(folder):
         if fresh:
-            for name in _FILES:
-                (folder / name).unlink(missing_ok=True)
-            for name in (*_STATES, "picks", "imported", "front"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            for name in (*_FILES, *_FOLDERS):
+                remove(folder / name)
+        for name in _FOLDERS:
+            if (folder / name).is_symlink():
+                raise ConfigError(
+                    f"{folder / name} is a link, a run writes into folders of its own only", hint="remove it, or use --fresh"
+                )
         _sweep(folder)
         wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}
         held = folder / "job.json"
@@ -79,14 +83,9 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _sweep(folder: Path) -> None:
     """What a killed run left under temporary names."""
-    for place in (folder, *(folder / name for name in _STATES)):
-        if place.is_symlink():
-            continue
+    for place in (folder, *(folder / name for name in _FOLDERS)):
         for left in (*place.glob(".*.tmp"), *place.glob(".*.onnx-*")):
-            if left.is_dir() and not left.is_symlink():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            remove(left)
 
 
 def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:

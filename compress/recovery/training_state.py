@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from compress.core import aside
+from compress.core import aside, make_folder
 from compress.errors import TrainError
 from compress.networks import state_digest
 
@@ -72,7 +72,7 @@ def save(folder: Path, identity: str, state: TrainingState, student: nn.Module, 
     plain = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
     header = json.dumps({"identity": identity, "position": (state.epoch, state.step), "seconds": state.seconds})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, hint="remove it, or use --fresh")
         with aside(path) as temporary:
             temporary.write_bytes(to_safetensors(plain, {"fit": header}))
     except OSError as error:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import Difference, finite_json
+from compress.core import Difference, finite_json, markdown, markdown_block
 from compress.report.formatting import NONE, STATES, TRAINED, duration, number, percent
+from compress.report.markdown import table_lines
 from compress.report.model import Latency
 
 SCHEMA = "compress-comparison-1"
@@ -197,21 +198,19 @@ def comparison_table(found: Comparison, brief: bool = False) -> tuple[tuple[str,
 def comparison_markdown(found: Comparison) -> str:
     """The comparison as one table and what has to be said about it."""
     head, rows = comparison_table(found)
-    lines = [f"# {found.network} on {found.data}, {found.target}", ""]
+    lines = [f"# {markdown(f'{found.network} on {found.data}, {found.target}')}", ""]
     seeds = ", ".join(map(str, found.seeds))
     spread = ": mean ± standard deviation" if len(found.seeds) > 1 else ""
     lines += [f"Seeds {seeds}{spread}. Accuracies are top-1 in %, validation unless test is said.", ""]
-    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |" for cells in rows]
-    lines += [""]
+    lines += table_lines(head, rows)
     base = next((r.base for r in found.rows if r.base is not None), None)
     if base is not None and found.labelled:
         lines += [f"Unpruned: {percent(base)} on the test images.", ""]
-    lines += [f"- {text}" for text in found.notes]
-    lines += [f"- {s.method}, {why}" for s in found.summaries for why in s.failed]
-    lines += ["", "Protocol: " + "; ".join(f"{k} {v}" for k, v in found.protocol.items()), ""]
+    lines += [f"- {markdown(text)}" for text in found.notes]
+    lines += [f"- {markdown(f'{s.method}, {why}')}" for s in found.summaries for why in s.failed]
+    lines += ["", "Protocol: " + markdown("; ".join(f"{k} {v}" for k, v in found.protocol.items())), ""]
     if found.command:
-        lines += ["```", found.command, "```", ""]
+        lines += [*markdown_block(found.command), ""]
     return "\n".join(lines)
 
 

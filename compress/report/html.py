@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from compress.core import printable
 from compress.report import charts, fronts, side_by_side, tables, timm_csv
 from compress.report.formatting import (
     NONE,
@@ -408,5 +409,15 @@ def _render(template: str, shown: Mapping[str, Any]) -> str:
 @cache
 def _templates() -> Environment:
     return Environment(
-        loader=FileSystemLoader(_PARTS), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(_PARTS),
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+
+
+def _shown(value: Any) -> Any:
+    """What a template puts out: text without characters that hide or turn it; our own markup as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

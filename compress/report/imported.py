@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
-from compress.core import write
+from compress.core import make_folder, write
 from compress.errors import ConfigError
 from compress.latency import Measurement, identify, read_measurement
 from compress.report import store
@@ -39,7 +39,7 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
         raise ConfigError(f"{file} compares nothing with {folder / BASE}", hint=f"compress bench-kit {folder} --out kit.zip")
     text = file.read_bytes()
     place = folder / IMPORTED
-    place.mkdir(exist_ok=True)
+    make_folder(place, hint="remove it, and import again")
     write(place / f"{hashlib.sha256(text).hexdigest()[:16]}.json", text)
     new = {_key(x) for x in added}
     latency = (*(x for x in report.latency if _key(x) not in new), *added)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from compress.errors import one_line
+from compress.core import markdown, markdown_block, markdown_code
 from compress.report.formatting import (
     NONE,
     accuracies,
@@ -35,20 +35,20 @@ def report_markdown(report: Report) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    yield f"# {text_of(report.name)}"
+    yield f"# {markdown(report.name)}"
     yield ""
-    yield f"**{text_of(report.verdict)}**"
+    yield f"**{markdown(report.verdict)}**"
     yield ""
     for warning in report.warnings:
-        yield f"> ⚠️ **{text_of(warning)}**"
+        yield f"> ⚠️ **{markdown(warning)}**"
         yield ">"
     yield ""
     yield (
-        f"{text_of(report.architecture)} pruned by {text_of(report.method)}, asked for {text_of(report.target)}, "
-        f"{kept(report)}. Images: {text_of(report.data)}."
+        f"{markdown(report.architecture)} pruned by {markdown(report.method)}, asked for {markdown(report.target)}, "
+        f"{markdown(kept(report))}. Images: {markdown(report.data)}."
     )
     yield ""
-    yield f"{text_of(expected(report))}."
+    yield f"{markdown(expected(report))}."
     yield ""
     yield from table_lines(("", "before", "after", ""), [(r.name, r.before, r.after, r.ratio) for r in sizes(report)])
     yield from _section("Accuracy")
@@ -59,7 +59,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Not measured."
         yield ""
     if report.certificate is not None:
-        yield f"Certificate: {text_of(certified(report.certificate))}."
+        yield f"Certificate: {markdown(certified(report.certificate))}."
         yield ""
     yield from _section("Latency")
     if report.latency:
@@ -90,7 +90,7 @@ def _lines(report: Report) -> Iterator[str]:
             ],
         )
         for flag in dict.fromkeys(f"{machine_of(x)}: {f}" for x in report.latency for f in x.flags):
-            yield f"- {text_of(flag)}"
+            yield f"- {markdown(flag)}"
         yield ""
     else:
         yield "Not measured."
@@ -101,7 +101,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _folded(f"{len(changed(report))} of {len(report.widths)} layers lost channels", layers)
     if report.front_latency is not None:
         yield from _section("MACs against latency over the front")
-        yield f"{text_of(told(report.front_latency))}"
+        yield f"{markdown(told(report.front_latency))}"
         yield ""
         made = front_latency_table(report.front_latency)
         cells = [[f"{c.text} ({c.about})" if c.about else c.text for c in row] for row in made.rows]
@@ -114,18 +114,17 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _facts("Search", report.search)
     yield from _facts("Time", {name: duration(seconds) for name, seconds in report.seconds.items()})
     for note in report.notes:
-        yield f"- {text_of(note)}"
+        yield f"- {markdown(note)}"
     yield ""
     if report.command:
-        yield "```"
-        yield report.command
-        yield "```"
+        yield from markdown_block(report.command)
         yield ""
     yield from _folded("Settings", table_lines(("setting", "value"), [(k, plain(v)) for k, v in report.job.items()]))
     yield from _folded("Machine and versions", table_lines(("", ""), [(k, plain(v)) for k, v in report.environment.items()]))
-    yield from _folded("Digests", table_lines(("of", "digest"), [(k, f"`{v}`") for k, v in report.digests.items()]))
+    digests = [(k, Ready(markdown_code(v))) for k, v in report.digests.items()]
+    yield from _folded("Digests", table_lines(("of", "digest"), digests))
     yield from _section("Cite")
-    yield f"{text_of(report.citation)}"
+    yield f"{markdown(report.citation)}"
     yield ""
     yield _REPOSITORY_LINE
 
@@ -136,7 +135,7 @@ def _section(title: str) -> tuple[str, str]:
 
 def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:
     """What a pull request shows when asked."""
-    yield f"<details><summary>{text_of(title)}</summary>"
+    yield f"<details><summary>{markdown(title)}</summary>"
     yield ""
     yield from lines
     yield "</details>"
@@ -148,11 +147,11 @@ def _left(after: int, before: int) -> str:
 
 
 def _facts(title: str, facts: Mapping[str, object]) -> Iterator[str]:
-    yield f"- {title}: " + ("; ".join(f"{k} {plain(v)}" for k, v in facts.items()) or NONE)
+    yield f"- {title}: " + (markdown("; ".join(f"{k} {plain(v)}" for k, v in facts.items())) or NONE)
 
 
 def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A table, and an empty line."""
+    """A table, and an empty line; every cell is text, but for :class:`Ready` ones."""
     yield "| " + " | ".join(_cell(c) for c in head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:
@@ -160,10 +159,9 @@ def table_lines(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[
     yield ""
 
 
+class Ready(str):
+    """A cell that is Markdown already."""
+
+
 def _cell(text: str) -> str:
-    return text_of(text).replace("|", "\\|")
-
-
-def text_of(text: str) -> str:
-    """One line: names come from files and may hold anything."""
-    return one_line(text, None).replace("<", "&lt;")
+    return text if isinstance(text, Ready) else markdown(text)

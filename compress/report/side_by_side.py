@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from compress.core import markdown
 from compress.report.charts import Dot
 from compress.report.formatting import NONE, efficiency, machine_of, percent, ratio, speed_in_words
-from compress.report.markdown import table_lines, text_of
+from compress.report.markdown import table_lines
 from compress.report.model import Report
 from compress.report.tables import Cell, ReportTable, heads, tone
 
@@ -85,8 +86,8 @@ def _lines(reports: Mapping[str, Report]) -> Iterator[str]:
     for name, report in reports.items():
         size = ratio(report.before.macs, report.after.macs)
         where = ", ".join(f"{machine_of(x)}, batch {x.batch}" for x in report.latency) or "not clocked"
-        yield f"- **{text_of(name)}**: {text_of(report.verdict)} (MACs {size}; {text_of(where)})"
+        yield f"- **{markdown(name)}**: {markdown(report.verdict)} (MACs {size}; {markdown(where)})"
         for warning in report.warnings:
-            yield f"  - ⚠️ {text_of(warning)}"
+            yield f"  - ⚠️ {markdown(warning)}"
     for note in differences(reports):
-        yield f"- {text_of(note)}"
+        yield f"- {markdown(note)}"

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from compress.core import printable
 from compress.errors import one_line
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def bare(axes: Axes, *, grid: str = "both") -> None:
 
 def clean(text: str, most: int = 60) -> str:
     """One line of characters that an XML document may hold."""
-    line = one_line(_UNREADABLE.sub("\ufffd", str(text)), None)
+    line = one_line(_UNREADABLE.sub("\ufffd", printable(text)), None)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
-from compress.errors import one_line
+from compress.core import csv_cell
 from compress.report.model import Latency, Report
 
 COLUMNS = (
@@ -44,7 +44,7 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, str]]:
     latency: Sequence[Latency | None] = report.latency or (None,)
     for x in latency:
         for when, size, suffix in (("base", report.before, "base"), ("final", report.after, report.method)):
-            row = {"model": _cell(f"{name}.{suffix}"), "param_count": f"{size.params / 1e6:.2f}"}
+            row = {"model": csv_cell(f"{name}.{suffix}"), "param_count": f"{size.params / 1e6:.2f}"}
             row["infer_gmacs"] = f"{size.macs / 1e9:.4g}"
             activations = sum(w.activations_before if when == "base" else w.activations_after for w in report.widths)
             row |= {"infer_macts": f"{activations / 1e6:.4g}"} if activations else {}
@@ -57,11 +57,5 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, str]]:
                 seconds = x.base_p50 if when == "base" else x.pruned_p50
                 row |= {"infer_step_time": f"{1e3 * seconds:.4g}", "infer_batch_size": str(x.batch)}
                 row |= {"infer_samples_per_sec": f"{x.batch / seconds:.2f}"} if seconds > 0 else {}
-                row |= {RUNTIME: _cell(f"{x.runtime} on {x.machine}" if x.machine else x.runtime)}
+                row |= {RUNTIME: csv_cell(f"{x.runtime} on {x.machine}" if x.machine else x.runtime)}
             yield row
-
-
-def _cell(text: str) -> str:
-    """A name on one line, that no spreadsheet takes for a formula."""
-    text = one_line(text, None)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

@@ -1,0 +1,59 @@
+"""The only way to a terminal: whatever is printed is text, and only Rich itself sends control sequences."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable
+from typing import Any, TextIO
+
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from typer.core import TyperGroup
+
+from compress.core import printable
+
+
+class SafeConsole(Console):
+    """A console whose text holds no control characters, wherever it comes from; Rich's markup and escape know only brackets."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As Rich does, then every piece of text made printable."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+class Commands(TyperGroup):
+    """The commands; what their parsers say about a command line repeats parts of it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parses and runs a command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # the framework's own, whose class it keeps to itself
+            told = vars(error).get("message")
+            if isinstance(told, str):
+                vars(error)["message"] = printable(told)
+            raise
+
+
+def say(text: str, *, newline: bool = True) -> None:
+    """Plain text on standard output, as it is but for what a terminal must not be sent."""
+    typer.echo(printable(text), nl=newline)
+
+
+def show_warnings() -> None:
+    """Warnings of libraries repeat names as well."""
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: TextIO | None = None, line: Any = None) -> None:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        (file or sys.stderr).write(printable(text))
+
+    warnings.showwarning = show
+
+
+def show_traceback() -> None:
+    """The exception under way, as ``--debug`` asks for it."""
+    sys.stderr.write(printable(traceback.format_exc()))
