@@ -109,7 +109,7 @@ def _bench_front(
     """Realises and measures a run's front, on one runtime at one batch."""
     from compress.core import read_json
     from compress.latency import Settings, cells
-    from compress.pipeline import clock_front, make_job
+    from compress.pipeline import clock_front, make_job, stored_values
     from compress.report import front_latency_table, told
     from compress_cli.progress import listening
 
@@ -123,7 +123,7 @@ def _bench_front(
     held = read_json(run / "job.json", hint="give the folder of a finished run").get("job")
     if not isinstance(held, dict):
         raise ConfigError(f"{run} holds no run", hint="give the folder of a finished run")
-    job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held.items()})
+    job = make_job(flags=stored_values(held))
     network, _ = Inputs.of(run, given).open(job.seed)
     settings = Settings(batch=sizes[0], budget_seconds=how.seconds, seed=how.seed)
     cell = next(iter(cells(names, sizes, settings, threads=how.threads, require_gpu=how.require_gpu)))

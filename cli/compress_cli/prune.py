@@ -124,7 +124,7 @@ def prune(
     debug: o.Debug = False,
 ) -> None:
     """Prune a network: search, cut, prove, recover, export, measure. The same command goes on where it was stopped."""
-    targets = {"macs": macs, "params": params, "latency": latency, "max_drop": None if max_drop is None else max_drop / 100}
+    targets = {"macs": macs, "params": params, "latency": latency, "max_drop": max_drop}
     given = {kind: value for kind, value in targets.items() if value is not None}
     if len(given) > 1:
         names = " and ".join(f"--{kind.replace('_', '-')}" for kind in given)

@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from compress.core.plan import selectable as selectable
     from compress.core.plan import widths as widths
     from compress.core.randomness import derive as derive
+    from compress.core.staging import folder_beside as folder_beside
+    from compress.core.staging import sweep_beside as sweep_beside
     from compress.core.statistics import Certificate as Certificate
     from compress.core.statistics import Difference as Difference
     from compress.core.statistics import Right as Right
@@ -100,6 +102,7 @@ __all__, __getattr__, __dir__ = lazy(
         "locks": "hold_folder",
         "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths",
         "randomness": "derive",
+        "staging": "folder_beside sweep_beside",
         "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
         "text": "csv_cell markdown markdown_block markdown_code printable",
         "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology",

@@ -6,9 +6,12 @@ the temporary file goes is not followed.
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Any
 from compress.errors import CompressError, ConfigError
 
 LARGEST_TEXT = 64 * 2**20
+_YOUNG = 60.0
+"""Seconds in which a temporary file may be one that is being written, whatever its lock says."""
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 SPACE = "free space or choose another folder with --out; the same command goes on where this one stopped"
 
@@ -73,9 +78,12 @@ def aside(path: Path) -> Iterator[Path]:
         raise OSError(0, f"{path.name} is no ordinary file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666))
-    mode = temporary.stat().st_mode
+    _sweep(path)
+    held = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666)
     try:
+        with suppress(OSError):  # some file systems have no locks: nothing is swept there
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -83,8 +91,24 @@ def aside(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     finally:
+        os.close(held)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Temporary files for this name whose processes were killed: nobody holds them, and for a while."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        number = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+        with suppress(OSError):
+            if not number.isdecimal() or time.time() - left.lstat().st_mtime < _YOUNG:
+                continue
+            found = os.open(left, os.O_RDONLY | _NO_LINKS | getattr(os, "O_NONBLOCK", 0))
+            try:
+                fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(found)
 
 
 def _sync(folder: Path) -> None:

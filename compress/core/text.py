@@ -20,7 +20,7 @@ _UNSEEN = re.compile(
 _MARKS = re.compile(r"([\\`*\[\]~|])|(?<![^\W_])(_+)|(_+)(?![^\W_])")
 _TAGS = str.maketrans({"&": "&amp;", "<": "&lt;"})
 _ADDRESS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(:)|(\bwww)(\.)|(?<=\w)(@)(?=\w)")
-_LINE_START = re.compile(r"^(\d{0,9})([>#+\-.)=])")
+_LINE_START = re.compile(r"^(\d{0,9})(?=[.)](?:\s|$)|(?<!\d)(?:[>#]|[-+=](?:[\s=-]|$)))")
 _FORMULA = re.compile(r"(^|[;,|\t])([\s\"']*)(\S)")
 
 
@@ -34,7 +34,7 @@ def markdown(text: object) -> str:
     line = " ".join(printable(text).split()).translate(_TAGS)
     line = _MARKS.sub(lambda found: "".join(f"\\{mark}" for mark in found[0]), line)
     line = _ADDRESS.sub(lambda found: found[0][:-1] + f"&#{ord(found[0][-1])};", line)
-    return _LINE_START.sub(r"\1\\\2", line)
+    return _LINE_START.sub(r"\1\\", line)
 
 
 def markdown_code(text: object) -> str:

@@ -8,10 +8,9 @@ import io
 import json
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from compress.core import folder_beside
 from compress.errors import CompressError, ExportError, one_line
 from compress.export.canonical import canonicalise
 from compress.runtime import OrtRuntime
@@ -293,13 +293,12 @@ def beside(path: Path) -> Iterator[Path]:
     Raises:
         ExportError: the folder cannot be written to; choose another or free it.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    with made as folder:
-        yield Path(folder)
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(folder_beside(path))
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        yield folder
 
 
 def _unwritable(path: Path, error: OSError) -> ExportError:

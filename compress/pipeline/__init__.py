@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from compress.pipeline.job import Job as Job
     from compress.pipeline.job import make_job as make_job
     from compress.pipeline.job import read_settings as read_settings
+    from compress.pipeline.job import stored_values as stored_values
     from compress.pipeline.latency_tables import Measuring as Measuring
     from compress.pipeline.latency_tables import alignment as alignment
     from compress.pipeline.latency_tables import load as load
@@ -44,7 +45,7 @@ __all__, __getattr__, __dir__ = lazy(
         "front": "choose read_front",
         "front_latency": "clock_front",
         "inspection": "Inspection inspect traced",
-        "job": "Job make_job read_settings",
+        "job": "Job make_job read_settings stored_values",
         "latency_tables": "Measuring alignment load make source_of",
         "latency_target": "clocking latency_trials",
         "picking": "pick",

@@ -271,7 +271,7 @@ def _comparison(
     return Comparison(
         network=network.architecture.name,
         data=data.name,
-        target=f"{job.target} <= {job.value:g}",
+        target=f"{job.target} <= {job.value:g}" + (" points" if job.target == "max_drop" else ""),
         reference=wanted.reference,
         protocol={**shared, **options, **{e.name: e.origin for e in entries if e.origin}},
         seeds=tuple(dict.fromkeys(r.seed for r in rows)),

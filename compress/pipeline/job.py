@@ -17,6 +17,9 @@ from compress.search import METHODS, Target
 Recover = Literal["none", "bn", "reconstruct"]
 
 
+_UNIT, _POINTS = "points", 100.0
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Everything that decides what a run does.
@@ -24,8 +27,8 @@ class Job:
     Attributes:
         method: name in ``compress.search.methods.METHODS``.
         target: ``macs``, ``params``, ``latency`` (share kept; latency is ONNX Runtime's on this machine's CPU) or ``max_drop``
-            (fraction of accuracy).
-        value: of the target.
+            (points of accuracy).
+        value: of the target: a share in (0, 1], or points, as on the command line: 1.0 allows a drop of one percentage point.
         round_to: widths become multiples of this, per layer.
         auto_round: ``round_to`` is chosen from a latency table instead.
         table: file of a latency table; empty makes one, where it is needed, and keeps it for the next time.
@@ -90,7 +93,7 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        Target(self.target, self.value)
+        _ = self.goal
         wanted = {
             "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
             "round_to": (1 <= self.round_to <= 1024, "between 1 and 1024"),
@@ -148,9 +151,29 @@ class Job:
                     hint="leave stage_epochs out, or use --method smoea with --macs or --params",
                 )
 
+    @property
+    def goal(self) -> Target:
+        """What is searched for; a drop as a fraction, as accuracy is in every figure.
+
+        Raises:
+            ConfigError: it cannot be reached by anything.
+        """
+        return Target(self.target, self.value / _POINTS if self.target == "max_drop" else self.value)
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as written to ``job.json``; what is only said where it is wanted is left out elsewhere."""
-        return {name: value for name, value in asdict(self).items() if name != "dynamic_size" or value}
+        """Plain values, as written to ``job.json``; ``unit`` says that a drop is in points, which it was not
+        always; what is only said where it is wanted is left out elsewhere."""
+        kept = {name: value for name, value in asdict(self).items() if name != "dynamic_size" or value}
+        return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
+
+
+def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored job's values as :class:`Job` takes them today; a drop without a unit is a fraction, of an earlier version."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name != "unit"}
+    drop = values.get("value")
+    if values.get("target") == "max_drop" and held.get("unit") != _UNIT and isinstance(drop, int | float):
+        values["value"] = round(drop * _POINTS, 9)
+    return values
 
 
 def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:

@@ -16,7 +16,7 @@ from compress.pipeline.conclusion import Result, conclude, finished
 from compress.pipeline.csgd import with_clusters
 from compress.pipeline.front import PointWanted, SharesWanted, read_front
 from compress.pipeline.inspection import traced
-from compress.pipeline.job import Job, make_job
+from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run
@@ -109,7 +109,7 @@ def _searched(network: Network, data: Data | None, folder: Path) -> tuple[Job, F
     front = read_front(folder, _AGAIN)
     if not isinstance(held.get("job"), dict):
         raise ConfigError(f"{folder / 'job.json'} is no job of compress", hint=_AGAIN)
-    job = make_job(flags={k: tuple(v) if isinstance(v, list) else v for k, v in held["job"].items()})
+    job = make_job(flags=stored_values(held["job"]))
     if job.stage_epochs:
         raise ConfigError(
             f"{folder} was pruned and trained stage by stage: there are weights for its own plan only",

@@ -52,7 +52,6 @@ from compress.search import (
     Fidelity,
     ReaderLoss,
     Space,
-    Target,
     make_stages,
     prunable,
 )
@@ -175,7 +174,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     )
     full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     space = Space(
-        cost=CostModel(topology, Target(job.target, job.value), table),
+        cost=CostModel(topology, job.goal, table),
         stages=evaluator.stages,
         statistics=ChannelStatistics(scores, rows, curves, found),
         budget=budget,

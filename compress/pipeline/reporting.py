@@ -25,7 +25,11 @@ def build_report(
     before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
-    warnings = [*flags(data, accuracy, latency), *missed_drop(job.target, job.value, accuracy, certificate), *run.log.warnings]
+    warnings = [
+        *flags(data, accuracy, latency),
+        *missed_drop(job.target, job.goal.value, accuracy, certificate),
+        *run.log.warnings,
+    ]
     notes = [
         *network.warnings,
         *(data.warnings if data is not None else ()),
@@ -49,7 +53,7 @@ def build_report(
         notes=tuple(notes),
         method=job.method,
         citation="; made real by ".join(METHODS[m].citation for m in behind(job.method, job.realise)),
-        target=f"max drop <= {100 * job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
+        target=f"max drop <= {job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
         reached=share,
         architecture=network.architecture.name,
         data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",

@@ -11,7 +11,7 @@ from typing import Any
 
 from compress.core import hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
-from compress.pipeline.job import Job
+from compress.pipeline.job import Job, stored_values
 
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
@@ -88,12 +88,18 @@ def _sweep(folder: Path) -> None:
             remove(left)
 
 
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
 def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:
     found = read_json(held, hint="start over with --fresh, or choose --out")
     for part in ("job", "identity"):
         ours, theirs = wanted[part], found.get(part)
         if not isinstance(theirs, dict):
             raise ConfigError(f"{held} is no job of compress", hint="start over with --fresh, or choose --out")
+        if part == "job":
+            ours, theirs = _plain(stored_values(ours)), _plain(stored_values(theirs))
         for name in sorted({*ours, *theirs}):
             if ours.get(name) != theirs.get(name):
                 raise ConfigError(

@@ -7,19 +7,18 @@ that is there keeps its configuration: it is somebody's tuning, and the new file
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.core import hold_folder
+from compress.core import hold_folder, read_bytes, remove
 from compress.errors import CompressError, ExportError, ServingError
 from compress.export import read_interface
 from compress.serving import triton
 from compress.serving.packages import package
 from compress.serving.settings import Serving
+from compress.serving.staging import staged
 
 LOCK = ".compress-deploy.lock"
 _ASIDE = ".incoming-"
@@ -79,11 +78,10 @@ def publish(onnx: Path, repository: Path, name: str, serving: Serving) -> Publis
     final = repository / name
     earlier = _whole_versions(final) if final.exists() else ()
     version = (earlier[-1] if earlier else 0) + 1
-    place = final if final.is_dir() else repository  # inside a model's folder a server looks at numbers only
     _sweep(repository, final)
     try:
-        with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=place, ignore_cleanup_errors=True) as aside:
-            fresh = package(onnx, Path(aside), "triton", name=name, serving=serving).folder
+        with staged(repository, name) as aside:
+            fresh = package(onnx, aside / "package", "triton", name=name, serving=serving).folder
             (fresh / "1").rename(fresh / str(version))
             if earlier:
                 _same_for_clients(fresh, final)
@@ -109,13 +107,18 @@ def withdraw(published: PublishedVersion) -> None:
     place = published.folder / str(published.version) if published.earlier else published.folder
     aside = place.with_name(f"{_ASIDE}withdrawn-{os.getpid()}-{published.version}")
     try:
-        place.rename(aside)
+        if not landed.earlier:
+            with suppress(OSError), staged(place.parent, place.name) as folder:  # at the top it would pass for a model
+                place.rename(folder / place.name)
+        if place.exists():  # inside a model's folder a server looks at numbers only
+            place.rename(aside)
         _sync(place.parent)
     except FileNotFoundError:
         return
     except OSError as error:
         raise ServingError(f"{place} cannot be taken back: {error.strerror}", hint=f"remove it by hand: {place}") from error
-    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(CompressError):  # it serves nobody any more; the next deployment sweeps what is left
+        remove(aside)
 
 
 def _whole_versions(folder: Path) -> tuple[int, ...]:
@@ -142,7 +145,7 @@ def _whole_versions(folder: Path) -> tuple[int, ...]:
 def _same_for_clients(fresh: Path, final: Path) -> None:
     for name in _OURS:
         ours, theirs = fresh / name, final / name
-        if ours.is_file() and theirs.is_file() and ours.read_bytes() != theirs.read_bytes():
+        if ours.is_file() and theirs.is_file() and read_bytes(ours) != read_bytes(theirs):
             raise ServingError(
                 f"the new network's {name} is not that of {final}: clients would be wrong about it",
                 hint="deploy it under another --name",
@@ -151,7 +154,7 @@ def _same_for_clients(fresh: Path, final: Path) -> None:
 
 def _fits(fresh: Path, final: Path) -> None:
     """Under the configuration that is there, and served by it."""
-    shutil.copyfile(final / triton.CONFIG, fresh / triton.CONFIG)
+    (fresh / triton.CONFIG).write_bytes(read_bytes(final / triton.CONFIG))
     hint = "deploy it under another --name, or change that configuration by hand"
     try:
         triton.check(fresh)
@@ -170,10 +173,10 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def _sweep(*folders: Path) -> None:
-    """What deployments that were killed left aside; nobody else is at work, the lock is ours."""
+    """What deployments of an earlier version that were killed left here; nobody else is at work, the lock is ours."""
     for folder in folders:
         for left in folder.glob(f"{_ASIDE}*") if folder.is_dir() else ():
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
 
 
 def _sync(folder: Path) -> None:

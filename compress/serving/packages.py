@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import ConfigError, ExportError, one_line
-from compress.export import Interface, Port, beside, read_interface
+from compress.export import Interface, Port, read_interface
 from compress.runtime import onnx_bytes
 from compress.serving import triton
 from compress.serving.settings import Server, Serving
+from compress.serving.staging import staged
 
 __all__ = ["Package", "model_name", "name_of", "package"]
 
@@ -79,9 +80,9 @@ def package(
         raise ExportError(
             f"{final} is there already", hint="give it another --name, or add a version to a running server: compress deploy"
         )
-    with beside(final) as aside:
-        folder = aside / name
-        try:
+    try:
+        with staged(out, name) as aside:
+            folder = aside / name
             folder.mkdir()
             _LAYOUTS[server](onnx, folder, interface, serving)
             _shared(folder, interface, server)
@@ -89,10 +90,8 @@ def package(
                 triton.check(folder)
             _settle(folder)
             folder.rename(final)
-        except OSError as error:
-            raise ExportError(
-                f"cannot write {final}: {error.strerror}", hint="check the space and rights of the folder"
-            ) from error
+    except OSError as error:
+        raise ExportError(f"cannot write {final}: {error.strerror}", hint="check the space and rights of the folder") from error
     listed = sorted(str(entry.relative_to(final)) for entry in final.rglob("*") if entry.is_file())
     return Package(
         folder=final, name=name, server=server, files=tuple(listed), interface=interface, notes=tuple(_notes(interface))

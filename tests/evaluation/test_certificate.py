@@ -110,7 +110,7 @@ def test_answers_are_those_of_the_accuracy(digits: tuple[Network, Data]) -> None
 def test_a_drop_without_labels_is_certified(digits: tuple[Network, Data], unlabelled: Data, tmp_path: Path) -> None:
     """No label anywhere: the choice rests on the interval of disagreement, and the report says what was certified."""
     network, data = digits[0], unlabelled
-    flags = {"method": "uniform", "target": "max_drop", "value": 0.06, "epochs": 0, "latency_seconds": 0.0, "recover": "bn"}
+    flags = {"method": "uniform", "target": "max_drop", "value": 6.0, "epochs": 0, "latency_seconds": 0.0, "recover": "bn"}
     job = make_job(flags={**flags, "exporter": "legacy", "options": {"points": 8}})
     report = prune(network, data, job, tmp_path / "r").report
     assert not report.accuracy and report.certificate is not None

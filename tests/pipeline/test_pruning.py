@@ -180,7 +180,7 @@ def test_without_data_nothing_is_claimed(digits: tuple[Network, Data], tmp_path:
 def test_targets(digits: tuple[Network, Data], tmp_path: Path) -> None:
     by_params = prune(*digits, make_job(flags={**QUICK, "target": "params", "value": 0.4}), tmp_path / "params")
     assert by_params.report.after.params / by_params.report.before.params <= 0.4
-    by_drop = prune(*digits, make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.05}), tmp_path / "drop")
+    by_drop = prune(*digits, make_job(flags={**UNIFORM, "target": "max_drop", "value": 5.0}), tmp_path / "drop")
     assert "allowed drop" in by_drop.report.search["chosen"]
 
 
@@ -196,12 +196,12 @@ def test_what_went_wrong_is_said(digits: tuple[Network, Data], tmp_path: Path) -
 
 
 def test_a_drop_is_told_in_points(digits: tuple[Network, Data], tmp_path: Path) -> None:
-    job = make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.05})
+    job = make_job(flags={**UNIFORM, "target": "max_drop", "value": 5.0})
     result = prune(*digits, job, tmp_path / "r")
     share = result.report.after.macs / result.report.before.macs
     assert f"max drop &lt;= 5 points, keeps {100 * share:.2f} % of the MACs" in (tmp_path / "r" / "report.md").read_text()
     with pytest.raises(ConfigError, match="max_drop is -1 points, but must be above 0 and at most 100 points"):
-        make_job(flags={"target": "max_drop", "value": -0.01})
+        make_job(flags={"target": "max_drop", "value": -1.0})
 
 
 def test_a_pick_says_what_is_missing(digits: tuple[Network, Data], finished: tuple[Result, list[Any]], tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_nothing_within_the_budget_is_an_error() -> None:
 
 def test_a_drop_needs_images(digits: tuple[Network, Data], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="images"):
-        prune(digits[0], None, make_job(flags={**UNIFORM, "target": "max_drop", "value": 0.01}), tmp_path / "r")
+        prune(digits[0], None, make_job(flags={**UNIFORM, "target": "max_drop", "value": 1.0}), tmp_path / "r")
     assert not (tmp_path / "r").exists()
 
 
