@@ -107,7 +107,7 @@ def withdraw(published: PublishedVersion) -> None:
     place = published.folder / str(published.version) if published.earlier else published.folder
     aside = place.with_name(f"{_ASIDE}withdrawn-{os.getpid()}-{published.version}")
     try:
-        if not landed.earlier:
+        if not published.earlier:
             with suppress(OSError), staged(place.parent, place.name) as folder:  # at the top it would pass for a model
                 place.rename(folder / place.name)
         if place.exists():  # inside a model's folder a server looks at numbers only
