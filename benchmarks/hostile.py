@@ -9,9 +9,11 @@ CompressError that says what to do, within bounds of time and memory, and nothin
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -30,13 +32,16 @@ from compress_models import MODELS
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
+from compress_cli.render import show
+from compress_cli.safe_console import SafeConsole
 from support.attacks import TRAP, attacks, image_zip, picture, pictures
+from support.bad_servers import BAD, Behaviour, bad
 from support.hostile_files import samples, tiny
 from support.judging import judged
 from support.onnx_attacks import ATTACKS, attacked, moved_out
 from support.onnx_attacks import network as onnx_network
 
-from compress.core import write_json
+from compress.core import printable, write_json
 from compress.data import (
     Preprocessing,
     Unreadable,
@@ -55,9 +60,10 @@ from compress.pipeline import (
     prune,
     read_front,
 )
-from compress.report import read_report, verified
+from compress.report import Report, read_report, report_markdown, to_timm_csv, verified
 from compress.runtime import OrtRuntime, onnx_bytes, read_onnx
 from compress.search import Journal
+from compress.serving import Client
 
 RESULT = ROOT / "benchmarks" / "results" / "hostile.json"
 ZOO = {**MODELS, "tiny": tiny}
@@ -184,6 +190,53 @@ def onnx_of(path: Path) -> None:
         session.run(np.zeros(shape, dtype=session.input_dtype))
 
 
+def asked(behaviour: Behaviour, call: str) -> None:
+    """A server that misbehaves: an answer or a refusal, within the deadline."""
+    calls: dict[str, Callable[[Client], Any]] = {
+        "live": lambda client: client.live(),
+        "interface": lambda client: client.interface("net"),
+        "load": lambda client: client.load("net"),
+        "infer": lambda client: client.infer("net", {"input": np.zeros((1, 3, 8, 8), np.float32)}),
+    }
+    with bad(behaviour) as world, Client(world.url, timeout=0.5) as client:
+        began = time.monotonic()
+        try:
+            calls[call](client)
+        finally:
+            assert time.monotonic() - began < 2.5, "the deadline was not kept"
+
+
+TEXTS = (
+    "\x1b[2J\x1b]0;PWN\x07",
+    "\x9b1m\x9d0;C1\x9c",
+    "\u202egnp.exe\u2066\u200b\ufeff\U000e0041",
+    "a\rb\x08\x7f\u2028",
+    "<img src=x onerror=alert(1)>",
+    "[click](http://evil.example) ![x](//evil.example/x.png)",
+    "# head\n- item\n</details>\n```\n<b>",
+    "[link=http://evil.example]rich[/link]",
+    "\uff1d1+1",
+    "=cmd|' /C calc'!A0",
+    "\t@SUM(1)",
+    "\udc80",
+)
+"""What names and messages of strangers may hold."""
+
+
+def shown(report: Report, text: str) -> None:
+    """A report whose texts are all this one, in every form: nothing reaches the reader but text."""
+    spoiled = dataclasses.replace(report, name=text, verdict=text, warnings=(text,), notes=(text,), method=text, command=text)
+    terminal = SafeConsole(file=io.StringIO(), width=120)
+    show(terminal, spoiled)
+    forms = {"terminal": terminal.file.getvalue(), "Markdown": report_markdown(spoiled)}  # type: ignore[attr-defined]
+    forms["CSV"] = to_timm_csv({text: spoiled})
+    for form, made in forms.items():
+        assert printable(made) == made, f"{form} holds control characters"
+    outside = re.sub(r"(?ms)^(`{3,})$.*?^\1$", "", forms["Markdown"])
+    assert not re.search(r"<(?!/?(details|summary)>)", outside), "a tag in Markdown"
+    assert not re.search(r"(?m)(^|,)[\"']?\s*[=@\uff1d]", forms["CSV"]), "a formula in CSV"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--share", type=float, default=1.0, help="of the mutations")
@@ -294,6 +347,18 @@ def main() -> int:
             shutil.rmtree(swapped)
     row.unlawful += [f"{row.outcomes['read']} were not noticed"] if "read" in row.outcomes else []
     done("exchanged files of a run")
+
+    rows["servers"] = row = Row()
+    for behaviour in BAD:
+        for call in ("live", "interface", "load", "infer"):
+            one_by_one(row, f"{behaviour.__name__}, {call}", lambda b=behaviour, c=call: asked(b, c))  # type: ignore[misc]
+    done("servers")
+
+    rows["texts in reports, on a terminal, in Markdown and CSV"] = row = Row()
+    report = read_report(folder)
+    for text in TEXTS:
+        one_by_one(row, repr(text), lambda text=text: shown(report, text))  # type: ignore[misc]
+    done("texts in reports, on a terminal, in Markdown and CSV")
 
     rows["settings"] = row = Row()
     toml = b'method = "smoea"\nvalue = 0.5\nseed = 3\nignore = ["a*"]\n[options]\npopulation = 8\ngenerations = 3\n'

@@ -4,6 +4,7 @@
     compress prune resnet50.pt --arch torchvision:resnet50 --method uniform --macs 0.5 --out runs/resnet50-uniform
     python benchmarks/serving.py load runs/resnet50-uniform [--p99 1.5] [--rounds 5]
     python benchmarks/serving.py deployments runs/demo --data digits [--deployments 100]
+    python benchmarks/serving.py misbehaving [--timeout 1]             # needs no Triton
 
 ``load``: both files of the run are served by one Triton on one core, asked from another one. Every answer is first compared
 with ONNX Runtime here, at equal batch and threads bit for bit, and under dynamic batching. Then the highest rate of Poisson
@@ -11,6 +12,9 @@ arrivals that keeps the bound, both networks in turn in every round (``compress 
 
 ``deployments``: base and pruned in turn, version after version, with ``compress deploy``'s own function, while two clients ask
 one request after the other; an answer is right if it is that of the version that the server says gave it.
+
+``misbehaving``: servers that drip, never end or fall silent, from a certain moment after landing on; how long until the version
+is taken back and the lock is free.
 
 Everything stays on the loopback address, and every loop is bounded.
 """
@@ -35,6 +39,9 @@ import onnxruntime as ort
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from servers import launch
+from support.bad_servers import BAD
+from support.serving_nets import images, net
+from support.v2server import serving
 
 from compress.core import capture, write_json
 from compress.data import open_data
@@ -215,6 +222,36 @@ def deployments(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def misbehaving(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Seconds until a deployment is taken back, by what the server does from when on."""
+    found: dict[str, dict[str, float]] = {}
+    for behaviour in BAD:
+        row = found[behaviour.__name__.replace("_", " ")] = {}
+        for moment in ("/load", "/versions/2/ready", "/infer"):
+            with tempfile.TemporaryDirectory(dir=arguments.work) as name:
+                repository = Path(name) / "repository"
+                package(net(Path(name) / "old.onnx", 1), repository, "triton", name="net", serving=Serving(max_batch=4))
+                new = net(Path(name) / "new.onnx", 2)
+                with serving(repository, bad=behaviour, bad_from=moment) as world:
+                    events: list[tuple[str, float]] = []
+
+                    def heard(event: object, events: list[tuple[str, float]] = events) -> None:
+                        events.append((f"{type(event).__name__} {getattr(event, 'name', '')}", time.monotonic()))
+
+                    try:
+                        options = {"name": "net", "timeout": arguments.timeout, "listen": heard}
+                        deploy(new, images(), repository=repository, url=world.url, **options)
+                        raise SystemExit(f"{behaviour.__name__} from {moment}: it was deployed")
+                    except CompressError:
+                        ended = time.monotonic()
+                if (repository / "net" / "2").exists():
+                    raise SystemExit(f"{behaviour.__name__} from {moment}: the version is still there")
+                published = next(at for what, at in events if what == "Phase load")
+                row[moment.rpartition("/")[2]] = round(ended - published, 2)
+    slowest = max(seconds for row in found.values() for seconds in row.values())
+    return {"timeout": arguments.timeout, "promised": 3 * arguments.timeout, "slowest": slowest, "seconds": found}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -230,11 +267,13 @@ def main() -> None:
     second.add_argument("run", type=Path)
     second.add_argument("--data", default="digits")
     second.add_argument("--deployments", type=int, default=100)
-    for command, name in ((first, "serving"), (second, "serving-deployments")):
+    third = commands.add_parser("misbehaving")
+    third.add_argument("--timeout", type=float, default=1.0, help="seconds")
+    for command, name in ((first, "serving"), (second, "serving-deployments"), (third, "serving-misbehaving")):
         command.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
         command.add_argument("--work", type=Path, default=None, help="for the repository; default: the system's")
     arguments = parser.parse_args()
-    facts = {"load": load, "deployments": deployments}[arguments.command](arguments)
+    facts = {"load": load, "deployments": deployments, "misbehaving": misbehaving}[arguments.command](arguments)
     write_json(arguments.out, {**facts, "environment": capture(threads=1).to_json()})
     print(json.dumps(facts, indent=1)[:3000])
 

@@ -84,6 +84,8 @@ def bench(
         given = Inputs(model=model or "", trust_pickle=trust_pickle)
         _bench_front(files, how, given, points=points, as_json=as_json, quiet=quiet)
         return
+    if points is not None:
+        raise UsageError("--points belongs to --front", hint="leave it out, or measure a run: compress bench RUN --front")
     if target is not None:
         writable(target, folder=False)
     found = measured(files, how, quiet=quiet or as_json)

@@ -73,6 +73,8 @@ def compare_methods(
     elif macs is not None:
         flags |= {"target": "macs", "value": macs}
     wanted = [name.strip() for name in methods.split(",") if name.strip()]
+    if not wanted:
+        raise UsageError("--methods names none", hint="--methods smoea,obs; see `compress methods`")
     drawn = _seeds(seeds)
     folder = folder or Path("runs") / f"{stem(model)}-methods"
     found = _compared(
@@ -140,7 +142,10 @@ def _compared(
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        drawn = [int(part) for part in text.split(",")]
+        if not all(0 <= seed < 2**63 for seed in drawn):
+            raise ValueError
+        return drawn
     except ValueError as error:
         raise UsageError(f"--seeds {text!r} is not a list of whole numbers", hint="--seeds 0,1,2") from error
 

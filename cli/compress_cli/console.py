@@ -16,6 +16,7 @@ from rich.markup import escape
 from compress.errors import CompressError, ConfigError, one_line
 from compress_cli.options import spread
 from compress_cli.safe_console import SafeConsole
+from compress_cli.values import check
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDE = 120
@@ -74,6 +75,7 @@ def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
         def inside(**options: Any) -> Any:
             debug, as_json = bool(options.get("debug")), bool(options.get("as_json"))
             try:
+                check(options)
                 return run(**options)
             except (typer.Exit, BrokenPipeError):
                 raise  # whoever read a pipe has had enough: the framework leaves quietly

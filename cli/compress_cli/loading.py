@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,6 +168,13 @@ def numbers(option: str, text: str | None) -> tuple[float, ...] | None:
         found = tuple(float(part) for part in text.replace("x", ",").split(","))
     except ValueError as error:
         raise UsageError(f"--{option} {text!r} is not a list of numbers", hint=f"write --{option} as in 224,224") from error
+    whole = option in ("size", "batches", "prefer")
+    least, most, said = {"mean": (0.0, 1.0, "in [0, 1], as pixels are"), "std": (0.0, 100.0, "above 0")}.get(
+        option, (1.0, 65_536.0, "whole numbers from 1 to 65,536")
+    )
+    for value in found:
+        if not (math.isfinite(value) and least <= value <= most) or (whole and value != int(value)):
+            raise UsageError(f"--{option} {text!r}: {value:g} is there, wanted are numbers {said}", hint="see --help")
     return found
 
 
@@ -192,6 +200,8 @@ def writable(path: Path, *, folder: bool) -> Path:
     """
     import os
 
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise ConfigError(f"--out {path} is no ordinary file", hint="choose another --out")
     if path.exists() and path.is_dir() != folder:
         kind = "a file" if folder else "a folder"
         raise ConfigError(f"--out {path} is {kind}, a {'folder' if folder else 'file'} was wanted", hint="choose another --out")

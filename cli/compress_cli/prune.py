@@ -175,6 +175,8 @@ def _prune(
     from compress_cli.progress import listening
 
     job = make_job(config, settings, flags)
+    if job.table:
+        writable(Path(job.table), folder=False)
     folder = writable(folder or Path("runs") / f"{stem(inputs.model)}-{job.method}", folder=True)
     network, images = inputs.open(job.seed)
     if dry_run:

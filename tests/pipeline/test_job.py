@@ -8,10 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compress.core.files import write, write_json
 from compress.errors import CompressError, ConfigError
-from compress.pipeline.job import Job, make_job
+from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.run_folder import claim
 from compress.search.methods import METHODS
 
@@ -131,3 +133,19 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CompressError, match="cannot be written"), claim(tmp_path / "file" / "run", Job(), {}, False):
         pass
+
+
+@given(st.floats(1e-6, 100.0))
+def test_a_drop_is_in_points_and_a_stored_one_says_so(points: float) -> None:
+    job = Job(target="max_drop", value=points)
+    assert job.goal.value == pytest.approx(points / 100)
+    assert Job(**stored_values(json.loads(json.dumps(job.to_json())))) == job
+    earlier = {name: value for name, value in job.to_json().items() if name != "unit"} | {"value": points / 100}
+    assert Job(**stored_values(earlier)).value == pytest.approx(points, abs=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["macs", "params", "latency"])
+def test_a_share_is_stored_as_it_is(kind: str) -> None:
+    job = Job(target=kind, value=0.4)  # type: ignore[arg-type]
+    assert "unit" not in job.to_json()
+    assert Job(**stored_values(job.to_json())) == job

@@ -26,6 +26,7 @@ from compress.serving.deployment import deploy
 from compress.serving.load_test import Scenario, asking, sustained
 from compress.serving.packages import package
 from compress.serving.settings import Serving
+from compress.serving.staging import staged
 
 pytestmark = pytest.mark.servers
 
@@ -258,6 +259,26 @@ def test_triton_dies_during_a_deployment(work: Path) -> None:
         answer = client.infer("net", {"input": IMAGES})
         assert answer.version == "1"
         np.testing.assert_array_equal(answer.outputs["output"], here(work / "old.onnx", IMAGES))
+
+
+@pytest.mark.parametrize("mode", ["explicit", "none", "poll"])
+def test_a_triton_that_loads_everything_starts_while_a_model_is_put_together(work: Path, tmp_path: Path, mode: str) -> None:
+    """It takes every folder at the top for a model, hidden ones too, and does not start with one that is none."""
+    repository = tmp_path / "repository"
+    package(work / "old.onnx", repository, "triton", name="net", serving=SETTINGS)
+    options = ["--model-control-mode=none"] if mode == "none" else []
+    options += ["--model-control-mode=poll", "--repository-poll-secs=1"] if mode == "poll" else []
+    load = "*" if mode == "explicit" else ""
+    with staged(repository, "other") as left:  # as kill -9 leaves it
+        shutil.copytree(repository / "net", left / "other")
+        (repository / "net" / ".incoming-dead").mkdir()
+        with launch.triton(repository, tmp_path / "log", options=options, load=load) as server, Client(server.url) as client:
+            assert client.ready("net")
+            assert client.ready()
+    hidden = repository / ".other-abcdefgh"
+    hidden.mkdir()
+    with pytest.raises(RuntimeError, match="did not get ready"), launch.triton(repository, tmp_path / "no", load="*"):
+        pass
 
 
 def test_deploying_to_triton_under_a_client_that_never_stops(triton: launch.Running, work: Path) -> None:
