@@ -9,9 +9,10 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.markup import escape
 
+from compress.core import read_text
 from compress.errors import ConfigError
 from compress_cli import options as o
-from compress_cli.console import err, guarded, out, print_json, warn
+from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
 
 app = typer.Typer()
@@ -63,6 +64,8 @@ def package(
 
     if server not in get_args(Server):
         raise ConfigError(f"no layout for a server called {server!r}", hint=f"--server {', '.join(get_args(Server))}")
+    if data is not None and not embed:
+        raise UsageError("--data belongs to --embed-preprocessing", hint="leave it out, or add --embed-preprocessing")
     preferred = tuple(int(size) for size in numbers("prefer", prefer or None) or ())
     serving = Serving(
         max_batch=max_batch,
@@ -120,8 +123,8 @@ def _embedded(run: Path, file: Path, folder: Path, asked: Inputs) -> Path:
 
 def _lines(path: Path) -> tuple[str, ...]:
     try:
-        return tuple(path.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
+        return tuple(read_text(path).splitlines())
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--class-names {path} cannot be read: {error}", hint="give a text file, one name a line") from error
 
 

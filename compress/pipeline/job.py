@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from compress.core import read_text, validated
 from compress.errors import ConfigError
+from compress.runtime import PROVIDERS
 from compress.search import METHODS, Target
 
 Recover = Literal["none", "bn", "reconstruct"]
@@ -114,6 +115,12 @@ class Job:
             if not fits:
                 value = getattr(self, name)
                 raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
+        unknown = [name for name in self.runtimes if name not in PROVIDERS]
+        if unknown or not self.runtimes:
+            raise ConfigError(
+                f"no runtime is called {', '.join(map(repr, unknown)) or 'nothing'}",
+                hint=_similar(unknown[0] if unknown else "", tuple(PROVIDERS)) or f"one of {', '.join(PROVIDERS)}",
+            )
         if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
             raise ConfigError(
                 f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",

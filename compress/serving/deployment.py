@@ -18,7 +18,7 @@ from compress.export import BATCHES, Interface, ParityVerdict, deviation, judge,
 from compress.runtime import Array, OrtRuntime
 from compress.serving import triton
 from compress.serving.client import Client, Served
-from compress.serving.model_repository import PublishedVersion, locked, publish, withdraw
+from compress.serving.model_repository import PublishedVersion, locked, publish, require_folder, withdraw
 from compress.serving.packages import model_name
 from compress.serving.settings import Serving
 
@@ -88,6 +88,7 @@ def deploy(
         ServingError: with what went wrong and what serves now.
         ExportError: the file cannot be served; nothing was touched.
     """
+    require_folder(repository)
     clock, name = Clock(listen), model_name(onnx, name)
     with Client(url, timeout=timeout) as client:
         with clock.phase("check", f"the server at {url}, and what the file answers here"):

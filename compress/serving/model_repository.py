@@ -41,6 +41,14 @@ class PublishedVersion:
     earlier: tuple[int, ...]
 
 
+def require_folder(repository: Path) -> None:
+    """Raises ServingError where there is no such folder."""
+    if not repository.is_dir():
+        raise ServingError(
+            f"{repository} is not a folder", hint="give the folder that the server reads: its --model-repository"
+        )
+
+
 @contextmanager
 def locked(repository: Path) -> Iterator[None]:
     """Only one deployment at a time works in a repository.
@@ -48,10 +56,7 @@ def locked(repository: Path) -> Iterator[None]:
     Raises:
         ServingError: there is no such folder, it cannot be written, or another deployment is at work in it.
     """
-    if not repository.is_dir():
-        raise ServingError(
-            f"{repository} is not a folder", hint="give the folder that the server reads: its --model-repository"
-        )
+    require_folder(repository)
     with ExitStack() as held:
         try:
             held.enter_context(hold_folder(repository, LOCK))

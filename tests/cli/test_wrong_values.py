@@ -35,6 +35,10 @@ FOLDERS = {
 """Options that want a folder: a folder is right, and so is the one that the command is started in."""
 
 
+NONE = {("package", "--prefer"), ("package", "--tensorrt")}
+"""Options of which nothing is a value."""
+
+
 class Worked(BaseException):
     """A command has begun its work."""
 
@@ -128,7 +132,8 @@ def test_a_wrong_value_is_refused_before_any_work(
             outcome, said = -1, f"began to work: {worked}"
         seconds = time.monotonic() - began
         lawful = outcome in (2, 3) and said.count("error:") + said.count("Error") <= 1 and seconds < SECONDS
-        if not lawful and not ((command, flag) in FOLDERS and value in ("", "{folder}")):
+        right = (value in ("", "{folder}") and (command, flag) in FOLDERS) or (not value and (command, flag) in NONE)
+        if not lawful and not right:
             faults.append(f"{flag}={text!r}: {outcome} in {seconds:.1f} s: {' '.join(said.split())[:200]}")
     shutil.rmtree(place / f"{command}-out", ignore_errors=True)
     assert not faults, "\n".join(faults)
