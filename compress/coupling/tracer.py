@@ -15,6 +15,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow, operations
 from compress.coupling.trial_cut import probe as tried
 from compress.errors import CompressError, TraceError, one_line
+from compress.surgery import unsteady
 
 _SHARES = (4, 2)
 """A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
@@ -75,6 +77,10 @@ def trace_with_agreement(
         network = _copied(model)
         run = _run(network, examples)
         topology = _topology(network.eval(), run, examples[0])
+        if reason := unsteady(network, examples):  # nothing could be told from a fault
+            writers = {layer.name: reason for g in topology.groups for layer in topology.writers(g.id)}
+            left_whole = replace(topology, groups=(), frozen={**topology.frozen, **writers})
+            return left_whole, CouplingAgreement(why_not=reason)
         small = _smaller(network, examples, run.operations)
         if graph:
             joins, layers = run.operations.count("cat"), len(topology.layers)

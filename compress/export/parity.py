@@ -22,7 +22,7 @@ from compress.export.other_size import OtherSize, other_size
 from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
 from compress.signature import signature_of
 
-_BEYOND = 30.0  # times the noise of an equally right evaluation, up to which a difference is no error
+_BEYOND = 20.0  # times the noise of an equally right evaluation, up to which a difference is no error
 _HALF = 1e-3  # tolerances above it are for half precision
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
@@ -136,8 +136,8 @@ class _Asked:
         )
 
     def shaken(self, tolerance: float) -> _Asked:
-        """The same with each number off by as much as one rounding in the file's arithmetic."""
-        step = 2.0**-10 if tolerance > _HALF else 2.0**-23
+        """The same with each number off by a few roundings in the file's arithmetic, so that every one of its sums is rounded anew."""
+        step = 2.0**-10 if tolerance > _HALF else 2.0**-20
         generator = torch.Generator().manual_seed(0)
 
         def off(x: Tensor) -> Tensor:

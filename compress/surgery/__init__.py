@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compress.surgery.guard import random_plan as random_plan
     from compress.surgery.guard import verify as verify
     from compress.surgery.rewriting import cuttable as cuttable
+    from compress.surgery.steadiness import unsteady as unsteady
 
 __all__, __getattr__, __dir__ = lazy(
     __name__,
@@ -25,5 +26,6 @@ __all__, __getattr__, __dir__ = lazy(
         "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
         "guard": "Verified random_plan verify",
         "rewriting": "cuttable",
+        "steadiness": "unsteady",
     },
 )

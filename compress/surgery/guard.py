@@ -9,6 +9,7 @@ forgiven.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
 from compress.core import GroupId, LayerName, Plan, Topology, kept_positions
-from compress.errors import GuardError
+from compress.errors import GuardError, one_line
 from compress.signature import leaves
 from compress.surgery.cutting import replaced, simulate
 
 TOLERANCE = 1e-5
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # what they hold is used in both modes
 _SAMPLES, _OUTPUTS = 1 << 15, 1 << 21
 """Numbers that are compared, of one input: of a layer, and of an output, where every one may be a channel."""
 _BLIND, _NOISE = 1e-9, 1e-12
@@ -112,7 +114,49 @@ def verify(
             f"at most {tolerance:.0e} wanted{'; groups ' if groups else ''}{', '.join(groups[:3])}",
             hint=f'leave the group alone with --ignore "{groups[0] if groups else where}", and please report the network',
         )
+    if any(not isinstance(modules.get(key.rpartition(".")[0]), _NORMS) for key in _loose(topology)):
+        _trainable(model, small, given)
     return Verified(worst, where, len(wanted), tolerance)
+
+
+def _loose(topology: Topology) -> Iterator[str]:
+    """Tensors that no group runs through and no layer holds: only training may use them."""
+    touched = {key for key, _ in topology.slots}
+    for key, info in topology.tensors.items():
+        owner = key.rpartition(".")[0]
+        if info.shape and key not in touched and owner not in topology.by_layer:
+            yield key
+
+
+def _trainable(model: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> None:
+    """What training mode alone uses (buffers, gains, auxiliary heads) has to have been cut with the rest.
+
+    Raises:
+        GuardError: the uncut network runs in training mode, and the cut one does not, or answers in other shapes.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            wanted = _in_training(model, inputs)
+        except Exception:  # it cannot be trained uncut either
+            return
+        try:
+            got = _in_training(small, inputs)
+        except Exception as error:  # whatever the user's own code raises on the smaller shapes
+            raise GuardError(
+                f"the cut network does not run in training mode: {type(error).__name__}: {one_line(error)}",
+                hint="tensors that only training uses depend on a width; leave those layers alone with --ignore",
+            ) from error
+    if got != wanted:
+        raise GuardError(f"in training mode the cut network gives the shapes {got}, the uncut one {wanted}")
+
+
+def _in_training(model: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[int, ...]]:
+    """Shapes of what a copy gives in training mode."""
+    network = copy.deepcopy(model).train()
+    kind = next((t.dtype for t in network.parameters() if t.is_floating_point()), torch.float32)
+    with torch.no_grad():
+        output = network(*(x.to(kind) if x.is_floating_point() else x for x in inputs))
+    return [tuple(t.shape) for _, t in leaves(output) if isinstance(t, Tensor)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +229,12 @@ def _largest(numbers: Tensor, index: Tensor, count: int) -> Tensor:
 
 
 def _nudged(inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The same inputs, off by about one rounding of float64: what moves is noise."""
+    """The same inputs, off by a few roundings of float64: what moves is noise."""
     generator = torch.Generator().manual_seed(0)
 
     def off(x: Tensor) -> Tensor:
         signs = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
-        return x.double() * (1 + 2.0**-52 * signs.to(x.device)) if x.is_floating_point() else x
+        return x.double() * (1 + 2.0**-49 * signs.to(x.device)) if x.is_floating_point() else x
 
     return [off(x) for x in inputs]
 
