@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -103,8 +104,11 @@ def compare(
         noise: list[Array | None] = [None] * len(pairs)
         if any(channel_error(one, two)[0] > tolerance for one, two in pairs.values()):
             shaken = [reference.run(one.shaken(tolerance).feed(model)) for one in asked]
-            again = [np.concatenate([_rowed(answer[i]) for answer in shaken]) for i in range(len(pairs))]
-            noise = [_apart(one, other) for (one, _), other in zip(pairs.values(), again, strict=True)]
+            others = [shaken, *_in_double(model, asked)]
+            again = [[np.concatenate([_rowed(answer[i]) for answer in other]) for other in others] for i in range(len(pairs))]
+            noise = [
+                np.maximum.reduce([_apart(w, o) for o in all_]) for (w, _), all_ in zip(pairs.values(), again, strict=True)
+            ]
         outputs = [deviation(n, *pair, distinct, noise=off) for (n, pair), off in zip(pairs.items(), noise, strict=True)]
         rows = sum(batches)
     telling = [one.size and one.dtype != np.bool_ and len(one) == rows for one, _ in pairs.values()]
@@ -136,7 +140,7 @@ class _Asked:
         )
 
     def shaken(self, tolerance: float) -> _Asked:
-        """The same with each number off by a few roundings in the file's arithmetic, so that every one of its sums is rounded anew."""
+        """The same with each number off by a few roundings, so that every sum is rounded anew."""
         step = 2.0**-10 if tolerance > _HALF else 2.0**-20
         generator = torch.Generator().manual_seed(0)
 
@@ -174,6 +178,17 @@ def _ordered(inputs: tuple[Tensor, ...], session: Session, model: nn.Module | Pa
 
 def _array(tensor: Tensor) -> Array:
     return np.ascontiguousarray(tensor.detach().cpu().numpy())
+
+
+def _in_double(model: nn.Module | Path, asked: Sequence[_Asked]) -> list[list[tuple[Array, ...]]]:
+    """A network's answers in double precision: how far its own are off; nothing of a file, or where code wants floats."""
+    if isinstance(model, Path):
+        return []
+    try:
+        session = EagerSession(copy.deepcopy(model).cpu().double())
+        return [[session.run(_array(one.images.double())) for one in asked if one.images is not None]]
+    except Exception:  # whatever the user's forward raises on other numbers than it knows
+        return []
 
 
 def _apart(one: Array, other: Array) -> Array:
