@@ -93,7 +93,7 @@ class Cancelling(nn.Module):
         return torch.cat([y, (y + self.large) - self.large], 1)
 
 
-@pytest.mark.parametrize("large", [0.0, 10.0, 100.0])
+@pytest.mark.parametrize("large", [0.0, 1.0, 30.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_float_noise_passes(large: float, seed: int, tmp_path: Path) -> None:
     torch.manual_seed(seed)
