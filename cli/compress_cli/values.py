@@ -60,6 +60,8 @@ def check(options: Mapping[str, Any]) -> None:
             names = [part.strip() for text in ([value] if isinstance(value, str) else value or []) for part in text.split(",")]
             if not all(names):
                 raise ConfigError(f"{option} is empty", hint="leave it out for cpu, or name one: see `compress doctor`")
+        if name == "size" and value is not None and not value.strip():
+            raise ConfigError(f"{option} is empty", hint="--size 224, or leave it out")
         if name == "weights" and value is not None and not value.strip():
             raise ConfigError(f"{option} is empty", hint="--weights plain, ema or the name of an entry")
         if name == "base" and value is not None and not value.is_file():
