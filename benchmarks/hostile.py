@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 import io
 import json
 import random
@@ -268,6 +269,9 @@ def main() -> int:
 
     real = samples(work)
     load(ROOT / "models" / "checkpoints" / "digits-net.safetensors", zoo=ZOO)
+    for library in ("torchvision.models", "timm"):  # what is imported late is imported before the watch begins
+        if importlib.util.find_spec(library.partition(".")[0]) is not None:
+            importlib.import_module(library)
     rows["checkpoints made on purpose"] = row = Row()
     for name, data in attacks(real["own"]).items():
         path = work / ("own.pt" if name.startswith(("own", "fine, own")) else "made.pt")
