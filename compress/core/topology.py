@@ -93,9 +93,9 @@ class ChannelGroup:
         A plain group has one orbit. An option-A residual stream has one for each width that the zero-padding adds, a layer
         whose output is chunked one for each piece.
         """
-        seen: dict[tuple[int, ...], list[int]] = {}
-        for channel, place in enumerate(self.places()):
-            signature = (*(len(m.positions[channel]) for m in self.members), *place)
+        seen: dict[Any, list[int]] = {}
+        different = {id(m.positions): m.positions for m in self.members}.values()  # norms share those of their layer
+        for channel, signature in enumerate(zip(self.places(), *(map(len, p) for p in different), strict=True)):
             seen.setdefault(signature, []).append(channel)
         return tuple(tuple(orbit) for orbit in seen.values())
 
@@ -105,6 +105,8 @@ class ChannelGroup:
 
         Not so once a layer reads only some channels of a piece: then no further cut of the group is proposed.
         """
+        if not self.coupled_counts:
+            return True
         return {piece for pieces in self.coupled_counts for piece in pieces} <= set(self.orbits())
 
     def widths(self) -> tuple[tuple[int, ...], ...]:

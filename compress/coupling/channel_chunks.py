@@ -200,6 +200,8 @@ def coupled(group: ChannelGroup, classes: Sequence[int], chunks: Sequence[Chunk]
     """The group with its coupled counts; and a chunk that it cannot keep by counts alone, if there is one."""
     number: Mapping[int, int] = {c: i for i, c in enumerate(classes)}
     mine = [c for c in chunks if any(int(v) in number for v in c.pieces[0])]
+    if not mine:
+        return group, None
     for chunk in mine:
         if not all(int(v) in number for piece in chunk.pieces for v in piece):
             return group, chunk

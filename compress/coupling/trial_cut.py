@@ -87,6 +87,8 @@ class _Trials:
 
     def _cut(self, suspects: list[GroupId], spared: Collection[GroupId]) -> None:
         for ratio, left_out in zip(_RATIOS, ((), spared), strict=True):
+            if all(group in left_out for group in suspects):
+                continue
             drawn = random_plan(self.topology, ratio, self.rng, suspects)  # of all: who is spared changes nobody's channels
             plan = Plan({group: kept for group, kept in drawn.cuts.items() if group not in left_out})
             if plan:
