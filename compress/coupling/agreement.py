@@ -115,7 +115,9 @@ def compare(topology: Topology, proposals: Sequence[Proposal]) -> dict[GroupId, 
 def _distinct(codes: NDArray[np.int64]) -> NDArray[np.int64]:
     """Ascending; numpy's own finds the distinct ones by hashing, which takes longer."""
     ordered = np.sort(codes)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    first = np.ones(len(ordered), dtype=bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[first]
 
 
 class _Places:
