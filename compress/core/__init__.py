@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from compress.core.locks import hold_folder as hold_folder
     from compress.core.plan import Cut as Cut
     from compress.core.plan import Plan as Plan
+    from compress.core.plan import attribute_counts as attribute_counts
     from compress.core.plan import check as check
     from compress.core.plan import compose as compose
     from compress.core.plan import folds as folds
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from compress.core.text import markdown_code as markdown_code
     from compress.core.text import printable as printable
     from compress.core.topology import READS as READS
+    from compress.core.topology import WIDTH_OF as WIDTH_OF
     from compress.core.topology import ChannelGroup as ChannelGroup
     from compress.core.topology import GroupId as GroupId
     from compress.core.topology import Layer as Layer
@@ -85,6 +87,7 @@ if TYPE_CHECKING:
     from compress.core.topology import Slot as Slot
     from compress.core.topology import TensorInfo as TensorInfo
     from compress.core.topology import Topology as Topology
+    from compress.core.topology import WidthAttribute as WidthAttribute
     from compress.core.validation import validated as validated
 
 __all__, __getattr__, __dir__ = lazy(
@@ -100,12 +103,12 @@ __all__, __getattr__, __dir__ = lazy(
         "json_values": "finite_json",
         "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
         "locks": "hold_folder",
-        "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths",
+        "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths attribute_counts",
         "randomness": "derive",
         "staging": "folder_beside sweep_beside",
         "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
         "text": "csv_cell markdown markdown_block markdown_code printable",
-        "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology",
+        "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",
         "validation": "validated",
     },
 )

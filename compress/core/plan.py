@@ -16,7 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core.topology import ChannelGroup, GroupId, Layer, LayerName, Member, Role, Slot, TensorInfo, Topology
+from compress.core.topology import (
+    ChannelGroup,
+    GroupId,
+    Layer,
+    LayerName,
+    Member,
+    Role,
+    Slot,
+    TensorInfo,
+    Topology,
+    WidthAttribute,
+)
 from compress.errors import PlanError
 
 _NOTHING: Mapping[Any, Any] = MappingProxyType({})
@@ -238,6 +249,19 @@ def _kept(topology: Topology, plan: Plan, slot: Slot) -> NDArray[np.int64] | Non
     return None if stays.all() and (order == np.arange(size)).all() else order[stays]
 
 
+def attribute_counts(topology: Topology, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Buffer of a module -> what its attribute counts after the cut, for those that a plan changes."""
+    found = {}
+    for attribute in topology.attributes:
+        if any(part is not None and part[0] in plan.cuts for part in attribute.counts):
+            now = []
+            for before, part in zip(attribute.values, attribute.counts, strict=True):
+                kept = None if part is None or part[0] not in plan.cuts else set(plan.cuts[part[0]].keep)
+                now.append(before if part is None or kept is None else sum(c in kept for c in part[1]))
+            found[attribute.key] = tuple(now)
+    return found
+
+
 def folds(topology: Topology, plan: Plan) -> dict[Slot, list[tuple[int, int]]]:
     """Reading dimension -> (removed index, index that inherits its weights), for every fold of the plan."""
     table: dict[Slot, list[tuple[int, int]]] = {}
@@ -290,6 +314,8 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
     for (key, dim), selection in selecting.items():
         width = topology.tensors[key].shape[dim]
         tensors[selection] = TensorInfo((len(table[key, dim]), len(arriving.get((key, dim), range(width)))), False)
+    for key, values in attribute_counts(topology, plan).items():
+        tensors[key] = TensorInfo((len(values),), False)
     layers = []
     for layer in topology.layers:
         before, after = topology.tensors[layer.weight].shape, tensors[layer.weight].shape
@@ -297,7 +323,20 @@ def restrict(topology: Topology, plan: Plan) -> Topology:
         if layer.depthwise and layer.kind == "conv_transpose":
             ratio = (after[0], before[0])
         layers.append(replace(layer, cardinality=layer.cardinality * ratio[0] // ratio[1]))
-    return replace(topology, groups=tuple(groups), tensors=tensors, layers=tuple(layers))
+    attributes = tuple(_counting(a, attribute_counts(topology, plan), plan) for a in topology.attributes)
+    return replace(topology, groups=tuple(groups), tensors=tensors, layers=tuple(layers), attributes=attributes)
+
+
+def _counting(attribute: WidthAttribute, now: Mapping[str, tuple[int, ...]], plan: Plan) -> WidthAttribute:
+    """The attribute in the numbers of the channels that are left."""
+    counts = []
+    for part in attribute.counts:
+        if part is None or part[0] not in plan.cuts:
+            counts.append(part)
+        else:
+            new = {c: i for i, c in enumerate(plan.cuts[part[0]].keep)}
+            counts.append((part[0], tuple(sorted(new[c] for c in part[1] if c in new))))
+    return replace(attribute, values=now.get(attribute.key, attribute.values), counts=tuple(counts))
 
 
 def _kinds(topology: Topology, plan: Plan, group: ChannelGroup, keep: Sequence[int]) -> tuple[int, ...]:

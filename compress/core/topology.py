@@ -27,6 +27,9 @@ LayerName = NewType("LayerName", str)
 READS = "reads"
 """Buffer of a convolution or linear layer that reads selected inputs only: their indices in the incoming activation."""
 
+WIDTH_OF = "width_of_"
+"""Start of the name of a buffer that holds what an attribute of its module counts since it was cut."""
+
 Slot = tuple[str, int]
 """One dimension of one tensor: ``(state_dict key, dim)``."""
 
@@ -178,6 +181,30 @@ class Layer:
         return f"{self.weight.rpartition('.')[0]}.{READS}"
 
 
+@dataclass(frozen=True, slots=True)
+class WidthAttribute:
+    """A number, or a tuple or list of them, in a module, that counts channels: its code divides what arrives by it.
+
+    A cut writes the new counts into the module, and beside its tensors, so that a file that is loaded has them too.
+
+    Attributes:
+        module: its name.
+        name: the attribute's.
+        values: its numbers as they are.
+        counts: per number, the group and those of its channels that it counts; None for one that stays.
+    """
+
+    module: LayerName
+    name: str
+    values: tuple[int, ...]
+    counts: tuple[tuple[GroupId, tuple[int, ...]] | None, ...]
+
+    @property
+    def key(self) -> str:
+        """State_dict key of the buffer that holds the counts after a cut."""
+        return f"{self.module}.{WIDTH_OF}{self.name}" if self.module else f"{WIDTH_OF}{self.name}"
+
+
 @dataclass(frozen=True)
 class LayerFacts:
     """What no plan changes about the layers, one entry each, in forward order.
@@ -209,6 +236,7 @@ class Topology:
         example: shape of the example input, of the first one where there are several, without the batch dimension.
         moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
         fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
+        attributes: numbers in modules that follow the widths.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -218,6 +246,7 @@ class Topology:
     example: tuple[int, ...] = ()
     moment_norms: tuple[LayerName, ...] = ()
     fixed_macs: int = 0
+    attributes: tuple[WidthAttribute, ...] = ()
 
     @cached_property
     def by_id(self) -> Mapping[GroupId, ChannelGroup]:
@@ -297,7 +326,7 @@ class Topology:
         for group in groups:
             if not group["coupled_counts"]:  # groups without any keep the digest they always had
                 del group["coupled_counts"]
-        payload = groups + [[k, list(t.shape)] for k, t in self.tensors.items()]
+        payload = groups + [[k, list(t.shape)] for k, t in self.tensors.items()] + [asdict(a) for a in self.attributes]
         return hashlib.sha256(json.dumps(payload, default=list).encode()).hexdigest()[:16]
 
     def writers(self, group: GroupId) -> tuple[Layer, ...]:

@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
 from compress.core import READS as READS
-from compress.core import Layer, LayerName, Plan, Role, Topology, check, folds, kept_positions
+from compress.core import WIDTH_OF, Layer, LayerName, Plan, Role, Topology, attribute_counts, check, folds, kept_positions
 from compress.errors import PlanError, UnsupportedLayer
 
 
@@ -63,6 +63,8 @@ def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> di
     for key, info in topology.tensors.items():
         if info.same_as:
             result[key] = result[info.same_as]
+    for key, values in attribute_counts(topology, plan).items():
+        result[key] = torch.tensor(values)
     return result
 
 
@@ -207,9 +209,10 @@ def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Colle
         PlanError: tensors are missing or too many, or a shape makes no sense for its module.
     """
     selecting = {k for k in state if k.endswith("." + READS) or k == READS}
+    counting = {k for k in state if k.rpartition(".")[2].startswith(WIDTH_OF)}
     own = model.state_dict()
     missing = sorted(set(own) - set(state))
-    extra = sorted(set(state) - set(own) - selecting)
+    extra = sorted(set(state) - set(own) - selecting - counting)
     if missing or extra:
         raise PlanError(
             f"the tensors do not belong to {type(model).__name__}: {len(missing)} missing (first {missing[:1]}), "
@@ -223,7 +226,33 @@ def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Colle
     for key in sorted(selecting):
         name = key.rpartition(".")[0]
         select_inputs(result.get_submodule(name), state[key].clone(), name)
+    for key in sorted(counting):
+        name = key.rpartition(".")[0]
+        _count_anew(result.get_submodule(name), key, state[key])
     return result
+
+
+def _count_anew(module: nn.Module, key: str, counts: Tensor) -> None:
+    """Writes the counts of a cut into the attribute that held them before, and keeps them beside the tensors.
+
+    Raises:
+        PlanError: the module has no such attribute, or these are no counts of channels.
+    """
+    buffer = key.rpartition(".")[2]
+    name = buffer.removeprefix(WIDTH_OF)
+    old: Any = vars(module).get(name)
+    numbers = (old,) if isinstance(old, int) else tuple(old) if isinstance(old, tuple | list) else ()
+    whole = bool(numbers) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    if not whole or counts.dtype != torch.int64 or counts.shape != (len(numbers),) or not bool((counts > 0).all()):
+        raise PlanError(
+            f"{key} holds no counts for an attribute {name!r} of {type(module).__name__}", hint="save the network anew"
+        )
+    new = counts.tolist()
+    setattr(module, name, new[0] if isinstance(old, int) else type(old)(new))
+    if buffer in module._buffers:
+        module._buffers[buffer] = counts.clone()
+    else:
+        module.register_buffer(buffer, counts.clone())
 
 
 def replaced(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
