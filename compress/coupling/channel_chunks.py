@@ -13,10 +13,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from compress.core import ChannelGroup
-from compress.coupling.channel_labels import Chunk, Ledger, Provenance, varying
+from compress.core import ChannelGroup, GroupId, LayerName, WidthAttribute
+from compress.coupling.channel_labels import Chunk, CountHolder, Ledger, Provenance, varying
+from compress.coupling.count_holders import border_holders, holders
 
 _SPLITS = frozenset("split unsafe_split split_with_sizes split_with_sizes_copy split_copy".split())
 _VIEWS = frozenset("view _unsafe_view reshape _reshape_alias view_copy unflatten".split())
@@ -86,12 +88,18 @@ def _along(labels: Tensor, dim: int) -> Tensor | None:
 def _pieces(ledger: Ledger, channels: Tensor | None, sizes: Sequence[int]) -> None:
     if channels is None or len(sizes) < 2:
         return
-    if len(set(sizes)) > 1:
+    options, counted = holders(ledger.modules, ledger.here, sizes), len(set(sizes)) == 1
+    if not counted and not options:
         told = ", ".join(map(str, sizes))
         return ledger.freeze(channels, f"its code divides it into pieces of {told} channels{_where(ledger)}")
-    pieces = channels.view(len(sizes), -1)
-    if not bool((pieces == pieces[:, :1]).all()):  # pieces of one channel each go or stay as a whole
-        ledger.result.chunks.append(Chunk(tuple(p.numpy().astype(np.int64) for p in pieces), _where(ledger)))
+    pieces = torch.split_with_sizes(channels, list(sizes))
+    if not all(bool((piece == piece[0]).all()) for piece in pieces):  # pieces of one channel each go or stay as a whole
+        _add(ledger, pieces, counted=counted, options=options)
+
+
+def _add(ledger: Ledger, pieces: Sequence[Tensor], *, counted: bool, options: tuple[tuple[CountHolder, ...], ...]) -> None:
+    arrays = tuple(p.numpy().astype(np.int64) for p in pieces)
+    ledger.result.chunks.append(Chunk(arrays, _where(ledger), counted, options))
 
 
 def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: int) -> None:
@@ -109,6 +117,9 @@ def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: 
         _pieces(ledger, channels, [size] * (width // size))
     else:  # a constant border: what lies before it must stay
         border = start if end == width else end
+        options = border_holders(ledger.modules, ledger.here, border) if start == 0 or end == width else ()
+        if options:
+            return _add(ledger, (channels[:border], channels[border:]), counted=False, options=options)
         ledger.freeze(channels[:border], f"its code slices it at {border} of {width} channels{_where(ledger)}")
 
 
@@ -157,7 +168,7 @@ def settled(run: Provenance) -> Provenance:
     channels of all pieces go together, and the second ones.
     """
     while True:
-        for chunk in run.chunks:
+        for chunk in (c for c in run.chunks if c.counted):
             reasons = [run.frozen[int(c)] for piece in chunk.pieces for c in piece if int(c) in run.frozen]
             fixed = bool(reasons) or any((piece == 0).any() for piece in chunk.pieces)
             free = {int(c) for piece in chunk.pieces for c in piece if c and int(c) not in run.frozen}
@@ -169,7 +180,7 @@ def settled(run: Provenance) -> Provenance:
                 run = paired(run, chunk)
                 break
         else:
-            live = [c for c in run.chunks if not c.trivial and int(c.pieces[0][0]) not in run.frozen]
+            live = [c for c in run.chunks if not c.trivial and not all(int(v) in run.frozen for p in c.pieces for v in p)]
             unique = {tuple(p.tobytes() for p in c.pieces): c for c in live}
             return replace(run, chunks=list(unique.values()))
 
@@ -199,7 +210,7 @@ def paired(run: Provenance, chunk: Chunk) -> Provenance:
 def coupled(group: ChannelGroup, classes: Sequence[int], chunks: Sequence[Chunk]) -> tuple[ChannelGroup, Chunk | None]:
     """The group with its coupled counts; and a chunk that it cannot keep by counts alone, if there is one."""
     number: Mapping[int, int] = {c: i for i, c in enumerate(classes)}
-    mine = [c for c in chunks if any(int(v) in number for v in c.pieces[0])]
+    mine = [c for c in chunks if c.counted and any(int(v) in number for v in c.pieces[0])]
     if not mine:
         return group, None
     for chunk in mine:
@@ -212,6 +223,35 @@ def coupled(group: ChannelGroup, classes: Sequence[int], chunks: Sequence[Chunk]
         if not set(found) <= orbits or _interleaved(group, found):
             return group, chunk
     return made, None
+
+
+def attributes(
+    groups: Sequence[tuple[ChannelGroup, Sequence[int]]], chunks: Sequence[Chunk], variant: int
+) -> tuple[WidthAttribute, ...]:
+    """The attributes that follow the widths.
+
+    Args:
+        groups: with the channel classes of each, in order.
+        chunks: of the settled run.
+        variant: 0 believes that equal pieces are taken from the width; the others that the n-th candidate holds the sizes.
+    """
+    place = {int(c): (group.id, i) for group, classes in groups for i, c in enumerate(classes)}
+    found: dict[tuple[str, str], WidthAttribute] = {}
+    for chunk in chunks:
+        number = variant - chunk.counted
+        for holder in chunk.options[max(number, 0)] if chunk.options[max(number, 0) :] and number >= 0 else ():
+            counts = [_counted([place.get(int(v)) for v in chunk.pieces[i]]) for i in holder.pieces]
+            if any(counts):
+                made = WidthAttribute(LayerName(holder.module), holder.name, holder.values, tuple(counts))
+                found.setdefault((made.module, made.name), made)
+    return tuple(found.values())
+
+
+def _counted(places: Sequence[tuple[GroupId, int] | None]) -> tuple[GroupId, tuple[int, ...]] | None:
+    """A piece as channels of one group; None where it is of several, or has channels that stay."""
+    owners = {p and p[0] for p in places}
+    (owner, *others) = owners
+    return None if owner is None or others else (owner, tuple(sorted(p[1] for p in places if p)))
 
 
 def _interleaved(group: ChannelGroup, pieces: Sequence[Sequence[int]]) -> bool:

@@ -10,16 +10,34 @@ activation, :class:`WrittenInto` is raised, and the run is followed again with l
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from compress.core import Layer, LayerName, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class CountHolder:
+    """An attribute of a running module that holds the sizes of pieces.
+
+    Attributes:
+        module: its name.
+        name: the attribute's.
+        values: its numbers.
+        pieces: per number, which piece it counts.
+    """
+
+    module: str
+    name: str
+    values: tuple[int, ...]
+    pieces: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +45,22 @@ class Chunk:
     """Where the code divides channels by count.
 
     Attributes:
-        pieces: the channel class at each index, piece by piece; all equally long.
+        pieces: the channel class at each index, piece by piece.
         where: the module whose code does it, for people.
+        counted: the pieces are equally long, and must stay so.
+        options: which attributes the code may take the sizes from, likeliest first; empty where it must be from the width.
     """
 
     pieces: tuple[NDArray[np.int64], ...]
     where: str = ""
+    counted: bool = True
+    options: tuple[tuple[CountHolder, ...], ...] = ()
 
     @property
     def trivial(self) -> bool:
         """Whether any cut is right: the same channels stand in every piece, or each piece is one channel and goes whole."""
+        if not self.counted:
+            return False
         same = all((piece == self.pieces[0]).all() for piece in self.pieces)
         return same or all((piece == piece[0]).all() for piece in self.pieces)
 
@@ -184,6 +208,7 @@ class Ledger:
         derived: tensor -> the parameters it was computed from, where no entry of it is an entry of theirs.
         scores: products of activations and what became of them: a softmax over them is attention.
         here: names of the modules that are running, outermost first.
+        modules: name -> module, where attributes are looked up that hold sizes.
         writable: labels own their memory, so that what is written into a view shows in what it views.
         spoiled: :class:`WrittenInto` was raised; the network's own code may have caught it.
     """
@@ -197,6 +222,7 @@ class Ledger:
         self.derived: Any = WeakTensorKeyDictionary()
         self.scores: Any = WeakTensorKeyDictionary()
         self.here: list[str] = []
+        self.modules: Mapping[str, nn.Module] = {}
         self._fixed: dict[str, str] = {}
         self._numbered: dict[int, str] = {}
 

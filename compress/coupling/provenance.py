@@ -124,6 +124,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, keys: Mapping[int, str], writable: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger(writable=writable)
+        self.ledger.modules = dict(model.named_modules())
         self.maps = frozenset(n for n, m in model.named_modules() if getattr(m, "is_channel_map", False))
         self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,17 +23,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.core import ChannelGroup, GroupId, LayerName, Member, Role, Slot, TensorInfo, Topology
+from compress.core import ChannelGroup, GroupId, Layer, LayerName, Member, Role, Slot, TensorInfo, Topology
 from compress.coupling import channel_chunks, dependency_graph
 from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.provenance import follow, operations
+from compress.coupling.trial_cut import TrialOutcome
 from compress.coupling.trial_cut import probe as tried
 from compress.errors import CompressError, TraceError, one_line
 from compress.surgery import unsteady
 
 _SHARES = (4, 2)
 """A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
+_CONVOLVED = 0.5
+"""A network with attention whose convolutions do less of the work than this is a transformer."""
 _LEAST = 64
 """Never on smaller ones than this: deep networks have a pixel or two left of them."""
 
@@ -77,6 +81,7 @@ def trace_with_agreement(
         network = _copied(model)
         run = _run(network, examples)
         topology = _topology(network.eval(), run, examples[0])
+        _refuse_transformers(network, run, topology)
         if reason := unsteady(network, examples):  # nothing could be told from a fault
             writers = {layer.name: reason for g in topology.groups for layer in topology.writers(g.id)}
             left_whole = replace(topology, groups=(), frozen={**topology.frozen, **writers})
@@ -91,6 +96,7 @@ def trace_with_agreement(
         numbered = _by_number(topology, run)
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
         done = tried(network, topology, examples, confirmed=confirmed, small=small)
+        done = _with_attributes(network, run, topology, examples, done)
     left = done.topology.by_id
     return done.topology, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
@@ -99,6 +105,46 @@ def trace_with_agreement(
         trials=done.trials,
         why_not=proposed.why_not,
     )
+
+
+def _with_attributes(
+    network: nn.Module, run: Provenance, topology: Topology, examples: Sequence[Tensor], done: TrialOutcome
+) -> TrialOutcome:
+    """The outcome, or a better one: groups that failed may be divided by a number that a module holds, and that can follow."""
+    most = max((len(chunk.options) + chunk.counted for chunk in run.chunks), default=0)
+    for variant in range(1, most):
+        if len(done.topology.groups) == len(topology.groups):
+            break
+        other = _topology(network, run, examples[0], variant)
+        again = tried(network, other, examples)
+        better = again.topology if len(again.topology.groups) > len(done.topology.groups) else done.topology
+        done = TrialOutcome(better, done.trials + again.trials)
+    left = done.topology.by_id
+    following = tuple(a for a in done.topology.attributes if all(part is None or part[0] in left for part in a.counts))
+    return replace(done, topology=replace(done.topology, attributes=following))
+
+
+def _refuse_transformers(network: nn.Module, run: Provenance, topology: Topology) -> None:
+    """Attention inside a convolutional network stays whole and the rest is cut; a transformer is another trade.
+
+    Raises:
+        TraceError: there is attention, and most of the work is not that of convolutions, or nothing else can be cut.
+    """
+    if run.attention is None:
+        return
+    work = {layer.name: _macs(topology, layer) for layer in topology.layers}
+    convolved = sum(work[layer.name] for layer in topology.layers if layer.kind != "linear")
+    if not topology.groups or convolved < _CONVOLVED * (sum(work.values()) + topology.fixed_macs):
+        raise TraceError(
+            f"{type(network).__name__} contains attention{f' ({run.attention})' if run.attention else ''}; "
+            "this tool cuts convolutional networks only",
+            hint="transformers need head and token pruning, which is another trade",
+        )
+
+
+def _macs(topology: Topology, layer: Layer) -> int:
+    weight = topology.tensors[layer.weight]
+    return weight.sites * math.prod(weight.shape)
 
 
 def _by_number(topology: Topology, run: Provenance) -> dict[GroupId, str]:
@@ -164,12 +210,6 @@ def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
             f"{type(network).__name__} does not run on an input of shape {shapes}: {type(error).__name__}: {error}",
             hint="give the input size the network expects with --size",
         ) from error
-    if run.attention is not None:
-        raise TraceError(
-            f"{type(network).__name__} contains attention{f' ({run.attention})' if run.attention else ''}; "
-            "this tool cuts convolutional networks only",
-            hint="transformers need head and token pruning, which is another trade",
-        )
     weights = {k for k, t in named.items() if isinstance(t, nn.Parameter) and t.dim() >= 2}
     if not run.layers:
         raise TraceError(f"{type(network).__name__} has no convolution or linear layer that runs on the example")
@@ -198,7 +238,7 @@ def _without_collector() -> Iterator[None]:
 
 
 @_without_collector()
-def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
+def _topology(network: nn.Module, run: Provenance, example: Tensor, variant: int = 0) -> Topology:
     run = channel_chunks.settled(run)
     parameters = {k for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, nn.Parameter)}
     layers = tuple(run.layers.values())
@@ -232,13 +272,15 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
         components[find(home[value])].append(value)
     members = _members(run, components)
     groups = []
+    classed: list[tuple[ChannelGroup, Sequence[int]]] = []
     for number, classes in sorted(components.items()):
         group = ChannelGroup(id=GroupId(producers[number][1]), size=len(classes), members=tuple(members[number]))
         group, left = channel_chunks.coupled(group, classes, run.chunks)
         if left is not None:  # counts alone cannot keep it: its pieces' channels go together
-            return _topology(network, channel_chunks.paired(run, left), example)
+            return _topology(network, channel_chunks.paired(run, left), example, variant)
         if group.size > 1 and any(m.role is Role.READS for m in group.members):
             groups.append(group)
+            classed.append((group, classes))
         else:
             reason = "its channels are one" if len(classes) == 1 else "no layer reads it"
             frozen |= {name: reason for i, (_, name) in enumerate(producers) if find(i) == number and name not in frozen}
@@ -252,6 +294,7 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor) -> Topology:
         example=tuple(example.shape[1:]),
         moment_norms=norms,
         fixed_macs=run.fixed_macs,
+        attributes=channel_chunks.attributes(classed, run.chunks, variant),
     )
 
 

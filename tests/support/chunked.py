@@ -44,6 +44,31 @@ class Aggregation(nn.Module):
         return self.head(self.out(torch.cat([one, three, four, self.b(four)], 1)))
 
 
+class ByAttribute(nn.Module):
+    """Pieces whose sizes the module holds: a number, a list, or two numbers."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.stem, self.a = kind, block(3, 8), block(8, 12)
+        self.width, self.sizes, self.one, self.two = 4, [3, 4, 5], 7, 5
+        pieces = {"number": (4, 4, 4), "list": (3, 4, 5), "numbers": (7, 5), "border": (7, 5)}[kind]
+        self.parts = nn.ModuleList(block(p, 4) for p in pieces)
+        self.c, self.head = block(4 * len(pieces) + (12 if kind == "border" else 0), 6), head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(self.stem(x))
+        if self.kind == "number":
+            pieces = y.split(self.width, 1)
+        elif self.kind == "list":
+            pieces = y.split(self.sizes, 1)
+        elif self.kind == "numbers":
+            pieces = y.split((self.one, self.two), 1)
+        else:
+            pieces = (y[:, : self.one], y[:, self.one :])
+        made = [part(piece) for part, piece in zip(self.parts, pieces, strict=True)]
+        return self.head(self.c(torch.cat([*made, *([y] if self.kind == "border" else [])], 1)))
+
+
 def quarters(s: Any, x: Tensor) -> Tensor:
     """Each half is halved again: one number for all four."""
     one, two = s.a(x).chunk(2, 1)
@@ -154,6 +179,10 @@ CHUNKED: dict[str, Net] = {
         lambda: nn.Sequential(block(3, 8), nn.PixelShuffle(2), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(32, 4)),
         free=["0.0"],
     ),
+    "by-number": Net(lambda: ByAttribute("number"), free=["stem.0", "a.0", "parts.0.0", "c.0"]),
+    "by-list": Net(lambda: ByAttribute("list"), free=["stem.0", "a.0", "parts.2.0", "c.0"]),
+    "by-numbers": Net(lambda: ByAttribute("numbers"), free=["stem.0", "a.0", "parts.1.0", "c.0"]),
+    "by-border": Net(lambda: ByAttribute("border"), free=["stem.0", "a.0", "parts.0.0", "c.0"]),
     "literal-split": Net(
         lambda: Wired(literal_split, a=block(3, 8), b=block(4, 6), c=block(4, 6), head=head(6)), free=["b.0"],
         why={"a.0": "constant in the code"},
