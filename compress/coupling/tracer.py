@@ -128,13 +128,14 @@ def _refuse_transformers(network: nn.Module, run: Provenance, topology: Topology
     """Attention inside a convolutional network stays whole and the rest is cut; a transformer is another trade.
 
     Raises:
-        TraceError: there is attention, and most of the work is not that of convolutions, or nothing else can be cut.
+        TraceError: there is attention, and most of the work is not that of convolutions, or none of them can be cut.
     """
     if run.attention is None:
         return
     work = {layer.name: _macs(topology, layer) for layer in topology.layers}
     convolved = sum(work[layer.name] for layer in topology.layers if layer.kind != "linear")
-    if not topology.groups or convolved < _CONVOLVED * (sum(work.values()) + topology.fixed_macs):
+    cuts = any(layer.kind != "linear" for group in topology.groups for layer in topology.writers(group.id))
+    if not cuts or convolved < _CONVOLVED * (sum(work.values()) + topology.fixed_macs):
         raise TraceError(
             f"{type(network).__name__} contains attention{f' ({run.attention})' if run.attention else ''}; "
             "this tool cuts convolutional networks only",

@@ -39,7 +39,7 @@ def _masked(reason: str) -> str:
     return re.sub(r"error \S+", "error ...", reason)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name in BEFORE])
 def test_topologies_are_those_of_before(name: str) -> None:
     assert told(traced(name)[1]) == BEFORE[name]
 

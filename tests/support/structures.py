@@ -264,6 +264,13 @@ STRUCTURES: dict[str, Net] = {
         lambda: folded(nn.Sequential(block(3, 6), parametrizations.spectral_norm(conv(6, 8)), nn.ReLU(), head(8))),
         free=["0.0", "1"], oracle=True,
     ),
+    "attention-behind": Net(
+        lambda: Wired(
+            lambda s, x: s.last(s.mix(y := s.b(s.a(x)).flatten(2).transpose(1, 2), y, y)[0].mean(1)), a=block(3, 8),
+            b=block(8, 8), mix=nn.MultiheadAttention(8, 2, batch_first=True), last=nn.Linear(8, 4),
+        ),
+        free=["a.0"],
+    ),
     "folded-masks": Net(folded_masks, free=["0.0", "1"], oracle=True),
 }  # fmt: skip
 
@@ -284,8 +291,8 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "number": (lambda: Wired(lambda s, x: s.a(x).mean().item(), a=block(3, 8)), "Wired returns no tensor"),
     "attention": (
         lambda: Wired(
-            lambda s, x: s.last(s.mix(y := s.a(x).flatten(2).transpose(1, 2), y, y)[0].mean(1)), a=block(3, 8),
-            mix=nn.MultiheadAttention(8, 2, batch_first=True), last=nn.Linear(8, 4),
+            lambda s, x: s.last(s.mix(y := s.token + s.a(x).flatten(2).transpose(1, 2).cumsum(2), y, y)[0].mean(1)),
+            a=conv(3, 8, 1), mix=nn.MultiheadAttention(8, 2, batch_first=True), last=nn.Linear(8, 4), token=torch.rand(8),
         ),
         "Wired contains attention .mix.",
     ),
