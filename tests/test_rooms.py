@@ -24,6 +24,20 @@ def test_no_name_of_a_face_hides_a_module(room: str) -> None:
     assert not modules & set(stated(room))
 
 
+def test_what_is_imported_from_a_face_is_there() -> None:
+    """Nothing checks types in tests and benchmarks, and a function's own imports run late: a name that is gone is seen here."""
+    root, gone = LIBRARY.parent, []
+    faces = {f"compress.{room}": set(stated(room)) | {"lazy"} for room in ROOMS}
+    for folder in ("compress", "cli", "models", "benchmarks", "tests", "examples"):
+        for file in (root / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module in faces:
+                    modules = {p.stem for p in (LIBRARY / node.module.partition(".")[2]).iterdir()}
+                    names = {alias.name for alias in node.names} - faces[node.module] - modules
+                    gone += [f"{file.relative_to(root)}:{node.lineno}: {node.module} has no {name}" for name in names]
+    assert not gone
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(AttributeError, match=r"'compress\.core' has no attribute 'Plann'"):
         import_module("compress.core").Plann  # noqa: B018

@@ -19,7 +19,7 @@ from compress_cli.console import UsageError, command_line, err, guarded, out, pr
 from compress_cli.inputs import Inputs, stem
 
 if TYPE_CHECKING:
-    from compress.pipeline import Arm
+    from compress.pipeline import Prune
     from compress.report import Comparison
 
 app = typer.Typer()
@@ -90,7 +90,7 @@ def _compared(
     inputs: Inputs,
     names: list[str],
     against: str,
-    arms: Mapping[str, tuple[str, Arm]],
+    arms: Mapping[str, tuple[str, Prune]],
     seeds: list[int],
     flags: Mapping[str, Any],
     config: Path | None,
@@ -150,7 +150,7 @@ def _seeds(text: str) -> list[int]:
         raise UsageError(f"--seeds {text!r} is not a list of whole numbers", hint="--seeds 0,1,2") from error
 
 
-def _arms(given: list[str]) -> dict[str, tuple[str, Arm]]:
+def _arms(given: list[str]) -> dict[str, tuple[str, Prune]]:
     """``NAME=package.module:function``, imported.
 
     Raises:

@@ -89,26 +89,27 @@ if TYPE_CHECKING:
     from compress.core.topology import Topology as Topology
     from compress.core.topology import WidthAttribute as WidthAttribute
     from compress.core.validation import validated as validated
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "accuracy": "Accuracy Measured",
-        "arrays": "Bits Floats Indices",
-        "cost": "Cost Share count sizes_after",
-        "entry_points": "import_entrypoint is_entrypoint",
-        "environment": "Environment GpuState capture gpu_state throttled version_of",
-        "events": "Clock Listen Phase PhaseDone Table Warned ignore",
-        "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
-        "json_values": "finite_json",
-        "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
-        "locks": "hold_folder",
-        "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths attribute_counts",
-        "randomness": "derive",
-        "staging": "folder_beside sweep_beside",
-        "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
-        "text": "csv_cell markdown markdown_block markdown_code printable",
-        "topology": "ChannelGroup GroupId Layer LayerName Member READS Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",
-        "validation": "validated",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "accuracy": "Accuracy Measured",
+            "arrays": "Bits Floats Indices",
+            "cost": "Cost Share count sizes_after",
+            "entry_points": "import_entrypoint is_entrypoint",
+            "environment": "Environment GpuState capture gpu_state throttled version_of",
+            "events": "Clock Listen Phase PhaseDone Table Warned ignore",
+            "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
+            "json_values": "finite_json",
+            "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
+            "locks": "hold_folder",
+            "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths attribute_counts",
+            "randomness": "derive",
+            "staging": "folder_beside sweep_beside",
+            "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
+            "text": "csv_cell markdown markdown_block markdown_code printable",
+            "topology": "ChannelGroup GroupId Layer LayerName Member READS "
+            "Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",
+            "validation": "validated",
+        },
+    )

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from compress.coupling.tracer import trace as trace
     from compress.coupling.tracer import trace_with_agreement as trace_with_agreement
     from compress.coupling.trial_cut import shaken as shaken
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "agreement": "CouplingAgreement",
-        "symbolic": "NotTraceable symbolic_graph",
-        "tracer": "trace trace_with_agreement",
-        "trial_cut": "shaken",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "agreement": "CouplingAgreement",
+            "symbolic": "NotTraceable symbolic_graph",
+            "tracer": "trace trace_with_agreement",
+            "trial_cut": "shaken",
+        },
+    )

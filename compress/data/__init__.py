@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from compress.data.sources import Unreadable as Unreadable
     from compress.data.sources import decode as decode
     from compress.data.split import Split as Split
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "dataset": "Data examined open_data",
-        "listing": "TORCHVISION",
-        "pixels": "to_pixels",
-        "preprocessing": "IMAGENET Preprocessing preset_for",
-        "sources": "Unreadable decode",
-        "split": "Split",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "dataset": "Data examined open_data",
+            "listing": "TORCHVISION",
+            "pixels": "to_pixels",
+            "preprocessing": "IMAGENET Preprocessing preset_for",
+            "sources": "Unreadable decode",
+            "split": "Split",
+        },
+    )

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from compress.export.precision import PrecisionLatency as PrecisionLatency
     from compress.export.precision import Precisions as Precisions
     from compress.export.precision import read_precisions as read_precisions
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "conversion": "Options convert file_digest",
-        "cutting_onnx": "Resizable resizable resized write_resized",
-        "embedding": "embed pixels_of",
-        "exporting": "BATCHES beside export",
-        "int8": "Quantiser",
-        "interface": "Interface Port read_interface serving_facts",
-        "parity": "Parity ParityVerdict deviation export_verified judge",
-        "precision": "PrecisionLatency Precision Precisions read_precisions",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "conversion": "Options convert file_digest",
+            "cutting_onnx": "Resizable resizable resized write_resized",
+            "embedding": "embed pixels_of",
+            "exporting": "BATCHES beside export",
+            "int8": "Quantiser",
+            "interface": "Interface Port read_interface serving_facts",
+            "parity": "Parity ParityVerdict deviation export_verified judge",
+            "precision": "PrecisionLatency Precision Precisions read_precisions",
+        },
+    )

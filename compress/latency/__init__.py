@@ -52,24 +52,24 @@ if TYPE_CHECKING:
     from compress.latency.table_measure import machine as machine
     from compress.latency.table_measure import relative_times as relative_times
     from compress.latency.table_measure import table_of as table_of
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "bench_kit": "pack",
-        "bounds": "Outcome parse",
-        "comparison": "Compared Side compare find side",
-        "explanation": "Change Explained LayerTiming changes explain summarise",
-        "input_selection": "GAIN TimedReader gains readers worthwhile",
-        "intervals": "mean_ratio",
-        "matrix": "cells measure_all try_out",
-        "measurement": "LARGEST Measurement identify read_measurement",
-        "arms": "noise",
-        "onnx_files": "describe_all file_arms",
-        "profiling": "profile read_graph",
-        "protocol": "measure",
-        "result": "LatencyResult MeasuringProgress Settings",
-        "statistics": "Interval LatencyVerdict P99_FROM",
-        "table_measure": "NETWORKS block_of collect machine relative_times table_of",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "bench_kit": "pack",
+            "bounds": "Outcome parse",
+            "comparison": "Compared Side compare find side",
+            "explanation": "Change Explained LayerTiming changes explain summarise",
+            "input_selection": "GAIN TimedReader gains readers worthwhile",
+            "intervals": "mean_ratio",
+            "matrix": "cells measure_all try_out",
+            "measurement": "LARGEST Measurement identify read_measurement",
+            "arms": "noise",
+            "onnx_files": "describe_all file_arms",
+            "profiling": "profile read_graph",
+            "protocol": "measure",
+            "result": "LatencyResult MeasuringProgress Settings",
+            "statistics": "Interval LatencyVerdict P99_FROM",
+            "table_measure": "NETWORKS block_of collect machine relative_times table_of",
+        },
+    )

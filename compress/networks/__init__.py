@@ -30,14 +30,16 @@ if TYPE_CHECKING:
     from compress.networks.network import identity as identity
     from compress.networks.network import network_from as network_from
     from compress.networks.network import network_of as network_of
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "architecture": "Architecture accepts canonical factory_of skeleton untrained",
-        "checkpoint": "Loaded load save state_digest",
-        "checks": "preflight",
-        "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
-        "network": "Network identity network_from network_of",
-    },
-)
+    from compress.networks.tensor_file import file_state_digest as file_state_digest
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "architecture": "Architecture accepts canonical factory_of skeleton untrained",
+            "checkpoint": "Loaded load save state_digest",
+            "checks": "preflight",
+            "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
+            "network": "Network identity network_from network_of",
+            "tensor_file": "file_state_digest",
+        },
+    )

@@ -35,23 +35,23 @@ if TYPE_CHECKING:
     from compress.pipeline.preparation import prepare as prepare
     from compress.pipeline.pruning import prune as prune
     from compress.pipeline.run import Run as Run
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "comparison": "MethodComparison compare_methods entry",
-        "conclusion": "Result finished",
-        "external": "Prune",
-        "front": "choose read_front",
-        "front_latency": "clock_front",
-        "inspection": "Inspection inspect traced",
-        "job": "Job make_job read_settings stored_values",
-        "latency_tables": "Measuring alignment load make source_of",
-        "latency_target": "clocking latency_trials",
-        "picking": "pick",
-        "precision_latency": "measure_precision",
-        "preparation": "prepare",
-        "pruning": "prune",
-        "run": "Run",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "comparison": "MethodComparison compare_methods entry",
+            "conclusion": "Result finished",
+            "external": "Prune",
+            "front": "choose read_front",
+            "front_latency": "clock_front",
+            "inspection": "Inspection inspect traced",
+            "job": "Job make_job read_settings stored_values",
+            "latency_tables": "Measuring alignment load make source_of",
+            "latency_target": "clocking latency_trials",
+            "picking": "pick",
+            "precision_latency": "measure_precision",
+            "preparation": "prepare",
+            "pruning": "prune",
+            "run": "Run",
+        },
+    )

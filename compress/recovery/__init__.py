@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from compress.recovery.training import TrainingProgress as TrainingProgress
     from compress.recovery.training import fit as fit
     from compress.recovery.training import steps_per_epoch as steps_per_epoch
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "batch_norm": "reestimate",
-        "centripetal_sgd": "PAPER_EPS Pull train_centripetal strength tied_slices",
-        "compensation": "Compensation RIDGE solve",
-        "kernel_sparsity": "effective_params held zero_kernels",
-        "moments": "Gram Moments collect",
-        "reconstruction": "ReconstructionSettings reconstruct",
-        "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
-        "steps_per_epoch",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "batch_norm": "reestimate",
+            "centripetal_sgd": "PAPER_EPS Pull train_centripetal strength tied_slices",
+            "compensation": "Compensation RIDGE solve",
+            "kernel_sparsity": "effective_params held zero_kernels",
+            "moments": "Gram Moments collect",
+            "reconstruction": "ReconstructionSettings reconstruct",
+            "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
+            "steps_per_epoch",
+        },
+    )

@@ -56,24 +56,24 @@ if TYPE_CHECKING:
     from compress.report.verdict import missed_drop as missed_drop
     from compress.report.verdict import verdict_sentence as verdict_sentence
     from compress.report.verification import verified as verified
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
-        "formatting": "NONE accuracies accuracy_text byte_size certified changed speed_in_words "
-        "duration expected judged number percent sizes times",
-        "fronts": "front_latency told",
-        "html": "runs_page",
-        "imported": "take_in",
-        "markdown": "report_markdown",
-        "model": "FrontLatency Latency Report Size Width",
-        "plots": "comparison_svg front_svg",
-        "side_by_side": "differences runs_markdown runs_table",
-        "store": "HTML page_of read_report report_text write_report",
-        "tables": "front_latency_table",
-        "timm_csv": "to_timm_csv",
-        "verdict": "flags latency_of missed_drop verdict_sentence",
-        "verification": "verified",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
+            "formatting": "NONE accuracies accuracy_text byte_size certified changed speed_in_words "
+            "duration expected judged number percent sizes times",
+            "fronts": "front_latency told",
+            "html": "runs_page",
+            "imported": "take_in",
+            "markdown": "report_markdown",
+            "model": "FrontLatency Latency Report Size Width",
+            "plots": "comparison_svg front_svg",
+            "side_by_side": "differences runs_markdown runs_table",
+            "store": "HTML page_of read_report report_text write_report",
+            "tables": "front_latency_table",
+            "timm_csv": "to_timm_csv",
+            "verdict": "flags latency_of missed_drop verdict_sentence",
+            "verification": "verified",
+        },
+    )

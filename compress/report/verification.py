@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from compress.core import Plan, read_json
-from compress.errors import CompressError, ConfigError, one_line
+from compress.errors import CompressError, ConfigError
 from compress.export import read_precisions
 from compress.latency import identify
-from compress.networks import state_digest
+from compress.networks import file_state_digest
 from compress.report.model import Report
 from compress.report.store import JSON, read_report
 
@@ -51,9 +48,9 @@ def _digests(folder: Path, report: Report) -> Iterator[tuple[str, str, str]]:
     wanted = report.digests.get("model", "")
     if wanted and (folder / MODEL).is_file():
         try:
-            yield MODEL, wanted, state_digest(load_file(folder / MODEL))
-        except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"{folder / MODEL} is damaged: {one_line(error)}", hint="start over with --fresh") from error
+            yield MODEL, wanted, file_state_digest(folder / MODEL)
+        except CompressError as error:
+            raise ConfigError(error.message, hint="start over with --fresh") from error
     try:
         held = read_precisions(folder / PRECISIONS) if (folder / PRECISIONS).is_file() else None
     except CompressError:

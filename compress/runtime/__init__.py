@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from compress.runtime.ort import OrtRuntime as OrtRuntime
     from compress.runtime.ort import OrtSession as OrtSession
     from compress.runtime.ort import Provider as Provider
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "base": "Array Feed Runtime Session SessionInput Transfer arrays_of inputs_of",
-        "eager": "EagerSession",
-        "onnx_file": "keeps_external_weights onnx_bytes read_onnx",
-        "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "base": "Array Feed Runtime Session SessionInput Transfer arrays_of inputs_of",
+            "eager": "EagerSession",
+            "onnx_file": "keeps_external_weights onnx_bytes read_onnx",
+            "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
+        },
+    )

@@ -51,21 +51,21 @@ if TYPE_CHECKING:
     from compress.search.widths import scaled as scaled
     from compress.search.widths import share_at as share_at
     from compress.search.widths import widths_of as widths_of
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "base": "Ask ChannelStatistics CostModel Fidelity Front Planner Point Recovery Score Search Searcher Space Stage "
-        "Target Told knee non_dominated",
-        "bicnn.ordering": "slices",
-        "csgd_clusters": "clusters_at",
-        "journal": "Asked Journal drive",
-        "methods": "METHODS behind",
-        "obs": "plan_for",
-        "reader_loss": "ReaderLoss",
-        "smoea": "Smoea controller",
-        "stages": "is_stream make_stages prunable",
-        "uniform": "Uniform",
-        "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled share_at widths_of",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "base": "Ask ChannelStatistics CostModel Fidelity Front Planner Point Recovery Score Search Searcher Space Stage "
+            "Target Told knee non_dominated",
+            "bicnn.ordering": "slices",
+            "csgd_clusters": "clusters_at",
+            "journal": "Asked Journal drive",
+            "methods": "METHODS behind",
+            "obs": "plan_for",
+            "reader_loss": "ReaderLoss",
+            "smoea": "Smoea controller",
+            "stages": "is_stream make_stages prunable",
+            "uniform": "Uniform",
+            "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled share_at widths_of",
+        },
+    )

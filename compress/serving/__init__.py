@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from compress.serving.settings import Server as Server
     from compress.serving.settings import Serving as Serving
     from compress.serving.v2_protocol import DATATYPES as DATATYPES
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "client": "Client",
-        "deployment": "deploy",
-        "load_test": "LoadResult Scenario Tried asking sustained",
-        "packages": "name_of package",
-        "settings": "Server Serving",
-        "v2_protocol": "DATATYPES",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "client": "Client",
+            "deployment": "deploy",
+            "load_test": "LoadResult Scenario Tried asking sustained",
+            "packages": "name_of package",
+            "settings": "Server Serving",
+            "v2_protocol": "DATATYPES",
+        },
+    )

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from compress.signature.outputs import first_tensor as first_tensor
     from compress.signature.outputs import leaves as leaves
     from compress.signature.outputs import tensors as tensors
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "inputs": "InputTensor Signature bare signature_of taking_rows",
-        "outputs": "first_tensor leaves tensors",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "inputs": "InputTensor Signature bare signature_of taking_rows",
+            "outputs": "first_tensor leaves tensors",
+        },
+    )

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from compress.surgery.guard import verify as verify
     from compress.surgery.rewriting import cuttable as cuttable
     from compress.surgery.steadiness import unsteady as unsteady
-
-__all__, __getattr__, __dir__ = lazy(
-    __name__,
-    {
-        "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
-        "guard": "Verified random_plan verify",
-        "rewriting": "cuttable",
-        "steadiness": "unsteady",
-    },
-)
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
+            "guard": "Verified random_plan verify",
+            "rewriting": "cuttable",
+            "steadiness": "unsteady",
+        },
+    )

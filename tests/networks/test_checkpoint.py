@@ -19,6 +19,7 @@ from compress.errors import CheckpointError
 from compress.networks.architecture import Architecture
 from compress.networks.checkpoint import load, save, state_digest
 from compress.networks.recognition import SIBLINGS
+from compress.networks.tensor_file import file_state_digest
 from compress.surgery.cutting import shaped_to
 
 ZOO = {name: MODELS[name] for name in ("lenet", "digits_net", "resnet20")}  # few: recognition builds each of them
@@ -359,3 +360,16 @@ def test_a_strangers_header_is_not_believed(changes: dict[str, Any], message: st
     save(path, model, architecture=Architecture("digits_net"))
     with pytest.raises(CheckpointError, match=message):
         load(rewritten(path, model, **changes), zoo=ZOO)
+
+
+def test_a_files_digest_is_that_of_its_tensors(tmp_path: Path) -> None:
+    """Read off the bytes, without torch; every type and shape, none and empty ones too."""
+    types = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool)
+    state = {f"{i}.weight": (torch.randn(3, i, 2) * 9).to(kind) for i, kind in enumerate(types)} | {"a": torch.tensor(3)}
+    save_file(state, tmp_path / "x.safetensors", metadata={"note": "not a tensor"})
+    assert file_state_digest(tmp_path / "x.safetensors") == state_digest(state)
+    data = (tmp_path / "x.safetensors").read_bytes()
+    for broken in (data[:7], data[:40], data[:-1], b"\xff" * 8 + data[8:], data[:8] + b"[" + data[9:]):
+        (tmp_path / "y.safetensors").write_bytes(broken)
+        with pytest.raises(CheckpointError, match="is damaged"):
+            file_state_digest(tmp_path / "y.safetensors")
