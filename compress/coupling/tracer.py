@@ -82,11 +82,11 @@ def trace_with_agreement(
         run = _run(network, examples)
         topology = _topology(network.eval(), run, examples[0])
         _refuse_transformers(network, run, topology)
-        if reason := unsteady(network, examples):  # nothing could be told from a fault
+        small = _smaller(network, examples, run.operations)
+        if unsteady(network, small or examples) and (reason := unsteady(network, examples)):  # no fault could be told
             writers = {layer.name: reason for g in topology.groups for layer in topology.writers(g.id)}
             left_whole = replace(topology, groups=(), frozen={**topology.frozen, **writers})
             return left_whole, CouplingAgreement(why_not=reason)
-        small = _smaller(network, examples, run.operations)
         if graph:
             joins, layers = run.operations.count("cat"), len(topology.layers)
             proposed = dependency_graph.propose(network, small or examples, joins=joins, layers=layers)
@@ -222,6 +222,12 @@ def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
         finally:
             network.eval()
         trained.sites, trained.fixed_macs, trained.operations = run.sites, run.fixed_macs, run.operations
+        trained.by_number = {  # what only training does (a dropout's mask) says nothing of a cut network's evaluation
+            int(trained.labels[slot][i]): run.by_number[v]
+            for slot, values in run.labels.items()
+            for i, v in enumerate(values.tolist())
+            if v in run.by_number
+        }
         return trained
     return run
 

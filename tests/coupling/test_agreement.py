@@ -213,3 +213,22 @@ def test_smaller_images_tell_the_same_of_a_real_network() -> None:
     large, small = (trace_with_agreement(model, torch.zeros(1, 3, n, n)) for n in (224, 64))
     assert large[0].digest == small[0].digest and asdict(large[1]) == asdict(small[1])
     assert large[1].trials == 1
+
+
+class TrainedOtherwise(nn.Module):
+    """An auxiliary head, so that the run is a training one, and a dropout, which multiplies every channel there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 2, 1)
+        self.drop = nn.Dropout2d()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        x = self.drop(self.a(x))
+        return (self.b(x), self.c(x)) if self.training else self.b(x)
+
+
+def test_masks_that_only_training_draws_pick_no_channels() -> None:
+    topology, agreement = trace_with_agreement(TrainedOtherwise(), torch.zeros(1, 3, 8, 8))
+    assert "a" in topology.by_id and agreement.tried == {}
+    assert agreement.corrected == {"a": "it leaves out c.weight"}
