@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ from compress.signature import Signature, bare, leaves
 from compress.surgery import cut, random_plan, verify
 
 SMALL = Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8))
+
+
+def exported(names: Iterable[str], dynamo: set[str]) -> Any:
+    """Every name with the legacy exporter; the dynamo exporter, which takes twice as long, with the others as slow tests."""
+    slow = [pytest.param(name, "dynamo", marks=() if name in dynamo else pytest.mark.slow) for name in names]
+    return pytest.mark.parametrize(("name", "exporter"), [*((name, "legacy") for name in names), *slow])
 
 
 def rows_of(network: Network, count: int = 10) -> Tensor:
@@ -50,8 +57,7 @@ def same(one: Any, two: Any) -> None:
         assert torch.equal(value, other[key]) if isinstance(value, Tensor) else value == other[key]
 
 
-@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
-@pytest.mark.parametrize("name", CALLED)
+@exported(CALLED, dynamo={"a dict with more", "keywords and None", "whole numbers", "no batch"})
 def test_however_a_network_is_called(name: str, exporter: Any, tmp_path: Path) -> None:
     model, example, names = called(name)
     network = network_of(model, example=example)
@@ -90,8 +96,7 @@ def test_rows_are_the_inputs_and_the_caller_keeps_its_network(name: str) -> None
     assert list(network.model.state_dict()) == list(model.state_dict())
 
 
-@pytest.mark.parametrize("exporter", ["legacy", "dynamo"])
-@pytest.mark.parametrize("name", ANSWERS)
+@exported(ANSWERS, dynamo={"None and a number", "a scalar loss", "nothing found", "a namedtuple"})
 def test_whatever_a_network_answers(name: str, exporter: Any, tmp_path: Path) -> None:
     model, names = answering(name)
     network = network_of(model, SMALL)

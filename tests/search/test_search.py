@@ -43,7 +43,7 @@ class TestUniform(SearcherContract):
 
 class TestSmoea(SearcherContract):
     def searcher(self) -> Smoea:
-        return Smoea(population=16, generations=10)
+        return Smoea(population=12, generations=6)
 
 
 class TestSmoeaOnOutputs(TestSmoea):
@@ -53,7 +53,7 @@ class TestSmoeaOnOutputs(TestSmoea):
 
 class TestCluster(SearcherContract):
     def searcher(self) -> Cluster:
-        return Cluster(population=8, generations=6, restarts=1)
+        return Cluster(population=6, generations=2, restarts=1)
 
 
 @pytest.mark.parametrize("searcher", [Smoea(population=12, generations=6), Cluster(population=6, generations=3, restarts=1)])
