@@ -84,11 +84,30 @@ def test_unknown_names_are_refused() -> None:
         compress.prun  # noqa: B018
 
 
-def loaded_by(code: str) -> set[str]:
-    """Heavy packages that a fresh interpreter has imported after running some code."""
-    tail = f"\nimport sys; print('LOADED', *[m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True)
-    return set(done.stdout.rpartition("LOADED")[2].split())
+def loaded_by(first: str, *more: str) -> list[set[str]]:
+    """Heavy packages that a fresh interpreter has imported after running some code, and after each of more, in a fork of it.
+
+    What starts have in common is run once: a fork has imported what its parent has, and nothing of what its siblings have.
+    """
+    code = f"""
+import os, sys
+def told():
+    print("LOADED", *[m for m in {HEAVY} if m in sys.modules], flush=True)
+{first}
+told()
+for code in {list(more)}:
+    child = os.fork()
+    if not child:
+        exec(code)
+        told()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, code
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [set(line.split()[1:]) for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert len(found) == 1 + len(more)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -100,25 +119,33 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder) for name, folder in folders.items()}
 
 
+@pytest.fixture(scope="module")
+def loaded(runs: dict[str, str]) -> dict[str, set[str]]:
+    """What every start has imported."""
+    app = "from compress_cli.app import app"
+    calls = {}
+    for start in MAY_IMPORT:
+        if start.startswith("compress "):
+            words = [runs.get(word, word) for word in start.split()[1:]]
+            calls[start] = (
+                f"try:\n    app({words!r}, prog_name='compress')\nexcept SystemExit as end:\n    assert not end.code, end.code"
+            )
+    python = {start: loaded_by(start)[0] for start in MAY_IMPORT if start not in calls}
+    return python | dict(zip(calls, loaded_by(app, *calls.values())[1:], strict=True))
+
+
 @pytest.mark.parametrize("start", MAY_IMPORT)
-def test_a_start_imports_no_more_than_it_needs(start: str, runs: dict[str, str]) -> None:
-    code = start
-    if start.startswith("compress "):
-        words = [runs.get(word, word) for word in start.split()[1:]]
-        code = f"""
-from compress_cli.app import app
-try:
-    app({words!r}, prog_name="compress")
-except SystemExit as end:
-    assert not end.code, end.code
-"""
-    assert loaded_by(code) <= MAY_IMPORT[start]
+def test_a_start_imports_no_more_than_it_needs(start: str, loaded: dict[str, set[str]]) -> None:
+    assert loaded[start] <= MAY_IMPORT[start]
 
 
-def test_the_check_above_can_fail() -> None:
-    """What is imported is seen, by whichever way it came in."""
-    assert {"numpy", "torch"} <= loaded_by("import compress; compress.prune")
-    assert {"torchvision", "torch._dynamo", "sklearn", "scipy"} <= loaded_by("import torchvision, sklearn.cluster")
+def test_the_check_above_can_fail(loaded: dict[str, set[str]]) -> None:
+    """What is imported is seen, by whichever way it came in, and in the child alone that imported it."""
+    assert {"numpy", "torch"} <= loaded["import compress; compress.prune"]
+    before, inside, beside = loaded_by("import numpy", "import torchvision, sklearn.cluster", "import PIL")
+    assert "numpy" in before and "torch" not in before
+    assert {"torchvision", "torch._dynamo", "sklearn", "scipy"} <= inside
+    assert "PIL" in beside and "torch" not in beside
 
 
 def test_the_version_is_the_distribution_s() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.core.plan import Plan
+from compress.core.topology import Topology
 from compress.coupling.symbolic import NotTraceable, symbolic_graph
 from compress.coupling.tracer import trace
 from compress.evaluation.evaluator import Evaluator, Material, relative
@@ -35,6 +37,13 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
     return model.eval(), images
 
 
+@cache
+def traced(name: str) -> tuple[nn.Module, Tensor, Topology]:
+    """A network, its images and its topology, made once; nobody may change them."""
+    model, images = network(name)
+    return model, images, trace(model, images[:1], probe=False)
+
+
 def in_place(model: nn.Module, graph_nodes: list[str], modules: list[str], names: list[str], images: Tensor) -> list[Tensor]:
     """The observed layers' outputs in the whole network, the stage's batch norms in training mode: another way there."""
     whole = copy.deepcopy(model)
@@ -52,8 +61,7 @@ def in_place(model: nn.Module, graph_nodes: list[str], modules: list[str], names
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str) -> None:
-    model, images = network(name)
-    topology = trace(model, images[:1], probe=False)
+    model, images, topology = traced(name)
     groups, _ = prunable(topology, [])
     graph = symbolic_graph(model)
     rng = np.random.default_rng(0)
@@ -80,8 +88,7 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
 @pytest.mark.parametrize("name", NAMES)
 def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str) -> None:
     """The outputs' error of the cut network, its batch norms behind the stage's start on the batch's own statistics."""
-    model, images = network(name)
-    topology = trace(model, images[:1], probe=False)
+    model, images, topology = traced(name)
     groups, _ = prunable(topology, [])
     graph, rng, before = symbolic_graph(model), np.random.default_rng(0), Plan()
     with torch.no_grad():
@@ -103,8 +110,7 @@ def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str
 
 
 def test_an_untouched_stage_without_batch_norm_has_no_error() -> None:
-    model, images = network("lenet")
-    topology = trace(model, images[:1], probe=False)
+    model, images, topology = traced("lenet")
     groups, _ = prunable(topology, [])
     graph = symbolic_graph(model)
     for stage in make_stages(topology, groups):
@@ -123,8 +129,7 @@ def test_values_at_are_the_networks_own() -> None:
 
 
 def test_a_stage_ends_at_the_first_layers_after_it() -> None:
-    model, images = network("resnet20")
-    topology = trace(model, images[:1], probe=False)
+    model, _, topology = traced("resnet20")
     groups, _ = prunable(topology, [])
     stages = make_stages(topology, groups)
     assert [s.name for s in stages][-1] == "residual streams" and all(is_stream(topology, g) for g in stages[-1].groups)
@@ -138,8 +143,7 @@ def test_a_stage_ends_at_the_first_layers_after_it() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_are_disjoint_and_complete(name: str) -> None:
-    model, images = network(name)
-    topology = trace(model, images[:1], probe=False)
+    _, _, topology = traced(name)
     groups, _ = prunable(topology, [])
     stages = make_stages(topology, groups)
     named = [g for s in stages for g in s.groups]
@@ -148,8 +152,7 @@ def test_stages_are_disjoint_and_complete(name: str) -> None:
 
 
 def test_ignored_layers_stay() -> None:
-    model, images = network("resnet20")
-    topology = trace(model, images[:1], probe=False)
+    _, _, topology = traced("resnet20")
     groups, left = prunable(topology, ["layer2.*"])
     assert not [g for g in groups if g.startswith("layer2")]
     assert "conv1" not in groups  # the stream runs through layer2 too
@@ -212,9 +215,8 @@ def test_graphs_that_are_not_the_network_are_not_used(kind: type[nn.Module]) -> 
     assert evaluator.fallback and np.isfinite(evaluator(Ask([Plan()], Fidelity.STAGE, 0, 8))[0].error)
 
 
-def test_asking_for_more_images_than_there_are_changes_nothing() -> None:
-    model, images = network("digits_net")
-    topology = trace(model, images[:1], probe=False)
+def test_asking_for_more__than_there_are_changes_nothing() -> None:
+    model, images, topology = traced("digits_net")
     stages = make_stages(topology, prunable(topology, [])[0])
     evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
     plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
@@ -224,8 +226,7 @@ def test_asking_for_more_images_than_there_are_changes_nothing() -> None:
 
 
 def test_what_a_stage_caches_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, images = network("digits_net")
-    topology = trace(model, images[:1], probe=False)
+    model, images, topology = traced("digits_net")
     stages = make_stages(topology, prunable(topology, [])[0])
     evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
     plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
@@ -270,8 +271,7 @@ def test_layers_of_the_users_own_class_are_layers() -> None:
 
 
 def test_full_scores_follow_the_labels() -> None:
-    model, images = network("digits_net")
-    topology = trace(model, images[:1], probe=False)
+    model, images, topology = traced("digits_net")
     stages = make_stages(topology, prunable(topology, [])[0])
     with torch.no_grad():
         answers = model(images).argmax(1)

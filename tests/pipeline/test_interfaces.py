@@ -107,7 +107,11 @@ def test_whatever_a_network_answers(name: str, exporter: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["two images of odd width", "a dict with more", "whole numbers", "no batch", "sound", "a volume"]
+    "name",
+    [
+        *("two images of odd width", "whole numbers", "no batch"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a dict with more", "sound", "a volume")),
+    ],
 )
 def test_a_whole_run_without_images(name: str, tmp_path: Path) -> None:
     model, example, names = called(name)
