@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -72,7 +73,13 @@ def write_page(rows: dict[str, Any], path: Path) -> None:
         others = [rows[n] for n in names if rows[n]["state"] != "exact"]
         if others:
             parts.append("\n".join(f"- `{plain(r)}`: {r['state']}: {r['reason']}" for r in others) + "\n")
-    parts += [agreement([rows[n] for n in houses["torchvision's classifiers"]]), structures(), REFUSALS, left_alone(rows)]
+    parts += [
+        agreement([rows[n] for n in houses["torchvision's classifiers"]]),
+        strange(path),
+        structures(),
+        REFUSALS,
+        left_alone(rows),
+    ]
     path.write_text("\n".join(parts).rstrip() + "\n")
 
 
@@ -138,6 +145,23 @@ def agreement(rows: list[dict[str, Any]]) -> str:
     groups, confirmed = (sum(r["agreement"][k] for r in asked) for k in ("groups", "confirmed"))
     whole = sum(r["agreement"]["confirmed"] == r["agreement"]["groups"] for r in asked)
     return "\n".join(lines) + f"\n\n{confirmed} of {groups} groups are confirmed; in {whole} of {len(asked)} networks, all.\n"
+
+
+def strange(page: Path) -> str:
+    """The networks of tricky structure, a line a structure."""
+    results = page.parent.parent / "benchmarks" / "results" / "strange_networks.json"
+    if not results.exists():
+        return ""
+    from strange_networks import Outcome, summary
+
+    told = json.loads(results.read_text())
+    lines = [
+        "## Strange networks\n",
+        "`benchmarks/strange_networks.py`: networks with the structures that users report, cut at random three times each and",
+        "compared in float64 with a mask that is independent of this library's own, in evaluation and training mode and at two",
+        f"sizes of inputs. {told['summary']}.\n",
+    ]
+    return "\n".join([*lines, *summary([Outcome(**row) for row in told["networks"]])]) + "\n"
 
 
 def parity(row: dict[str, Any]) -> str:

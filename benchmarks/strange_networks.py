@@ -7,6 +7,7 @@ plan alone: neither ``simulate`` nor the guard has a part in it. A network is *e
 
     python benchmarks/strange_networks.py             # all, results/strange_networks.json and a table
     python benchmarks/strange_networks.py c2f detector
+    python benchmarks/strange_networks.py --half detector-c2f  # half of its MACs by the largest equal widths, every width shown
 
 Needs no data. Exit status 1 where a network is wrong or ends in an internal error.
 """
@@ -33,9 +34,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from compress.core import Cut, Plan, Role, Topology, write_json
+from compress.core import Cut, Plan, Role, Topology, widths, write_json
 from compress.coupling import trace
 from compress.errors import CompressError
+from compress.evaluation import gather, importance
+from compress.search import METHODS, ChannelStatistics, CostModel, Space, Target, make_stages
 from compress.surgery import cut
 
 CASES: tuple[Case, ...] = (*detectors.CASES, *classifiers.CASES, *others.CASES)
@@ -165,6 +168,29 @@ def difference(
     return worst
 
 
+def halve_by_search(case: Case) -> int:
+    """Uniform widths at half of the MACs, by the l1 norms of random weights; widths, and the comparison with the mask."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = randomised(case.make()).double().eval()
+    examples = [torch.zeros(s, dtype=torch.float64) for s in case.shapes]
+    topology = trace(model, examples)
+    found = importance(gather(model, []), topology, [g.id for g in topology.groups])
+    stages = make_stages(topology, [g.id for g in topology.groups])
+    cost = CostModel(topology, Target("macs", 0.5))
+    space = Space(cost=cost, stages=stages, statistics=ChannelStatistics(found), budget=1, round_to=1)
+    plan = METHODS["uniform"].make().plan(space, 0.5)  # type: ignore[attr-defined]
+    small = cut(model, topology, plan)
+    for shapes in (case.shapes, case.other):
+        for training in (False, True):
+            error = difference(model, small, topology, plan, shapes, training, 0)
+            print(f"{'training' if training else 'evaluation'} at {shapes[0][2:]}: differs by {error:.1e}")
+    print(f"MACs {macs(model, examples):,} -> {macs(small, examples):,} ({macs(small, examples) / macs(model, examples):.1%})")
+    for name, (before, after) in widths(topology, plan).items():
+        print(f"{name:20} {before:4} -> {after}")
+    return 0
+
+
 # ---- the mask ---------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +285,8 @@ def summary(rows: Sequence[Outcome]) -> list[str]:
 def main(names: Sequence[str]) -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    if names[:1] == ["--half"]:
+        return halve_by_search(next(c for c in CASES if c.name == names[1]))
     chosen = [c for c in CASES if not names or any(n in c.name for n in names)]
     rows = []
     for case in chosen:
