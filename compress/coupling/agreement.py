@@ -54,6 +54,8 @@ class CouplingAgreement:
         corrected: groups that the graph has otherwise, tried as the channel identities have them -> what it has.
         trials: networks that were cut and compared to make sure.
         why_not: why the graph was not heard; empty where it was.
+        value_branches: lines of the network's code that ask for a value of its input.
+        unfollowed: what could not be followed besides the example, and why.
     """
 
     confirmed: tuple[GroupId, ...] = ()
@@ -61,17 +63,29 @@ class CouplingAgreement:
     corrected: Mapping[GroupId, str] = field(default_factory=dict)
     trials: int = 0
     why_not: str = ""
+    value_branches: tuple[str, ...] = ()
+    unfollowed: tuple[str, ...] = ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a person must know of it: red flags."""
+        return (asks_for_values(self.value_branches),) if self.value_branches else ()
 
     def sentences(self) -> tuple[str, ...]:
         """What a person should know of it."""
         cuts = f"{self.trials} trial cut{'' if self.trials == 1 else 's'}"
         if self.why_not:
-            return (f"coupling: {self.why_not}; channel identities alone are used, {cuts}",)
+            return (f"coupling: {self.why_not}; channel identities alone are used, {cuts}", *self.unfollowed)
         equal = len(self.confirmed) + len(self.tried)
         told = [f"coupling: {equal} of {equal + len(self.corrected)} groups as Torch-Pruning's graph has them, {cuts}"]
         told += _named("corrected", self.corrected)
         told += _named("equal, yet tried", self.tried)
-        return ("; ".join(told),)
+        return ("; ".join(told), *self.unfollowed)
+
+
+def asks_for_values(lines: Sequence[str]) -> str:
+    """What it means that a network's code asks for values at these lines."""
+    where = ", ".join(lines[:_NAMED]) + (f" and {len(lines) - _NAMED} more lines" if len(lines) > _NAMED else "")
+    return f"the network's code asks for a value at {where}: what it does on other values was neither followed nor exported"
 
 
 def _named(what: str, reasons: Mapping[GroupId, str]) -> Iterator[str]:

@@ -87,6 +87,8 @@ class Provenance:
         operations: what ran, by its name in the dispatcher, in order.
         by_number: channel class -> the operation that picks or tells channels by their number. Other channels stand at those
             numbers after a cut, so that index maps which are right now prove less.
+        asked: lines of the network's code that ask for a value which depends on the input.
+        outputs: shapes of the network's outputs.
     """
 
     labels: dict[Slot, NDArray[np.int64]] = field(default_factory=dict)
@@ -100,6 +102,8 @@ class Provenance:
     chunks: list[Chunk] = field(default_factory=list)
     operations: list[str] = field(default_factory=list)
     by_number: dict[int, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
 
 
 class WrittenInto(Exception):
@@ -206,6 +210,7 @@ class Ledger:
         activations: tensor -> its labels, in its shape.
         weights: tensor -> the parameter it is or views.
         derived: tensor -> the parameters it was computed from, where no entry of it is an entry of theirs.
+        random: tensors that hold random numbers: other ones in the next run, so that no channel has its own.
         scores: products of activations and what became of them: a softmax over them is attention.
         here: names of the modules that are running, outermost first.
         modules: name -> module, where attributes are looked up that hold sizes.
@@ -221,6 +226,7 @@ class Ledger:
         self.weights: Any = WeakTensorKeyDictionary()
         self.derived: Any = WeakTensorKeyDictionary()
         self.scores: Any = WeakTensorKeyDictionary()
+        self.random: Any = WeakTensorKeyDictionary()
         self.here: list[str] = []
         self.modules: Mapping[str, nn.Module] = {}
         self._fixed: dict[str, str] = {}

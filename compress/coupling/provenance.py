@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map_only
 from compress.coupling import aten_ops, layer_rules, tensor_rules
 from compress.coupling.channel_labels import Ledger, Provenance, Weight
 from compress.coupling.tensor_rules import tensors_of
+from compress.coupling.value_questions import ValueQuestions, called
 from compress.errors import TraceError
 from compress.signature import leaves
 
@@ -66,35 +67,17 @@ def _followed(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, s
         )
     for tensor in (x for x in found if isinstance(x, Tensor)):
         run.ledger.freeze(run.ledger.labels(tensor), "it makes the network's output")
+    run.ledger.result.asked = run.questions.asked
+    run.ledger.result.outputs = [tuple(x.shape) for x in found if isinstance(x, Tensor)]
     return run.ledger.finish()
 
 
 def _forward(model: nn.Module, examples: Sequence[Tensor], run: _Following) -> Any:
     for example in examples:
         run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
-    with torch.no_grad(), _watched(model, run), run:
-        return model(*examples)
-
-
-def operations(model: nn.Module, examples: Sequence[Tensor]) -> list[str] | None:
-    """What runs, by its name in the dispatcher, in order; None where the network does not run on these inputs."""
-    run = _Listing()
-    try:
-        with torch.no_grad(), run:
-            model(*examples)
-    except Exception:  # whatever the user's forward raises
-        return None
-    return run.names
-
-
-class _Listing(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func._schema.name.removeprefix("aten::"))
-        return func(*args, **(kwargs or {}))
+        run.questions.depends(example)
+    with torch.no_grad(), _watched(model, run), run.questions.reading(run.read), run:
+        return called(model, examples, {})
 
 
 @contextmanager
@@ -125,6 +108,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger(writable=writable)
         self.ledger.modules = dict(model.named_modules())
+        self.questions = ValueQuestions()
         self.maps = frozenset(n for n, m in model.named_modules() if getattr(m, "is_channel_map", False))
         self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:
@@ -152,15 +136,25 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         name = func._schema.name.removeprefix("aten::")
         self.ledger.result.operations.append(name)
-        with torch.utils._python_dispatch._disable_current_modes():
-            self._follow(func, name, args, kwargs, out)
+        with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
+            tensors = tensors_of((args, kwargs))
+            self.questions.operation(func, name, tensors, out)
+            self._follow(func, name, args, kwargs, out, tensors)
+            if torch.Tag.nondeterministic_seeded in func.tags or any(t in self.ledger.random for t in tensors):
+                for tensor in tensors_of(out):
+                    self.ledger.random[tensor] = True
         return out
 
-    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any) -> None:
+    def read(self, tensor: Tensor) -> None:
+        """Python reads the values of a tensor: what becomes of its channels there cannot be followed."""
+        with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
+            if tensor in self.ledger.activations:
+                self.ledger.freeze(self.ledger.labels(tensor), f"its values are read in Python ({self.questions.asked[-1]})")
+
+    def _follow(self, func: Any, name: str, args: Any, kwargs: Any, out: Any, tensors: list[Tensor]) -> None:
         ledger = self.ledger
         if ledger.here and ledger.here[-1] in self.maps:  # it says itself what it does
             return
-        tensors = tensors_of((args, kwargs))
         active = [t for t in tensors if t in ledger.activations]
         self._attention(func, name, tensors, active, out)
         if not active:
@@ -234,6 +228,10 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
             for tensor, entries in zip(tensors_of(out), tensors_of(index), strict=True):
                 ledger.weights[tensor] = replace(weight, view=entries, flipped=False)
+        elif alone and name in aten_ops.REDUCTIONS and (kept := _copies(ledger.weights[known[0]], args, kwargs)) is not None:
+            ledger.weights[out] = replace(ledger.weights[known[0]], view=kept.view(out.shape), flipped=False)
+        elif name == "copy_" and len(known) == 2 and not derived and _same_entries(*(ledger.weights[t] for t in known)):
+            pass  # statistics that were repeated for each image come home
         elif (
             torch.Tag.pointwise in func.tags
             and len(big) == 1
@@ -251,3 +249,19 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 ledger.fix(key, f"something is computed from {key} by {name}")
             for tensor in tensors_of(out):
                 ledger.derived[tensor] = keys
+
+
+def _copies(weight: Weight, args: Any, kwargs: Any) -> Tensor | None:
+    """The entries that are left of a view of which the reduced dimensions hold nothing but copies; None where they do not."""
+    dims = kwargs.get("dim", args[1] if len(args) > 1 else None)
+    index = weight.index
+    for dim in [dims] if isinstance(dims, int) else dims if isinstance(dims, list | tuple) else ():
+        first = index.narrow(dim, 0, 1)
+        if not bool((index == first).all()):
+            return None
+        index = first
+    return index if index is not weight.index and dims else None
+
+
+def _same_entries(one: Weight, two: Weight) -> bool:
+    return one.key == two.key and torch.equal(one.index, two.index)

@@ -101,6 +101,9 @@ def restride(ledger: Ledger, args: Any) -> None:
 def write(ledger: Ledger, name: str, args: Any) -> None:
     """Something else stands in the tensor, or in the part that a view shows."""
     source = args[1] if name == "copy_" else None
+    buffer = ledger.weight(args[0])
+    if buffer is not None and isinstance(source, Tensor) and source in ledger.activations:  # statistics that the code keeps
+        _per_entry(ledger, buffer, ledger.labels(source).expand(args[0].shape))
     ledger.write(args[0], ledger.labels(source) if isinstance(source, Tensor) else torch.zeros((), dtype=torch.int64))
 
 
@@ -181,13 +184,18 @@ def pointwise(ledger: Ledger, name: str, tensors: Sequence[Tensor], out: Any) ->
             _per_entry(ledger, ledger.weights[tensor], merged)
         elif tensor.numel() > 1 and tensor in ledger.derived:
             ledger.freeze(merged, f"it is combined with what is computed from {ledger.derived[tensor][0]}")
-        elif tensor.numel() > 1 and not bool(varying(ledger.labels(tensor))[0].any()) and _aligned(tensor, merged):
+        elif tensor.numel() > 1 and tensor not in ledger.random and not _holds(ledger, tensor) and _aligned(tensor, merged):
             ledger.number(merged, f"{name} with a constant for each channel")
     for tensor in results:
         if name.endswith("_") and tensor in ledger.activations:
             ledger.write(tensor, merged)
         else:
             ledger.track(tensor, ledger.own(merged, tensor.shape))
+
+
+def _holds(ledger: Ledger, tensor: Tensor) -> bool:
+    """Whether there are channels in it."""
+    return bool(varying(ledger.labels(tensor))[0].any())
 
 
 def _aligned(constant: Tensor, labels: Tensor) -> bool:

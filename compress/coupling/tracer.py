@@ -27,18 +27,14 @@ from compress.core import ChannelGroup, GroupId, Layer, LayerName, Member, Role,
 from compress.coupling import channel_chunks, dependency_graph
 from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.channel_labels import Provenance
-from compress.coupling.provenance import follow, operations
+from compress.coupling.forms import Followed, follow_all
 from compress.coupling.trial_cut import TrialOutcome
 from compress.coupling.trial_cut import probe as tried
-from compress.errors import CompressError, TraceError, one_line
+from compress.errors import TraceError, one_line
 from compress.surgery import unsteady
 
-_SHARES = (4, 2)
-"""A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
 _CONVOLVED = 0.5
 """A network with attention whose convolutions do less of the work than this is a transformer."""
-_LEAST = 64
-"""Never on smaller ones than this: deep networks have a pixel or two left of them."""
 
 
 def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool = True) -> Topology:
@@ -57,8 +53,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
     with _undisturbed():
         examples = (example,) if isinstance(example, Tensor) else tuple(example)
         network = _copied(model)
-        run = _run(network, examples)
-        return _topology(network.eval(), run, examples[0])
+        return _topology(network, follow_all(network, examples).run, examples[0])
 
 
 def trace_with_agreement(
@@ -79,14 +74,14 @@ def trace_with_agreement(
     with _undisturbed():
         examples = (example,) if isinstance(example, Tensor) else tuple(example)
         network = _copied(model)
-        run = _run(network, examples)
-        topology = _topology(network.eval(), run, examples[0])
+        seen = follow_all(network, examples)
+        run, small = seen.run, seen.small
+        topology = _topology(network, run, examples[0])
         _refuse_transformers(network, run, topology)
-        small = _smaller(network, examples, run.operations)
         if unsteady(network, small or examples) and (reason := unsteady(network, examples)):  # no fault could be told
             writers = {layer.name: reason for g in topology.groups for layer in topology.writers(g.id)}
             left_whole = replace(topology, groups=(), frozen={**topology.frozen, **writers})
-            return left_whole, CouplingAgreement(why_not=reason)
+            return left_whole, CouplingAgreement(why_not=reason, value_branches=tuple(run.asked), unfollowed=seen.unfollowed)
         if graph:
             joins, layers = run.operations.count("cat"), len(topology.layers)
             proposed = dependency_graph.propose(network, small or examples, joins=joins, layers=layers)
@@ -95,8 +90,8 @@ def trace_with_agreement(
         wrong = compare(topology, proposed.groups) if not proposed.why_not else {}
         numbered = _by_number(topology, run)
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
-        done = tried(network, topology, examples, confirmed=confirmed, small=small)
-        done = _with_attributes(network, run, topology, examples, done)
+        done = tried(network, topology, examples, confirmed=confirmed, small=small, training=seen.trains_otherwise)
+        done = _with_attributes(network, seen, topology, examples, done)
     left = done.topology.by_id
     return done.topology, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
@@ -104,19 +99,21 @@ def trace_with_agreement(
         corrected={g: why for g, why in wrong.items() if g in left and why},
         trials=done.trials,
         why_not=proposed.why_not,
+        value_branches=tuple(run.asked),
+        unfollowed=seen.unfollowed,
     )
 
 
 def _with_attributes(
-    network: nn.Module, run: Provenance, topology: Topology, examples: Sequence[Tensor], done: TrialOutcome
+    network: nn.Module, seen: Followed, topology: Topology, examples: Sequence[Tensor], done: TrialOutcome
 ) -> TrialOutcome:
     """The outcome, or a better one: groups that failed may be divided by a number that a module holds, and that can follow."""
-    most = max((len(chunk.options) + chunk.counted for chunk in run.chunks), default=0)
+    most = max((len(chunk.options) + chunk.counted for chunk in seen.run.chunks), default=0)
     for variant in range(1, most):
         if len(done.topology.groups) == len(topology.groups):
             break
-        other = _topology(network, run, examples[0], variant)
-        again = tried(network, other, examples)
+        other = _topology(network, seen.run, examples[0], variant)
+        again = tried(network, other, examples, training=seen.trains_otherwise)
         better = again.topology if len(again.topology.groups) > len(done.topology.groups) else done.topology
         done = TrialOutcome(better, done.trials + again.trials)
     left = done.topology.by_id
@@ -160,20 +157,6 @@ def _by_number(topology: Topology, run: Provenance) -> dict[GroupId, str]:
     return found
 
 
-def _smaller(network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]) -> tuple[Tensor] | None:
-    """An example with fewer pixels on which the network runs the very same operations, where there is one."""
-    if len(examples) != 1 or examples[0].dim() != 4:
-        return None
-    height, width = examples[0].shape[2:]
-    for share in _SHARES:
-        size = [max(_LEAST, -(-n // (32 * share)) * 32) for n in (height, width)]
-        if 2 * size[0] * size[1] <= height * width:
-            example = examples[0].new_zeros(1, examples[0].shape[1], *size)
-            if operations(network, (example,)) == ran:
-                return (example,)
-    return None
-
-
 def _copied(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model)
@@ -193,43 +176,6 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         torch.random.set_rng_state(state)
-
-
-def _run(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
-    """Follows the channels in eval mode; auxiliary heads only run in training mode, so their layers are visited there."""
-    named = network.state_dict(keep_vars=True)
-    keys: dict[int, str] = {}
-    for key, tensor in named.items():
-        keys.setdefault(id(tensor), key)
-    try:
-        run = follow(network.eval(), examples, keys)
-    except CompressError:
-        raise
-    except Exception as error:  # whatever the user's forward raises
-        shapes = " and ".join(str(tuple(x.shape)) for x in examples)
-        raise TraceError(
-            f"{type(network).__name__} does not run on an input of shape {shapes}: {type(error).__name__}: {error}",
-            hint="give the input size the network expects with --size",
-        ) from error
-    weights = {k for k, t in named.items() if isinstance(t, nn.Parameter) and t.dim() >= 2}
-    if not run.layers:
-        raise TraceError(f"{type(network).__name__} has no convolution or linear layer that runs on the example")
-    if weights - {k for k, _ in run.labels}:
-        try:
-            trained = follow(network.train(), [x.repeat(2, *[1] * (x.dim() - 1)) for x in examples], keys)
-        except Exception:  # an auxiliary head that cannot run stays untouched: its layers are simply not in the topology
-            return run
-        finally:
-            network.eval()
-        trained.sites, trained.fixed_macs, trained.operations = run.sites, run.fixed_macs, run.operations
-        trained.by_number = {  # what only training does (a dropout's mask) says nothing of a cut network's evaluation
-            int(trained.labels[slot][i]): run.by_number[v]
-            for slot, values in run.labels.items()
-            for i, v in enumerate(values.tolist())
-            if v in run.by_number
-        }
-        return trained
-    return run
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compress.core import GroupId, Plan, Topology
 from compress.errors import CompressError, GuardError
-from compress.surgery import cut, random_plan, verify
+from compress.surgery import cut, random_plan, verify, verify_training
 
 _RATIOS = (0.3, 0.55)
 
@@ -33,6 +33,7 @@ def probe(
     *,
     confirmed: Collection[GroupId] = (),
     small: Sequence[Tensor] | None = None,
+    training: bool = False,
 ) -> TrialOutcome:
     """Cuts at random, for real, and compares; whatever fails is frozen. Python constants show themselves here.
 
@@ -46,8 +47,9 @@ def probe(
         confirmed: groups that a second witness has exactly as the topology has them.
         small: smaller inputs on which the network does the very same. What passes on them is believed; what fails on them
             is tried again on inputs of the examples' size before anything is frozen.
+        training: compare in training mode, too: the network does something else there.
     """
-    trials = _Trials(network, topology)
+    trials = _Trials(network, topology, training)
     if small is not None and trials.pass_on(small, confirmed):
         return TrialOutcome(topology, trials.count)
     failed = trials.failing_on(examples, confirmed if small is None else ())
@@ -60,8 +62,8 @@ def probe(
 
 
 class _Trials:
-    def __init__(self, network: nn.Module, topology: Topology) -> None:
-        self.network, self.topology, self.count = network, topology, 0
+    def __init__(self, network: nn.Module, topology: Topology, training: bool) -> None:
+        self.network, self.topology, self.training, self.count = network, topology, training, 0
 
     def pass_on(self, examples: Sequence[Tensor], spared: Collection[GroupId]) -> bool:
         """Whether everything can be cut on these inputs, as far as one can tell on them."""
@@ -93,7 +95,10 @@ class _Trials:
             plan = Plan({group: kept for group, kept in drawn.cuts.items() if group not in left_out})
             if plan:
                 self.count += 1
-                verify(self.trained, self.topology, plan, cut(self.trained, self.topology, plan), self.inputs)
+                cut_copy = cut(self.trained, self.topology, plan)
+                verify(self.trained, self.topology, plan, cut_copy, self.inputs)
+                if self.training:
+                    verify_training(self.trained, self.topology, plan, cut_copy, self.inputs)
 
     def _failing(self, suspects: list[GroupId], spared: Collection[GroupId]) -> dict[GroupId, str]:
         """The groups that cannot be cut, by halving: a trial for every node of a binary tree that holds a failure."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.surgery.guard import Verified as Verified
     from compress.surgery.guard import random_plan as random_plan
     from compress.surgery.guard import verify as verify
+    from compress.surgery.guard_training import verify_training as verify_training
     from compress.surgery.rewriting import cuttable as cuttable
     from compress.surgery.steadiness import unsteady as unsteady
 else:  # so that a name that is gone is an error to a type checker, and not Any
@@ -25,6 +26,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
             "guard": "Verified random_plan verify",
+            "guard_training": "verify_training",
             "rewriting": "cuttable",
             "steadiness": "unsteady",
         },

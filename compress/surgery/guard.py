@@ -104,9 +104,9 @@ def verify(
             f"the cut network does not run: {type(error).__name__}: {error}",
             hint="the network has a constant that depends on a width; leave those layers alone with --ignore",
         ) from error
-    worst, where = _worst(wanted, got, {})
+    worst, where = worst_error(wanted, got, {})
     if not worst <= tolerance:  # only now is it worth knowing what rounding alone does
-        worst, where = _worst(wanted, got, _observe(masked, readers, _nudged(given), kept))
+        worst, where = worst_error(wanted, got, _observe(masked, readers, nudged(given), kept))
     if not worst <= tolerance:
         groups = [g for g in plan.cuts if any(layer.name == where for layer in topology.readers(g))] or list(plan.cuts)
         raise GuardError(
@@ -160,7 +160,7 @@ def _in_training(model: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[int, 
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class SeenValues:
     """A tensor somewhere in a network.
 
     Attributes:
@@ -182,7 +182,9 @@ class _Seen:
             inner *= size
 
 
-def _worst(wanted: Mapping[str, _Seen], got: Mapping[str, _Seen], again: Mapping[str, _Seen]) -> tuple[float, str]:
+def worst_error(
+    wanted: Mapping[str, SeenValues], got: Mapping[str, SeenValues], again: Mapping[str, SeenValues]
+) -> tuple[float, str]:
     """The largest error of all places, and where."""
     worst: float = 0.0
     where: str = "output"
@@ -194,7 +196,7 @@ def _worst(wanted: Mapping[str, _Seen], got: Mapping[str, _Seen], again: Mapping
     return worst, where
 
 
-def channel_error(expected: _Seen, got: _Seen | None, noise: Tensor | None = None) -> float:
+def channel_error(expected: SeenValues, got: SeenValues | None, noise: Tensor | None = None) -> float:
     """The largest :func:`relative_error` of the whole and of any channel; every dimension's indices are channels once.
 
     Args:
@@ -228,7 +230,7 @@ def _largest(numbers: Tensor, index: Tensor, count: int) -> Tensor:
     return torch.zeros(count, dtype=flat.dtype).scatter_reduce_(0, index.to(flat.device), flat.cpu(), "amax")
 
 
-def _nudged(inputs: Sequence[Tensor]) -> list[Tensor]:
+def nudged(inputs: Sequence[Tensor]) -> list[Tensor]:
     """The same inputs, off by a few roundings of float64: what moves is noise."""
     generator = torch.Generator().manual_seed(0)
 
@@ -287,17 +289,17 @@ def _claims(module: nn.Module) -> list[tuple[str, Any, Any]]:
 
 def _observe(
     model: nn.Module, names: list[LayerName], inputs: Sequence[Tensor], kept: Mapping[LayerName, Tensor]
-) -> dict[str, _Seen]:
+) -> dict[str, SeenValues]:
     """Outputs, and pre-activations of the named layers at kept channels, thinned to a bounded number of positions."""
     network = _in_double(model)
-    seen: dict[str, _Seen] = {}
+    seen: dict[str, SeenValues] = {}
 
     def keep_as(name: LayerName) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
             channel_dim = -1 if isinstance(module, nn.Linear) else 1
             chosen = output if name not in kept else output.index_select(channel_dim, kept[name])
             calls = sum(1 for n in seen if n.split("#")[0] == name)
-            seen[f"{name}#{calls}" if calls else name] = _thin(chosen)
+            seen[f"{name}#{calls}" if calls else name] = thin(chosen)
 
         return hook
 
@@ -310,7 +312,7 @@ def _observe(
         for hook in hooks:
             hook.remove()
     for i, tensor in enumerate(t for _, t in leaves(output) if isinstance(t, Tensor)):
-        seen[f"output {i}" if i else "output"] = _thin(tensor, _OUTPUTS)
+        seen[f"output {i}" if i else "output"] = thin(tensor, _OUTPUTS)
     return seen
 
 
@@ -352,14 +354,14 @@ def _shifted(
     return result if bias is None else result + bias.view(1, -1, 1, 1)
 
 
-def _thin(tensor: Tensor, most: int = _SAMPLES) -> _Seen:
+def thin(tensor: Tensor, most: int = _SAMPLES) -> SeenValues:
     """What has no dimension, or no row an input (a loss, a table), is one row of one number or more."""
     whole = tensor.detach().double().cpu()
     rows = whole if whole.dim() > 1 or (whole.dim() == 1 and len(whole)) else whole.reshape(1, -1)
     shape = tuple(rows.shape[1:])
     flat = rows.reshape(len(rows), math.prod(shape))
     step = max(1, flat.shape[1] // most) | 1
-    return _Seen(flat[:, ::step].clone(), shape, step)
+    return SeenValues(flat[:, ::step].clone(), shape, step)
 
 
 def random_plan(topology: Topology, ratio: float, rng: np.random.Generator, groups: list[GroupId] | None = None) -> Plan:

@@ -1,0 +1,193 @@
+"""The forms in which a network runs: evaluation and training, one image and several, images of another size.
+
+Code branches on all of these, and channels that meet in one form only belong together all the same: each form is followed,
+and ``coupling.merging`` makes one of what they show.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
+
+from compress.coupling.channel_labels import Provenance
+from compress.coupling.merging import merged
+from compress.coupling.operation_list import dataflow, operations
+from compress.coupling.provenance import follow
+from compress.errors import CompressError, TraceError, one_line
+
+_SHARES = (4, 2)
+"""A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
+_LEAST = 64
+"""Never on smaller ones than this: deep networks have a pixel or two left of them."""
+_CHEAP = 128 * 128
+"""Examples of up to so many pixels are followed at a larger and at a smaller size, others at a smaller one."""
+_LARGEST = 256 * 256
+"""No larger size than this many pixels."""
+_FACTORS = (4, 3, 2)
+"""What the sides of a small example are multiplied with: the first that is not too large."""
+_TRAINING = "training mode"
+_KNOWN = (_NormBase, _DropoutNd)
+"""Modules of which it is known what training mode changes: statistics and zeros, and no channel meets another."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What all forms of a network show.
+
+    Attributes:
+        run: their provenance, merged; operations, positions and MACs are those of one image in evaluation mode.
+        small: an example with fewer pixels on which the network runs the very same operations, where there is one.
+        trains_otherwise: in training mode it runs other operations, batch norms and dropout aside.
+        unfollowed: forms in which it does not run, and why, for people.
+    """
+
+    run: Provenance
+    small: tuple[Tensor] | None
+    trains_otherwise: bool
+    unfollowed: tuple[str, ...]
+
+
+def follow_all(network: nn.Module, examples: Sequence[Tensor]) -> Followed:
+    """Follows the channels in evaluation and in training mode, at two batch sizes and at another image size.
+
+    Args:
+        network: is in evaluation mode afterwards, and otherwise left alone: other forms run on copies.
+        examples: its inputs, one image each.
+
+    Raises:
+        TraceError: the network does not run on the examples.
+    """
+    first = _evaluated(network.eval(), examples)
+    small = _smaller(network, examples, first.operations)
+    forms, sizes = _Forms(network, first), list(_other_sizes(examples))
+    found = [forms.first_that_runs([_images(x, 3) for x in (*sizes[:1], examples)], "batches of several images")]
+    found.append(forms.first_that_runs(sizes[1:]))
+    trains_otherwise = forms.train_otherwise(small or examples)
+    if trains_otherwise:
+        trained = forms.first_that_runs([_images(x, 2) for x in (small, examples) if x is not None], _TRAINING)
+        if trained is not None:
+            trained.asked = [f"{line} in training mode" for line in trained.asked if line not in first.asked]
+        found.append(trained)
+    runs = [first, *(run for run in found if run is not None)]
+    return Followed(merged(runs), small, trains_otherwise, tuple(forms.unfollowed))
+
+
+def _evaluated(network: nn.Module, examples: Sequence[Tensor]) -> Provenance:
+    """One image in evaluation mode: this has to run."""
+    try:
+        run = follow(network, examples, _keys(network))
+    except CompressError:
+        raise
+    except Exception as error:  # whatever the user's forward raises
+        shapes = " and ".join(str(tuple(x.shape)) for x in examples)
+        raise TraceError(
+            f"{type(network).__name__} does not run on an input of shape {shapes}: {type(error).__name__}: {error}",
+            hint="give the input size the network expects with --size",
+        ) from error
+    if not run.layers:
+        raise TraceError(f"{type(network).__name__} has no convolution or linear layer that runs on the example")
+    return run
+
+
+class _Forms:
+    """One copy of the network, which is run in several forms: batch norms and the user's code may leave something behind.
+
+    Attributes:
+        unfollowed: forms in which it does not run, and why.
+    """
+
+    def __init__(self, network: nn.Module, first: Provenance) -> None:
+        self.network, self.first, self.copied = network, first, copy.deepcopy(network)
+        self.unfollowed: list[str] = []
+
+    def first_that_runs(self, forms: Sequence[Sequence[Tensor]], what: str = "") -> Provenance | None:
+        """The run on the first inputs that the network takes.
+
+        Args:
+            forms: inputs.
+            what: what is said not to have been followed where it takes none of them; ``training mode`` runs in it.
+        """
+        why = ""
+        for examples in forms:
+            try:
+                run = follow(self.copied.train(what == _TRAINING), examples, _keys(self.copied))
+            except Exception as error:  # whatever the user's forward raises; what it returns in training mode is no matter
+                why = f"{type(error).__name__}: {one_line(error, 160)}"
+                self.copied = copy.deepcopy(self.network)
+                continue
+            if what == _TRAINING or self._alike(run.outputs, len(examples[0])):
+                return run
+            why = "its outputs have other shapes then"
+        if what:
+            self.unfollowed.append(f"{what}: not followed, the network does not run so ({why})")
+        return None
+
+    def _alike(self, outputs: Sequence[tuple[int, ...]], count: int) -> bool:
+        """Whether a row an image is a row an image still: ``view(-1, 512)`` makes other rows of images of another size."""
+        if [len(shape) for shape in outputs] != [len(shape) for shape in self.first.outputs]:
+            return False
+        return all(a[:1] != (1,) or b[:1] == (count,) for a, b in zip(self.first.outputs, outputs, strict=True))
+
+    def train_otherwise(self, examples: Sequence[Tensor]) -> bool:
+        """Whether training mode runs anything else than evaluation, torch's own batch norms and dropout aside."""
+        self.copied.train()
+        for module in self.copied.modules():
+            if isinstance(module, _KNOWN) and type(module).__module__.startswith("torch."):
+                module.eval()
+        return dataflow(self.copied, examples) != dataflow(self.network, examples)
+
+
+def _keys(network: nn.Module) -> dict[int, str]:
+    """``id`` of each parameter and buffer -> its first state_dict key."""
+    keys: dict[int, str] = {}
+    for key, tensor in network.state_dict(keep_vars=True).items():
+        keys.setdefault(id(tensor), key)
+    return keys
+
+
+def _images(examples: Sequence[Tensor], count: int) -> list[Tensor]:
+    """The example so many times."""
+    return [x.repeat(count, *[1] * (x.dim() - 1)) if x.dim() else x for x in examples]
+
+
+def _smaller(network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]) -> tuple[Tensor] | None:
+    """An example with fewer pixels on which the network runs the very same operations, where there is one."""
+    if len(examples) != 1 or examples[0].dim() != 4:
+        return None
+    for size in _smaller_sizes(examples[0]):
+        example = examples[0].new_zeros(1, examples[0].shape[1], *size)
+        if operations(network, (example,)) == ran:
+            return (example,)
+    return None
+
+
+def _smaller_sizes(example: Tensor) -> Iterator[list[int]]:
+    height, width = example.shape[2:]
+    for share in _SHARES:
+        size = [max(_LEAST, -(-n // (32 * share)) * 32) for n in (height, width)]
+        if 2 * size[0] * size[1] <= height * width:
+            yield size
+
+
+def _other_sizes(examples: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Inputs of other sizes: a larger and a smaller one where that costs little, else a smaller one."""
+    shaped = [x for x in examples if x.dim() > 2]
+    if not shaped:
+        return
+    pixels, dims = max(math.prod(x.shape[2:]) for x in shaped), max(x.dim() for x in shaped) - 2
+    larger = next((float(f) for f in _FACTORS if pixels * f**dims <= _LARGEST), 0.0) if pixels <= _CHEAP else 0.0
+    for factor in (larger, 1 / 2 if pixels <= _CHEAP else 1 / _SHARES[0]):
+        if factor:
+            yield [_resized(x, factor) for x in examples]
+
+
+def _resized(example: Tensor, factor: float) -> Tensor:
+    """An input with sides of so many times the length; long ones stay multiples of 32."""
+    sides = [n * factor for n in example.shape[2:]]
+    return example.new_zeros(*example.shape[:2], *(max(1, math.ceil(n / 32) * 32 if n > 32 else round(n)) for n in sides))
