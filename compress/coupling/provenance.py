@@ -191,7 +191,7 @@ class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
             tensor_rules.reduce(ledger, name, args, kwargs, active[0], out)
         elif name in aten_ops.FACTORIES:
             tensor_rules.constant(ledger, out)
-        elif torch.Tag.pointwise in func.tags or name in aten_ops.ELEMENTWISE:
+        elif (torch.Tag.pointwise in func.tags or name in aten_ops.ELEMENTWISE) and tensors_of(out):
             tensor_rules.pointwise(ledger, name, tensors, out)
         else:
             layer_rules.unknown(ledger, name, active, out)

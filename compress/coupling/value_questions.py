@@ -118,7 +118,7 @@ def called(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 
 def value_branches(model: nn.Module, images: Tensor) -> tuple[str, ...]:
-    """Where the model's code asks for a value of its input: ``"models/net.py:31 in forward"``.
+    """Where the model's code asks for a value of its input: folder and file, line and function.
 
     Args:
         model: on any device; its mode, buffers and the random state are what a forward pass makes of them.
