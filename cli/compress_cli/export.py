@@ -131,6 +131,7 @@ class Form:
 def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: bool | None) -> Source:
     """A checkpoint as a proven fp32 file; ``as_json`` None says nothing about it unless it proves nothing."""
     from compress.core import Clock
+    from compress.coupling import asks_for_values
     from compress.export import ParityVerdict, export_verified, serving_facts
     from compress.pipeline import make_job
     from compress_cli.progress import listening
@@ -164,7 +165,8 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
             )
     if as_json:
         facts = {"file": str(target), "bytes": written.bytes, "exporter": written.exporter, "opset": written.opset}
-        print_json({**facts, "warnings": list(written.warnings), "parity": parity.to_json()})
+        facts |= {"warnings": list(written.warnings), "value_branches": list(written.value_branches)}
+        print_json({**facts, "parity": parity.to_json()})
     elif as_json is not None:
         for warning in written.warnings:
             err().print(f"[dim]note: {escape(warning)}[/]", soft_wrap=True)
@@ -173,6 +175,8 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
         console.print(f"[{colour}]{parity.verdict}[/]: {escape(parity.message)}", soft_wrap=True)
         kept = f"{target}, {byte_size(written.bytes)}, opset {written.opset}, {written.exporter} exporter"
         console.print(f"[dim]saved[/] {escape(kept)}\n[dim]next:[/]  compress bench {escape(str(target))}", soft_wrap=True)
+    if written.value_branches:
+        warn(asks_for_values(written.value_branches))
     if parity.verdict is ParityVerdict.INCONCLUSIVE:
         if as_json is None:
             warn(f"{target}: {parity.message}")

@@ -71,6 +71,7 @@ def as_data(seen: Inspection) -> dict[str, Any]:
         "least_unaligned": dict(seen.least_unaligned),
         "narrow": list(seen.narrow),
         "notes": list(seen.notes),
+        "warnings": list(seen.warnings),
     }
 
 
@@ -94,5 +95,7 @@ def show_inspection(console: Console, name: str, seen: Inspection) -> None:
     console.print(reach)
     if seen.narrow:
         console.print(f"[dim]narrower than 16, not aligned: {escape(', '.join(seen.narrow))}[/]", soft_wrap=True)
+    for warning in seen.warnings:
+        console.print(f"[red]warning: {escape(warning)}[/]", soft_wrap=True)
     for note in seen.notes:
         console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)

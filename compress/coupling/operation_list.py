@@ -31,7 +31,7 @@ def _listed(model: nn.Module, examples: Sequence[Tensor], listing: _Names) -> li
     try:
         for example in examples:
             listing.questions.depends(example)
-        with torch.no_grad(), listing.questions.reading(lambda _: listing.names.append("read")), listing:
+        with torch.no_grad(), listing.questions.value_mode(lambda _: listing.names.append("read")), listing:
             called(model, examples, {})
     except Exception:  # whatever the user's forward raises
         return None

@@ -76,7 +76,7 @@ def _forward(model: nn.Module, examples: Sequence[Tensor], run: _Following) -> A
     for example in examples:
         run.ledger.track(example, run.ledger.opaque(example.shape, "it is the network's input"))
         run.questions.depends(example)
-    with torch.no_grad(), _watched(model, run), run.questions.reading(run.read), run:
+    with torch.no_grad(), _watched(model, run), run.questions.value_mode(run.read), run:
         return called(model, examples, {})
 
 

@@ -77,16 +77,16 @@ class ValueQuestions:
         if line not in self.asked:
             self.asked.append(line)
 
-    def reading(self, also: Callable[[Tensor], None] = lambda _: None) -> TorchFunctionMode:
+    def value_mode(self, also: Callable[[Tensor], None] = lambda _: None) -> TorchFunctionMode:
         """A mode that sees Python read values.
 
         Args:
             also: is called with each tensor that is read.
         """
-        return _Reading(self, also)
+        return _ValueMode(self, also)
 
 
-class _Reading(TorchFunctionMode):
+class _ValueMode(TorchFunctionMode):
     def __init__(self, questions: ValueQuestions, also: Callable[[Tensor], None]) -> None:
         self.questions, self.also = questions, also
 
@@ -132,7 +132,7 @@ def value_branches(model: nn.Module, images: Tensor) -> tuple[str, ...]:
         if isinstance(tensor, Tensor):
             questions.depends(tensor)
     args, kwargs = (inputs, {}) if signature is None else signature.arguments(inputs)
-    with torch.no_grad(), questions.reading(), _Asking(questions):
+    with torch.no_grad(), questions.value_mode(), _Asking(questions):
         called(bare(model), args, kwargs)
     return tuple(questions.asked)
 

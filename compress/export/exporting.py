@@ -42,6 +42,7 @@ class Exported:
         exporter: which of torch's two exporters made it.
         bytes: its size.
         warnings: what the exporters warned about, and why one was passed over.
+        value_branches: lines of the network's code that ask for a value of its input: the file holds one branch.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Exported:
     opset: int
     bytes: int
     warnings: tuple[str, ...]
+    value_branches: tuple[str, ...] = ()
 
 
 def export(

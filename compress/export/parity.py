@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import finite_json
+from compress.coupling import value_branches
 from compress.errors import CompressError, ExportError, ModelError, ParityError
 from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
 from compress.export.other_size import OtherSize, other_size
+from compress.export.other_values import SCALES, OtherValues
 from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
 from compress.signature import signature_of
 
@@ -354,6 +356,7 @@ def export_verified(
         model: in evaluation mode; it is copied, never changed.
         images: shape (n, c, h, w), pre-processed; real ones if there are any, 8 or more different ones.
         path: the final name; it appears only after the comparison. An inconclusive one keeps the file: the verdict says so.
+            It is inconclusive, too, where the network's code asks for values and the file differs on inputs of another scale.
         metadata: provenance, readable through ``session.get_modelmeta()``.
         dynamic_size: the file takes other heights and widths, too, and is compared at another size as well.
         tolerances: errors up to which it passes, and up to which it passes with a warning.
@@ -365,6 +368,7 @@ def export_verified(
     failures: list[CompressError] = []
     tolerance, warn = tolerances
     other = other_size(model, images) if dynamic_size else None
+    lines = value_branches(model, images[:1])
     with beside(path) as folder:
         for choice in ORDER[exporter]:
             aside = folder / f"{choice}.onnx"
@@ -375,6 +379,8 @@ def export_verified(
                 parity = compare(aside, model, images, tolerance=tolerance, warn=warn)
                 if other is not None and parity.verdict is not ParityVerdict.FAIL:
                     parity = _worse(parity, compare_at(aside, model, other, tolerances))
+                if lines and parity.verdict is not ParityVerdict.FAIL:
+                    parity = _told(parity, at_other_values(aside, model, images, lines, tolerances))
             except ExportError as error:
                 failures.append(error)
                 continue
@@ -393,9 +399,35 @@ def export_verified(
                 path=path,
                 bytes=path.stat().st_size,
                 warnings=tuple(error.message for error in failures) + written.warnings,
+                value_branches=lines,
             ), parity
     kind = ParityError if any(isinstance(error, ParityError) for error in failures) else ExportError
     raise kind("; ".join(error.message for error in failures), hint=failures[-1].hint) from failures[-1]
+
+
+def at_other_values(
+    path: Path, model: nn.Module, images: Tensor, lines: tuple[str, ...], tolerances: tuple[float, float]
+) -> OtherValues:
+    """The comparison on the inputs times 255 and by 255, for a network whose code asks for values at these lines.
+
+    Only the difference counts: what the file does on such inputs is told, whatever the inputs' outputs are spread over.
+    """
+    errors: dict[str, float] = {}
+    signature = signature_of(model)
+    for scale, factor in SCALES.items() if signature is None or signature.plain else ():
+        try:
+            found = compare(path, model, images * factor, tolerance=tolerances[0], warn=tolerances[1])
+        except CompressError:  # the network, or the file, does not run on them
+            continue
+        if math.isfinite(found.error):
+            errors[scale] = found.error
+    return OtherValues(errors, lines, tolerances[1])
+
+
+def _told(parity: Parity, values: OtherValues) -> Parity:
+    """The comparison with what was found on other values: a file that differs there proves nothing for these."""
+    verdict = ParityVerdict.INCONCLUSIVE if values.differs else parity.verdict
+    return replace(parity, verdict=verdict, message=f"{values.sentence()}; on the inputs themselves: {parity.message}")
 
 
 def compare_at(path: Path, model: nn.Module, other: OtherSize, tolerances: tuple[float, float]) -> Parity:

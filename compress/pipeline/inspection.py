@@ -49,6 +49,7 @@ class Inspection:
         least_unaligned: the same at ``--round-to 1``.
         narrow: groups of fewer than 16 channels, exempt from alignment.
         notes: how far Torch-Pruning's graph has the same groups, and what it has otherwise.
+        warnings: where the network's code asks for values.
     """
 
     topology: Topology
@@ -59,6 +60,7 @@ class Inspection:
     least_unaligned: Mapping[str, float]
     narrow: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def traced(network: Network) -> Topology:
@@ -133,4 +135,5 @@ def inspect(network: Network, job: Job) -> Inspection:
         least_unaligned=loose,
         narrow=narrow,
         notes=agreement.sentences(),
+        warnings=agreement.warnings(),
     )

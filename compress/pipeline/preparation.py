@@ -123,6 +123,8 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         topology, agreement = traced_with_agreement(network)
     if not only:  # a stage's network is part of one that was told of
         run.note(*agreement.sentences())
+        for warning in agreement.warnings():
+            run.warn(warning, now=True)
     groups, _ = prunable(topology, job.ignore, job.realise)
     if only:
         groups = tuple(g for g in groups if g in only)
