@@ -47,7 +47,7 @@ from compress.core import capture, write_json
 from compress.data import open_data
 from compress.errors import CompressError
 from compress.export import read_interface
-from compress.serving import Client, Scenario, Serving, Tried, asking, deploy, package, sustained
+from compress.serving import Client, DeploymentLimits, Scenario, Serving, Tried, asking, deploy, package, sustained
 
 RESULTS = Path(__file__).parent / "results"
 SERVING = Serving(max_batch=8, preferred=(), queue_delay_us=500, threads=1, device="cpu")
@@ -187,7 +187,12 @@ def deployments(arguments: argparse.Namespace) -> dict[str, Any]:
                 for number in range(arguments.deployments):
                     before = time.monotonic()
                     done = deploy(
-                        files[(number + 1) % 2], images, repository=repository, url=server.url, name="net", timeout=120
+                        files[(number + 1) % 2],
+                        images,
+                        repository=repository,
+                        url=server.url,
+                        name="net",
+                        limits=DeploymentLimits(timeout=120),
                     )
                     assert done.version == str(number + 2)
                     exact += done.exact
@@ -239,7 +244,7 @@ def misbehaving(arguments: argparse.Namespace) -> dict[str, Any]:
                         events.append((f"{type(event).__name__} {getattr(event, 'name', '')}", time.monotonic()))
 
                     try:
-                        options = {"name": "net", "timeout": arguments.timeout, "listen": heard}
+                        options = {"name": "net", "limits": DeploymentLimits(timeout=arguments.timeout), "listen": heard}
                         deploy(new, images(), repository=repository, url=world.url, **options)
                         raise SystemExit(f"{behaviour.__name__} from {moment}: it was deployed")
                     except CompressError:

@@ -64,7 +64,7 @@ def deploy(
     The version is written aside, checked, renamed, loaded, and compared over the network with ONNX Runtime on this machine, on
     images of --data or on synthetic ones. A model that is there keeps its configuration.
     """
-    from compress.serving import Serving
+    from compress.serving import DeploymentLimits, Serving
     from compress.serving import deploy as put
     from compress_cli.loading import onnx_of
     from compress_cli.progress import listening
@@ -80,8 +80,7 @@ def deploy(
             url=url,
             name=name,
             serving=serving,
-            tolerance=tolerance,
-            timeout=timeout,
+            limits=DeploymentLimits(tolerance=tolerance, timeout=timeout),
             listen=listen,
         )
     if as_json:

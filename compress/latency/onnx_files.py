@@ -25,11 +25,17 @@ def describe(path: Path) -> MeasuredFile:
     Raises:
         ModelError: it is no ONNX file, or weights it keeps in a second file are missing.
     """
+    return _described(path)[0]
+
+
+def _described(path: Path) -> tuple[MeasuredFile, int]:
+    """The file, and how many inputs it takes."""
     facts = identify(path)
-    proto = read_onnx(path, weights=False)
-    if not proto.graph.node:
+    graph = (proto := read_onnx(path, weights=False)).graph
+    if not graph.node:
         raise ModelError(f"{path} holds no network", hint="make an .onnx file with: compress export")
-    return replace(facts, precision=precision(proto))
+    inputs = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    return replace(facts, precision=precision(proto)), len(inputs)
 
 
 def precision(proto: onnx.ModelProto) -> str:
@@ -65,5 +71,17 @@ def file_arms(files: list[Path]) -> dict[str, Path]:
 
 
 def describe_all(files: Mapping[str, Path]) -> dict[str, MeasuredFile]:
-    """Every arm's file; see :func:`describe`."""
-    return {arm: describe(path) for arm, path in files.items()}
+    """Every arm's file; see :func:`describe`.
+
+    Raises:
+        ModelError: one takes another number of inputs than the first.
+    """
+    found = {arm: _described(path) for arm, path in files.items()}
+    wanted = next(iter(found.values()))[1]
+    for arm, (_, inputs) in found.items():
+        if inputs != wanted:
+            told = (
+                f"{files[arm]} takes {inputs} inputs, {wanted} {'is' if wanted == 1 else 'are'} wanted, as the first file has"
+            )
+            raise ModelError(told, hint="export both from the same example")
+    return {arm: facts for arm, (facts, _) in found.items()}

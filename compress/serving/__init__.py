@@ -8,6 +8,7 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.serving.client import Client as Client
+    from compress.serving.deployment import DeploymentLimits as DeploymentLimits
     from compress.serving.deployment import deploy as deploy
     from compress.serving.load_test import LoadResult as LoadResult
     from compress.serving.load_test import Scenario as Scenario
@@ -24,7 +25,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "client": "Client",
-            "deployment": "deploy",
+            "deployment": "DeploymentLimits deploy",
             "load_test": "LoadResult Scenario Tried asking sustained",
             "packages": "name_of package",
             "settings": "Server Serving",

@@ -57,6 +57,21 @@ class Deployed:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class DeploymentLimits:
+    """What a new version may differ by, and how long its server may take.
+
+    Attributes:
+        tolerance: how far an answer may be off, as a fraction of the outputs' scale.
+        timeout: seconds that one answer may take, all of it; also what looking at the server beforehand, loading with all
+            the waiting for it, comparing, and going back may take as a whole each. Three times as long after publishing, at
+            the latest, the new version serves or is out of the repository.
+    """
+
+    tolerance: float = TOLERANCE
+    timeout: float = 60.0
+
+
 def deploy(
     onnx: Path,
     images: Array,
@@ -65,8 +80,7 @@ def deploy(
     url: str,
     name: str = "",
     serving: Serving | None = None,
-    tolerance: float = TOLERANCE,
-    timeout: float = 60.0,
+    limits: DeploymentLimits | None = None,
     listen: Listen = ignore,
 ) -> Deployed:
     """Make a file the newest version of a model on a running Triton, or leave everything as it was.
@@ -78,10 +92,7 @@ def deploy(
         url: the server's HTTP address.
         name: of the model, there already or new; from the file or its folder where it is empty.
         serving: configuration of a new model.
-        tolerance: how far an answer may be off, as a fraction of the outputs' scale.
-        timeout: seconds that one answer may take, all of it; also what looking at the server beforehand, loading with all
-            the waiting for it, comparing, and going back may take as a whole each. Three times as long after publishing, at the
-            latest, the new version serves or is out of the repository.
+        limits: of differences and of time.
         listen: receives the phases.
 
     Raises:
@@ -89,7 +100,8 @@ def deploy(
         ExportError: the file cannot be served; nothing was touched.
     """
     require_folder(repository)
-    clock, name = Clock(listen), model_name(onnx, name)
+    limits, clock, name = limits or DeploymentLimits(), Clock(listen), model_name(onnx, name)
+    timeout = limits.timeout
     with Client(url, timeout=timeout) as client:
         with clock.phase("check", f"the server at {url}, and what the file answers here"):
             with client.within(timeout):
@@ -112,7 +124,7 @@ def deploy(
                 with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"), client.within(timeout):
                     batches = _fitting(published, len(images))
                     answers = _outputs_there(client, published, _Question(interface.inputs[0].name, images, wanted, batches))
-                    error, spread, exact = _compared(answers, published, wanted, tolerance)
+                    error, spread, exact = _compared(answers, published, wanted, limits.tolerance)
             except BaseException as fault:
                 with clock.phase("roll back"), client.within(timeout):
                     outcome = _back(client, name, published, served)

@@ -69,7 +69,7 @@ BAD: tuple[tuple[Callable[[Path], object], str], ...] = (
     (lambda path: path.mkdir(), "cannot be read"),
     (truncated, "is no ONNX file"),
     (unknown_operator, "cannot load"),
-    (external_data_gone, "keeps weights in 'weights.bin', which is not beside it"),
+    (external_data_gone, "in 'weights.bin', which is not beside it"),
     (two_inputs, "2 inputs, 1 is wanted"),
     (wrong_type, "tensor(string), wanted one of"),
 )
@@ -98,7 +98,7 @@ def test_files_that_cannot_be_measured(
         ("bench", ["slow"], ["--size", "99"], "takes images of [3, 24, 24], [3, 99, 99] is wanted"),
         ("bench", ["slow"], ["--batch", "many"], "no list of numbers"),
         ("bench", ["slow"], ["--batch", "0"], "at least 1 image"),
-        ("bench", ["slow"], ["--seconds", "-3"], "more than 0 is wanted"),
+        ("bench", ["slow"], ["--seconds", "-3"], "must be above 0"),
         ("bench", ["slow"], ["--runtime", "abacus"], "no runtime is called"),
         ("compare", ["slow", "fast"], ["--fail-if", "slower>2"], "slower is given in %"),
         ("compare", ["slow", "nowhere"], [], "nowhere.onnx cannot be read"),

@@ -22,7 +22,7 @@ from support.v2server import V2Server, serving
 
 from compress.errors import CompressError, ServingError
 from compress.serving.client import Client, Served
-from compress.serving.deployment import deploy
+from compress.serving.deployment import DeploymentLimits, deploy
 from compress.serving.load_test import Scenario, asking, sustained
 from compress.serving.model_repository import LOCK, locked
 from compress.serving.packages import package
@@ -30,6 +30,7 @@ from compress.serving.settings import Serving
 from compress.serving.v2_protocol import Answer, decode
 
 TIMEOUT = 0.6
+LIMITS = DeploymentLimits(timeout=TIMEOUT)
 SLACK = 1.2
 """Seconds that a busy machine may add."""
 IMAGES = images()
@@ -222,7 +223,7 @@ def _served(folder: Path) -> tuple[Path, Path]:
 
 
 def _put(world: V2Server, new: Path) -> Any:
-    return deploy(new, np.asarray(IMAGES), repository=world.repository, url=world.url, name="net", timeout=TIMEOUT)
+    return deploy(new, np.asarray(IMAGES), repository=world.repository, url=world.url, name="net", limits=LIMITS)
 
 
 def _tree(repository: Path) -> dict[str, bytes]:

@@ -55,8 +55,9 @@ def here(file: Path, array: np.ndarray = IMAGES) -> np.ndarray:
 
 
 def put(world: V2Server, file: Path, **more: Any) -> deployment.Deployed:
-    options = {"name": "net", "serving": SETTINGS, "timeout": 5.0, **more}
-    return deploy(file, IMAGES, repository=world.repository, url=world.url, **options)
+    limits = deployment.DeploymentLimits(**{"timeout": 5.0, **{k: more.pop(k) for k in ("timeout", "tolerance") if k in more}})
+    options = {"name": "net", "serving": SETTINGS, **more}
+    return deploy(file, IMAGES, repository=world.repository, url=world.url, limits=limits, **options)
 
 
 @pytest.fixture

@@ -198,9 +198,7 @@ def test_triton_says_what_the_file_says(triton: launch.Running) -> None:
 
 def test_deploying_to_triton(triton: launch.Running, work: Path) -> None:
     before = int(newest(work)[0])
-    done = deploy(
-        work / "new.onnx", IMAGES, repository=work / "repository", url=triton.url, name="net", timeout=60, serving=SETTINGS
-    )
+    done = deploy(work / "new.onnx", IMAGES, repository=work / "repository", url=triton.url, name="net", serving=SETTINGS)
     assert (done.version, done.previous, done.exact) == (str(before + 1), str(before), True)
     new = deploy(work / "old.onnx", IMAGES, repository=work / "repository", url=triton.url, name="second", serving=SETTINGS)
     assert (new.version, new.previous, new.exact) == ("1", "", True)
