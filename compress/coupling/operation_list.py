@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from compress.coupling.dispatching import DispatchMode
 from compress.coupling.value_questions import ValueQuestions, called
 
 
@@ -38,7 +38,7 @@ def _listed(model: nn.Module, examples: Sequence[Tensor], listing: _Names) -> li
     return listing.names
 
 
-class _Names(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Names(DispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.names: list[str] = []

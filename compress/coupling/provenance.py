@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from compress.coupling import aten_ops, layer_rules, tensor_rules
 from compress.coupling.channel_labels import Ledger, Provenance, Weight
+from compress.coupling.dispatching import DispatchMode
 from compress.coupling.tensor_rules import tensors_of
 from compress.coupling.value_questions import ValueQuestions, called
 from compress.errors import TraceError
@@ -103,7 +103,7 @@ def _pop(here: list[str]) -> None:  # a hook that returns something replaces the
     here.pop()
 
 
-class _Following(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Following(DispatchMode):
     def __init__(self, model: nn.Module, keys: Mapping[int, str], writable: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.ledger = Ledger(writable=writable)

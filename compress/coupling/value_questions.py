@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from compress.coupling.dispatching import DispatchMode
 from compress.signature import bare, signature_of
 
 _READS = frozenset(
@@ -100,7 +100,7 @@ class _ValueMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class _Asking(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Asking(DispatchMode):
     def __init__(self, questions: ValueQuestions) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.questions = questions
