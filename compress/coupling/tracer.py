@@ -169,28 +169,23 @@ def _copied(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    state = torch.random.get_rng_state()
+    """The random state stays, nobody is warned, and what was in memory before is not searched for garbage again and again.
+
+    A trace makes a hundred thousand small tuples, none of them garbage: they set off one full collection after another.
+    """
+    state, aside = torch.random.get_rng_state(), gc.get_freeze_count() == 0
+    if aside:
+        gc.freeze()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        if aside:
+            gc.unfreeze()
         torch.random.set_rng_state(state)
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """A hundred thousand small tuples, none of them garbage, would set off one full collection after another."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_without_collector()
 def _topology(network: nn.Module, run: Provenance, example: Tensor, variant: int = 0) -> Topology:
     run = channel_chunks.settled(run)
     parameters = {k for k, t in network.state_dict(keep_vars=True).items() if isinstance(t, nn.Parameter)}
