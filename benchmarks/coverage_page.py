@@ -131,10 +131,10 @@ def agreement(rows: list[dict[str, Any]]) -> str:
         return ""
     lines = [
         "## Two witnesses\n",
-        "`benchmarks/coverage.py --agreement`: groups that Torch-Pruning's dependency graph has exactly as the channel",
-        "identities have them ([ADR 5](adr/0005-two-witnesses-of-the-coupling.md)), index by index, over torchvision's",
-        "classifiers; the trial cuts, and the CPU seconds of the whole trace on one thread, at the image sizes of the table above. Before,",
-        "each took two trials.\n",
+        "`benchmarks/coverage.py --agreement`: groups that Torch-Pruning's dependency graph has exactly as the",
+        "channel identities have them ([ADR 5](adr/0005-two-witnesses-of-the-coupling.md)), index by index, over",
+        "torchvision's classifiers; the trial cuts, and the CPU seconds of the whole trace on one thread, at the",
+        "image sizes of the table above. Before, each took two trials.\n",
         "| network | groups | confirmed | trial cuts | trace | otherwise, and why |",
         "|---|---|---|---|---|---|",
     ]
