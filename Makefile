@@ -22,7 +22,7 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	$(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser'
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-slow} $(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser'
 
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv

@@ -21,7 +21,7 @@ _MARKS = re.compile(r"([\\`*\[\]~|])|(?<![^\W_])(_+)|(_+)(?![^\W_])")
 _TAGS = str.maketrans({"&": "&amp;", "<": "&lt;"})
 _ADDRESS = re.compile(r"(?i)(https?|ftp|mailto|xmpp)(:)|(\bwww)(\.)|(?<=\w)(@)(?=\w)")
 _LINE_START = re.compile(r"^(\d{0,9})(?=[.)](?:\s|$)|(?<!\d)(?:[>#]|[-+=](?:[\s=-]|$)))")
-_FORMULA = re.compile(r"(^|[;,|\t])([\s\"']*)(\S)")
+_FORMULA = re.compile(r"(^|(?<=[;,|\t]))([\s\"']*)(\S)")
 
 
 def printable(text: object) -> str:

@@ -29,8 +29,11 @@ def to_sample(row: npt.NDArray[Any], to: Preprocessing) -> Tensor:
     found = row[..., 0] if row.ndim == len(to.shape) + 1 and row.shape[-1] == 1 else row
     if found.shape != to.shape and found.ndim == len(to.size) and to.channels == 1:
         found = found[None]
-    if found.shape != to.shape and found.ndim == len(to.shape) and found.shape[-1] == to.channels:
-        found = np.moveaxis(found, -1, 0)
+    if found.ndim == len(to.shape):
+        first = np.moveaxis(found, -1, 0)
+        # Three sides may have been taken for a picture's and turned already: then the stored layout comes back first.
+        layouts = (found, first, np.moveaxis(first, -1, 0))
+        found = next((layout for layout in layouts if layout.shape == to.shape), found)
     if found.shape != to.shape:
         sides = found.shape[1:] if found.ndim == len(to.shape) and found.shape[0] == to.channels else ()
         cure = f"say their size: --size {','.join(map(str, sides))}" if sides else _wanted(to)

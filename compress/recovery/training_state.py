@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from compress.core import aside, make_folder
-from compress.errors import TrainError
+from compress.errors import ConfigError, TrainError
 from compress.networks import state_digest
 
 FILE = "fit.safetensors"
@@ -75,6 +75,8 @@ def save(folder: Path, identity: str, state: TrainingState, student: nn.Module, 
         make_folder(folder, hint="remove it, or use --fresh")
         with aside(path) as temporary:
             temporary.write_bytes(to_safetensors(plain, {"fit": header}))
+    except ConfigError as error:  # something else stands where the folder should be
+        raise TrainError(f"{path}: the state cannot be saved: {error.message}", hint=error.hint) from error
     except OSError as error:
         raise TrainError(
             f"{path}: the state cannot be saved: {error.strerror}", hint="free some space, or change the folder"
