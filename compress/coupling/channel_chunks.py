@@ -18,7 +18,7 @@ from torch import Tensor
 
 from compress.core import ChannelGroup, GroupId, LayerName, WidthAttribute
 from compress.coupling.channel_labels import Chunk, CountHolder, Ledger, Provenance, varying
-from compress.coupling.count_holders import border_holders, holders
+from compress.coupling.count_holders import holders
 
 _SPLITS = frozenset("split unsafe_split split_with_sizes split_with_sizes_copy split_copy".split())
 _VIEWS = frozenset("view _unsafe_view reshape _reshape_alias view_copy unflatten".split())
@@ -70,7 +70,8 @@ def _joined(ledger: Ledger, args: Sequence[Any], *, along: bool) -> None:
 
 
 def _given(args: Sequence[Any], place: int, default: int) -> int:
-    return int(args[place]) if len(args) > place else default
+    """The argument at a place, where one is given."""
+    return default if len(args) <= place or args[place] is None else int(args[place])
 
 
 def _along(labels: Tensor, dim: int) -> Tensor | None:
@@ -105,7 +106,7 @@ def _add(ledger: Ledger, pieces: Sequence[Tensor], *, counted: bool, options: tu
 def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: int) -> None:
     if channels is None or not bool(channels.all()):  # a part of something that is being filled
         return
-    start, end = ((default if a is None else int(a)) for a, default in ((_at(args, 2), 0), (_at(args, 3), width)))
+    start, end = _given(args, 2, 0), _given(args, 3, width)
     step = _given(args, 4, 1)
     start, end = (min(max(i + width if i < 0 else i, 0), width) for i in (start, end))
     size = end - start
@@ -117,14 +118,10 @@ def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: 
         _pieces(ledger, channels, [size] * (width // size))
     else:  # a constant border: what lies before it must stay
         border = start if end == width else end
-        options = border_holders(ledger.modules, ledger.here, border) if start == 0 or end == width else ()
+        options = holders(ledger.modules, ledger.here, (border,)) if start == 0 or end == width else ()
         if options:
             return _add(ledger, (channels[:border], channels[border:]), counted=False, options=options)
         ledger.freeze(channels[:border], f"its code slices it at {border} of {width} channels{_where(ledger)}")
-
-
-def _at(args: Sequence[Any], place: int) -> Any:
-    return args[place] if len(args) > place else None
 
 
 def _view(ledger: Ledger, labels: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> None:

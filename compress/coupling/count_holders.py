@@ -32,11 +32,6 @@ def holders(modules: Mapping[str, nn.Module], here: Sequence[str], sizes: Sequen
     return tuple(found[:_MOST])
 
 
-def border_holders(modules: Mapping[str, nn.Module], here: Sequence[str], border: int) -> tuple[tuple[CountHolder, ...], ...]:
-    """The candidates for a border between two pieces: what counts the first."""
-    return tuple(option for option in holders(modules, here, (border,)) if len(option) == 1)
-
-
 def _of(name: str, module: nn.Module, sizes: Sequence[int]) -> Iterator[tuple[CountHolder, ...]]:
     numbers = {key: value for key, value in vars(module).items() if type(value) is int and not key.startswith("_")}
     rows = {key: value for key, value in vars(module).items() if isinstance(value, tuple | list) and not key.startswith("_")}

@@ -25,7 +25,7 @@ from hypothesis import given
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
-from support.commands import DIGITS, compress, text
+from support.commands import DIGITS, compress, stopped_after_an_epoch, text
 from support.reports import SAMPLE, reports
 from torch import nn
 from typer.core import TyperGroup
@@ -368,22 +368,8 @@ def test_finetune_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pyte
     np.savez(tmp_path / "few.npz", x=(found.images[:300] * 15).astype(np.uint8), y=found.target[:300])
     arguments = ["finetune", DIGITS, "--data", tmp_path / "few.npz", "--epochs", "2", "--quiet", "--out"]
     assert compress(*arguments, whole).exit_code == 0
-    real = progress.listening(Console(), quiet=True)
-
-    class Stops:
-        def __enter__(self) -> Any:
-            real.__enter__()
-            return self.hear
-
-        def __exit__(self, *_: object) -> None:
-            real.__exit__(None, None, None)
-
-        def hear(self, event: Any) -> None:
-            if isinstance(event, training.EpochDone):
-                raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "listening", lambda *a, **k: Stops())
+        patch.setattr(progress, "listening", stopped_after_an_epoch)
         stopped = compress(*arguments, broken)
     assert stopped.exit_code == 130
     assert "go on with" in stopped.stderr

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compress_cli import progress
 from compress_models import MODELS
-from rich.console import Console
-from support.commands import compress, text
+from support.commands import compress, stopped_after_an_epoch, text
 
 from compress.networks.checkpoint import load
-from compress.recovery import training
 
 
 def test_it_saves_what_it_measured(tmp_path: Path) -> None:
@@ -36,22 +33,8 @@ def test_it_goes_on_where_it_was_stopped_and_says_what_is_next(tmp_path: Path, m
     arguments = ["train", "digits_net", "--width", "1.5", "--data", "digits", "--epochs", "2", "--quiet", "--out"]
     ended = compress(*arguments, whole)
     assert ended.exit_code == 0 and "--method csgd --set options.squeeze=1.5" in " ".join(ended.stdout.split())
-    real = progress.listening(Console(), quiet=True)
-
-    class Stops:
-        def __enter__(self) -> Any:
-            real.__enter__()
-            return self.hear
-
-        def __exit__(self, *_: object) -> None:
-            real.__exit__(None, None, None)
-
-        def hear(self, event: Any) -> None:
-            if isinstance(event, training.EpochDone):
-                raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(progress, "listening", lambda *a, **k: Stops())
+        patch.setattr(progress, "listening", stopped_after_an_epoch)
         assert compress(*arguments, broken).exit_code == 130
     assert not broken.exists()
     assert compress(*arguments, broken).exit_code == 0
