@@ -10,6 +10,7 @@
     ├── SearchError              a search that cannot reach its target
     ├── DataError                images and labels
     ├── TrainError               a schedule or a loss that cannot work
+    ├── TaskError                what a network is for, and what it returns or is given, do not fit
     ├── ExportError              writing ONNX
     │   └── ParityError          the ONNX file computes something else
     ├── RuntimeUnavailable       an execution provider that is not there
@@ -96,6 +97,12 @@ class TrainError(CompressError):
     """A schedule or a loss cannot work."""
 
     cure = "change the schedule: --epochs, --lr, --batch"
+
+
+class TaskError(CompressError):
+    """What a network is for does not fit what it returns, or what it is given."""
+
+    cure = "name what the network is for with --task; docs/tasks.md lists the tasks"
 
 
 class ExportError(CompressError):

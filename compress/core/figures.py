@@ -1,0 +1,87 @@
+"""What a task is scored by, and a score: plain data that searching, reports and torch's side share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """What a network is scored by.
+
+    Attributes:
+        name: as the field writes it: ``top-1 accuracy``, ``mIoU``, ``mAP50``, ``PSNR``, ``MAE``.
+        unit: of its values; empty where they have none.
+        higher: more is better.
+        share: a fraction in [0, 1], rendered as percent; its differences are percentage points.
+    """
+
+    name: str
+    unit: str = ""
+    higher: bool = True
+    share: bool = False
+
+    def worse(self, before: float, after: float) -> float:
+        """By how much ``after`` is worse than ``before``; below 0 where it is better. A fraction, or in the figure's unit."""
+        return before - after if self.higher else after - before
+
+    def error(self, value: float, base: float) -> float:
+        """The search's objective, lower is better, linear in the value.
+
+        Of a share its complement; of anything else how much worse it is than the unpruned network's ``base``, in its unit.
+        """
+        if self.share:
+            return 1.0 - value if self.higher else value
+        return self.worse(base, value)
+
+    @property
+    def step(self) -> str:
+        """What a difference is counted in, as people say it: ``points``, ``dB``, ``px``; empty without a unit."""
+        return "points" if self.share else self.unit
+
+    def difference(self, value: float, places: int = 2) -> str:
+        """A difference as people read it: ``1.20 points``, ``0.31 px``."""
+        if not math.isfinite(value):
+            return "–"
+        number = f"{100 * value:.{places}f}" if self.share else _digits(value)
+        return f"{number} {self.step}".rstrip()
+
+    def text(self, value: float, places: int = 2) -> str:
+        """A value as people read it: ``96.70 %``, ``0.331 px``."""
+        if not math.isfinite(value):
+            return "–"
+        return f"{100 * value:.{places}f} %" if self.share else f"{_digits(value)} {self.unit}".rstrip()
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, at most four places."""
+    if value == 0:
+        return "0"
+    places = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return f"{value:.{places}f}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A figure of one network on some images.
+
+    Attributes:
+        value: a fraction where the figure is a share, else in its unit.
+        low: lower end of the 95 % interval.
+        high: its upper end.
+        images: how many were judged.
+        per_image: (images,) numbers in the images' order whose mean is the value, for comparisons in pairs; None where the
+            figure is no mean over images.
+    """
+
+    value: float
+    low: float
+    high: float
+    images: int
+    per_image: NDArray[np.float64] | None = None

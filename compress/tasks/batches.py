@@ -1,0 +1,77 @@
+"""Batches of any structure: what a network is called with, how many images there are, where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from compress.errors import DataError
+
+_HINT = "give batches (inputs, targets), or a task whose inputs() says what the network is called with"
+
+
+def arguments_in(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a network is called with, of a batch ``(inputs, targets)`` or of inputs alone.
+
+    The inputs are a tensor, a tuple or list of arguments, or a mapping of named ones.
+    """
+    inputs = batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else batch
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, tuple | list):
+        return tuple(inputs), {}
+    raise DataError(f"a batch holds {type(inputs).__name__} where a network's inputs are wanted", hint=_HINT)
+
+
+def images_in(batch: Any) -> int:
+    """How many images a batch holds: the first dimension of its first tensor.
+
+    Raises:
+        DataError: it holds no tensor.
+    """
+    for leaf in tree_leaves(batch):
+        if isinstance(leaf, Tensor) and leaf.dim() > 0:
+            return len(leaf)
+    raise DataError(f"a batch of type {type(batch).__name__} holds no tensor", hint=_HINT)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """The batch with its tensors on a device."""
+    return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, batch)
+
+
+def first_of(batches: Iterable[Any], images: int) -> Iterator[Any]:
+    """The first so many images; the last batch is cut where it is ``(inputs, targets)``, else given whole. 0 is all of them."""
+    left = images or -1
+    for batch in batches:
+        if left == 0:
+            return
+        count = images_in(batch)
+        if 0 < left < count:
+            yield _head(batch, count, left)
+            return
+        left -= count if left > 0 else 0
+        yield batch
+
+
+def _head(batch: Any, count: int, images: int) -> Any:
+    """The first images of a batch: every tensor, and every list of a mapping an image, that has a row an image."""
+
+    def head(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[:images] if value.dim() and len(value) == count else value
+        if isinstance(value, list) and len(value) == count and not any(isinstance(v, Tensor) for v in value):
+            return value[:images]
+        if isinstance(value, Mapping):
+            return {k: head(v) for k, v in value.items()}
+        if isinstance(value, tuple | list):
+            return type(value)(head(v) for v in value) if not hasattr(value, "_fields") else type(value)(*map(head, value))
+        return value
+
+    return head(batch)
