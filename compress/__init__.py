@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from compress.networks import network_from as network_from
     from compress.networks import network_of as network_of
     from compress.networks import save as save
+    from compress.pipeline import Decision as Decision
     from compress.pipeline import Job as Job
     from compress.pipeline import Result as Result
+    from compress.pipeline import decide as decide
     from compress.pipeline import inspect as inspect
     from compress.pipeline import make_job as make_job
     from compress.pipeline import pick as pick
     from compress.pipeline import prune as prune
     from compress.report import Report as Report
     from compress.search import METHODS as METHODS
+    from compress.surgery import cut as cut
     from compress.surgery import cuttable as cuttable
 
     __version__: str
@@ -44,6 +47,7 @@ _HOMES = {
     "Architecture": "compress.networks.checkpoint",
     "CompressError": "compress.errors",
     "Data": "compress.data",
+    "Decision": "compress.pipeline.deciding",
     "Job": "compress.pipeline.job",
     "Loaded": "compress.networks.checkpoint",
     "METHODS": "compress.search.methods",
@@ -53,7 +57,9 @@ _HOMES = {
     "Report": "compress.report.model",
     "Result": "compress.pipeline.conclusion",
     "Topology": "compress.core.topology",
+    "cut": "compress.surgery.cutting",
     "cuttable": "compress.surgery.rewriting",
+    "decide": "compress.pipeline.deciding",
     "inspect": "compress.pipeline.inspection",
     "load": "compress.networks.checkpoint",
     "make_job": "compress.pipeline.job",
@@ -70,6 +76,7 @@ __all__ = [
     "Architecture",
     "CompressError",
     "Data",
+    "Decision",
     "Job",
     "Loaded",
     "Network",
@@ -78,7 +85,9 @@ __all__ = [
     "Report",
     "Result",
     "Topology",
+    "cut",
     "cuttable",
+    "decide",
     "inspect",
     "load",
     "make_job",

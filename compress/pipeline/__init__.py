@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from compress.pipeline.comparison import entry as entry
     from compress.pipeline.conclusion import Result as Result
     from compress.pipeline.conclusion import finished as finished
+    from compress.pipeline.deciding import Decision as Decision
+    from compress.pipeline.deciding import decide as decide
     from compress.pipeline.external import Prune as Prune
     from compress.pipeline.front import choose as choose
     from compress.pipeline.front import read_front as read_front
@@ -41,6 +43,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "comparison": "MethodComparison compare_methods entry",
             "conclusion": "Result finished",
+            "deciding": "Decision decide",
             "external": "Prune",
             "front": "choose read_front",
             "front_latency": "clock_front",

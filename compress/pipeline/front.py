@@ -12,6 +12,7 @@ from compress.errors import ConfigError, PlanError, SearchError
 from compress.report import front_svg
 from compress.search import Fidelity, Front, Point, Space, Target, knee
 
+FRONT = "front.json"
 _NEAR = 0.005
 """How far below a wanted share a front's point is taken for it, where another plan costs no search."""
 
@@ -55,8 +56,8 @@ def choose(
     return best, reason
 
 
-def save_front(folder: Path, front: Front, chosen: Point, space: Space) -> None:
-    """Writes ``front.json`` and its picture, the chosen point marked."""
+def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str) -> None:
+    """Writes ``front.json`` and its picture, the chosen point marked, and ``why`` it was chosen."""
     whole = space.cost.whole
     points = []
     for i, p in enumerate(front):
@@ -72,11 +73,11 @@ def save_front(folder: Path, front: Front, chosen: Point, space: Space) -> None:
             entry["latency"] = entry["latency_share"] = share.latency
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
     picked = front.index(chosen)
-    write_json(
-        folder / "front.json",
-        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind},
-    )
     write(folder / "front.svg", front_svg(points, picked))
+    write_json(
+        folder / FRONT,
+        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind, "why": why},
+    )
 
 
 def read_front(folder: Path, again: str) -> Front:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from compress.core import Clock, Listen, Warned, ignore, write_json
+from compress.core import Clock, Listen, Warned, ignore
 from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline.conclusion import Result, conclude, finished
-from compress.pipeline.csgd import csgd_images, with_clusters
-from compress.pipeline.front import choose, save_front
-from compress.pipeline.input_selection import may_select, settled
+from compress.pipeline.csgd import csgd_images
+from compress.pipeline.deciding import decided
 from compress.pipeline.job import Job
-from compress.pipeline.latency_target import judge_latency, measured_target
-from compress.pipeline.preparation import Prepared, prepare
+from compress.pipeline.latency_target import judge_latency
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run
 from compress.pipeline.run_folder import claim
-from compress.pipeline.search_summary import SearchSummary
-from compress.pipeline.searching import Searched, search
-from compress.pipeline.stagewise import progressive
-from compress.search import Point
 
 
 def prune(
@@ -56,23 +49,11 @@ def prune(
     with claim(folder, job, run.identity, fresh):
         if (ended := finished(network, folder)) is not None:
             return ended
-        prepared = prepare(run)
-        run = replace(run, job=replace(job, round_to=prepared.space.round_to))
-        prepared = replace(prepared, space=may_select(run, prepared.space))
-        found = progressive(run, prepared) if job.stage_epochs else search(run, prepared)
-        front, notes = settled(run, prepared.space, found.front)
-        found = replace(found, front=front, effort=found.effort.noting(*notes))
-        chosen, why = _chosen(run, prepared, found)
-        tried = measured_target(run, prepared, front, chosen.plan)
-        plan = with_clusters(run, prepared.space, chosen.plan if tried is None else tried.best.plan)
-        write_json(folder / "plan.json", plan.to_json())
-        save_front(folder, front, chosen, prepared.space)
-        done = realise(run, prepared, plan, found.trained)
-        judge_latency(run, prepared.space, done, tried)
-        summary = SearchSummary(
-            points=len(front), chosen=why, fallback=prepared.evaluator.fallback, effort=found.effort, latency=tried
-        )
-        return conclude(run, prepared, done, summary)
+        found = decided(run)
+        run, prepared = found.run, found.prepared
+        done = realise(run, prepared, found.plan, found.searched.trained)
+        judge_latency(run, prepared.space, done, found.trials)
+        return conclude(run, prepared, done, found.summary)
 
 
 def _check_training(job: Job, data: Data | None) -> None:
@@ -89,13 +70,3 @@ def _check_training(job: Job, data: Data | None) -> None:
             "stage_epochs is training, and there are no training images",
             hint="add --data with training images, or leave it out",
         )
-
-
-def _chosen(run: Run, prepared: Prepared, found: Searched) -> tuple[Point, str]:
-    """The point of the front that the target asks for, and why."""
-    space, material = prepared.space, prepared.material
-    judged = len(material.judged) if material.metric == "agreement" else 0
-    chosen, why = choose(found.front, space.target, space.share, prepared.base_error, judged)
-    if run.job.stage_epochs:
-        why = f"cut and trained stage by stage; the stages left {space.share(chosen.plan):.3f}"
-    return chosen, why

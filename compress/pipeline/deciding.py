@@ -1,0 +1,144 @@
+"""The search alone: which channels go, decided and written down; nothing is recovered, trained or exported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from compress.core import Clock, Listen, Plan, Topology, Warned, ignore, read_json, write_json
+from compress.data import Data, examined
+from compress.errors import ConfigError
+from compress.networks import Network
+from compress.pipeline.csgd import with_clusters
+from compress.pipeline.front import FRONT, choose, read_front, save_front
+from compress.pipeline.input_selection import may_select, settled
+from compress.pipeline.inspection import traced
+from compress.pipeline.job import Job
+from compress.pipeline.latency_target import measured_target
+from compress.pipeline.preparation import Prepared, prepare
+from compress.pipeline.run import Run
+from compress.pipeline.run_folder import claim
+from compress.pipeline.search_summary import LatencyTrials, SearchSummary
+from compress.pipeline.searching import Searched, search
+from compress.pipeline.stagewise import progressive
+from compress.search import Front, Point
+
+_PLAN = "plan.json"
+_FRESH = "start over with fresh=True, or choose another folder"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a search decided.
+
+    Attributes:
+        plan: what to cut; ``compress.cut(network.model, topology, plan)`` does it.
+        topology: of the unpruned network.
+        front: every network that the search found worth offering, cheapest first; a point's ``plan`` is cut alike.
+        why: why this plan was taken.
+    """
+
+    plan: Plan
+    topology: Topology
+    front: Front
+    why: str
+
+
+def decide(
+    network: Network, data: Data | None, job: Job, folder: Path, *, fresh: bool = False, listen: Listen = ignore
+) -> Decision:
+    """The search of a run without the rest of it: for those who cut, recover and train by themselves.
+
+    The folder receives ``plan.json``, ``front.json`` and the journal of scores. The same call goes on where a killed one
+    stopped, and only reads where the search has ended; :func:`compress.prune` with the same job and folder takes the decision
+    over without evaluating anything again.
+
+    Args:
+        network: from :func:`compress.network_from` or :func:`compress.network_of`.
+        data: images; None searches on synthetic ones.
+        job: method, target and budget; of what comes after the cut it only says how candidates are recovered to be judged.
+        folder: the run's.
+        fresh: forget an earlier run.
+        listen: receives events.
+
+    Raises:
+        CompressError: with what, where, and what to do next. A job that trains stage by stage is a ConfigError: there is no
+            decision without its training.
+    """
+    if job.stage_epochs:
+        raise ConfigError(
+            "stage_epochs is training between decisions, so that there is no decision without it",
+            hint="leave stage_epochs out, or use compress.prune",
+        )
+    for note in examined(data) if data is not None else ():
+        listen(Warned(note))
+    run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen))
+    with claim(folder, job, run.identity, fresh):
+        if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
+            plan = Plan.from_json(read_json(folder / _PLAN, hint=_FRESH))
+            why = read_json(folder / FRONT, hint=_FRESH).get("why", "")
+            return Decision(plan, traced(network), read_front(folder, _FRESH), str(why))
+        found = decided(run)
+    return Decision(found.plan, found.prepared.topology, found.searched.front, found.why)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A decision and all that it rests on, for a run that goes on to make it real.
+
+    Attributes:
+        run: with the widths' alignment settled.
+        prepared: what the search stood on.
+        searched: what it left.
+        plan: what to cut.
+        why: why this plan was taken.
+        trials: how a target of latency was met.
+    """
+
+    run: Run
+    prepared: Prepared
+    searched: Searched
+    plan: Plan
+    why: str
+    trials: LatencyTrials | None
+
+    @property
+    def summary(self) -> SearchSummary:
+        """For the report."""
+        return SearchSummary(
+            points=len(self.searched.front),
+            chosen=self.why,
+            fallback=self.prepared.evaluator.fallback,
+            effort=self.searched.effort,
+            latency=self.trials,
+        )
+
+
+def decided(run: Run) -> Decided:
+    """Searches, chooses the point that the target asks for, and writes plan and front into the run's folder.
+
+    Raises:
+        CompressError: nothing can be cut, or nothing could be scored.
+    """
+    prepared = prepare(run)
+    run = replace(run, job=replace(run.job, round_to=prepared.space.round_to))
+    prepared = replace(prepared, space=may_select(run, prepared.space))
+    found = progressive(run, prepared) if run.job.stage_epochs else search(run, prepared)
+    front, notes = settled(run, prepared.space, found.front)
+    found = replace(found, front=front, effort=found.effort.noting(*notes))
+    chosen, why = _chosen(run, prepared, found)
+    trials = measured_target(run, prepared, front, chosen.plan)
+    plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
+    write_json(run.folder / _PLAN, plan.to_json())
+    save_front(run.folder, front, chosen, prepared.space, why)
+    return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials)
+
+
+def _chosen(run: Run, prepared: Prepared, found: Searched) -> tuple[Point, str]:
+    """The point of the front that the target asks for, and why."""
+    space, material = prepared.space, prepared.material
+    judged = len(material.judged) if material.metric == "agreement" else 0
+    chosen, why = choose(found.front, space.target, space.share, prepared.base_error, judged)
+    if run.job.stage_epochs:
+        why = f"cut and trained stage by stage; the stages left {space.share(chosen.plan):.3f}"
+    return chosen, why
