@@ -24,7 +24,7 @@ from compress_models import MODELS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.attacks import TRAP, attacks, image_zip, pictures
+from support.attacks import TRAP, annotated_zip, annotations, attacks, image_zip, pictures
 from support.hostile_files import samples, tiny
 from support.judging import judged
 from torch import nn
@@ -227,6 +227,32 @@ def test_images_made_on_purpose_are_shown_or_left_out() -> None:
 
     verdict = judged(show_all, seconds=60.0)
     assert verdict.outcome == "read" and verdict.mebibytes < 500, verdict
+
+
+def test_annotations_made_on_purpose_are_refused(tmp_path: Path) -> None:
+    """All in one child, bounded in time and memory, where nothing may run or be written."""
+    to = Preprocessing((0.5,) * 3, (0.5,) * 3, (16, 20))
+    made = {name: annotated_zip(tmp_path / f"{i}.zip", tree) for i, (name, tree) in enumerate(annotations().items())}
+
+    def open_all() -> None:
+        wrong = []
+        for name, path in made.items():
+            began = time.process_time()
+            try:
+                found = open_data(str(path), preprocessing=to)
+                assert all(len(x) == len(y) for x, y in found.test.batches(8))
+                wrong += [] if "fine" in name else [f"{name} was read"]
+            except DataError as error:
+                wrong += [f"{name}: {error}"] if "fine" in name or not error.hint or len(str(error)) > 600 else []
+            spent = time.process_time() - began
+            wrong += [f"{name} took {spent:.1f} s"] if spent > 8 else []
+        assert not wrong, wrong
+
+    with suppress(DataError):  # what is imported late is imported before the watch begins
+        open_data(str(made["yaml, a gap"]), preprocessing=to)
+    verdict = judged(open_all, seconds=120.0)
+    assert verdict.outcome == "read", verdict
+    assert verdict.mebibytes < 600 and not Path(TRAP).exists(), verdict
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device"])

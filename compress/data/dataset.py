@@ -106,7 +106,7 @@ def open_data(
         preprocessing, note = _guess(drawn["validation"])
         warnings = (*warnings, note)
     made = {
-        name: Split(name, part.images, part.indices, part.labels, preprocessing, seed)
+        name: Split(name, part.images, part.indices, part.labels, preprocessing, seed, part.targets)
         for name, part in drawn.items()
         if len(part.indices)
     }
@@ -156,21 +156,21 @@ def _listing(source: str, labels: str, num_classes: int | None, download: bool) 
             return list_files(FolderImages(path), source, labels, num_classes)
         if path.is_file():
             if path.suffix.lower() == ".npz":
-                return list_npz(path, num_classes)
+                return list_npz(path, num_classes, labels)
             if path.suffix.lower() == ".zip":
                 return list_files(ZipImages(path), source, labels, num_classes)
             raise DataError(f"{source} is neither a folder, a .zip nor an .npz", hint="give the folder that holds the images")
     except OSError as error:
         raise DataError(f"{source} cannot be read: {error}", hint="check its permissions") from error
     if is_entrypoint(source):
-        return _from_function(source, num_classes)
+        return _from_function(source, num_classes, labels)
     raise DataError(
         f"{source} does not exist",
         hint=f"give a folder, a .zip, an .npz, digits, {', '.join(TORCHVISION)} or package.module:function",
     )
 
 
-def _from_function(source: str, num_classes: int | None) -> Listing | Data:
+def _from_function(source: str, num_classes: int | None, labels: str) -> Listing | Data:
     try:
         found: Any = import_entrypoint(source)()
     except ImportError as error:
@@ -184,7 +184,7 @@ def _from_function(source: str, num_classes: int | None) -> Listing | Data:
     if isinstance(found, tuple) and len(found) in (2, 4):
         names = ("",) if len(found) == 2 else ("train", "test")
         parts = {n: (lambda x=found[2 * i]: x, found[2 * i + 1]) for i, n in enumerate(names)}
-        return list_arrays(source, parts, num_classes)
+        return list_arrays(source, parts, num_classes, wanted=labels)
     raise DataError(f"--data {source} returned a {type(found).__name__}", hint="return Data, (x, y) or (x, y, x_test, y_test)")
 
 

@@ -8,6 +8,8 @@ divided by the largest value of its type, and nothing is ever clipped to 255.
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,8 @@ def to_pixels(picture: Picture, to: Preprocessing, draw: npt.NDArray[np.float64]
     Args:
         picture: from a source.
         to: sizes and channels; arrays that are no pictures are taken as they are (:func:`to_sample`).
-        draw: five numbers in [0, 1) for a random crop of 25 to 100 % of the area (aspect 3/4 to 4/3) and a mirror image.
+        draw: five numbers in [0, 1) for a random crop of 25 to 100 % of the area (aspect 3/4 to 4/3) and a mirror image; one
+            for a mirror image alone.
 
     Raises:
         Unreadable: its values have no scale, or its shape is absurd.
@@ -155,18 +158,68 @@ def _orientation(picture: Image.Image) -> object:
 def _resized(image: Image.Image, to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> Image.Image:
     height, width = to.size
     resample = _RESAMPLE[to.interpolation]
-    if draw is not None:
+    if _crops(draw):
         image = image.resize((width, height), resample, box=_random_box(image.width, image.height, draw))
-        if to.channels == 3 and draw[4] < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     elif to.resize is not None:
-        scale = to.resize / min(image.width, image.height)
-        image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), resample)
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        sides, (left, top) = _centre(image.size, to)
+        image = image.resize(sides, resample)
         image = image.crop((left, top, left + width, top + height))
     elif image.size != (width, height):
         image = image.resize((width, height), resample)
-    return image
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if _mirrors(to, draw) else image
+
+
+def _crops(draw: npt.NDArray[np.float64] | None) -> TypeGuard[npt.NDArray[np.float64]]:
+    return draw is not None and len(draw) > 1
+
+
+def _mirrors(to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> bool:
+    return draw is not None and to.channels == 3 and bool(draw[-1] < 0.5)
+
+
+def _centre(extent: tuple[int, int], to: Preprocessing) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height once the short side is ``to.resize``, and the corner of the crop from the middle."""
+    scale = (to.resize or 1) / min(extent)
+    width, height = max(1, int(extent[0] * scale)), max(1, int(extent[1] * scale))
+    return (width, height), (round((width - to.size[1]) / 2), round((height - to.size[0]) / 2))
+
+
+def varies(picture: Picture) -> bool:
+    """Whether a picture is cropped and mirrored at all: not where it is an array of other numbers than bytes."""
+    return isinstance(picture, Image.Image) or (
+        picture.ndim == 3 and picture.dtype == np.uint8 and picture.shape[2] in PICTURE_CHANNELS
+    )
+
+
+def mask_pixels(mask: npt.NDArray[np.int32], to: Preprocessing, draw: npt.NDArray[np.float64] | None) -> Tensor:
+    """A mask (h, w) as its image is sized, cropped and mirrored, int64; every pixel keeps a class that was there."""
+    placed = _resized(Image.fromarray(mask), replace(to, interpolation="nearest"), draw)
+    return torch.from_numpy(np.asarray(placed).astype(np.int64))
+
+
+def placed_boxes(
+    boxes: npt.NDArray[np.float64], extent: tuple[int, int], to: Preprocessing, draw: npt.NDArray[np.float64] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Boxes (k, 4) as their image is sized, cropped and mirrored, clipped to it; and which are kept: those whose middle is."""
+    height, width = to.size
+    if _crops(draw):
+        left, top, right, bottom = _random_box(*extent, draw)
+        scale = (width / (right - left), height / (bottom - top))
+        shift = (-left * scale[0], -top * scale[1])
+    elif to.resize is not None:
+        sides, corner = _centre(extent, to)
+        scale = (sides[0] / extent[0], sides[1] / extent[1])
+        shift = (-float(corner[0]), -float(corner[1]))
+    else:
+        scale, shift = (width / extent[0], height / extent[1]), (0.0, 0.0)
+    found = boxes * np.tile(scale, 2) + np.tile(shift, 2)
+    if _mirrors(to, draw):
+        found[:, [0, 2]] = width - found[:, [2, 0]]
+    across, down = (found[:, 0] + found[:, 2]) / 2, (found[:, 1] + found[:, 3]) / 2
+    clipped = np.clip(found, 0, (width, height, width, height)).astype(np.float32)
+    kept = (across >= 0) & (across <= width) & (down >= 0) & (down <= height)
+    kept &= (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
+    return clipped[kept], kept
 
 
 def _random_box(width: int, height: int, draw: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -15,14 +15,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from compress.core import read_text
 from compress.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+TEXTS = (".txt", ".xml", ".json", ".yaml", ".yml", ".csv")
 LARGEST_FILE = 256 * 2**20
+LARGEST_ANNOTATIONS = 512 * 2**20
+"""Bytes of one file that says what is on the images; COCO's own have 450 million."""
 LARGEST_PIXELS = 80_000_000
 _FREE_PIXELS, _FREE_BYTES, _DENSEST = 2**22, 2**24, 1000
 """Pixels of any file, bytes of any member of an archive, and how many there may be per byte otherwise; bombs have more."""
+_DENSEST_TEXT = 100
 LARGEST_ARRAY = 8 * 2**30
 
 Picture = Image.Image | npt.NDArray[Any]
@@ -65,7 +70,9 @@ class FolderImages:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.entries: Sequence[ImageFile] = tuple(sorted(_walk(root), key=lambda e: e.path))
+        found = sorted(_walk(root), key=lambda e: e.path)
+        self.entries: Sequence[ImageFile] = tuple(e for e in found if e.path.lower().endswith(SUFFIXES))
+        self.texts: Mapping[str, ImageFile] = {e.path: e for e in found if e.path.lower().endswith(TEXTS)}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -80,15 +87,32 @@ class FolderImages:
 
     def read(self, index: int) -> Picture:
         """The decoded image."""
+        return decode(self._bytes(index))
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """Width and height, from the head of the file."""
+        return _opened(self._bytes(index)).size
+
+    def text(self, path: str) -> str:
+        """What a file of annotations says.
+
+        Raises:
+            DataError: it cannot be read, is too large, or no UTF-8.
+        """
+        try:
+            return read_text(self.root / path, most=LARGEST_ANNOTATIONS)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}", hint="write it again as UTF-8") from error
+
+    def _bytes(self, index: int) -> bytes:
         path = self.root / self.entries[index].path
         try:
             if not 0 < self.entries[index].size <= LARGEST_FILE:  # the kernel's own files say 0 and may never end
                 raise Unreadable(f"has {self.entries[index].size} bytes")
             with path.open("rb") as file:
-                data = file.read(LARGEST_FILE + 1)
+                return file.read(LARGEST_FILE + 1)
         except OSError as error:
             raise Unreadable(str(error)) from error
-        return decode(data)
 
 
 def _walk(root: Path) -> list[ImageFile]:
@@ -106,7 +130,7 @@ def _walk(root: Path) -> list[ImageFile]:
         below[:] = [name for name in below if not _hidden(name)]
         for name in files:
             path = Path(folder, name)
-            if not _hidden(name) and path.suffix.lower() in SUFFIXES and path.is_file():
+            if not _hidden(name) and path.suffix.lower() in (*SUFFIXES, *TEXTS) and path.is_file():
                 found.append(ImageFile(path.relative_to(root).as_posix(), path.stat().st_size))
     return found
 
@@ -123,8 +147,11 @@ class ZipImages:
         except Exception as error:  # a damaged directory fails in as many ways as it has bytes
             raise DataError(f"{path} is no readable zip archive: {error}", hint="copy or download it again") from error
         entries.sort(key=lambda pair: pair[0].path)
-        self.entries: Sequence[ImageFile] = tuple(e for e, _ in entries)
-        self._members = tuple(m for _, m in entries)
+        images = [pair for pair in entries if pair[0].path.lower().endswith(SUFFIXES)]
+        self.entries: Sequence[ImageFile] = tuple(e for e, _ in images)
+        self.texts: Mapping[str, ImageFile] = {e.path: e for e, _ in entries if e.path.lower().endswith(TEXTS)}
+        self._members = tuple(m for _, m in images)
+        self._texts = {e.path: m for e, m in entries if e.path in self.texts}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -140,25 +167,45 @@ class ZipImages:
 
     def read(self, index: int) -> Picture:
         """The decoded image."""
-        size, packed = self.entries[index].size, self._members[index].compress_size
-        if not 0 < size <= min(LARGEST_FILE, _FREE_BYTES + _DENSEST * packed):
+        return decode(self._bytes(self._members[index], LARGEST_FILE, _DENSEST))
+
+    def extent(self, index: int) -> tuple[int, int]:
+        """Width and height, from the head of the file."""
+        return _opened(self._bytes(self._members[index], LARGEST_FILE, _DENSEST)).size
+
+    def text(self, path: str) -> str:
+        """What a file of annotations says.
+
+        Raises:
+            DataError: it cannot be read, is too large, or no UTF-8.
+        """
+        try:
+            return self._bytes(self._texts[path], LARGEST_ANNOTATIONS, _DENSEST_TEXT, empty=True).decode()
+        except (Unreadable, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}", hint="write it again as UTF-8, and pack it again") from error
+
+    def _bytes(self, member: zipfile.ZipInfo, most: int, densest: int, *, empty: bool = False) -> bytes:
+        size, packed = member.file_size, member.compress_size
+        if not (0 < size <= min(most, _FREE_BYTES + densest * packed) or (empty and size == 0)):
             raise Unreadable(f"claims {size} bytes in {packed}")
         try:
-            with self.archive.open(self._members[index]) as file:
-                data = file.read(LARGEST_FILE + 1)
+            with self.archive.open(member) as file:
+                return file.read(most + 1)
         except Exception as error:  # damaged archives fail in any way: zlib, CRC, offsets, unknown methods
             raise Unreadable(str(error)) from error
-        return decode(data)
+
+
+Files = FolderImages | ZipImages
 
 
 def _listed(path: Path, member: zipfile.ZipInfo) -> tuple[ImageFile, zipfile.ZipInfo] | None:
-    """A member that may be an image.
+    """A member that may be an image, or say something about images.
 
     Raises:
         DataError: its path leads out of the archive, or it is encrypted.
     """
     parts = PurePosixPath(member.filename.replace("\\", "/"))
-    if member.is_dir() or parts.suffix.lower() not in SUFFIXES or any(_hidden(p) for p in parts.parts if p != ".."):
+    if member.is_dir() or parts.suffix.lower() not in (*SUFFIXES, *TEXTS) or any(_hidden(p) for p in parts.parts if p != ".."):
         return None
     if parts.is_absolute() or ".." in parts.parts or "\0" in member.filename:
         raise DataError(
@@ -180,17 +227,23 @@ def decode(data: bytes) -> Image.Image:
     Raises:
         Unreadable: they are no image, or one of absurd size.
     """
+    image = _opened(data)
+    try:
+        image.load()
+    except Exception as error:  # as below
+        raise Unreadable(f"{type(error).__name__}: {error}") from error
+    return image
+
+
+def _opened(data: bytes) -> Image.Image:
     if len(data) > LARGEST_FILE:
         raise Unreadable(f"larger than {LARGEST_FILE} bytes")
     try:
         image = Image.open(io.BytesIO(data), formats=_FORMATS)
-        if image.width * image.height > min(LARGEST_PIXELS, max(_FREE_PIXELS, _DENSEST * len(data))):
-            raise Unreadable(f"claims {image.width} x {image.height} pixels")
-        image.load()
-    except Unreadable:
-        raise
     except Exception as error:  # decoders of seven formats raise anything on damaged bytes
         raise Unreadable(f"{type(error).__name__}: {error}") from error
+    if image.width * image.height > min(LARGEST_PIXELS, max(_FREE_PIXELS, _DENSEST * len(data))):
+        raise Unreadable(f"claims {image.width} x {image.height} pixels")
     return image
 
 

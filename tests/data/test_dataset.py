@@ -389,7 +389,8 @@ def test_arrays(layout: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((9, 4, 4), np.uint8), np.zeros(9) + 0.5, "one integer"),
+        (np.zeros((9, 4, 4), np.uint8), np.array(["cat"] * 9), "one integer"),
+        (np.zeros((9, 4, 4), np.uint8), np.full(9, np.nan), "not finite"),
         (np.zeros((9, 4, 4), np.uint8), np.arange(9) - 1, "one integer"),
         (np.zeros((9, 4, 4), np.uint8), np.zeros(9, int), "1 class"),
         (np.zeros((9, 4, 4), np.uint8), np.arange(9) + 5, "outputs 0 to 9"),

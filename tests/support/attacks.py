@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from support import layouts
 
 TRAP = "/tmp/compress-trap"
 """Nothing makes it: that is what is tested."""
@@ -385,4 +386,161 @@ def image_zip(path: Path, odd: bytes, count: int = 3) -> Path:
     with zipfile.ZipFile(path, "w") as file:
         for i in range(30):
             file.writestr(f"{'ab'[i % 2]}/{i}.png", odd if i < count else good)
+    return path
+
+
+# ---- annotations ------------------------------------------------------------------------------------------------------
+
+
+def annotations() -> Mapping[str, Mapping[str, bytes]]:
+    """Trees of images with annotations by name; each is refused at once, except where the name begins with ``fine``."""
+    found = {f"voc, {name}": {**_VOC, "d/Annotations/000.xml": data} for name, data in _xmls().items()}
+    found |= {f"coco, {name}": {**_COCO, "d/annotations/instances_all.json": data} for name, data in _jsons().items()}
+    found |= {f"yolo, {name}": {**_YOLO, "d/labels/000.txt": data} for name, data in _label_files().items()}
+    found |= {f"yaml, {name}": {**_YOLO, "d/data.yaml": data} for name, data in _yamls().items()}
+    return found | {f"csv, {name}": {**_CSV, "d/targets.csv": data} for name, data in _tables().items()}
+
+
+_BOXES = layouts.some_boxes(30)
+_VOC, _COCO, _YOLO = (make(_BOXES) for make in (layouts.voc, layouts.coco, layouts.yolo))
+_CSV = {f"d/{i:03}.png": layouts.photo(i) for i in range(30)}
+_MANY = 3 * 2**20
+
+
+def _xmls() -> Mapping[str, bytes]:
+    one = [("blob", (1, 2, 9, 8))]
+    laughs = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 12))
+    fine = layouts.voc_xml(one)  # type: ignore[arg-type]
+
+    def of(text: str) -> bytes:
+        return fine.replace(b"<name>blob</name>", f"<name>{text}</name>".encode())
+
+    def box(old: str, new: str) -> bytes:
+        return fine.replace(old.encode(), new.encode())
+
+    return {
+        "entities that laugh": f'<!DOCTYPE annotation [<!ENTITY e0 "ha">{laughs}]>'.encode() + of("&e11;"),
+        "one large entity": f'<!DOCTYPE a [<!ENTITY e "{"x" * 100_000}">]>'.encode() + of("&e;" * 10_000),
+        "a file's entity": b'<!DOCTYPE a [<!ENTITY e SYSTEM "file:///etc/passwd">]>' + of("&e;"),
+        "somebody's document type": b'<!DOCTYPE a SYSTEM "http://127.0.0.1:1/x.dtd">' + fine,
+        "parameter entities": b'<!DOCTYPE a [<!ENTITY % p SYSTEM "file:///dev/zero"> %p;]>' + fine,
+        "nested": b"<annotation>" + b"<a>" * 500_000 + b"</a>" * 500_000 + b"</annotation>",
+        "wide": b"<annotation>" + b"<object/>" * 400_000 + b"</annotation>",
+        "large": b"<annotation>" + b" " * 9_000_000 + b"</annotation>",
+        "another root": b"<svg></svg>",
+        "cut": fine[:-20],
+        "nothing": b"",
+        "no text": bytes(range(256)) * 10,
+        "latin": fine.decode().replace("blob", "blöb").encode("latin-1"),
+        "an object without a box": b"<annotation><object><name>a</name></object></annotation>",
+        "no number": box("<xmin>1<", "<xmin>one<"),
+        "nan": box("<xmin>1<", "<xmin>nan<"),
+        "infinite": box("<xmax>9<", "<xmax>1e999<"),
+        "digits without end": box("<xmax>9<", f"<xmax>{'9' * 1_000_000}<"),
+        "outside": box("<xmax>9<", "<xmax>99<"),
+        "a name of lines": of("a&#10;b"),
+        "a long name": of("x" * 1_000_000),
+    }
+
+
+def _jsons() -> Mapping[str, bytes]:
+    def of(**changes: Any) -> bytes:
+        return json.dumps(layouts.coco_json(_BOXES) | changes).encode()
+
+    def box(values: Any) -> bytes:
+        return of(annotations=[{"id": 0, "image_id": 0, "category_id": 7, "bbox": values}])
+
+    image = {"id": 0, "width": 20, "height": 16}
+    return {
+        "nested": b"[" * _MANY + b"]" * _MANY,
+        "nested objects": b'{"images":' * 100_000 + b"1" + b"}" * 100_000,
+        "a list": b"[]",
+        "nothing": b"",
+        "cut": of()[:-20],
+        "digits without end": b'{"images": ' + b"1" * _MANY + b"}",
+        "a bomb": b'{"images": "' + b" " * (64 * 2**20) + b'"}',
+        "nan": box([float("nan"), 0, 3, 3]),
+        "infinite": box([0, 0, float("inf"), 3]),
+        "a huge number": box([0, 0, 10**400, 3]),
+        "texts": box(["0", "0", "a", "3"]),
+        "three numbers": box([0, 0, 3]),
+        "nested numbers": box([[0], 0, 3, 3]),
+        "outside": box([0, 0, 30, 3]),
+        "negative": box([5, 5, -9, 3]),
+        "no images": of(images=7),
+        "images of numbers": of(images=[1, 2]),
+        "a name that leads out": of(images=[image | {"file_name": "../../../etc/passwd"}], annotations=[]),
+        "an absolute name": of(images=[image | {"file_name": "/etc/passwd"}], annotations=[]),
+        "a name that is none": of(images=[image | {"file_name": 3}], annotations=[]),
+        "an unknown image": of(annotations=[{"image_id": 99, "category_id": 7, "bbox": [0, 0, 3, 3]}]),
+        "an unknown category": of(annotations=[{"image_id": 0, "category_id": 99, "bbox": [0, 0, 3, 3]}]),
+        "an id that is a list": of(categories=[{"id": [7], "name": "a"}]),
+        "no categories": of(categories=[]),
+        "many categories": of(categories=[{"id": i, "name": "a"} for i in range(20_000)]),
+        "a name of bells": of(categories=[{"id": 7, "name": "\a"}]),
+    }
+
+
+def _label_files() -> Mapping[str, bytes]:
+    return {
+        "a class beyond the names": b"2 0.5 0.5 0.2 0.2",
+        "a negative class": b"-1 0.5 0.5 0.2 0.2",
+        "half a class": b"0.5 0.5 0.5 0.2 0.2",
+        "nan": b"0 nan 0.5 0.2 0.2",
+        "infinite": b"0 1e999 0.5 0.2 0.2",
+        "underscores": b"0 0_5 0.5 0.2 0.2",
+        "other digits": "0 ٠.٥ 0.5 0.2 0.2".encode(),
+        "pixels": b"0 300 200 50 50",
+        "outside": b"0 0.9 0.5 0.4 0.2",
+        "four numbers": b"0 0.5 0.5 0.2",
+        "a confidence": b"0 0.5 0.5 0.2 0.2 0.9",
+        "texts": b"cat 0.5 0.5 0.2 0.2",
+        "no text": bytes(range(128, 256)),
+        "many boxes": b"0 0.5 0.5 0.2 0.2\n" * 200_000,
+        "one long line": b"0 " + b"0.5 " * 2_000_000,
+        "digits without end": b"0 0." + b"5" * _MANY,
+        "a bomb": b" " * (64 * 2**20),
+    }
+
+
+def _yamls() -> Mapping[str, bytes]:
+    aliases = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+    code = f"!!python/object/apply:os.system ['touch {TRAP}']\n".encode()
+    merges = "".join(f"m{i}: &m{i} {{<<: [*m{i - 1}, *m{i - 1}]}}\n" for i in range(1, 40))
+    return {
+        "fine, code that is not run": b"names: [bar, blob]\ntrain: " + code,
+        "code for a name": b"names: " + code,
+        "fine, aliases beside the names": f"a0: &a0 [x]\n{aliases}names: [bar, blob]\n".encode(),
+        "aliases in the names": f"a0: &a0 [x]\n{aliases}names: *a11\n".encode(),
+        "aliases as keys": f"a0: &a0 [x]\n{aliases}names: {{? *a11 : x}}\n".encode(),
+        "fine, merges beside the names": f"m0: &m0 {{x: 1}}\n{merges}names: [bar, blob]\n".encode(),
+        "nested": b"names: " + b"[" * 100_000,
+        "large": b"names: [" + b"a, " * 200_000 + b"]",
+        "a gap": b"names: {0: bar, 2: blob}",
+        "a text": b"names: bar",
+        "a list": b"- bar",
+        "tabs": b"names:\n\t- bar",
+    }
+
+
+def _tables() -> Mapping[str, bytes]:
+    rows = b"".join(f"{i:03}.png,{i}\n".encode() for i in range(30))
+    return {
+        "nan": rows + b"000.png,nan\n",
+        "infinite": rows + b"000.png,inf\n",
+        "no number": rows + b"000.png,x\n",
+        "two numbers in a row": rows + b"000.png,1,2\n",
+        "a file that leads out": rows + b"../../etc/passwd,1\n",
+        "one cell": b"000.png\n",
+        "nothing": b"",
+        "a quote that never ends": rows + b'"000.png,' + b"x" * 1_000_000,
+        "no text": bytes(range(256)),
+    }
+
+
+def annotated_zip(path: Path, tree: Mapping[str, bytes]) -> Path:
+    """The tree, packed as tightly as it goes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        for name, data in tree.items():
+            file.writestr(name, data)
     return path
