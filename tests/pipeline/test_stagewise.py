@@ -84,7 +84,7 @@ def test_without_training_stage_by_stage_is_at_once(
         found.append(stagewise.progressive(*given))
         return found[-1]
 
-    monkeypatch.setattr("compress.pipeline.pruning.progressive", kept)
+    monkeypatch.setattr("compress.pipeline.deciding.progressive", kept)
     monkeypatch.setattr(stagewise, "finetune", lambda run, small, **more: small)
     flags = {**QUICK, "method": method, "recover": "none", "epochs": 0}
     flags["options"] = QUICK["options"] if method == "smoea" else {}
