@@ -72,11 +72,11 @@ def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str
         if share.latency is not None:
             entry["latency"] = entry["latency_share"] = share.latency
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
-    picked = front.index(chosen)
-    write(folder / "front.svg", front_svg(points, picked))
+    picked, bend = front.index(chosen), knee(front, space.target.kind)
+    write(folder / "front.svg", front_svg(points, picked, bend))
     write_json(
         folder / FRONT,
-        {"points": points, "chosen": picked, "knee": knee(front, space.target.kind), "target": space.target.kind, "why": why},
+        {"points": points, "chosen": picked, "knee": bend, "target": space.target.kind, "why": why},
     )
 
 

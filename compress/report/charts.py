@@ -209,10 +209,16 @@ def staircase(layers: Sequence[Width]) -> Figure:
     return made
 
 
-def front(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None) -> Figure:
-    """The search's front: error against the share of MACs kept."""
+def front(points: Sequence[tuple[float, float]], chosen: int, knee: int | None) -> Figure:
+    """The search's front.
+
+    Args:
+        points: share of the MACs kept and error, both at most 1.
+        chosen: index of the point that was made real.
+        knee: index of the knee, if there is one.
+    """
     made, axes = figure(NARROW, 2.7)
-    x, y = [100 * p["macs_share"] for p in points], [100 * p["error"] for p in points]
+    x, y = [100 * macs for macs, _ in points], [100 * error for _, error in points]
     axes.step(x, y, where="post", color=RULE, linewidth=1.4, zorder=1)
     axes.plot(x, y, "o", ms=5, color=BASE, zorder=2)
     axes.plot([x[chosen]], [y[chosen]], "o", ms=9, color=PRUNED, zorder=3)

@@ -19,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from compress.core import printable
-from compress.report import charts, fronts, side_by_side, tables, timm_csv
+from compress.report import charts, fronts, plots, side_by_side, tables, timm_csv
 from compress.report.formatting import (
     NONE,
     byte_size,
@@ -36,7 +36,7 @@ from compress.report.formatting import (
 )
 from compress.report.model import FrontLatency, Latency, Report
 from compress.report.run_files import LayerTimes, RawComparison, RunFiles
-from compress.report.svg import inline
+from compress.report.svg import inline, svg_of
 
 _PARTS = Path(__file__).parent / "page"
 _FACTOR = re.compile(r"(\d)x\b")
@@ -356,7 +356,7 @@ def _front(report: Report, files: RunFiles) -> dict[str, Any]:
         return {"front": None, "front_latency": clocked, "front_sentence": ""}
     points, chosen, knee = (files.front[k] for k in ("points", "chosen", "knee"))
     told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
-    svg = _plot(partial(charts.front, points, chosen, knee), "plot-front", "The search's front", told)
+    svg = Markup(inline(plots.front_drawing(points, chosen, knee), "plot-front", "The search's front", told))
     about = "Every dot is a network that compress pick makes real; its error is before fine-tuning."
     return {
         "front": Plot("Pareto front of the search", about, svg),
@@ -391,7 +391,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
 
 
 def _plot(draw: Any, name: str, title: str, description: str) -> Markup:
-    return Markup(inline(draw, name, title, description))
+    return Markup(inline(svg_of(draw), name, title, description))
 
 
 def _pairs(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

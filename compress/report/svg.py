@@ -1,7 +1,8 @@
-"""Figures for the page: matplotlib's SVG as an element of the document.
+"""Figures: matplotlib's SVG as an element of the page, or as a file of its own.
 
-The colours are the page's own (``var(--pruned)``), so one drawing serves light, dark and paper; text stays text, in the page's
-font; every identifier gets the figure's name in front, because a document has each of them once.
+In the page the colours are its own (``var(--pruned)``), so one drawing serves light, dark and paper; text stays text, in the
+page's font; every identifier gets the figure's name in front, because a document has each of them once. A file has the colours
+of the page by day.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -42,6 +45,7 @@ _LINK = "{http://www.w3.org/1999/xlink}href"
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 _UNREADABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_UNITS = 72
 NARROW, WIDE = 4.5, 10.4
 """Inches, of 72 units each: the narrow ones fit a phone as they are and a desktop's column half as large again."""
 
@@ -112,19 +116,47 @@ def clean(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def inline(draw: Callable[[], Figure], name: str, title: str, description: str) -> str:
-    """A figure as an ``<svg>`` element that says what it shows.
+def svg_of(draw: Callable[[], Figure]) -> str:
+    """A figure as matplotlib's SVG, in the colours that stand for the page's variables."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    with drawing():
+        text = io.StringIO()
+        made = draw()
+        engine = made.get_layout_engine()
+        if engine is not None:  # laid out here, or matplotlib draws every figure twice: once only for the layout
+            made.dpi = _UNITS
+            FigureCanvasSVG(made)
+            engine.execute(made)
+            made.set_layout_engine("none")
+        made.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def alone(drawing: str) -> str:
+    """A drawing as a file: the page's colours by day, on white."""
+    for colour, variable in _VARIABLES.items():
+        drawing = drawing.replace(colour, _day()[variable])
+    return re.sub(r"(<svg\b[^>]*>)", r'\1\n <rect width="100%" height="100%" fill="#ffffff"/>', drawing, count=1)
+
+
+@cache
+def _day() -> dict[str, str]:
+    """The page's colours where no darkness is asked for."""
+    style = (Path(__file__).parent / "page" / "style.css").read_text(encoding="utf-8")
+    return dict(re.findall(r"(--[\w-]+): (#\w+);", style[: style.index("}")]))
+
+
+def inline(drawing: str, name: str, title: str, description: str) -> str:
+    """A drawing as an ``<svg>`` element that says what it shows.
 
     Args:
-        draw: makes the figure.
+        drawing: as ``svg_of`` made it.
         name: unique in the document.
         title: what it is.
         description: what it shows, for those who do not see it.
     """
-    with drawing():
-        text = io.StringIO()
-        draw().savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(_UNREADABLE.sub("\ufffd", text.getvalue()))
+    root = ElementTree.fromstring(_UNREADABLE.sub("\ufffd", drawing))
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag.rpartition("}")[2] in ("metadata", "style", "title"):

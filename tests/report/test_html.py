@@ -10,6 +10,8 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import Phase, given, settings
@@ -19,11 +21,11 @@ from support.reports import SAMPLE, reports
 
 from compress.export.precision import Precision, Precisions
 from compress.export.precision import PrecisionLatency as Beside
-from compress.report import charts, formatting, html, run_files, store, tables, timm_csv
+from compress.report import charts, formatting, html, plots, run_files, store, tables, timm_csv
 from compress.report.model import Report, Width
 from compress.report.run_files import RawComparison, RunFiles, Timed
 from compress.report.schema import validate
-from compress.report.svg import inline
+from compress.report.svg import drawing, inline, svg_of
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)> $x_{$ \x00\x1b & {{ 7*7 }} {% raw %}'
 FRONT = {
@@ -254,13 +256,38 @@ def test_timms_units() -> None:
 
 
 def test_drawings_are_text_in_the_pages_colours() -> None:
-    svg = inline(lambda: charts.staircase(SAMPLE.widths), "one", "Channels", "stem.0 16")
+    svg = inline(svg_of(lambda: charts.staircase(SAMPLE.widths)), "one", "Channels", "stem.0 16")
     assert "stem.0</text>" in svg and "<style" not in svg and "#0a00" not in svg
     assert "var(--pruned)" in svg and svg.startswith("<svg") and "stem.0 16</desc>" in svg
-    again = inline(lambda: charts.staircase(SAMPLE.widths), "one", "Channels", "stem.0 16")
+    again = inline(svg_of(lambda: charts.staircase(SAMPLE.widths)), "one", "Channels", "stem.0 16")
     assert svg == again
 
 
 def test_no_name_is_a_formula() -> None:
     named = [replace(w, layer="$x_{$") for w in SAMPLE.widths]
-    assert "$x_{$</text>" in inline(lambda: charts.staircase(named), "one", "", "")
+    assert "$x_{$</text>" in inline(svg_of(lambda: charts.staircase(named)), "one", "", "")
+
+
+@pytest.mark.parametrize("name", ["staircase", "accuracies"])
+def test_laid_out_once_it_is_what_matplotlib_draws(name: str) -> None:
+    def draw() -> Any:
+        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.accuracies(SAMPLE.accuracy)
+
+    plain = io.StringIO()
+    with drawing():
+        draw().savefig(plain, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    assert svg_of(draw) == plain.getvalue()
+
+
+def test_the_front_is_drawn_once_for_its_file_and_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    honest = charts.front
+    monkeypatch.setattr(charts, "front", lambda *given: made.append(given) or honest(*given))
+    points = [{**p, "error": 0.3 + p["error"]} for p in FRONT["points"]]  # type: ignore[operator]
+    file = plots.front_svg(points, 1, 0)
+    page = html.html_page(SAMPLE, RunFiles(front={**FRONT, "points": points}))
+    assert len(made) == 1 and 'id="plot-front"' in page
+    root = ElementTree.fromstring(file)
+    assert root.tag.endswith("svg") and "#1f5fe0" in file and "var(" not in file and "#0a00" not in file
+    assert {"chosen", "knee"} <= {t.text for t in root.iter() if t.tag.endswith("text")}
+    assert plots.front_svg(FRONT["points"], 1, 0) != file and len(made) == 2  # type: ignore[arg-type]
