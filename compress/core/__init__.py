@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from compress.core.arrays import Bits as Bits
     from compress.core.arrays import Floats as Floats
     from compress.core.arrays import Indices as Indices
+    from compress.core.branches import ACTIVATIONS as ACTIVATIONS
+    from compress.core.branches import SKIPPED as SKIPPED
+    from compress.core.branches import ZEROS as ZEROS
+    from compress.core.branches import Branch as Branch
+    from compress.core.branches import BranchId as BranchId
+    from compress.core.branches import SkippedModule as SkippedModule
+    from compress.core.branches import is_within as is_within
+    from compress.core.branches import without_nested as without_nested
     from compress.core.cost import Cost as Cost
     from compress.core.cost import Share as Share
     from compress.core.cost import count as count
@@ -53,15 +61,18 @@ if TYPE_CHECKING:
     from compress.core.plan import Cut as Cut
     from compress.core.plan import Plan as Plan
     from compress.core.plan import attribute_counts as attribute_counts
+    from compress.core.plan import canonical as canonical
     from compress.core.plan import check as check
-    from compress.core.plan import compose as compose
     from compress.core.plan import folds as folds
+    from compress.core.plan import gone_keys as gone_keys
+    from compress.core.plan import gone_modules as gone_modules
     from compress.core.plan import keep_all as keep_all
     from compress.core.plan import kept_positions as kept_positions
-    from compress.core.plan import restrict as restrict
     from compress.core.plan import selectable as selectable
-    from compress.core.plan import widths as widths
     from compress.core.randomness import derive as derive
+    from compress.core.restriction import compose as compose
+    from compress.core.restriction import restrict as restrict
+    from compress.core.restriction import widths as widths
     from compress.core.staging import folder_beside as folder_beside
     from compress.core.staging import sweep_beside as sweep_beside
     from compress.core.statistics import Certificate as Certificate
@@ -97,6 +108,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "accuracy": "Accuracy Measured",
             "arrays": "Bits Floats Indices",
+            "branches": "ACTIVATIONS Branch BranchId SKIPPED SkippedModule ZEROS is_within without_nested",
             "cost": "Cost Share count sizes_after",
             "entry_points": "import_entrypoint is_entrypoint",
             "environment": "Environment GpuState capture gpu_state throttled version_of",
@@ -106,8 +118,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "json_values": "finite_json",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
             "locks": "hold_folder",
-            "plan": "Cut Plan check compose folds keep_all kept_positions restrict selectable widths attribute_counts",
+            "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",
+            "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
             "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
             "text": "csv_cell markdown markdown_block markdown_code printable",

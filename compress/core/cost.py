@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compress.core.latency_table import LatencyTable
-from compress.core.plan import Plan
+from compress.core.plan import Plan, canonical, gone_keys
 from compress.core.topology import Topology
 
 _EMPTY = Plan()
@@ -44,12 +44,13 @@ class Share:
 
 
 def sizes_after(topology: Topology, plan: Plan) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors that the plan changes.
+    """The shapes of the tensors that the plan changes; nothing but zeros for those that go with their branch.
 
     Counting never lists positions: a channel's share of a dimension is a number (``Topology.occupancy``), so this costs
     a few dot products and serves a search.
     """
     shapes: dict[str, list[int]] = {}
+    plan = canonical(topology, plan)
     for group_id, cut in plan.cuts.items():
         kept, size = np.array(cut.keep), topology.by_id[group_id].size
         for (key, dim, taken), each in zip(topology.occupancy[group_id], topology.each[group_id], strict=True):
@@ -59,6 +60,8 @@ def sizes_after(topology: Topology, plan: Plan) -> dict[str, tuple[int, ...]]:
         layer = topology.by_layer[name]
         shape = shapes.setdefault(layer.weight, list(topology.tensors[layer.weight].shape))
         shape[layer.read_dim] = _still_read(topology, plan, layer.weight, layer.read_dim, reads)
+    for key in gone_keys(topology, plan.branches):
+        shapes[key] = [0] * len(topology.tensors[key].shape)
     return {key: tuple(shape) for key, shape in shapes.items()}
 
 
@@ -90,7 +93,7 @@ def count(topology: Topology, plan: Plan = _EMPTY, *, table: LatencyTable | None
     shapes = sizes_after(topology, plan)
     for key, shape in shapes.items():
         info = topology.tensors[key]
-        lost = math.prod(info.shape) - math.prod(shape)
+        lost = math.prod(info.shape) - (math.prod(shape) if shape else 0)
         macs -= info.sites * lost
         params -= lost if info.parameter else 0
     latency = None if table is None else table.predict(topology, shapes, frozenset(plan.inputs))

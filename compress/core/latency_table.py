@@ -147,7 +147,8 @@ def widths(topology: Topology, shapes: Mapping[str, tuple[int, ...]]) -> tuple[I
 def features(
     topology: Topology, shapes: Mapping[str, tuple[int, ...]], block: int, selected: frozenset[str] = frozenset()
 ) -> Floats:
-    """What the layers' times are combined of, in millions, shape (layers, features); the constant is one."""
+    """What the layers' times are combined of, in millions, shape (layers, features); the constant is one, and a layer
+    that went with its branch has nothing but zeros."""
     read, made = widths(topology, shapes)
     fixed = topology.facts
     slow = _slow(fixed, read, made, block)
@@ -165,7 +166,7 @@ def features(
     rows[:, 4] = read * made * fixed.kernel * slow
     rows[:, 5] = np.where(fixed.depthwise, 0, inputs + made) * slow
     rows *= 1e-6 * fixed.sites[:, None]
-    rows[:, 6] = 1.0
+    rows[:, 6] = made > 0  # a layer that is gone takes no time
     return rows
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.branches import BranchId, SkippedModule, outermost, without_nested
 from compress.core.topology import (
     ChannelGroup,
     GroupId,
@@ -24,7 +25,6 @@ from compress.core.topology import (
     Member,
     Role,
     Slot,
-    TensorInfo,
     Topology,
     WidthAttribute,
 )
@@ -58,39 +58,43 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which channels stay in each group, and which inputs a layer still reads.
+    """Which channels stay in each group, which inputs a layer still reads, and which branches go.
 
     Attributes:
         cuts: group -> cut; a group that is not named stays whole.
         inputs: layer -> indices of its (original) input dimension that it still reads; a layer that is not named reads
             everything that is left.
+        branches: what goes altogether: the shortcut beside it is all that is left.
     """
 
     cuts: Mapping[GroupId, Cut] = field(default_factory=lambda: _NOTHING)
     inputs: Mapping[LayerName, tuple[int, ...]] = field(default_factory=lambda: _NOTHING)
+    branches: tuple[BranchId, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cuts", MappingProxyType(dict(sorted(self.cuts.items()))))
         inputs = {k: tuple(int(i) for i in v) for k, v in sorted(self.inputs.items())}
         object.__setattr__(self, "inputs", MappingProxyType(inputs))
+        object.__setattr__(self, "branches", tuple(sorted(set(self.branches))))
 
     def __hash__(self) -> int:
-        return hash((tuple(self.cuts.items()), tuple(self.inputs.items())))
+        return hash((tuple(self.cuts.items()), tuple(self.inputs.items()), self.branches))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Plan, (dict(self.cuts), dict(self.inputs)))
+        return (Plan, (dict(self.cuts), dict(self.inputs), self.branches))
 
     def __bool__(self) -> bool:
-        return bool(self.cuts or self.inputs)
+        return bool(self.cuts or self.inputs or self.branches)
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical JSON: sorted names, lists of integers."""
+        """Canonical JSON: sorted names, lists of integers; branches only where some go."""
         cuts: dict[str, Any] = {}
         for group, cut in self.cuts.items():
             cuts[group] = {"keep": list(cut.keep)}
             if cut.fold:
                 cuts[group]["fold"] = [[a, b] for a, b in cut.fold.items()]
-        return {"cuts": cuts, "inputs": {k: list(v) for k, v in self.inputs.items()}}
+        found: dict[str, Any] = {"cuts": cuts, "inputs": {k: list(v) for k, v in self.inputs.items()}}
+        return found | ({"branches": list(self.branches)} if self.branches else {})
 
     @staticmethod
     def from_json(data: Any) -> Plan:
@@ -105,9 +109,10 @@ class Plan:
                 for g, c in data["cuts"].items()
             }
             inputs = {LayerName(str(k)): tuple(_index(i) for i in v) for k, v in data.get("inputs", {}).items()}
+            branches = tuple(BranchId(_text(name)) for name in data.get("branches", ()))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PlanError(f"not a pruning plan: {error!r}", hint="use a plan.json that compress wrote") from error
-        return Plan(cuts, inputs)
+        return Plan(cuts, inputs, branches)
 
     @property
     def digest(self) -> str:
@@ -121,9 +126,39 @@ def _index(value: Any) -> int:
     return value
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no name")
+    return value
+
+
 def keep_all(group: ChannelGroup) -> tuple[int, ...]:
     """Every channel of a group, in order."""
     return tuple(range(group.size))
+
+
+def gone_keys(topology: Topology, branches: Iterable[BranchId]) -> frozenset[str]:
+    """The state_dict entries that go with these branches."""
+    return frozenset().union(*(topology.branch_keys[name] for name in branches))
+
+
+def outlives(group: ChannelGroup, keys: frozenset[str]) -> bool:
+    """Whether something makes and something reads its channels when these tensors are gone."""
+    return {m.role for m in group.members if m.key not in keys} >= {Role.WRITES, Role.READS}
+
+
+def canonical(topology: Topology, plan: Plan) -> Plan:
+    """The same network said once: without cuts and branches inside branches that go as a whole.
+
+    Plans that are canonical mean different networks where their digests differ.
+    """
+    if not plan.branches:
+        return plan
+    keys = gone_keys(topology, plan.branches)
+    cuts = {g: c for g, c in plan.cuts.items() if outlives(topology.by_id[g], keys)}
+    inputs = {name: reads for name, reads in plan.inputs.items() if topology.by_layer[name].weight not in keys}
+    left = without_nested([topology.by_branch[name] for name in plan.branches])
+    return Plan(cuts, inputs, tuple(b.name for b in left))
 
 
 def check(topology: Topology, plan: Plan) -> None:
@@ -133,6 +168,14 @@ def check(topology: Topology, plan: Plan) -> None:
         PlanError: an unknown name, an index out of range or listed twice, nothing kept, a fold or a reordering across
             orbits, or a tensor that would lose everything.
     """
+    for name in plan.branches:
+        if name not in topology.by_branch:
+            why = topology.kept_branches.get(name)
+            raise PlanError(
+                f"the plan leaves out branch {name!r}, which "
+                + (f"has to stay: {why}" if why else "this network does not have"),
+                hint="list the branches with `compress inspect`",
+            )
     for group_id, cut in plan.cuts.items():
         if group_id not in topology.by_id:
             raise PlanError(
@@ -210,11 +253,14 @@ def _ordered(member: Member, keep: Sequence[int]) -> dict[int, int]:
 def kept_positions(topology: Topology, plan: Plan) -> dict[Slot, NDArray[np.int64]]:
     """The table of positions: touched dimension -> original indices that stay, in their new order.
 
-    Only dimensions that change are listed. Input selections (``plan.inputs``) narrow the reading dimension further.
+    Only dimensions that change are listed, and none of a branch that goes. Input selections (``plan.inputs``) narrow the
+    reading dimension further.
     """
+    plan = canonical(topology, plan)
+    gone = gone_keys(topology, plan.branches)
     table: dict[Slot, NDArray[np.int64]] = {}
     known: dict[Slot, NDArray[np.int64] | None] = {}
-    for slot in {(m.key, m.dim) for g in plan.cuts for m in topology.by_id[g].members}:
+    for slot in {(m.key, m.dim) for g in plan.cuts for m in topology.by_id[g].members if m.key not in gone}:
         first = topology.alike[slot]
         if first not in known:
             known[first] = _kept(topology, plan, first)
@@ -252,7 +298,8 @@ def _kept(topology: Topology, plan: Plan, slot: Slot) -> NDArray[np.int64] | Non
 def attribute_counts(topology: Topology, plan: Plan) -> dict[str, tuple[int, ...]]:
     """Buffer of a module -> what its attribute counts after the cut, for those that a plan changes."""
     found = {}
-    for attribute in topology.attributes:
+    plan = canonical(topology, plan)
+    for attribute in left_attributes(topology, plan):
         if any(part is not None and part[0] in plan.cuts for part in attribute.counts):
             now = []
             for before, part in zip(attribute.values, attribute.counts, strict=True):
@@ -262,14 +309,21 @@ def attribute_counts(topology: Topology, plan: Plan) -> dict[str, tuple[int, ...
     return found
 
 
+def left_attributes(topology: Topology, plan: Plan) -> tuple[WidthAttribute, ...]:
+    """Those in no branch that goes."""
+    gone = [topology.by_branch[name] for name in plan.branches]
+    return tuple(a for a in topology.attributes if not any(b.holds(a.module) for b in gone))
+
+
 def folds(topology: Topology, plan: Plan) -> dict[Slot, list[tuple[int, int]]]:
     """Reading dimension -> (removed index, index that inherits its weights), for every fold of the plan."""
     table: dict[Slot, list[tuple[int, int]]] = {}
+    gone = gone_keys(topology, plan.branches)
     for group_id, cut in plan.cuts.items():
         if not cut.fold:
             continue
         for member in topology.by_id[group_id].members:
-            if member.role is not Role.READS:
+            if member.role is not Role.READS or member.key in gone:
                 continue
             pairs = table.setdefault((member.key, member.dim), [])
             for removed, heir in cut.fold.items():
@@ -277,122 +331,6 @@ def folds(topology: Topology, plan: Plan) -> dict[Slot, list[tuple[int, int]]]:
     return table
 
 
-def restrict(topology: Topology, plan: Plan) -> Topology:
-    """The topology of the network after the cut: the same groups, channels renumbered in their new order.
-
-    Nothing is traced again. ``cut(cut(m, T, p), restrict(T, p), q)`` equals ``cut(m, T, compose(T, p, q))``.
-    """
-    table, arriving = kept_positions(topology, plan), kept_positions(topology, Plan(plan.cuts))
-    selecting = {(x.weight, x.read_dim): x.selection for x in topology.layers if x.name in plan.inputs}
-    selecting = {slot: key for slot, key in selecting.items() if key not in topology.tensors}
-    groups = []
-    for group in topology.groups:
-        keep = plan.cuts[group.id].keep if group.id in plan.cuts else keep_all(group)
-        members = []
-        for member in group.members:
-            slot = (member.key, member.dim)
-            members.append(replace(member, positions=_renumbered(member, keep, table.get(slot))))
-            if slot in selecting:  # the new table of selected inputs: rows are what is read, columns what arrives
-                rows, columns = members[-1].positions, _renumbered(member, keep, arriving.get(slot))
-                members.append(Member(selecting[slot], 0, Role.WRITES, rows))
-                members.append(Member(selecting[slot], 1, Role.WRITES, columns))
-        new = {c: i for i, c in enumerate(keep)}
-        pieces = tuple(tuple(tuple(sorted(new[c] for c in p if c in new)) for p in chunk) for chunk in group.coupled_counts)
-        groups.append(
-            ChannelGroup(
-                id=group.id,
-                size=len(keep),
-                members=tuple(members),
-                kinds=_kinds(topology, plan, group, keep),
-                coupled_counts=pieces,
-            )
-        )
-    tensors: dict[str, TensorInfo] = {}
-    for key, info in topology.tensors.items():
-        shape = tuple(len(table[key, d]) if (key, d) in table else n for d, n in enumerate(info.shape))
-        tensors[key] = replace(info, shape=tensors[info.same_as].shape if info.same_as else shape)
-    for (key, dim), selection in selecting.items():
-        width = topology.tensors[key].shape[dim]
-        tensors[selection] = TensorInfo((len(table[key, dim]), len(arriving.get((key, dim), range(width)))), False)
-    for key, values in attribute_counts(topology, plan).items():
-        tensors[key] = TensorInfo((len(values),), False)
-    layers = []
-    for layer in topology.layers:
-        before, after = topology.tensors[layer.weight].shape, tensors[layer.weight].shape
-        ratio = (after[layer.write_dim], before[layer.write_dim]) if layer.depthwise else (1, 1)
-        if layer.depthwise and layer.kind == "conv_transpose":
-            ratio = (after[0], before[0])
-        layers.append(replace(layer, cardinality=layer.cardinality * ratio[0] // ratio[1]))
-    attributes = tuple(_counting(a, attribute_counts(topology, plan), plan) for a in topology.attributes)
-    return replace(topology, groups=tuple(groups), tensors=tensors, layers=tuple(layers), attributes=attributes)
-
-
-def _counting(attribute: WidthAttribute, now: Mapping[str, tuple[int, ...]], plan: Plan) -> WidthAttribute:
-    """The attribute in the numbers of the channels that are left."""
-    counts = []
-    for part in attribute.counts:
-        if part is None or part[0] not in plan.cuts:
-            counts.append(part)
-        else:
-            new = {c: i for i, c in enumerate(plan.cuts[part[0]].keep)}
-            counts.append((part[0], tuple(sorted(new[c] for c in part[1] if c in new))))
-    return replace(attribute, values=now.get(attribute.key, attribute.values), counts=tuple(counts))
-
-
-def _kinds(topology: Topology, plan: Plan, group: ChannelGroup, keep: Sequence[int]) -> tuple[int, ...]:
-    """Channels of which a layer reads other positions now (some pixels after a flatten) change places no more."""
-    reads = {(x.weight, x.read_dim): set(plan.inputs[x.name]) for x in topology.layers if x.name in plan.inputs}
-    members = [(m, reads[m.key, m.dim]) for m in group.members if (m.key, m.dim) in reads]
-    if not members:
-        return tuple(group.kinds[c] for c in keep) if group.kinds else ()
-    seen: dict[Any, int] = {}
-    patterns = [(group.kinds[c : c + 1], [[i in read for i in m.positions[c]] for m, read in members]) for c in keep]
-    return tuple(seen.setdefault(str(pattern), len(seen)) for pattern in patterns)
-
-
-def _renumbered(member: Member, keep: Sequence[int], kept: NDArray[np.int64] | None) -> tuple[tuple[int, ...], ...]:
-    """The positions of the kept channels in a dimension of which only these indices are left."""
-    if kept is None:
-        return tuple(member.positions[c] for c in keep)
-    new = {int(old): i for i, old in enumerate(kept)}
-    return tuple(tuple(sorted(new[i] for i in member.positions[c] if i in new)) for c in keep)
-
-
-def compose(topology: Topology, first: Plan, second: Plan) -> Plan:
-    """Both plans as one, in the first one's coordinates.
-
-    Args:
-        topology: the network that ``first`` speaks of.
-        first: what was done.
-        second: what is done then, in the coordinates of ``restrict(topology, first)``.
-    """
-    cuts = dict(first.cuts)
-    for group_id, after in second.cuts.items():
-        before = cuts.get(group_id, Cut(keep_all(topology.by_id[group_id])))
-        keep = tuple(before.keep[c] for c in after.keep)
-        fold = {before.keep[a]: before.keep[b] for a, b in after.fold.items()}
-        kept = set(keep)
-        for removed, heir in before.fold.items():
-            heir = fold.get(heir, heir)
-            if heir in kept:
-                fold[removed] = heir
-        cuts[group_id] = Cut(keep, fold)
-    inputs = dict(first.inputs)
-    if second.inputs:
-        table = kept_positions(topology, first)
-        for name, reads in second.inputs.items():
-            layer = topology.by_layer[name]
-            kept_here = table.get((layer.weight, layer.read_dim))
-            inputs[name] = reads if kept_here is None else tuple(sorted(int(kept_here[i]) for i in reads))
-    return Plan(cuts, inputs)
-
-
-def widths(topology: Topology, plan: Plan) -> dict[LayerName, tuple[int, int]]:
-    """Layer -> output channels before and after."""
-    after = restrict(topology, plan)
-    return {a.name: (_width(topology, a), _width(after, b)) for a, b in zip(topology.layers, after.layers, strict=True)}
-
-
-def _width(topology: Topology, layer: Layer) -> int:
-    made = topology.tensors[layer.weight].shape[layer.write_dim]
-    return made * layer.cardinality if layer.kind == "conv_transpose" else made
+def gone_modules(topology: Topology, plan: Plan) -> tuple[SkippedModule, ...]:
+    """What goes with the plan's branches, none inside another."""
+    return outermost(m for name in plan.branches for m in topology.by_branch[name].modules)

@@ -18,6 +18,8 @@ from typing import Any, NewType
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.core.branches import Branch, BranchId
+
 GroupId = NewType("GroupId", str)
 """The first layer, in forward order, that makes the channels of a group."""
 
@@ -237,6 +239,8 @@ class Topology:
         moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
         fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
         attributes: numbers in modules that follow the widths.
+        branches: what may be left out beside an identity shortcut, in forward order.
+        kept_branches: branch -> why it has to stay.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -247,6 +251,8 @@ class Topology:
     moment_norms: tuple[LayerName, ...] = ()
     fixed_macs: int = 0
     attributes: tuple[WidthAttribute, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    kept_branches: Mapping[BranchId, str] = field(default_factory=dict)
 
     @cached_property
     def by_id(self) -> Mapping[GroupId, ChannelGroup]:
@@ -257,6 +263,16 @@ class Topology:
     def by_layer(self) -> Mapping[LayerName, Layer]:
         """Layer name -> layer."""
         return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def by_branch(self) -> Mapping[BranchId, Branch]:
+        """Branch id -> branch."""
+        return {branch.name: branch for branch in self.branches}
+
+    @cached_property
+    def branch_keys(self) -> Mapping[BranchId, frozenset[str]]:
+        """Branch -> the state_dict entries that go with it."""
+        return {b.name: frozenset(key for key in self.tensors if b.holds(key)) for b in self.branches}
 
     @cached_property
     def slots(self) -> Mapping[Slot, tuple[tuple[GroupId, Member], ...]]:
@@ -352,4 +368,6 @@ class Topology:
                 {"id": g.id, "size": g.size, "members": [[m.key, m.dim, m.role.value] for m in g.members]} for g in self.groups
             ],
             "frozen": dict(self.frozen),
+            "branches": [{"name": b.name, "modules": [m.name for m in b.modules]} for b in self.branches],
+            "kept_branches": dict(self.kept_branches),
         }

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from compress.core import ChannelGroup, GroupId, Layer, LayerName, Member, Role, Slot, TensorInfo, Topology
 from compress.coupling import channel_chunks, dependency_graph
 from compress.coupling.agreement import CouplingAgreement, Proposed, compare
+from compress.coupling.branch_trial import with_branches
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.forms import Followed, follow_all
 from compress.coupling.trial_cut import TrialOutcome
@@ -92,8 +93,9 @@ def trace_with_agreement(
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
         done = tried(network, topology, examples, confirmed=confirmed, small=small, training=seen.trains_otherwise)
         done = _with_attributes(network, seen, topology, examples, done)
+        whole = with_branches(network, done.topology, small or examples)
     left = done.topology.by_id
-    return done.topology, CouplingAgreement(
+    return whole, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
         tried={g: why for g, why in numbered.items() if g in left and wrong.get(g) == ""},
         corrected={g: why for g, why in wrong.items() if g in left and why},

@@ -9,6 +9,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from compress.errors import ExportError, one_line
+from compress.export.left_out import drop_added_zeros
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # which module a node comes from: kept
 FLOATS = frozenset(
@@ -33,6 +34,7 @@ def canonicalise(model: ModelProto, *, name: str, metadata: Mapping[str, str]) -
     for graph in _graphs(model.graph):
         _strip(graph)
         _drop_default_attributes(graph, _opset(model))
+    drop_added_zeros(model.graph)
     _pool_by_name(model.graph)
     _drop_unused(model.graph)
     _drop_unused_domains(model)

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress.core import READS, WIDTH_OF, Plan, aside
+from compress.core import READS, SKIPPED, WIDTH_OF, Plan, aside
 from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
 from compress.networks.architecture import UNNAMED, Architecture, Zoo, build, canonical
@@ -151,10 +151,10 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
             raise CheckpointError(
                 f"{path}: {key} is {tuple(tensor.shape)}, {architecture.name} has only {tuple(own[key].shape)}"
             )
-        added = key.endswith(READS) or key.rpartition(".")[2].startswith(WIDTH_OF)
+        added = key.endswith((READS, SKIPPED)) or key.rpartition(".")[2].startswith(WIDTH_OF)
         if added and key not in own and (tensor.dtype != torch.int64 or tensor.dim() != 1 or not len(tensor)):
             raise CheckpointError(f"{path}: {key} is no table of channels")
-    for name in (*plan.cuts, *plan.inputs):
+    for name in (*plan.cuts, *plan.inputs, *plan.branches):
         if not any(key == name or key.startswith(f"{name}.") for key in own):
             raise CheckpointError(
                 f"{path}: its plan cuts {name[:80]!r}, which {architecture.name} does not have",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from compress.surgery.guard import verify as verify
     from compress.surgery.guard_training import verify_training as verify_training
     from compress.surgery.rewriting import cuttable as cuttable
+    from compress.surgery.skipping import Skipped as Skipped
+    from compress.surgery.skipping import silence as silence
     from compress.surgery.steadiness import unsteady as unsteady
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
@@ -28,6 +30,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "guard": "Verified random_plan verify",
             "guard_training": "verify_training",
             "rewriting": "cuttable",
+            "skipping": "Skipped silence",
             "steadiness": "unsteady",
         },
     )

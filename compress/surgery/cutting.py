@@ -19,8 +19,24 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
 from compress.core import READS as READS
-from compress.core import WIDTH_OF, Layer, LayerName, Plan, Role, Topology, attribute_counts, check, folds, kept_positions
+from compress.core import (
+    SKIPPED,
+    WIDTH_OF,
+    Layer,
+    LayerName,
+    Plan,
+    Role,
+    Topology,
+    attribute_counts,
+    canonical,
+    check,
+    folds,
+    gone_keys,
+    gone_modules,
+    kept_positions,
+)
 from compress.errors import PlanError, UnsupportedLayer
+from compress.surgery.skipping import codes_of, silence, skip
 
 
 def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
@@ -43,8 +59,11 @@ def cut(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
 
 def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> dict[str, Tensor]:
     """The tensors after the cut, removed channels folded first where the plan says so."""
+    plan = canonical(topology, plan)
     table = kept_positions(topology, plan)
-    result = dict(state)
+    gone = gone_keys(topology, plan.branches)
+    result = {key: tensor for key, tensor in state.items() if key not in gone}
+    result |= {f"{module.name}.{SKIPPED}": codes_of(module) for module in gone_modules(topology, plan)}
     for (key, dim), pairs in folds(topology, plan).items():
         result[key] = _fold(result[key], dim, pairs)
     for (key, dim), kept in table.items():
@@ -54,14 +73,14 @@ def cut_state(state: Mapping[str, Tensor], topology: Topology, plan: Plan) -> di
         small = tensor.index_select(dim, torch.from_numpy(kept).to(tensor.device))
         result[key] = small.contiguous(memory_format=_memory_format(tensor))
     for key in topology.tensors:
-        if is_channel_map(key, topology):
+        if is_channel_map(key, topology) and key not in gone:
             result[key] = _cut_map(state[key], table.get((key, 0)), table.get((key, 1)))
     for name in plan.inputs:
         layer = topology.by_layer[name]
         if layer.selection not in topology.tensors:  # else it is a channel map already, cut above
             result[layer.selection] = _reads(topology, plan, layer)
     for key, info in topology.tensors.items():
-        if info.same_as:
+        if info.same_as and key not in gone:
             result[key] = result[info.same_as]
     for key, values in attribute_counts(topology, plan).items():
         result[key] = torch.tensor(values)
@@ -115,6 +134,7 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
         PlanError: the plan does not fit.
     """
     check(topology, plan)
+    plan = canonical(topology, plan)
     state = model.state_dict()
     changed: dict[str, Tensor] = {}
     for (key, dim), pairs in folds(topology, plan).items():
@@ -136,6 +156,7 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
         key = f"{name}.weight"
         if (key, 0) in table:
             _mask_norm(masked.get_submodule(name), torch.from_numpy(table[key, 0]))
+    silence(masked, dict.fromkeys(name for b in plan.branches for name in topology.by_branch[b].silenced))
     return masked
 
 
@@ -201,7 +222,8 @@ def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Colle
 
     Args:
         model: the architecture at its original size; left as it is.
-        state: the tensors by state_dict key; ``<layer>.reads`` buffers turn the layer into one that selects its inputs.
+        state: the tensors by state_dict key; ``<layer>.reads`` buffers turn the layer into one that selects its inputs,
+            ``<module>.skipped`` ones take the place of a module that is gone.
         depthwise: names of the convolutions whose conv-groups follow their channels; by default those with one input channel
             per conv-group, which is right for every network that was not cut yet.
 
@@ -210,9 +232,10 @@ def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Colle
     """
     selecting = {k for k in state if k.endswith("." + READS) or k == READS}
     counting = {k for k in state if k.rpartition(".")[2].startswith(WIDTH_OF)}
-    own = model.state_dict()
-    missing = sorted(set(own) - set(state))
-    extra = sorted(set(state) - set(own) - selecting - counting)
+    own, skipping = model.state_dict(), {k for k in state if k.endswith("." + SKIPPED)}
+    gone = tuple(k.removesuffix(SKIPPED) for k in skipping - set(own))
+    missing = sorted(k for k in set(own) - set(state) if not k.startswith(gone))
+    extra = sorted(set(state) - set(own) - selecting - counting - skipping)
     if missing or extra:
         raise PlanError(
             f"the tensors do not belong to {type(model).__name__}: {len(missing)} missing (first {missing[:1]}), "
@@ -220,6 +243,8 @@ def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Colle
             hint="load them with the architecture they were saved from",
         )
     result = replaced(model, {k: v for k, v in state.items() if k in own})
+    for key in sorted(skipping - set(own)):
+        skip(result, key.rpartition(".")[0], state[key])
     originals = dict(model.named_modules())
     for name, module in result.named_modules():
         refresh_attributes(module, originals[name], name, depthwise=None if depthwise is None else name in depthwise)

@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
-from compress.core import GroupId, LayerName, Plan, Topology, kept_positions
+from compress.core import GroupId, LayerName, Plan, Topology, canonical, gone_keys, kept_positions
 from compress.errors import GuardError, one_line
 from compress.signature import leaves
 from compress.surgery.cutting import replaced, simulate
@@ -75,8 +75,10 @@ def verify(
         GuardError: they compute different things, or an attribute disagrees with its weight; the group is named.
     """
     attributes(small)
-    masked = simulate(model, topology, plan)
-    readers = sorted({layer.name for g in plan.cuts for layer in topology.readers(g)} | set(plan.inputs))
+    masked, plan = simulate(model, topology, plan), canonical(topology, plan)
+    gone = gone_keys(topology, plan.branches)
+    reading = {layer.name for g in plan.cuts for layer in topology.readers(g) if layer.weight not in gone}
+    readers = sorted(reading | set(plan.inputs))
     table = kept_positions(topology, plan)
     slots = {name: (topology.by_layer[name].weight, topology.by_layer[name].write_dim) for name in readers}
     opaque = {
@@ -108,11 +110,13 @@ def verify(
     if not worst <= tolerance:  # only now is it worth knowing what rounding alone does
         worst, where = worst_error(wanted, got, _observe(masked, readers, nudged(given), kept))
     if not worst <= tolerance:
-        groups = [g for g in plan.cuts if any(layer.name == where for layer in topology.readers(g))] or list(plan.cuts)
+        groups = [g for g in plan.cuts if any(layer.name == where for layer in topology.readers(g))]
+        groups = groups or list(plan.cuts)
+        lost = [*groups, *plan.branches]
         raise GuardError(
             f"the cut network computes something else at {where!r}: error {worst:.2e} of the spread across inputs, "
-            f"at most {tolerance:.0e} wanted{'; groups ' if groups else ''}{', '.join(groups[:3])}",
-            hint=f'leave the group alone with --ignore "{groups[0] if groups else where}", and please report the network',
+            f"at most {tolerance:.0e} wanted{'; groups ' if groups else '; branches ' if lost else ''}{', '.join(lost[:3])}",
+            hint=f'leave the group alone with --ignore "{lost[0] if lost else where}", and please report the network',
         )
     if any(not isinstance(modules.get(key.rpartition(".")[0]), _NORMS) for key in _loose(topology)):
         _trainable(model, small, given)

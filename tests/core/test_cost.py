@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.core.cost import Cost, Share, count, sizes_after
-from compress.core.plan import Cut, Plan, compose, restrict
+from compress.core.plan import Cut, Plan
+from compress.core.restriction import compose, restrict
 from compress.surgery.cutting import cut, is_channel_map
 
 every_net = pytest.mark.parametrize("name", NETS)

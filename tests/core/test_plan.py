@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.nets import NETS, any_plan, traced
 
-from compress.core.plan import Cut, Plan, check, compose, keep_all, kept_positions, restrict, selectable, widths
+from compress.core.plan import Cut, Plan, check, keep_all, kept_positions, selectable
+from compress.core.restriction import compose, restrict, widths
 from compress.errors import PlanError
 
 every_net = pytest.mark.parametrize("name", NETS)

@@ -13,7 +13,7 @@ import torch
 from compress_models import MODELS
 
 from compress.core.plan import Plan
-from compress.core.plan import widths as widths_of
+from compress.core.restriction import widths as widths_of
 from compress.coupling.tracer import trace
 from compress.data import Data
 from compress.errors import ConfigError, GuardError, SearchError, TrainError

@@ -9,7 +9,7 @@ from support.nets import inputs, traced
 from torch import nn
 
 from compress.core.cost import count
-from compress.core.plan import restrict
+from compress.core.restriction import restrict
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.compensation import RIDGE
 from compress.recovery.kernel_sparsity import _without, effective_params, held, zero_kernels

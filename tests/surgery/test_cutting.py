@@ -17,7 +17,8 @@ from support.nets import NETS, any_plan, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from compress.core.plan import Cut, Plan, compose, restrict
+from compress.core.plan import Cut, Plan
+from compress.core.restriction import compose, restrict
 from compress.core.topology import READS, LayerName, Role, Topology
 from compress.errors import PlanError, UnsupportedLayer
 from compress.surgery.cutting import cut, cut_state, is_channel_map, own_tensors, select_inputs, shaped_to, simulate
