@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compress.core import Topology as Topology
     from compress.data import Data as Data
     from compress.data import Preprocessing as Preprocessing
+    from compress.data import data_from as data_from
     from compress.data import open_data as open_data
     from compress.errors import CompressError as CompressError
     from compress.networks import Architecture as Architecture
@@ -59,6 +60,7 @@ _HOMES = {
     "Topology": "compress.core.topology",
     "cut": "compress.surgery.cutting",
     "cuttable": "compress.surgery.rewriting",
+    "data_from": "compress.data",
     "decide": "compress.pipeline.deciding",
     "inspect": "compress.pipeline.inspection",
     "load": "compress.networks.checkpoint",
@@ -87,6 +89,7 @@ __all__ = [
     "Topology",
     "cut",
     "cuttable",
+    "data_from",
     "decide",
     "inspect",
     "load",

@@ -28,6 +28,7 @@ SURFACE = [
     "Topology",
     "cut",
     "cuttable",
+    "data_from",
     "decide",
     "inspect",
     "load",

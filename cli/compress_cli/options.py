@@ -68,15 +68,19 @@ DataSource = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="Folder of images by class, a .zip of one, .npz, `digits`, cifar10, or package.module:function. "
-        "Without it accuracy is not measured.",
+        help="Folder of images by class, or with masks, boxes (YOLO, VOC, COCO) or a targets.csv; a .zip of one, .npz, "
+        "`digits`, cifar10, or package.module:function (a dataset, a loader, a dict of them). "
+        "Without it nothing is scored.",
         rich_help_panel=IMAGES,
     ),
 ]
 Labels = Annotated[
     str,
     typer.Option(
-        metavar="sorted|index-prefix|FILE", help="How class folders become outputs of the network.", rich_help_panel=IMAGES
+        metavar="sorted|index-prefix|FILE|KIND",
+        help="How class folders become outputs of the network; or what to read where a layout holds several: classes, masks, "
+        "boxes, images, values, none.",
+        rich_help_panel=IMAGES,
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Torchvision's data sets may be fetched.", rich_help_panel=IMAGES)]

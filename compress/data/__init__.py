@@ -1,4 +1,4 @@
-"""Images and labels: opened lazily, split disjointly, normalised as the network was trained."""
+"""Images and what they are answered with: opened lazily, split disjointly, normalised as the network was trained."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from compress.data.dataset import examined as examined
     from compress.data.dataset import open_data as open_data
     from compress.data.listing import TORCHVISION as TORCHVISION
+    from compress.data.own_data import data_from as data_from
     from compress.data.pixels import to_pixels as to_pixels
     from compress.data.preprocessing import IMAGENET as IMAGENET
     from compress.data.preprocessing import Preprocessing as Preprocessing
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
     from compress.data.sources import Unreadable as Unreadable
     from compress.data.sources import decode as decode
     from compress.data.split import Split as Split
+    from compress.data.targets import TargetKind as TargetKind
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
             "dataset": "Data examined open_data",
             "listing": "TORCHVISION",
+            "own_data": "data_from",
             "pixels": "to_pixels",
             "preprocessing": "IMAGENET Preprocessing preset_for",
             "sources": "Unreadable decode",
             "split": "Split",
+            "targets": "TargetKind",
         },
     )

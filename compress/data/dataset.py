@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,7 +67,7 @@ class Data:
 
 
 def open_data(
-    source: str,
+    source: str | os.PathLike[str],
     *,
     preprocessing: Preprocessing | None = None,
     num_classes: int | None = None,
@@ -76,19 +77,23 @@ def open_data(
     validation: Amount = None,
     calibration: Amount = None,
 ) -> Data:
-    """Opens images without reading them.
+    """Opens images, and what they are answered with, without reading them; of masks and annotations some are looked at.
 
     With ``train/`` beside ``val/`` (or ``test/``), that is the test split, and validation and calibration are drawn from
     train; with all three, ``val/`` is validation. ``val/`` alone is divided into calibration, validation and test. Class
     folders at the root, and undivided arrays, are divided into all four.
 
+    Masks, boxes, images to be restored and tables of values are recognised by their layout (docs/data.md); other folders are
+    those of classes.
+
     Args:
         source: a folder, a ``.zip`` of one, an ``.npz``, ``digits``, a data set of torchvision (``cifar10`` or
-            ``cifar10:FOLDER``), or ``package.module:function`` that returns a :class:`Data` or arrays
-            ``(x, y)`` or ``(x_train, y_train, x_test, y_test)``.
+            ``cifar10:FOLDER``), or ``package.module:function`` that returns a :class:`Data`, arrays
+            ``(x, y)`` or ``(x_train, y_train, x_test, y_test)``, a dict of what :func:`compress.data_from` takes, or a dataset.
         preprocessing: guessed from the first image where it is not given.
         num_classes: outputs of the network, where known.
-        labels: ``sorted``, ``index-prefix`` or a file (see :func:`compress.data.labels.label_map`).
+        labels: of class folders ``sorted``, ``index-prefix`` or a file (see :func:`compress.data.labels.label_map`);
+            ``masks``, ``boxes``, ``images``, ``values``, ``classes`` or ``none`` where a layout may be read in several ways.
         seed: of the division.
         download: torchvision may fetch what is missing.
         validation: number of images, or a share in (0, 1).
@@ -97,6 +102,7 @@ def open_data(
     Raises:
         DataError: the source is missing, empty, has one class, or more than the network; the hint says what to do.
     """
+    source = os.fspath(source)
     listing = _listing(source, labels, num_classes, download)
     if isinstance(listing, Data):
         return listing
@@ -185,7 +191,22 @@ def _from_function(source: str, num_classes: int | None, labels: str) -> Listing
         names = ("",) if len(found) == 2 else ("train", "test")
         parts = {n: (lambda x=found[2 * i]: x, found[2 * i + 1]) for i, n in enumerate(names)}
         return list_arrays(source, parts, num_classes, wanted=labels)
-    raise DataError(f"--data {source} returned a {type(found).__name__}", hint="return Data, (x, y) or (x, y, x_test, y_test)")
+    return _own(found, source)
+
+
+def _own(found: Any, source: str) -> Data:
+    """Of datasets and loaders: a dict of splits, or what is to be divided."""
+    from compress.data.own_data import data_from
+
+    splits = found if isinstance(found, dict) else {"validation": found}
+    known = ("train", "validation", "calibration", "test", "classes", "preprocessing")
+    strange = [key for key in splits if key not in known]
+    if strange or not (isinstance(found, dict) or hasattr(found, "__iter__") or hasattr(found, "__getitem__")):
+        raise DataError(
+            f"--data {source} returned a {type(found).__name__}" + (f" with {strange[0]!r}" if strange else ""),
+            hint=f"return Data, (x, y), (x, y, x_test, y_test), a dataset, a loader, or a dict of them: {', '.join(known)}",
+        )
+    return data_from(**{"validation": None, **splits}, name=source)
 
 
 def _divide(
