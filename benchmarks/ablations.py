@@ -90,13 +90,13 @@ def run(network: Network, data: Data, group: str, row: Row, seed: int, folder: P
     shared, _ = GROUPS[group]
     flags = {**shared, **row.flags, "options": dict(row.options), "seed": seed, "latency_seconds": 0.0}
     report = prune(network, data, make_job(flags=flags), folder).report
-    tests = {a.when: a.top1 for a in report.accuracy if a.split == "test"}
+    tests = {a.when: a.value for a in report.scores if a.split == "test"}
     told = {k: report.search[k] for k in ("image_forwards", "lower_evaluations", "upper_evaluations") if k in report.search}
     return {
         "base": tests["base"],
         "test": tests["final"],
         "macs": report.reached,
-        "validation": {a.when: a.top1 for a in report.accuracy if a.split == "validation"},
+        "validation": {a.when: a.value for a in report.scores if a.split == "validation"},
         "seconds": dict(report.seconds),
         **told,
     }

@@ -56,7 +56,7 @@ def main() -> None:
                     "method": method,
                     "asked": macs,
                     "reached": report.reached,
-                    "accuracy": {f"{a.when} ({a.split})": [a.top1, a.low, a.high, a.images] for a in report.accuracy},
+                    "accuracy": {f"{a.when} ({a.split})": [a.value, a.low, a.high, a.images] for a in report.scores},
                     "speedup": [speed.low, speed.speedup, speed.high],
                     "guard": report.guard["error"],
                     "parity": report.parity["error"],

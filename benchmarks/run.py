@@ -59,15 +59,15 @@ def counted(what: Count) -> dict[str, Any]:
 
 def measured(report: Any) -> dict[str, Any]:
     """What one run found."""
-    tests = {a.when: a.top1 for a in report.accuracy if a.split == "test"}
+    tests = {a.when: a.value for a in report.scores if a.split == "test"}
     speed = report.latency[0] if report.latency else None
     return {
         "base": tests["base"],
         "pruned": tests["final"],
         "macs_removed": 1 - report.after.macs / report.before.macs,
         "params_removed": 1 - report.after.params / report.before.params,
-        "validation": {a.when: a.top1 for a in report.accuracy if a.split == "validation"},
-        "test_images": next(a.images for a in report.accuracy if a.split == "test"),
+        "validation": {a.when: a.value for a in report.scores if a.split == "validation"},
+        "test_images": next(a.images for a in report.scores if a.split == "test"),
         "speedup": [speed.low, speed.speedup, speed.high] if speed else None,
         "image_forwards": report.search.get("image_forwards"),
         "seconds": dict(report.seconds),

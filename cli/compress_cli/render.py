@@ -18,12 +18,12 @@ from rich.table import Table
 from compress.report import (
     Latency,
     Report,
-    accuracies,
     certified,
     changed,
     duration,
     expected,
     judged,
+    scores,
     sizes,
     speed_in_words,
     times,
@@ -47,7 +47,10 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
     for warning in report.warnings:
         console.print(f"[bold red]! {escape(warning)}[/]", soft_wrap=True)
     console.print(_sizes(report))
-    console.print(_accuracies(report) if report.accuracy else "[red]top-1 accuracy: not measured[/]\n")
+    if report.scores:
+        console.print(_scores(report))
+    else:
+        console.print(f"[red]{escape(report.figure.name if report.figure else 'score')}: not measured[/]\n")
     if report.certificate is not None:
         console.print(f"certificate: {escape(certified(report.certificate))}", soft_wrap=True)
     console.print(f"[bold]{escape(expected(report))}[/]", soft_wrap=True)
@@ -76,9 +79,9 @@ def _threads(threads: int) -> str:
     return "" if threads < 1 else f", {threads} thread{'s' * (threads != 1)}"
 
 
-def _accuracies(report: Report) -> Table:
-    table = _table("top-1 (95 %)", judged(report, "validation"), judged(report, "test"))
-    for row in accuracies(report):
+def _scores(report: Report) -> Table:
+    table = _table(f"{report.scored_by.name} (95 %)", judged(report, "validation"), judged(report, "test"))
+    for row in scores(report):
         table.add_row(*map(escape, row))
     return table
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from compress.core import Measured, remove
 from compress.errors import ConfigError, DataError
-from compress.report import accuracy_text as in_words
+from compress.report import score_text as in_words
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json
 from compress_cli.inputs import Inputs

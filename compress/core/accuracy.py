@@ -1,4 +1,4 @@
-"""Accuracy of a network: counted, and as a report keeps it."""
+"""What a network scored: right answers counted, and any figure as a report keeps it."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ class Accuracy:
     def measured(self, when: str, split: str) -> Measured:
         """The same as a report keeps it; see :class:`Measured` for the words."""
         low, high = self.interval
-        return Measured(when=when, split=split, top1=self.top1, low=low, high=high, images=self.total)
+        return Measured(when=when, split=split, value=self.top1, low=low, high=high, images=self.total)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Accuracy of one network on one split.
+    """The figure of one network on one split.
 
     Attributes:
         when: ``base``, ``C-SGD``, ``averaged``, ``cut``, ``batch norm``, ``reconstructed``, ``fine-tuned``.
         split: ``validation`` or ``test``.
-        top1: fraction.
-        low: lower end of the 95 % Wilson interval.
+        value: a fraction where the figure is a share, else in its unit.
+        low: lower end of the 95 % interval.
         high: its upper end.
         images: how many were judged.
     """
 
     when: str
     split: str
-    top1: float
+    value: float
     low: float
     high: float
     images: int

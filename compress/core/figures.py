@@ -52,6 +52,38 @@ class Figure:
         number = f"{100 * value:.{places}f}" if self.share else _digits(value)
         return f"{number} {self.step}".rstrip()
 
+    def signed(self, value: float, places: int = 2) -> str:
+        """A difference with its sign: ``+0.031 px``, ``-1.20 points``."""
+        if not math.isfinite(value):
+            return "–"
+        return ("+" if value >= 0 else "-") + self.difference(abs(value), places)
+
+    def range(self, low: float, high: float, places: int = 1) -> str:
+        """Two values as an interval, the unit said elsewhere: ``90.1 to 92.5``."""
+        ends = (f"{100 * x:.{places}f}" if self.share else _digits(x) for x in (low, high))
+        return " to ".join(ends)
+
+    @property
+    def heading(self) -> str:
+        """With what its numbers are counted in, for a column or an axis: ``mIoU, %``, ``MAE, px``."""
+        counted = "%" if self.share else self.unit
+        return f"{self.name}, {counted}" if counted else self.name
+
+    @property
+    def scale(self) -> float:
+        """What a value is multiplied by in a column or on an axis of that heading."""
+        return 100.0 if self.share else 1.0
+
+    @property
+    def short(self) -> str:
+        """In a sentence that speaks of one figure only: top-1 accuracy is the accuracy."""
+        return self.name.removeprefix("top-1 ")
+
+    @property
+    def worsened(self) -> str:
+        """What happened to it when it got worse."""
+        return "dropped" if self.higher else "risen"
+
     def text(self, value: float, places: int = 2) -> str:
         """A value as people read it: ``96.70 %``, ``0.331 px``."""
         if not math.isfinite(value):
@@ -65,6 +97,10 @@ def _digits(value: float) -> str:
         return "0"
     places = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:.{places}f}"
+
+
+TOP1 = Figure("top-1 accuracy", share=True)
+"""Classification's."""
 
 
 @dataclass(frozen=True, slots=True)

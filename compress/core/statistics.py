@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
+from compress.core.figures import TOP1, Figure
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -39,21 +41,25 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The accuracy drop is at most ``bound``, with this confidence, for images like these.
+    """A figure is worse by at most ``bound``, with this confidence, for images like these.
 
     Attributes:
         images: unlabelled images that neither the search nor the recovery has seen.
-        disagree: on how many of them the two networks name different classes.
-        bound: upper end of the one-sided interval of the share of disagreement, a fraction.
+        disagree: on how many of them the two networks name different classes; None where a task names no single class.
+        bound: upper end of the one-sided interval of the mean change, a fraction or in the figure's unit.
         confidence: how often such a bound holds.
         source: which images they are.
+        figure: what is bounded.
+        change: by how much the answers changed on average, where they are no single classes.
     """
 
     images: int
-    disagree: int
+    disagree: int | None
     bound: float
     confidence: float = CONFIDENCE
     source: str = ""
+    figure: Figure = TOP1
+    change: float | None = None
 
 
 def upper(count: int, total: int, confidence: float = CONFIDENCE) -> float:
@@ -83,7 +89,7 @@ Right: TypeAlias = "NDArray[np.bool_]"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Accuracy of ours minus that of theirs, on the same images, averaged over the seeds.
+    """The figure of ours minus that of theirs, on the same images, averaged over the seeds.
 
     Attributes:
         mean: a fraction.
@@ -92,6 +98,7 @@ class Difference:
         images: how many were judged.
         seeds: runs of ours.
         confidence: of the interval.
+        higher: more is better.
     """
 
     mean: float
@@ -100,11 +107,13 @@ class Difference:
     images: int
     seeds: int
     confidence: float = CONFIDENCE
+    higher: bool = True
 
     @property
     def verdict(self) -> str:
         """``ahead``, ``behind`` or ``not distinguishable``."""
-        return "ahead" if self.low > 0 else "behind" if self.high < 0 else "not distinguishable"
+        more, less = ("ahead", "behind") if self.higher else ("behind", "ahead")
+        return more if self.low > 0 else less if self.high < 0 else "not distinguishable"
 
 
 def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float = CONFIDENCE) -> Difference:

@@ -45,7 +45,7 @@ def compared_run(method: str, seed: int, folder: Path, found: RunFigures) -> Com
         folder=folder.name,
         macs=found.after.macs / max(found.before.macs, 1),
         params=found.after.params / max(found.before.params, 1),
-        validation={a.when: a.top1 for a in found.accuracy if a.split == "validation" and a.when != "base"},
+        validation={a.when: a.value for a in found.accuracy if a.split == "validation" and a.when != "base"},
         latency=found.latency,
         search_seconds=found.seconds.get("importance", 0.0) + found.seconds.get("search", 0.0),
         seconds=dict(found.seconds),

@@ -224,7 +224,7 @@ def _row(report: Report, method: str, seed: int, folder: Path) -> ComparedRun:
     figures = RunFigures(
         before=report.before,
         after=report.after,
-        accuracy=report.accuracy,
+        accuracy=report.scores,
         latency=report.latency,
         seconds=report.seconds,
     )

@@ -62,7 +62,7 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
             bound = certify(agreed)
         right = final_predictions(run, run.data, done.model, agreed)
         if run.data.labelled:
-            run.log.accuracy += [_judged(when, found) for when, found in right.items()]
+            run.log.scores += [_judged(when, found) for when, found in right.items()]
     if done.latency:
         write_json(run.folder / "latency.json", [r.to_json() for r in done.latency])
         times = layer_times(run, done)

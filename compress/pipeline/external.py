@@ -73,7 +73,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
         metadata = {"arm": pruner.origin}
         save(run.folder / "model.safetensors", small, architecture=run.network.architecture, metadata=metadata)
         final_predictions(run, data, small)
-        figures = RunFigures(before=before, after=after, accuracy=run.log.accuracy, latency=latency, seconds=run.clock.seconds)
+        figures = RunFigures(before=before, after=after, accuracy=run.log.scores, latency=latency, seconds=run.clock.seconds)
         row = compared_run(pruner.name, job.seed, run.folder, figures)
         write_json(result, asdict(row))
         return row

@@ -276,9 +276,9 @@ def _base_accuracy(run: Run) -> tuple[Measured, ...]:
         return ()
     with run.clock.phase("base accuracy", f"{len(data.validation)} validation images"):
         found = accuracy(network.model, data.validation).measured("base", "validation")
-    if not job.accept_chance and near_chance(found.top1, found.images, len(data.classes)):
+    if not job.accept_chance and near_chance(found.value, found.images, len(data.classes)):
         raise DataError(
-            f"the unpruned network has {100 * found.top1:.1f} % accuracy on {found.images} images of {data.name}, "
+            f"the unpruned network has {100 * found.value:.1f} % accuracy on {found.images} images of {data.name}, "
             f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
             hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
         )

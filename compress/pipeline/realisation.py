@@ -172,8 +172,8 @@ def _provenance(run: Run, plan: Plan) -> Mapping[str, str]:
         "torch": str(capture().to_json().get("torch", torch.__version__)),
         "data": run.data.name if run.data is not None else "none",
     }
-    for found in run.log.accuracy:
-        facts[f"accuracy {found.when} ({found.split})"] = f"{found.top1:.4f}"
+    for found in run.log.scores:
+        facts[f"accuracy {found.when} ({found.split})"] = f"{found.value:.4f}"
     return facts | _serving(run)
 
 

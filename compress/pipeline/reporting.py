@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from compress.core import Certificate, Plan, capture, count, finite_json, sizes_after, widths
+from compress.core import TOP1, Certificate, Plan, capture, count, finite_json, sizes_after, widths
 from compress.latency import identify
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.run import Run
 from compress.pipeline.search_summary import SearchSummary
-from compress.report import Report, Size, Width, flags, latency_of, missed_drop, verdict_sentence
+from compress.report import Report, Scoring, Size, Width, flags, latency_of, missed_drop, verdict_sentence
 from compress.search import METHODS, NARROW, Space, behind, prunable
 
 
@@ -21,13 +21,13 @@ def build_report(
 ) -> Report:
     """One frozen report of everything that was measured."""
     network, data, job, folder = run.network, run.data, run.job, run.folder
-    topology, space, accuracy = prepared.topology, prepared.space, (*prepared.base, *run.log.accuracy)
+    topology, space, scores = prepared.topology, prepared.space, (*prepared.base, *run.log.scores)
     before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [
-        *flags(data, accuracy, latency),
-        *missed_drop(job.target, job.goal.value, accuracy, certificate),
+        *flags(_scoring(run), scores, latency),
+        *(missed_drop(job.goal.value, TOP1, scores, certificate) if job.target == "max_drop" else ()),
         *run.log.warnings,
     ]
     notes = [
@@ -48,7 +48,7 @@ def build_report(
         )
     return Report(
         name=folder.name,
-        verdict=verdict_sentence(latency, accuracy, before.macs / max(after.macs, 1), certificate),
+        verdict=verdict_sentence(latency, scores, before.macs / max(after.macs, 1), certificate),
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
@@ -59,7 +59,7 @@ def build_report(
         data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",
         before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
         after=Size(after.macs, after.params, _bytes(done.onnx)),
-        accuracy=accuracy,
+        scores=scores,
         widths=_widths(run, space, done.plan),
         latency=latency,
         parity=finite_json(done.parity.to_json()),
@@ -85,6 +85,13 @@ def build_report(
         certificate=certificate,
         image=tuple(network.shape),
     )
+
+
+def _scoring(run: Run) -> Scoring:
+    """What the report's words need to know about scores."""
+    data = run.data
+    missing = "no data was given" if data is None else "the images have no labels"
+    return Scoring("classification", TOP1, missing, 1 / len(data.classes) if data is not None and data.classes else None)
 
 
 def _bytes(path: Path) -> int:

@@ -20,12 +20,12 @@ class Log:
     """What is found out on the way.
 
     Attributes:
-        accuracy: of the network after each step, in their order.
+        scores: of the network after each step, in their order.
         warnings: red flags, for the report's top.
         notes: the rest.
     """
 
-    accuracy: list[Measured] = field(default_factory=list)
+    scores: list[Measured] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -65,7 +65,7 @@ class Run:
     def judge(self, model: nn.Module, when: str) -> None:
         """Notes the accuracy on the validation split, where there are labels."""
         if self.data is not None and self.data.labelled:
-            self.log.accuracy.append(accuracy(model, self.data.validation).measured(when, "validation"))
+            self.log.scores.append(accuracy(model, self.data.validation).measured(when, "validation"))
 
     def warn(self, text: str, *, now: bool = False) -> None:
         """A red flag for the report; told to the listener too where the user should know ``now``."""

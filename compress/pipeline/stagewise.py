@@ -52,7 +52,7 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
         small = finetune(training, small, state=f"stage-{number}")
         current = replace(current, model=small, digest=state_digest(small.state_dict()))
         seen = ", ".join(
-            f"{100 * a.top1:.2f} % {a.when}" for a in training.log.accuracy if a.when in ("reconstructed", "fine-tuned")
+            f"{100 * a.value:.2f} % {a.when}" for a in training.log.scores if a.when in ("reconstructed", "fine-tuned")
         )
         notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
     metric, judged = prepared.material.metric, len(prepared.material.judged)

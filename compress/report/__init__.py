@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from compress.report.comparison import states as states
     from compress.report.comparison import summary as summary
     from compress.report.formatting import NONE as NONE
-    from compress.report.formatting import accuracies as accuracies
-    from compress.report.formatting import accuracy_text as accuracy_text
     from compress.report.formatting import byte_size as byte_size
     from compress.report.formatting import certified as certified
     from compress.report.formatting import changed as changed
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from compress.report.formatting import judged as judged
     from compress.report.formatting import number as number
     from compress.report.formatting import percent as percent
+    from compress.report.formatting import score_text as score_text
+    from compress.report.formatting import scores as scores
     from compress.report.formatting import sizes as sizes
     from compress.report.formatting import speed_in_words as speed_in_words
     from compress.report.formatting import times as times
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from compress.report.store import write_report as write_report
     from compress.report.tables import front_latency_table as front_latency_table
     from compress.report.timm_csv import to_timm_csv as to_timm_csv
+    from compress.report.verdict import Scoring as Scoring
     from compress.report.verdict import flags as flags
     from compress.report.verdict import latency_of as latency_of
     from compress.report.verdict import missed_drop as missed_drop
@@ -61,8 +62,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
-            "formatting": "NONE accuracies accuracy_text byte_size certified changed speed_in_words "
-            "duration expected judged number percent sizes times",
+            "formatting": "NONE byte_size certified changed speed_in_words "
+            "duration expected judged number percent score_text scores sizes times",
             "fronts": "front_latency told",
             "html": "runs_page",
             "imported": "take_in",
@@ -73,7 +74,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "store": "HTML page_of read_report report_text write_report",
             "tables": "front_latency_table",
             "timm_csv": "to_timm_csv",
-            "verdict": "flags latency_of missed_drop verdict_sentence",
+            "verdict": "Scoring flags latency_of missed_drop verdict_sentence",
             "verification": "verified",
         },
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core import Figure as ScoredBy
 from compress.core import Measured
 from compress.report.formatting import STATES, duration
 from compress.report.model import Latency, Width
@@ -84,27 +85,29 @@ def dumbbells(rows: Sequence[tuple[str, float, Latency]]) -> Figure:
     return made
 
 
-def accuracies(measured: Sequence[Measured]) -> Figure:
-    """Top-1 after every step, with its interval; test apart."""
+def scores(measured: Sequence[Measured], by: ScoredBy) -> Figure:
+    """The task's figure after every step, with its interval; test apart."""
     states = [s for s in STATES if any(a.when == s for a in measured)]
     if len(states) > 1:  # the final network is the last state there was
         measured = [replace(a, when=states[-1]) if a.when == "final" else a for a in measured]
     states = list(dict.fromkeys([*states, *(a.when for a in measured)]))
     made, axes = figure(NARROW, 0.8 + _ROW * len(states))
+    scaled = [replace(a, low=by.scale * a.low, value=by.scale * a.value, high=by.scale * a.high) for a in measured]
     for split, colour, shift in (("validation", PRUNED, -0.12), ("test", TEST, 0.12)):
-        found = [a for a in measured if a.split == split]
+        found = [a for a in scaled if a.split == split]
         if not found:
             continue
         rows = [states.index(a.when) + shift for a in found]
         for y, a in zip(rows, found, strict=True):
-            axes.plot([100 * a.low, 100 * a.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="round", alpha=0.55)
+            axes.plot([a.low, a.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="round", alpha=0.55)
         shape = "o" if split == "validation" else "D"
-        axes.plot([100 * a.top1 for a in found], rows, shape, ms=6, color=colour, label=f"{split}, {found[-1].images:,} images")
+        axes.plot([a.value for a in found], rows, shape, ms=6, color=colour, label=f"{split}, {found[-1].images:,} images")
     axes.set_yticks(range(len(states)), [clean(s, 24) for s in states])
     axes.set_ylim(len(states) - 0.5, -0.5)
     low, high = axes.get_xlim()
-    axes.set_xlim(max(low, -2), min(high, 102))
-    axes.set_xlabel("top-1, % (95 % Wilson interval)")
+    if by.share:
+        axes.set_xlim(max(low, -2), min(high, 102))
+    axes.set_xlabel(f"{by.heading} (95 % interval)")
     bare(axes, grid="x")
     axes.spines["left"].set_visible(False)
     axes.legend(loc="upper center", bbox_to_anchor=(0.45, 1.0 + 0.5 / len(states)), ncols=2, handletextpad=0.2, borderaxespad=0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compress.core import Certificate, Measured
+from compress.core import TOP1, Certificate, Figure, Measured
 from compress.report.model import Latency, Report, Width
 
 NONE = "–"
@@ -100,23 +100,29 @@ def sizes(report: Report) -> tuple[SizeRow, ...]:
     )
 
 
-def accuracy_text(measured: Measured) -> str:
-    """``91.40 % (90.1 to 92.5)``."""
-    return f"{percent(measured.top1)} ({100 * measured.low:.1f} to {100 * measured.high:.1f})"
+def score_text(measured: Measured, figure: Figure = TOP1) -> str:
+    """``91.40 % (90.1 to 92.5)``, ``0.331 px (0.320 to 0.342)``."""
+    return f"{figure.text(measured.value)} ({figure.range(measured.low, measured.high)})"
+
+
+def score_title(report: Report) -> str:
+    """What a report's part about scores is called: ``Accuracy``, ``MIoU``, or ``Outputs`` where nothing scores them."""
+    name = report.figure.short if report.figure is not None else "outputs"
+    return name[:1].upper() + name[1:] if name.islower() else name
 
 
 def judged(report: Report, split: str) -> str:
-    """``validation, 270 images``: what a column of accuracies was measured on."""
-    counts = dict.fromkeys(a.images for a in report.accuracy if a.split == split)
+    """``validation, 270 images``: what a column of scores was measured on."""
+    counts = dict.fromkeys(a.images for a in report.scores if a.split == split)
     return f"{split}, {' or '.join(map(str, counts))} images" if counts else split
 
 
-def accuracies(report: Report) -> tuple[tuple[str, str, str], ...]:
+def scores(report: Report) -> tuple[tuple[str, str, str], ...]:
     """(state, validation, test) for every state that was measured; a dash where a split was not.
 
     The test split is read once, for the base and the final network: the final one is the last state there was.
     """
-    found = {(a.when, a.split): accuracy_text(a) for a in report.accuracy}
+    found = {(a.when, a.split): score_text(a, report.scored_by) for a in report.scores}
     states = [s for s in STATES if any(when == s for when, _ in found)]
     if ("final", "test") in found and len(states) > 1 and (states[-1], "test") not in found:
         found[states[-1], "test"] = found.pop(("final", "test"))
@@ -143,9 +149,14 @@ def expected(report: Report) -> str:
 
 def certified(found: Certificate) -> str:
     """The certificate as a sentence."""
-    seen = f"the pruned network disagrees with the unpruned one on {found.disagree} of {found.images}"
+    figure = found.figure
+    if found.disagree is not None:
+        seen = f"the pruned network disagrees with the unpruned one on {found.disagree} of {found.images}"
+    else:
+        seen = f"the answers changed by {figure.difference(found.change or 0.0)} on average on {found.images}"
+    worse = "dropped" if figure.higher else "rose"
     return (
-        f"top-1 accuracy dropped by at most {100 * found.bound:.2f} points ({percent(found.confidence, 0)} confidence, "
+        f"{figure.name} {worse} by at most {figure.difference(found.bound)} ({percent(found.confidence, 0)} confidence, "
         f"no labels used): {seen} ({found.source})"
     )
 

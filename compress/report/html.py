@@ -32,6 +32,7 @@ from compress.report.formatting import (
     number,
     percent,
     plain,
+    score_title,
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report
@@ -45,11 +46,11 @@ _MOST_SAMPLED = 4
 
 FLAGS = (
     ("parity", "Parity", ("parity",)),
-    ("lost", "Accuracy lost", ("of no use",)),
+    ("lost", "Score lost", ("of no use",)),
     ("fallback", "Fallback", ("fallback", "not available here")),
     ("slower", "Slower", ("slower than the unpruned",)),
     ("speed", "Not faster", ("not measurably faster",)),
-    ("accuracy", "Accuracy", ("accuracy", "points", "certifies")),
+    ("score", "Score", ("accuracy", "points", "certifies", "scored", "not measured:", "were allowed")),
     ("noise", "Noisy", ("noisy", "contended", "contaminated", "drift", "unsettled", "throttled", "quota", "few rounds")),
 )
 """Kinds of red flags, most serious first: key, what the page calls them, words that tell them."""
@@ -134,7 +135,7 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
         "citation": report.citation,
         "notes": (*report.notes, *files.damaged),
         "downloads": downloads,
-        **_accuracy(report),
+        **_scores(report),
         **_latency(report, files.latency),
         "precisions": None if files.precisions is None else tables.precision_table(files.precisions),
         **_layers(report, files.times),
@@ -159,10 +160,18 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         plots.append(Plot("Promised and measured", "By the first runtime of each run.", svg))
     dots = side_by_side.dots(reports)
     if dots:
-        told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {d.y[1]:.2f} %" for d in dots)
-        draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", "top-1, test, % (95 % interval)")
-        svg = _plot(draw, "plot-runs", "Test accuracy against measured speed-up", told)
-        plots.append(Plot("Accuracy against speed", "Up and to the right is better.", svg))
+        figure = next(r.scored_by for r in reports.values() if r.scores)
+        told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {figure.text(d.y[1] / figure.scale)}" for d in dots)
+        draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", f"{figure.heading}, test (95 % interval)")
+        title = f"{figure.short[:1].upper()}{figure.short[1:]}"
+        svg = _plot(draw, "plot-runs", f"{title} on the test images against measured speed-up", told)
+        plots.append(
+            Plot(
+                f"{title} against speed",
+                f"{'Up' if figure.higher else 'Down'} and to the right is better.",
+                svg,
+            )
+        )
     shown = {
         "title": f"{len(reports)} runs compared",
         "eyebrow": " · ".join(dict.fromkeys(r.architecture for r in reports.values())),
@@ -204,8 +213,8 @@ def _kind(text: str) -> tuple[int, str]:
 
 def status(report: Report) -> tuple[str, bool]:
     """One word for the first measurement, and whether it is good news; no speed is, of a network that is of no use."""
-    if any(flag.label == "Accuracy lost" for flag in flags_of(report)):
-        return "Accuracy lost", False
+    if any(flag.label == "Score lost" for flag in flags_of(report)):
+        return f"{score_title(report)} lost", False
     if not report.latency:
         return "Latency not measured", False
     first = report.latency[0]
@@ -225,12 +234,13 @@ def _tiles(report: Report) -> Iterator[Tile]:
         yield Tile("Efficiency", NONE if share is None else percent(share, 0), about)
     before, after = (report.measured(when, "test") for when in ("base", "final"))
     if before is not None and after is not None:
-        points = 100 * (after.top1 - before.top1)
-        interval = f"95 % interval {100 * after.low:.1f} to {100 * after.high:.1f}"
-        about = f"{points:+.2f} points from {percent(before.top1)}; {interval}"
-        yield Tile("Top-1, test", percent(after.top1), about)
+        figure = report.scored_by
+        interval = f"95 % interval {figure.range(after.low, after.high)}"
+        about = f"{figure.signed(after.value - before.value)} from {figure.text(before.value)}; {interval}"
+        yield Tile(f"{score_title(report)}, test", figure.text(after.value), about)
     else:
-        yield Tile("Top-1", NONE, "not measured: no labelled images")
+        why = "not measured: no labelled images" if report.figure is not None else f"the task {report.task} is not scored"
+        yield Tile(score_title(report), NONE, why)
     old, new = report.before, report.after
     for name, before_, after_ in (("MACs", old.macs, new.macs), ("Parameters", old.params, new.params)):
         divided = f"÷ {before_ / after_:.2f}" if before_ > 0 and after_ > 0 else NONE
@@ -244,13 +254,16 @@ def _conditions(x: Latency) -> str:
     return f"{machine_of(x)}, batch {x.batch}{threads}"
 
 
-def _accuracy(report: Report) -> dict[str, Any]:
-    if not report.accuracy:
-        return {"accuracy": None, "no_accuracy": "The pruned outputs were only compared with the unpruned network's."}
-    told = "; ".join(f"{a.when} ({a.split}) {percent(a.top1)}" for a in report.accuracy)
-    svg = _plot(partial(charts.accuracies, report.accuracy), "plot-accuracy", "Top-1 accuracy after every step", told)
-    about = "A dot is the share of images that are right, the line its 95 % interval."
-    return {"accuracy": tables.accuracy_table(report), "accuracy_plot": Plot("Where accuracy went and came back", about, svg)}
+def _scores(report: Report) -> dict[str, Any]:
+    figure, title = report.scored_by, score_title(report)
+    if not report.scores:
+        missing = "The pruned outputs were only compared with the unpruned network's."
+        return {"score_title": title, "scores": None, "no_scores": missing}
+    told = "; ".join(f"{a.when} ({a.split}) {figure.text(a.value)}" for a in report.scores)
+    svg = _plot(partial(charts.scores, report.scores, figure), "plot-scores", f"{title} after every step", told)
+    about = "A dot is what was measured, the line its 95 % interval."
+    drawn = Plot(f"Where the {figure.short} went and came back", about, svg)
+    return {"score_title": title, "scores": tables.score_table(report), "scores_plot": drawn}
 
 
 def _latency(report: Report, clocked: Sequence[RawComparison]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from compress.core import markdown, markdown_block, markdown_code
 from compress.report.formatting import (
     NONE,
-    accuracies,
     certified,
     changed,
     duration,
@@ -18,6 +17,8 @@ from compress.report.formatting import (
     machine_of,
     percent,
     plain,
+    score_title,
+    scores,
     sizes,
     speed_in_words,
     times,
@@ -51,10 +52,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield f"{markdown(expected(report))}."
     yield ""
     yield from table_lines(("", "before", "after", ""), [(r.name, r.before, r.after, r.ratio) for r in sizes(report)])
-    yield from _section("Accuracy")
-    if report.accuracy:
-        head = ("top-1 (95 % interval)", judged(report, "validation"), judged(report, "test"))
-        yield from table_lines(head, accuracies(report))
+    yield from _section(score_title(report))
+    if report.scores:
+        head = (f"{report.scored_by.name} (95 % interval)", judged(report, "validation"), judged(report, "test"))
+        yield from table_lines(head, scores(report))
     else:
         yield "Not measured."
         yield ""

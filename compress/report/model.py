@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import Certificate, Measured
+from compress.core import TOP1, Certificate, Figure, Measured
 
-SCHEMA = "compress-report-1"
+SCHEMA = "compress-report-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Report:
         data: the images, or how they were made.
         before: size of the unpruned network.
         after: size of the pruned one.
-        accuracy: in the order measured.
+        scores: what the task's figure was, in the order measured.
         widths: per layer.
         latency: per runtime.
         parity: verdict and figures of the ONNX file against torch.
@@ -178,7 +178,9 @@ class Report:
         command: how to run it again.
         front_latency: MACs against latency over the front, where ``compress bench RUN --front`` measured it.
         image: shape (c, h, w) of one input; empty where unknown.
-        certificate: how much accuracy can have been lost, shown without labels; None where no image was left to ask.
+        certificate: how much can have been lost, shown without labels; None where nothing bounds it or no image was left.
+        task: what the network is for.
+        figure: what it is scored by; None where nothing scores it.
     """
 
     name: str
@@ -193,7 +195,7 @@ class Report:
     data: str
     before: Size
     after: Size
-    accuracy: tuple[Measured, ...]
+    scores: tuple[Measured, ...]
     widths: tuple[Width, ...]
     latency: tuple[Latency, ...]
     parity: Mapping[str, Any]
@@ -207,6 +209,8 @@ class Report:
     certificate: Certificate | None = None
     front_latency: FrontLatency | None = None
     image: tuple[int, ...] = ()
+    task: str = "classification"
+    figure: Figure | None = TOP1
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -214,10 +218,15 @@ class Report:
         return asdict(self)
 
     @property
+    def scored_by(self) -> Figure:
+        """The figure that its scores are of."""
+        return self.figure or TOP1
+
+    @property
     def speedup_macs(self) -> float:
         """What the MACs promise."""
         return self.before.macs / max(self.after.macs, 1)
 
     def measured(self, when: str, split: str) -> Measured | None:
-        """One accuracy, if it was measured."""
-        return next((a for a in self.accuracy if a.when == when and a.split == split), None)
+        """One score, if it was measured."""
+        return next((a for a in self.scores if a.when == when and a.split == split), None)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from compress.core import TOP1
 from compress.errors import ConfigError
 from compress.report.model import SCHEMA, Report
+
+FIRST = "compress-report-1"
+_RENAMED = {"top1": "value"}
 
 
 @cache
@@ -31,12 +36,29 @@ def schema() -> dict[str, Any]:
     return made
 
 
+def upgraded(data: Any) -> Any:
+    """A report of the first version as one of this; anything else as it is.
+
+    The first version knew one task: ``accuracy`` held rows with ``top1``, and a certificate counted disagreements.
+    """
+    if not isinstance(data, Mapping) or data.get("schema") != FIRST or "scores" in data:
+        return data
+    known = dict(data) | {"schema": SCHEMA, "task": "classification", "figure": asdict(TOP1)}
+    rows = known.pop("accuracy", None)
+    if isinstance(rows, list | tuple):
+        known["scores"] = [{_RENAMED.get(k, k): v for k, v in row.items()} if isinstance(row, Mapping) else row for row in rows]
+    if isinstance(known.get("certificate"), Mapping):
+        known["certificate"] = {**known["certificate"], "figure": asdict(TOP1), "change": None}
+    return known
+
+
 def validate(data: Any) -> Report:
     """A report from JSON that may come from anywhere.
 
     Raises:
         ConfigError: it is no report, or one of another version; the message names the first entry that does not fit.
     """
+    data = upgraded(data)
     if not isinstance(data, Mapping) or data.get("schema") != SCHEMA:
         seen = data.get("schema") if isinstance(data, Mapping) else type(data).__name__
         raise ConfigError(f"not a report of this version: schema {str(seen)[:40]!r}, {SCHEMA!r} was wanted")

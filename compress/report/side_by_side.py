@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 from compress.core import markdown
 from compress.report.charts import Dot
-from compress.report.formatting import NONE, efficiency, machine_of, percent, ratio, speed_in_words
+from compress.report.formatting import NONE, efficiency, machine_of, percent, ratio, score_text, speed_in_words
 from compress.report.markdown import table_lines
 from compress.report.model import Report
 from compress.report.tables import Cell, ReportTable, heads, tone
 
 _ALIKE: tuple[tuple[str, Callable[[Report], object]], ...] = (
+    ("tasks", lambda r: (r.task, r.figure)),
     ("unpruned networks", lambda r: r.digests.get("network")),
     ("test images", lambda r: r.digests.get("test")),
     ("machines", lambda r: r.environment.get("digest")),
@@ -30,15 +31,16 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
         first = report.latency[0] if report.latency else None
         final, base = (report.measured(when, "test") for when in ("final", "base"))
         share = None if first is None else efficiency(report.speedup_macs, first.speedup)
-        top1 = NONE if final is None else f"{percent(final.top1)} ({100 * final.low:.1f} to {100 * final.high:.1f})"
-        change = NONE if final is None or base is None else f"{100 * (final.top1 - base.top1):+.2f}"
+        figure = report.scored_by
+        told = NONE if final is None else score_text(final, figure)
+        change = NONE if final is None or base is None else figure.signed(final.value - base.value)
         rows.append(
             (
                 Cell(text=name),
                 Cell(text=report.method),
                 Cell(text=percent(report.after.macs / max(report.before.macs, 1), 1)),
                 Cell(text=percent(report.after.params / max(report.before.params, 1), 1)),
-                Cell(text=top1, sort=None if final is None else final.top1, whole=True),
+                Cell(text=told, sort=None if final is None else final.value, whole=True),
                 Cell(text=change),
                 Cell(text="not measured")
                 if first is None
@@ -48,8 +50,9 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
             )
         )
     sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")
-    head = heads("run", "method", *sizes, ">top-1, test (95 %)", ">points", *speeds)
-    about = "Points: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
+    names = " or ".join(dict.fromkeys(r.scored_by.name for r in reports.values() if r.scores)) or "score"
+    head = heads("run", "method", *sizes, f">{names}, test (95 %)", ">change", *speeds)
+    about = "Change: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
     return ReportTable(title="Side by side", about=about, head=head, rows=tuple(rows), sortable=True)
 
 
@@ -63,13 +66,16 @@ def differences(reports: Mapping[str, Report]) -> tuple[str, ...]:
 
 
 def dots(reports: Mapping[str, Report]) -> tuple[Dot, ...]:
-    """Speed-up and test accuracy of the runs that have both."""
+    """Speed-up and test score of the runs that have both; empty where they are scored by different figures."""
+    if len({r.scored_by for r in reports.values() if r.scores}) > 1:
+        return ()
     found = []
     for name, report in reports.items():
         final = report.measured("final", "test")
         if final is not None and report.latency:
             x = report.latency[0]
-            found.append(Dot(name, (x.low, x.speedup, x.high), (100 * final.low, 100 * final.top1, 100 * final.high)))
+            scale = report.scored_by.scale
+            found.append(Dot(name, (x.low, x.speedup, x.high), (scale * final.low, scale * final.value, scale * final.high)))
     return tuple(found)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from compress.export import Precisions
 from compress.report.formatting import (
     NONE,
-    accuracies,
     byte_size,
     duration,
     efficiency,
@@ -18,6 +17,8 @@ from compress.report.formatting import (
     machine_of,
     number,
     percent,
+    score_title,
+    scores,
     speed_in_words,
     times,
 )
@@ -75,12 +76,12 @@ def heads(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name.removeprefix(">"), name.startswith(">")) for name in names)
 
 
-def accuracy_table(report: Report) -> ReportTable:
-    """Top-1 after every step."""
-    rows = tuple(tuple(Cell(text=text, whole=i > 0) for i, text in enumerate(row)) for row in accuracies(report))
+def score_table(report: Report) -> ReportTable:
+    """The task's figure after every step."""
+    rows = tuple(tuple(Cell(text=text, whole=i > 0) for i, text in enumerate(row)) for row in scores(report))
     head = heads("network", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
-    about = "95 % Wilson intervals; the test images are read once, for the last figure."
-    return ReportTable(title="Top-1 after every step", about=about, head=head, rows=rows)
+    about = "95 % intervals; the test images are read once, for the last figure."
+    return ReportTable(title=f"{score_title(report)} after every step", about=about, head=head, rows=rows)
 
 
 def ratio_table(report: Report) -> ReportTable:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 
-from compress.core import csv_cell
+from compress.core import TOP1, csv_cell
 from compress.report.model import Latency, Report
 
 COLUMNS = (
@@ -50,9 +50,9 @@ def _rows(name: str, report: Report) -> Iterator[dict[str, str]]:
             row |= {"infer_macts": f"{activations / 1e6:.4g}"} if activations else {}
             if report.image:
                 row |= {"img_size": str(report.image[-1]), "infer_img_size": str(report.image[-1])}
-            top1 = report.measured(when, "test")
+            top1 = report.measured(when, "test") if report.figure == TOP1 else None
             if top1 is not None:
-                row |= {"top1": f"{100 * top1.top1:.3f}", "top1_err": f"{100 - 100 * top1.top1:.3f}"}
+                row |= {"top1": f"{100 * top1.value:.3f}", "top1_err": f"{100 - 100 * top1.value:.3f}"}
             if x is not None:
                 seconds = x.base_p50 if when == "base" else x.pruned_p50
                 row |= {"infer_step_time": f"{1e3 * seconds:.4g}", "infer_batch_size": str(x.batch)}

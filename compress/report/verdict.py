@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from compress.core import Certificate, Measured, images_needed
-from compress.data import Data
+from compress.core import TOP1, Certificate, Figure, Measured, images_needed
 from compress.latency import LatencyResult
 from compress.report.formatting import machine_of
 from compress.report.model import Latency, Report
@@ -36,24 +36,61 @@ def latency_of(result: LatencyResult, name: str = "pruned") -> Latency:
     )
 
 
-def flags(data: Data | None, accuracy: Sequence[Measured], latency: Sequence[Latency]) -> list[str]:
+@dataclass(frozen=True)
+class Scoring:
+    """What a report's words need to know about scores.
+
+    Attributes:
+        task: the task's name.
+        figure: what decides; None where nothing is scored.
+        missing: why there is no score, where there is none.
+        chance: what a network without knowledge reaches; None where nobody can say.
+    """
+
+    task: str
+    figure: Figure | None
+    missing: str = ""
+    chance: float | None = None
+
+
+def flags(scoring: Scoring, scores: Sequence[Measured], latency: Sequence[Latency]) -> list[str]:
     """The red flags of a run: what was not measured, what was destroyed, what is not faster."""
     found = []
-    if not accuracy:
-        why = "no data was given" if data is None else "the images have no labels"
-        found.append(f"accuracy was not measured: {why}; the outputs were only compared with the unpruned network's")
-    elif data is not None:
-        found += _destroyed(accuracy, 1 / len(data.classes))
+    figure = scoring.figure
+    if figure is None:
+        found.append(
+            f"nothing was scored: the task is {scoring.task}, the outputs were only compared with the unpruned network's; "
+            "--task says what they are"
+        )
+    elif not scores:
+        found.append(
+            f"{figure.short} was not measured: {scoring.missing}; the outputs were only compared with the unpruned network's"
+        )
+    else:
+        found += _destroyed(scores, figure, scoring.chance)
     return [*found, *speed_flags(latency)]
 
 
-def _destroyed(accuracy: Sequence[Measured], chance: float) -> list[str]:
-    """A network that lost most of what it knew beyond chance."""
-    split = accuracy[-1].split
-    base, final = (next((a.top1 for a in row if a.split == split), 0.0) for row in (accuracy, accuracy[::-1]))
-    if final - chance >= (base - chance) / 2:
+_TWICE_THE_NOISE = 3.0
+"""Decibels."""
+
+
+def _destroyed(scores: Sequence[Measured], figure: Figure, chance: float | None) -> list[str]:
+    """A network that lost half of what it knew beyond chance, or whose error more than doubled."""
+    split = scores[-1].split
+    base, final = (next((a.value for a in row if a.split == split), 0.0) for row in (scores, scores[::-1]))
+    least = chance or 0.0
+    if figure.higher and figure.share:
+        bad = not final - least >= (base - least) / 2
+    elif figure.higher:
+        bad = figure.unit == "dB" and not base - final <= _TWICE_THE_NOISE
+    else:
+        bad = not final <= 2 * base
+    if not bad:
         return []
-    fall = f"{100 * base:.1f} % -> {100 * final:.1f} % ({split} images, chance is {100 * chance:.3g} %)"
+    places, named = (1, "") if figure.share else (2, f"{figure.name} ")
+    told = f", chance is {100 * least:.3g} %" if chance is not None else ""
+    fall = f"{named}{figure.text(base, places)} -> {figure.text(final, places)} ({split} images{told})"
     return [f"the pruned network is of no use as it is: {fall}; --recover reconstruct, train it (--epochs), or cut less"]
 
 
@@ -70,34 +107,47 @@ def speed_flags(latency: Sequence[Latency]) -> list[str]:
     return flags
 
 
-def missed_drop(target: str, value: float, accuracy: Sequence[Measured], certificate: Certificate | None) -> list[str]:
-    """A drop beyond what was allowed, in the final figures; without labels, one that cannot be excluded."""
-    test = {a.when: a.top1 for a in accuracy if a.split == "test"}
-    if target != "max_drop":
+def missed_drop(value: float, figure: Figure, scores: Sequence[Measured], certificate: Certificate | None) -> list[str]:
+    """A loss beyond what was allowed, in the final figures; without labels, one that cannot be excluded.
+
+    Args:
+        value: what was allowed, a fraction or in the figure's unit.
+        figure: that is to be kept.
+        scores: of the run.
+        certificate: without labels.
+    """
+    test = {a.when: a.value for a in scores if a.split == "test"}
+    worse, allowed = figure.worsened, f"{value * figure.scale:g}"
+    if {"base", "final"} <= set(test):
+        lost = figure.worse(test["base"], test["final"])
+        verb = "dropped" if figure.higher else "rose"
+        return [] if lost <= value else [f"the test {figure.short} {verb} by {figure.difference(lost)}, {allowed} were allowed"]
+    if certificate is None or certificate.figure != figure:
+        verb = "dropped" if figure.higher else "rose"
+        why = "no image was left to ask" if certificate is None else f"the {certificate.figure.name} alone is bounded"
+        most = f"{allowed} {figure.step}".rstrip()
+        return [f"nothing certifies that the {figure.short} {verb} by at most {most}: {why}"]
+    if certificate.bound <= value:
         return []
-    if not {"base", "final"} <= set(test):
-        if certificate is None:
-            allowed = f"{100 * value:g} points"
-            return [f"nothing certifies that the accuracy dropped by at most {allowed}: no image was left to ask"]
-        if certificate.bound <= value:
-            return []
-        few = images_needed(value, certificate.confidence)
-        why = f"; so few images cannot say less, at least {few} are needed" if certificate.images < few else ""
-        return [
-            f"without labels a drop of up to {100 * certificate.bound:.2f} points cannot be excluded, "
-            f"{100 * value:g} were allowed{why}"
-        ]
-    drop = test["base"] - test["final"]
-    return [f"the test accuracy dropped by {100 * drop:.2f} points, {100 * value:g} were allowed"] if drop > value else []
+    few = images_needed(value, certificate.confidence) if figure.share else 0
+    why = f"; so few images cannot say less, at least {few} are needed" if certificate.images < few else ""
+    what = "a drop" if worse == "dropped" else "a rise"
+    return [
+        f"without labels {what} of up to {figure.difference(certificate.bound)} cannot be excluded, {allowed} were allowed{why}"
+    ]
 
 
 def verdict_of(report: Report) -> str:
     """The sentence again, from what the report holds now."""
-    return verdict_sentence(report.latency, report.accuracy, report.speedup_macs, report.certificate)
+    return verdict_sentence(report.latency, report.scores, report.speedup_macs, report.certificate, report.figure)
 
 
 def verdict_sentence(
-    latency: Sequence[Latency], accuracy: Sequence[Measured], promised: float, certificate: Certificate | None
+    latency: Sequence[Latency],
+    scores: Sequence[Measured],
+    promised: float,
+    certificate: Certificate | None,
+    figure: Figure | None = TOP1,
 ) -> str:
     """One sentence for somebody who decides."""
     if not latency:
@@ -114,13 +164,18 @@ def verdict_sentence(
         interval = f"(95 % interval {first.low:.2f} to {first.high:.2f})"
         speed = f"{first.speedup:.2f}x the speed on {machine_of(first)} {interval}: {word}"
         speed += f", for {promised:.2f}x fewer MACs"
-    test = {a.when: a for a in accuracy if a.split == "test"}
-    if "base" in test and "final" in test:
-        drop = 100 * (test["final"].top1 - test["base"].top1)
-        return (
-            f"{speed}; test accuracy {100 * test['base'].top1:.2f} % -> {100 * test['final'].top1:.2f} % ({drop:+.2f} points)"
-        )
+    test = {a.when: a.value for a in scores if a.split == "test"}
+    if figure is None:
+        said = "nothing scored, outputs compared only"
+    elif "base" in test and "final" in test:
+        change = figure.signed(test["final"] - test["base"])
+        return f"{speed}; test {figure.short} {figure.text(test['base'])} -> {figure.text(test['final'])} ({change})"
+    else:
+        said = f"{figure.short} not measured"
     if certificate is not None:
-        most = f"{100 * certificate.bound:.2f} points at most with {100 * certificate.confidence:.0f} % confidence"
-        return f"{speed}; accuracy not measured, certified to have dropped by {most}"
-    return f"{speed}; accuracy not measured"
+        most = (
+            f"{certificate.figure.difference(certificate.bound)} at most with {100 * certificate.confidence:.0f} % confidence"
+        )
+        subject = "" if certificate.figure == figure else f"{certificate.figure.name} "
+        return f"{speed}; {said}, {subject}certified to have {certificate.figure.worsened} by {most}"
+    return f"{speed}; {said}"

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import Figure, TaskScore, wilson
+from compress.core import TOP1, Figure, TaskScore, wilson
 from compress.errors import DataError, TaskError
 from compress.signature import first_tensor
 from compress.tasks.base import Task
 
-TOP1 = Figure("top-1 accuracy", share=True)
 TOP5 = Figure("top-5 accuracy", share=True)
 
 

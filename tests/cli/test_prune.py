@@ -573,7 +573,7 @@ def test_the_verdict_comes_first_and_the_red_flags_next() -> None:
 
 
 def test_unmeasured_accuracy_is_said() -> None:
-    assert "not measured" in shown(replace(SAMPLE, accuracy=()))
+    assert "not measured" in shown(replace(SAMPLE, scores=()))
 
 
 def test_names_are_not_markup() -> None:

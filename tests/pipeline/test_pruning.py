@@ -66,7 +66,7 @@ def test_a_run_leaves_what_it_promises(digits: tuple[Network, Data], finished: t
     names = {p.name for p in result.folder.iterdir()}
     assert {"plan.json", "front.json", "front.svg", "journal.jsonl", "model.safetensors", "model.onnx", "base.onnx"} <= names
     assert {"report.json", "report.md", "job.json"} <= names and not [n for n in names if n.endswith(".tmp")]
-    whens = [a.when for a in report.accuracy]
+    whens = [a.when for a in report.scores]
     assert whens == ["base", "cut", "batch norm", "reconstructed", "fine-tuned", "base", "final"]
     assert report.guard["error"] <= 1e-5 and report.parity["verdict"] == "pass"
     assert {"Phase", "PhaseDone", "Table", "Asked", "EpochDone"} <= {type(e).__name__ for e in events}
@@ -167,12 +167,12 @@ def test_answers_are_kept_image_by_image(finished: tuple[Result, list[Any]]) -> 
     for when in ("base", "final"):
         seen = result.report.measured(when, "test")
         assert seen is not None and len(kept["right"][when]) == seen.images
-        assert kept["right"][when].count("1") / seen.images == seen.top1
+        assert kept["right"][when].count("1") / seen.images == seen.value
 
 
 def test_without_data_nothing_is_claimed(digits: tuple[Network, Data], tmp_path: Path) -> None:
     result = prune(digits[0], None, make_job(flags=UNIFORM), tmp_path / "blind")
-    assert result.report.accuracy == ()
+    assert result.report.scores == ()
     assert any("accuracy was not measured" in w for w in result.report.warnings)
     assert result.onnx.exists()
 

@@ -40,7 +40,7 @@ def finished(digits: tuple[Network, Data], tmp_path_factory: pytest.TempPathFact
 
 def test_every_stage_is_trained_and_the_target_is_met(finished: Result) -> None:
     report = finished.report
-    seen = {m.when: m.top1 for m in report.accuracy if m.split == "validation"}
+    seen = {m.when: m.value for m in report.scores if m.split == "validation"}
     assert list(seen) == ["base", "cut", "trained by stages", "fine-tuned"]
     assert seen["cut"] < seen["trained by stages"] - 0.02, "the cut alone has the unpruned network's weights"
     assert 0.2 < report.reached <= 0.5 and report.guard["error"] < 1e-9

@@ -111,9 +111,9 @@ def test_every_reference_has_its_target(full: Page) -> None:
 
 
 def test_sections_plots_and_tables(full: Page) -> None:
-    assert {"accuracy", "latency", "layers", "front", "proof", "run", "main"} <= set(full.ids)
+    assert {"scores", "latency", "layers", "front", "proof", "run", "main"} <= set(full.ids)
     plots = {a["id"] for a in full.all("svg")}
-    assert plots == {f"plot-{n}" for n in ("accuracy", "dumbbells", "samples-0", "rounds-0", "staircase", "front")}
+    assert plots == {f"plot-{n}" for n in ("scores", "dumbbells", "samples-0", "rounds-0", "staircase", "front")}
     for a in full.all("svg"):
         assert a["role"] == "img" and "viewbox" in a and "width" not in a
     assert len(full.all("table")) == len(full.all("caption")) >= 5
@@ -121,7 +121,7 @@ def test_sections_plots_and_tables(full: Page) -> None:
 
 
 def test_what_was_not_measured_is_said() -> None:
-    page = Page(html.html_page(replace(SAMPLE, accuracy=(), latency=(), certificate=None), RunFiles()))
+    page = Page(html.html_page(replace(SAMPLE, scores=(), latency=(), certificate=None), RunFiles()))
     assert page.text.count("Not measured.") == 2
     assert "front" not in page.ids and "Latency not measured" in page.text
 
@@ -137,11 +137,11 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
         "ONNX parity is inconclusive: no spread",
     )
     told = html.flags_of(replace(SAMPLE, warnings=warnings))
-    labels = ["Parity inconclusive", "Accuracy lost", "Fallback", "Not faster", "Accuracy", "Noisy", "Warning"]
+    labels = ["Parity inconclusive", "Score lost", "Fallback", "Not faster", "Score", "Noisy", "Warning"]
     assert [flag.label for flag in told] == labels and sorted(f.text for f in told) == sorted(warnings)
     assert html.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
     source = html.html_page(replace(SAMPLE, warnings=warnings), RunFiles())
-    places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="accuracy"')]
+    places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="scores"')]
     assert places == sorted(places)
 
 

@@ -63,7 +63,7 @@ def test_the_schema_is_one() -> None:
     ("where", "value"),
     [
         ("verdict", None),
-        ("accuracy", [{"when": "base"}]),
+        ("scores", [{"when": "base"}]),
         ("before", {"macs": "many", "params": 1, "onnx_bytes": 0}),
         ("new", 1),
     ],
@@ -155,7 +155,7 @@ def test_markdown_says_the_worst_first() -> None:
 
 
 def test_markdown_says_what_was_not_measured() -> None:
-    bare = report_markdown(replace(SAMPLE, accuracy=(), latency=()))
+    bare = report_markdown(replace(SAMPLE, scores=(), latency=()))
     assert bare.count("Not measured.") == 2
 
 
@@ -207,7 +207,7 @@ def test_ratio_is_told_both_ways() -> None:
 
 
 def test_the_final_test_figure_stands_beside_the_last_state() -> None:
-    rows = formatting.accuracies(SAMPLE)
+    rows = formatting.scores(SAMPLE)
     assert [r[0] for r in rows] == ["base", "cut", "fine-tuned"]
     assert rows[-1][2].startswith("97.21 %")
     assert rows[1][2] == formatting.NONE
@@ -216,10 +216,10 @@ def test_the_final_test_figure_stands_beside_the_last_state() -> None:
 @given(reports)
 def test_no_accuracy_is_lost(report: Report) -> None:
     """Whatever was measured last of a state and split is in the table."""
-    shown = [cell for row in formatting.accuracies(report) for cell in row[1:]]
-    last: dict[tuple[str, str], Measured] = {(a.when, a.split): a for a in report.accuracy}
+    shown = [cell for row in formatting.scores(report) for cell in row[1:]]
+    last: dict[tuple[str, str], Measured] = {(a.when, a.split): a for a in report.scores}
     for measured in last.values():
-        assert formatting.accuracy_text(measured) in shown
+        assert formatting.score_text(measured) in shown
 
 
 def test_expectation_stands_beside_measurement() -> None:
@@ -230,7 +230,7 @@ def test_expectation_stands_beside_measurement() -> None:
 def test_the_sample_is_not_changed_by_rendering() -> None:
     before = copy.deepcopy(SAMPLE)
     report_markdown(SAMPLE)
-    formatting.accuracies(SAMPLE)
+    formatting.scores(SAMPLE)
     assert before == SAMPLE
 
 
@@ -241,6 +241,6 @@ def test_the_final_test_figure_stands_on_the_last_state(last: str) -> None:
     steps = steps[: steps.index(last) + 1]
     seen = [Measured(s, "validation", 0.5, 0.4, 0.6, 100) for s in reversed(steps)]
     seen += [Measured("base", "test", 0.9, 0.8, 1.0, 100), Measured("final", "test", 0.7, 0.6, 0.8, 100)]
-    rows = formatting.accuracies(replace(SAMPLE, accuracy=tuple(seen)))
+    rows = formatting.scores(replace(SAMPLE, scores=tuple(seen)))
     assert [r[0] for r in rows] == steps
     assert "70.00 %" in rows[-1][2]

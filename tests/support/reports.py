@@ -21,7 +21,7 @@ SAMPLE = Report(
     data="digits (10 classes)",
     before=Size(2_960_000, 116_602, 469_000),
     after=Size(1_480_000, 51_300, 209_000),
-    accuracy=(
+    scores=(
         Measured("base", "validation", 0.9889, 0.968, 0.996, 270),
         Measured("cut", "validation", 0.2593, 0.211, 0.315, 270),
         Measured("fine-tuned", "validation", 0.9556, 0.924, 0.974, 270),
@@ -69,7 +69,7 @@ reports = st.builds(
     reached=st.floats(0, 1),
     before=st.builds(Size, _COUNT, _COUNT, _COUNT),
     after=st.builds(Size, _COUNT, _COUNT, _COUNT),
-    accuracy=st.lists(
+    scores=st.lists(
         st.builds(
             Measured,
             st.sampled_from(["base", "cut", "fine-tuned", "final", "odd"]),
