@@ -56,7 +56,7 @@ def test_the_command_of_a_finished_run_only_reads_it(tmp_path: Path, monkeypatch
     command[command.index("--out") + 1] = str(run)
     result = compress(*command, "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout) == report
+    assert json.loads(result.stdout) == as_now(report)
     kept = contents(run)
     assert {name: kept[name] for name in contents(FINISHED) if name != "inputs.json"} == {
         name: data for name, data in contents(FINISHED).items() if name != "inputs.json"
