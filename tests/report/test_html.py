@@ -268,10 +268,10 @@ def test_no_name_is_a_formula() -> None:
     assert "$x_{$</text>" in inline(svg_of(lambda: charts.staircase(named)), "one", "", "")
 
 
-@pytest.mark.parametrize("name", ["staircase", "accuracies"])
+@pytest.mark.parametrize("name", ["staircase", "scores"])
 def test_laid_out_once_it_is_what_matplotlib_draws(name: str) -> None:
     def draw() -> Any:
-        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.accuracies(SAMPLE.accuracy)
+        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.scores(SAMPLE.scores, SAMPLE.scored_by)
 
     plain = io.StringIO()
     with drawing():
