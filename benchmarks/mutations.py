@@ -290,7 +290,7 @@ def outputs(model: nn.Module, name: str) -> list[Tensor]:
 def duplicate_is_lossy(name: str, topology: Topology) -> bool:
     """The law of folding: a channel that is a copy of another goes without loss."""
     model, right = traced(name)
-    if right.moment_norms:  # a duplicate counts in the moments: compare the folded columns with their sum
+    if right.moments:  # a duplicate counts in the moments: compare the folded columns with their sum
         return any(not columns_are_summed(model, topology, right, group) for group in right.groups)
     for group in right.groups:
         orbit = next((o for o in group.orbits() if len(o) > 1), None)

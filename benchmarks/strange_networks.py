@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from strange import classifiers, detectors, others
+from strange.blocks import HandNorm2d, OverChannels
 from strange.parts import Case, randomised
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -225,6 +226,11 @@ def masked(model: nn.Module, topology: Topology, plan: Plan) -> Iterator[None]:
         lost = gone.get((f"{name}.weight", 0), set())
         if lost and isinstance(module, nn.LayerNorm | nn.GroupNorm):
             hooks.append(module.register_forward_hook(_norm_of_the_rest(module, lost)))
+        elif lost and isinstance(module, HandNorm2d):
+            hooks.append(module.register_forward_hook(_hand_norm_of_the_rest(module, lost)))
+        elif isinstance(module, OverChannels):
+            lost = gone.get((f"{name.rpartition('.')[0]}.{module.channels_as}".removeprefix("."), 0), set())
+            hooks.append(module.register_forward_hook(_computed_over_the_rest(module, lost)))
     try:
         yield
     finally:
@@ -264,6 +270,26 @@ def _norm_of_the_rest(module: Any, lost: set[int]) -> Any:
             last = F.layer_norm(x[:, stay].movedim(1, -1), (len(stay),), weight, bias, module.eps)
             result[:, stay] = last.movedim(-1, 1)
         return result
+
+    return hook
+
+
+def _hand_norm_of_the_rest(module: HandNorm2d, lost: set[int]) -> Any:
+    """The module's own code, with the parameters of the rest, on the rest."""
+    stay = torch.tensor([i for i in range(module.weight.numel()) if i not in lost])
+    narrow = HandNorm2d(len(stay)).double()
+    narrow.load_state_dict({key: tensor[stay] for key, tensor in module.state_dict().items()})
+
+    def hook(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        return torch.zeros_like(out).index_copy(1, stay, narrow(args[0][:, stay]))
+
+    return hook
+
+
+def _computed_over_the_rest(module: OverChannels, lost: set[int]) -> Any:
+    def hook(_: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        stay = torch.tensor([i for i in range(args[0].shape[module.dim]) if i not in lost])
+        return module.what(args[0].index_select(module.dim, stay))
 
     return hook
 

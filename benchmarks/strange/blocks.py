@@ -192,14 +192,39 @@ class Coordinate(nn.Module):
         return x * self.high(one).sigmoid() * self.wide(two.transpose(2, 3)).sigmoid()
 
 
+class OverChannels(nn.Module):
+    """A computation over channels, that the mask can run on some of them.
+
+    Attributes:
+        dim: where the channels of its input stand.
+        channels_as: the tensor that has a row for each of them, as its parent names it.
+    """
+
+    def __init__(self, what: Callable[[Tensor], Tensor], dim: int, channels_as: str) -> None:
+        super().__init__()
+        self.what, self.dim, self.channels_as = what, dim, channels_as
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.what(x)
+
+
+def mean_and_largest(x: Tensor) -> Tensor:
+    return torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
+
+
+def mean_of_last(x: Tensor) -> Tensor:
+    return x.mean(-1, keepdim=True)
+
+
 class CBAM(nn.Module):
     def __init__(self, w: int) -> None:
         super().__init__()
+        self.seen = OverChannels(mean_and_largest, 1, "mlp.2.weight")
         self.mlp, self.look = nn.Sequential(nn.Linear(w, 6), nn.ReLU(), nn.Linear(6, w)), conv(2, 1, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * (self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))).sigmoid()[..., None, None]
-        return x * self.look(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)).sigmoid()
+        return x * self.look(self.seen(x)).sigmoid()
 
 
 class Norm2d(nn.LayerNorm):
@@ -226,13 +251,13 @@ class ConvNeXt(nn.Module):
         super().__init__()
         self.dw, self.norm, self.a, self.b = conv(w, w, 7, g=w), nn.LayerNorm(w), nn.Linear(w, 4 * w), nn.Linear(4 * w, w)
         self.gamma = nn.Parameter(torch.rand(w))
-        self.scale = nn.Parameter(torch.rand(4 * w)) if grn else None
+        self.scale, self.mean = nn.Parameter(torch.rand(4 * w)) if grn else None, OverChannels(mean_of_last, -1, "scale")
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.gelu(self.a(self.norm(self.dw(x).permute(0, 2, 3, 1))))
         if self.scale is not None:
             reach = y.norm(dim=(1, 2), keepdim=True)
-            y = y + self.scale * y * (reach / (reach.mean(-1, keepdim=True) + 1e-6))
+            y = y + self.scale * y * (reach / (self.mean(reach) + 1e-6))
         return x + (self.gamma * self.b(y)).permute(0, 3, 1, 2)
 
 

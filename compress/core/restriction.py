@@ -104,7 +104,7 @@ def _without_branches(topology: Topology, plan: Plan) -> tuple[Topology, Plan]:
         groups=tuple(groups),
         tensors=tensors,
         layers=tuple(x for x in topology.layers if x.weight not in keys),
-        moment_norms=tuple(name for name in topology.moment_norms if f"{name}.weight" not in keys),
+        moments=tuple(g for g in topology.moments if outlives(topology.by_id[g], keys)),
         attributes=left_attributes(topology, plan),
         branches=tuple(b for b in topology.branches if b.name not in names),
     ), Plan(plan.cuts, plan.inputs)

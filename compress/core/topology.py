@@ -236,7 +236,7 @@ class Topology:
         layers: convolutions and linear layers, in forward order of their first call.
         frozen: layer -> why the channels it makes cannot be cut.
         example: shape of the example input, of the first one where there are several, without the batch dimension.
-        moment_norms: modules that take moments over channels (LayerNorm, GroupNorm); masked ones need care.
+        moments: groups over whose channels the network takes moments: means, variances, norms, maxima.
         fixed_macs: of convolutions and linear layers whose weight is computed; nothing they touch can be cut.
         attributes: numbers in modules that follow the widths.
         branches: what may be left out beside an identity shortcut, in forward order.
@@ -248,7 +248,7 @@ class Topology:
     layers: tuple[Layer, ...]
     frozen: Mapping[LayerName, str] = field(default_factory=dict)
     example: tuple[int, ...] = ()
-    moment_norms: tuple[LayerName, ...] = ()
+    moments: tuple[GroupId, ...] = ()
     fixed_macs: int = 0
     attributes: tuple[WidthAttribute, ...] = ()
     branches: tuple[Branch, ...] = ()
@@ -356,9 +356,8 @@ class Topology:
         return tuple(layer for layer in self.layers if (layer.weight, layer.read_dim) in keys)
 
     def foldable(self, group: GroupId) -> bool:
-        """Whether equal channels of a group can become one exactly: not where a layer or group norm takes moments over them."""
-        norms = {f"{name}.{part}" for name in self.moment_norms for part in ("weight", "bias")}
-        return not any(m.key in norms for m in self.by_id[group].members)
+        """Whether equal channels of a group can become one exactly: not where moments are taken over them."""
+        return group not in self.moments
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form for ``compress inspect --json``."""

@@ -22,7 +22,8 @@ POOLS = frozenset(
     "reflection_pad2d replication_pad1d replication_pad2d".split()
 )
 REDUCTIONS = frozenset("mean sum amax amin max min var std var_mean linalg_vector_norm norm prod logsumexp any all".split())
-ALONG = frozenset("_softmax _log_softmax cumsum cumprod sort topk".split())
+SOFTMAX = frozenset("_softmax _log_softmax".split())
+ALONG = SOFTMAX | frozenset("cumsum cumprod sort topk".split())
 BATCH_NORMS = frozenset(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm "
     "_batch_norm_with_update _batch_norm_no_update batch_norm_with_update".split()

@@ -200,6 +200,7 @@ def paired(run: Provenance, chunk: Chunk) -> Provenance:
         run,
         labels={slot: new[values] for slot, values in run.labels.items()},
         frozen=frozen,
+        moments=frozenset(int(new[label]) if label < len(new) else label for label in run.moments),
         chunks=[replace(c, pieces=tuple(new[p] for p in c.pieces)) for c in run.chunks],
     )
 

@@ -10,7 +10,7 @@ activation, :class:`WrittenInto` is raised, and the run is followed again with l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from compress.core import Layer, LayerName, Slot
+from compress.core import Layer, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Provenance:
         layers: dense and depthwise layers in forward order.
         sites: weight key -> positions it is applied at, per image.
         frozen: channel class -> why it cannot be cut.
-        moment_norms: modules that take moments over channels.
+        moments: channel classes over which the code takes moments: means, variances, norms, maxima.
         attention: the module that computes attention, if one does.
         fixed_macs: of layers whose weight is computed.
         chunks: where the code divides channels by count.
@@ -96,7 +96,7 @@ class Provenance:
     layers: dict[str, Layer] = field(default_factory=dict)
     sites: dict[str, int] = field(default_factory=dict)
     frozen: dict[int, str] = field(default_factory=dict)
-    moment_norms: list[LayerName] = field(default_factory=list)
+    moments: frozenset[int] = frozenset()
     attention: str | None = None
     fixed_macs: int = 0
     chunks: list[Chunk] = field(default_factory=list)
@@ -211,6 +211,7 @@ class Ledger:
         weights: tensor -> the parameter it is or views.
         derived: tensor -> the parameters it was computed from, where no entry of it is an entry of theirs.
         random: tensors that hold random numbers: other ones in the next run, so that no channel has its own.
+        indices: tensors that hold numbers of channels -> the labels of those.
         scores: products of activations and what became of them: a softmax over them is attention.
         here: names of the modules that are running, outermost first.
         modules: name -> module, where attributes are looked up that hold sizes.
@@ -225,12 +226,14 @@ class Ledger:
         self.activations: Any = WeakTensorKeyDictionary()
         self.weights: Any = WeakTensorKeyDictionary()
         self.derived: Any = WeakTensorKeyDictionary()
+        self.indices: Any = WeakTensorKeyDictionary()
         self.scores: Any = WeakTensorKeyDictionary()
         self.random: Any = WeakTensorKeyDictionary()
         self.here: list[str] = []
         self.modules: Mapping[str, nn.Module] = {}
         self._fixed: dict[str, str] = {}
         self._numbered: dict[int, str] = {}
+        self._moments: set[int] = set()
 
     def track(self, tensor: Tensor, labels: Tensor) -> None:
         """The tensor has these labels."""
@@ -285,6 +288,16 @@ class Ledger:
             if label:
                 self._numbered.setdefault(label, what + where)
 
+    def moments(self, labels: Tensor) -> None:
+        """Something is taken over these channels that holds none of them."""
+        self._moments.update(torch.unique(varying(labels)[0]).tolist())
+
+    def numbers_used(self, tensors: Iterable[Tensor], what: str) -> None:
+        """Channels whose numbers are used, and not only made beside a maximum, stay."""
+        for tensor in tensors:
+            if tensor in self.indices:
+                self.freeze(self.indices[tensor], f"the numbers of its channels go into {what}")
+
     def weight(self, tensor: Any) -> Weight | None:
         """The parameter that a tensor is or views."""
         found: Weight | None = self.weights.get(tensor) if isinstance(tensor, Tensor) else None
@@ -331,6 +344,7 @@ class Ledger:
         self.result.labels = {slot: roots[values] for slot, values in self.result.labels.items()}
         self.result.frozen = self.channels.frozen
         self.result.chunks = [replace(c, pieces=tuple(roots[p] for p in c.pieces)) for c in self.result.chunks]
+        self.result.moments = frozenset(int(roots[label]) for label in self._moments if label)
         for label, what in self._numbered.items():
             self.result.by_number.setdefault(int(roots[label]), what)
         return self.result

@@ -136,45 +136,30 @@ def _affine(ledger: Ledger, tensors: Iterable[Any], channel: Tensor) -> None:
         ledger.slot(weight.key, 0, owner)
 
 
-def layer_norm(ledger: Ledger, args: Any, out: Tensor, modules: frozenset[str]) -> None:
-    """Takes moments over the last dimensions: exact where these are the channels and a module does it."""
+def layer_norm(ledger: Ledger, args: Any, out: Tensor) -> None:
+    """Takes moments over the last dimension, and scales it."""
     x, shape, weight, bias = args[0], args[1], args[2], args[3]
     labels = ledger.labels(x)
     (different,) = varying(labels)
     if labels.numel() > 0 and bool((different != different[..., :1]).any()):
-        name = _norm_module(ledger, weight, modules)
-        if name is None or len(shape) != 1:
-            ledger.freeze(labels, "a layer norm that is no module's, or over several dimensions, takes moments over it")
+        if len(shape) != 1:
+            ledger.freeze(labels, "a layer norm over several dimensions takes moments over it")
         else:
-            _affine(ledger, (weight, bias), ledger.per_channel(labels, labels.dim() - 1))
-            _moments(ledger, name)
+            channel = ledger.per_channel(labels, labels.dim() - 1)
+            _affine(ledger, (weight, bias), channel)
+            ledger.moments(channel)
     ledger.track(out, ledger.own(labels, labels.shape))
 
 
-def group_norm(ledger: Ledger, args: Any, out: Tensor, modules: frozenset[str]) -> None:
+def group_norm(ledger: Ledger, args: Any, out: Tensor) -> None:
     """Takes moments within each of its groups: equal local indices are one channel."""
     x, weight, bias, groups = args[0], args[1], args[2], args[6]
     labels = ledger.labels(x)
     channel = ledger.per_channel(labels)
     table = channel.view(groups, -1)
     if table.shape[1] > 1:
-        name = _norm_module(ledger, weight, modules)
-        if name is None:
-            ledger.freeze(channel, "a group norm without parameters takes moments over it")
-        else:
-            _moments(ledger, name)
+        ledger.moments(channel)
         for g in range(1, groups):
             ledger.channels.unite_pairs(table[0], table[g])
     _affine(ledger, (weight, bias), channel)
     ledger.track(out, ledger.own(labels, labels.shape))
-
-
-def _norm_module(ledger: Ledger, weight: Any, modules: frozenset[str]) -> LayerName | None:
-    known = ledger.weight(weight)
-    name = known.key.rpartition(".")[0] if known is not None else ""
-    return LayerName(name) if name in modules else None
-
-
-def _moments(ledger: Ledger, name: LayerName) -> None:
-    if name not in ledger.result.moment_norms:
-        ledger.result.moment_norms.append(name)

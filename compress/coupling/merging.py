@@ -47,7 +47,7 @@ def merged(runs: Sequence[Provenance]) -> Provenance:
         layers={key: layer for run in (order, *runs) for key, layer in run.layers.items()},
         sites=dict(runs[0].sites),
         frozen=frozen,
-        moment_norms=list(dict.fromkeys(name for run in (order, *runs) for name in run.moment_norms)),
+        moments=frozenset(int(root[label]) for run in renumbered for label in run.moments),
         attention=runs[0].attention,
         fixed_macs=runs[0].fixed_macs,
         chunks=[replace(c, pieces=tuple(root[p] for p in c.pieces)) for run in renumbered for c in run.chunks],
@@ -61,7 +61,7 @@ def merged(runs: Sequence[Provenance]) -> Provenance:
 def _largest(run: Provenance) -> int:
     """The largest class of a run."""
     chunked = (piece for chunk in run.chunks for piece in chunk.pieces)
-    told = (max(run.frozen, default=0), max(run.by_number, default=0))
+    told = (max(run.frozen, default=0), max(run.by_number, default=0), max(run.moments, default=0))
     return max(*told, *(int(v.max(initial=0)) for v in (*run.labels.values(), *chunked)), 0)
 
 
@@ -85,5 +85,6 @@ def _renumbered(run: Provenance, labels: Mapping[Slot, NDArray[np.int64]], class
         labels={slot: new[values] for slot, values in run.labels.items()},
         frozen={int(new[label]): why for label, why in reversed(run.frozen.items())},
         by_number={int(new[label]): what for label, what in reversed(run.by_number.items())},
+        moments=frozenset(int(new[label]) for label in run.moments),
         chunks=[replace(c, pieces=tuple(new[p] for p in c.pieces)) for c in run.chunks],
     )

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from compress.coupling.dispatching import DispatchMode
 from compress.coupling.value_questions import ValueQuestions, called
+from compress.surgery import DispatchMode
 
 
 def operations(model: nn.Module, examples: Sequence[Tensor]) -> list[str] | None:

@@ -21,11 +21,11 @@ from torch.utils._pytree import tree_map_only
 
 from compress.coupling import aten_ops, layer_rules, tensor_rules
 from compress.coupling.channel_labels import Ledger, Provenance, Weight
-from compress.coupling.dispatching import DispatchMode
 from compress.coupling.tensor_rules import tensors_of
 from compress.coupling.value_questions import ValueQuestions, called
 from compress.errors import TraceError
 from compress.signature import leaves
+from compress.surgery import DispatchMode
 
 
 def follow(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, str]) -> Provenance:
@@ -65,6 +65,7 @@ def _followed(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, s
             f"{type(model).__name__} returns {seen}; tensors, or tuples, lists and dictionaries of them, can be followed",
             hint="wrap the network in a module that returns its tensors",
         )
+    run.ledger.numbers_used([x for x in found if isinstance(x, Tensor)], "the network's output")
     for tensor in (x for x in found if isinstance(x, Tensor)):
         run.ledger.freeze(run.ledger.labels(tensor), "it makes the network's output")
     run.ledger.result.asked = run.questions.asked
@@ -110,7 +111,6 @@ class _Following(DispatchMode):
         self.ledger.modules = dict(model.named_modules())
         self.questions = ValueQuestions()
         self.maps = frozenset(n for n, m in model.named_modules() if getattr(m, "is_channel_map", False))
-        self.norms = frozenset(n for n, m in model.named_modules() if isinstance(m, nn.LayerNorm | nn.GroupNorm))
         for tensor in [*model.parameters(), *model.buffers()]:
             if id(tensor) in keys:
                 self.ledger.weights[tensor] = Weight(key=keys[id(tensor)], shape=tuple(tensor.shape))
@@ -156,6 +156,7 @@ class _Following(DispatchMode):
         if ledger.here and ledger.here[-1] in self.maps:  # it says itself what it does
             return
         active = [t for t in tensors if t in ledger.activations]
+        ledger.numbers_used(tensors, name)
         self._attention(func, name, tensors, active, out)
         if not active:
             if any(t in ledger.weights or t in ledger.derived for t in tensors):
@@ -170,9 +171,9 @@ class _Following(DispatchMode):
         elif name in aten_ops.BATCH_NORMS:
             layer_rules.batch_norm(ledger, args, out)
         elif name == "native_layer_norm":
-            layer_rules.layer_norm(ledger, args, out[0], self.norms)
+            layer_rules.layer_norm(ledger, args, out[0])
         elif name == "native_group_norm":
-            layer_rules.group_norm(ledger, args, out[0], self.norms)
+            layer_rules.group_norm(ledger, args, out[0])
         elif name == "constant_pad_nd":
             tensor_rules.pad(ledger, args, out)
         elif name == "glu":

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from compress.coupling import channel_chunks
+from compress.coupling import aten_ops, channel_chunks
 from compress.coupling.aten_ops import INDEXING, REORDERINGS, UNCHANGED, VIEWS
 from compress.coupling.channel_labels import Ledger, Weight, varying
 from compress.coupling.layer_rules import unknown
+from compress.surgery import MOMENTS, reduced_dims
 
 
 def tensors_of(tree: Any) -> list[Tensor]:
@@ -149,19 +150,21 @@ def glu(ledger: Ledger, args: Any, out: Tensor) -> None:
 
 
 def reduce(ledger: Ledger, name: str, args: Any, kwargs: Any, x: Tensor, out: Any) -> None:
-    """What is summed over goes together: labels along the reduced dimensions become one class."""
+    """Moments over channels hold none of them; other things that are computed over several channels go together.
+
+    A reduction is a moment where all of its results are taken over the same channels. Where each is taken over others
+    (``y.view(n, 2, c // 2).sum(1)``), what it is taken over becomes one class.
+    """
     labels = ledger.labels(x)
-    where = 2 if name in ("topk", "linalg_vector_norm", "norm") else 1
-    dims = kwargs.get("dim", args[where] if len(args) > where else (-1 if name in ("topk", "sort") else None))
-    if dims is None or isinstance(dims, Tensor | float) or dims == []:
-        dims = list(range(x.dim()))
-    reduced = sorted({d % x.dim() for d in ([dims] if isinstance(dims, int) else dims)})
+    reduced = reduced_dims(name, args, kwargs, x.dim())
     rest = [d for d in range(x.dim()) if d not in reduced]
     if labels.numel() == 0:  # no detections, for one
         return constant(ledger, out)
     (labels,) = varying(labels)
     rows = labels.permute(*rest, *reduced).reshape(*[labels.shape[d] for d in rest], -1)
     first = rows.max(dim=-1).values
+    if name in (*MOMENTS, *aten_ops.SOFTMAX) and _alike(rows) and bool((rows != first.unsqueeze(-1)).any()):
+        return _moment(ledger, name, x, tensors_of(out))
     ledger.channels.unite_pairs(first.unsqueeze(-1).expand_as(rows), rows)
     kept = first.reshape([1 if d in reduced else labels.shape[d] for d in range(x.dim())])
     flat = first.expand([x.shape[d] for d in rest])
@@ -169,11 +172,27 @@ def reduce(ledger: Ledger, name: str, args: Any, kwargs: Any, x: Tensor, out: An
         ledger.track(tensor, ledger.own(kept if tensor.dim() == x.dim() else flat.reshape(tensor.shape), tensor.shape))
 
 
+def _alike(rows: Tensor) -> bool:
+    """Whether the same channels stand in every row, several of them."""
+    rows = rows.reshape(-1, rows.shape[-1])
+    return bool((rows == rows[0]).all())
+
+
+def _moment(ledger: Ledger, name: str, x: Tensor, results: Sequence[Tensor]) -> None:
+    labels = ledger.labels(x)
+    ledger.moments(labels)
+    for tensor in results:
+        ledger.track(tensor, ledger.own(labels, x.shape) if name in aten_ops.SOFTMAX else ledger.nobody(tensor.shape))
+    if name in ("max", "min") and len(results) > 1:
+        ledger.indices[results[1]] = labels
+
+
 def pointwise(ledger: Ledger, name: str, tensors: Sequence[Tensor], out: Any) -> None:
     """What is combined entry by entry is one channel; parameters among it belong to it."""
     results = tensors_of(out)
     size = results[0].shape
     found = [ledger.labels(t).expand(size) for t in tensors if t in ledger.activations and t.dim() <= len(size)]
+    found = _without_broadcast(ledger, found) if len(found) > 1 else found
     merged = torch.zeros((), dtype=torch.int64)
     for other in varying(*found) if found else ():
         ledger.channels.unite_pairs(merged.expand_as(other), other)
@@ -191,6 +210,26 @@ def pointwise(ledger: Ledger, name: str, tensors: Sequence[Tensor], out: Any) ->
             ledger.write(tensor, merged)
         else:
             ledger.track(tensor, ledger.own(merged, tensor.shape))
+
+
+def _without_broadcast(ledger: Ledger, found: Sequence[Tensor]) -> list[Tensor]:
+    """One channel over several others (a map of attention) stays, and need not be one with them."""
+    single = [_one_channel(labels, written=ledger.writable) for labels in found]
+    if all(single) or not any(single):
+        return list(found)
+    several = [x for x, alone in zip(found, single, strict=True) if not alone]
+    classes = {ledger.channels.root(label) for x in several for label in torch.unique(varying(x)[0]).tolist()}
+    for labels in (x for x, alone in zip(found, single, strict=True) if alone):
+        if ledger.channels.root(int(labels.flatten()[0])) in classes - {0}:
+            several.append(labels)
+        else:
+            ledger.freeze(labels, "its one channel is combined with several")
+    return several
+
+
+def _one_channel(labels: Tensor, *, written: bool) -> bool:
+    (labels,) = varying(labels)
+    return labels.numel() == 1 or (written and labels.numel() > 0 and bool((labels == labels.flatten()[0]).all()))
 
 
 def _holds(ledger: Ledger, tensor: Tensor) -> bool:

@@ -234,7 +234,6 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor, variant: int
         else:
             reason = "its channels are one" if len(classes) == 1 else "no layer reads it"
             frozen |= {name: reason for i, (_, name) in enumerate(producers) if find(i) == number and name not in frozen}
-    norms = tuple(run.moment_norms)
     tensors = _tensor_table(network.state_dict(keep_vars=True), parameters, run.sites, run)
     return Topology(
         groups=tuple(groups),
@@ -242,7 +241,7 @@ def _topology(network: nn.Module, run: Provenance, example: Tensor, variant: int
         layers=layers,
         frozen=frozen,
         example=tuple(example.shape[1:]),
-        moment_norms=norms,
+        moments=tuple(group.id for group, classes in classed if not run.moments.isdisjoint(classes)),
         fixed_macs=run.fixed_macs,
         attributes=channel_chunks.attributes(classed, run.chunks, variant),
     )

@@ -19,8 +19,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
-from compress.coupling.dispatching import DispatchMode
 from compress.signature import bare, signature_of
+from compress.surgery import DispatchMode
 
 _READS = frozenset(
     "item tolist numpy __array__ __bool__ __float__ __int__ __index__ __complex__ __dlpack__ is_nonzero equal allclose".split()

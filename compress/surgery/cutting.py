@@ -8,24 +8,26 @@ survive.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.overrides import TorchFunctionMode
 
 from compress.core import READS as READS
 from compress.core import (
     SKIPPED,
     WIDTH_OF,
+    ChannelGroup,
     Layer,
     LayerName,
     Plan,
     Role,
+    Slot,
     Topology,
     attribute_counts,
     canonical,
@@ -36,6 +38,7 @@ from compress.core import (
     kept_positions,
 )
 from compress.errors import PlanError, UnsupportedLayer
+from compress.surgery.channel_moments import over_kept_channels
 from compress.surgery.skipping import codes_of, silence, skip
 
 
@@ -128,7 +131,7 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     """The network after the cut in the shapes of before: removed channels have no reader.
 
     Zeroing the consumers' columns equals removal whatever stands between, except where moments are taken over channels:
-    LayerNorm and GroupNorm are replaced by versions that look at the kept channels only.
+    there, what makes a removed channel is NaN, and moments leave it out (``surgery.channel_moments``).
 
     Raises:
         PlanError: the plan does not fit.
@@ -139,80 +142,25 @@ def simulate(model: nn.Module, topology: Topology, plan: Plan) -> nn.Module:
     changed: dict[str, Tensor] = {}
     for (key, dim), pairs in folds(topology, plan).items():
         changed[key] = _fold(changed.get(key, state[key]), dim, pairs)
-    table = kept_positions(topology, plan)
-    reading = {(m.key, m.dim) for g in topology.groups for m in g.members if m.role is Role.READS}
-    reading |= {(topology.by_layer[n].weight, topology.by_layer[n].read_dim) for n in plan.inputs}
-    for (key, dim), kept in table.items():
-        if (key, dim) not in reading or is_channel_map(key, topology):
+    measured = set(topology.moments) & set(plan.cuts)
+    fills = {slot: torch.nan for g in measured for slot in _slots(topology.by_id[g], Role.WRITES)}
+    fills |= {slot: 0.0 for group in topology.groups for slot in _slots(group, Role.READS)}
+    fills |= {(topology.by_layer[n].weight, topology.by_layer[n].read_dim): 0.0 for n in plan.inputs}
+    for (key, dim), kept in kept_positions(topology, plan).items():
+        if (key, dim) not in fills or is_channel_map(key, topology):
             continue
         tensor = changed.get(key, state[key])
-        keep = torch.zeros(tensor.shape[dim], dtype=torch.bool, device=tensor.device)
-        keep[torch.from_numpy(kept).to(tensor.device)] = True
-        shape = [1] * tensor.dim()
-        shape[dim] = -1
-        changed[key] = tensor * keep.view(shape)
+        gone = np.setdiff1d(np.arange(tensor.shape[dim]), kept)
+        changed[key] = tensor.index_fill(dim, torch.from_numpy(gone).to(tensor.device), fills[key, dim])
     masked = replaced(model, changed)
-    for name in topology.moment_norms:
-        key = f"{name}.weight"
-        if (key, 0) in table:
-            _mask_norm(masked.get_submodule(name), torch.from_numpy(table[key, 0]))
+    if measured:
+        over_kept_channels(masked)
     silence(masked, dict.fromkeys(name for b in plan.branches for name in topology.by_branch[b].silenced))
     return masked
 
 
-class _MaskedMoments(TorchFunctionMode):
-    """Inside, layer and group norms take their moments over the kept channels only, wherever the channels stand."""
-
-    def __init__(self, kept: Tensor) -> None:
-        super().__init__()
-        self.kept = kept
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in (torch.layer_norm, nn.functional.layer_norm):
-            return self._layer_norm(*args, **kwargs)
-        if func in (torch.group_norm, nn.functional.group_norm):
-            return self._group_norm(*args, **kwargs)
-        return func(*args, **kwargs)
-
-    def _layer_norm(
-        self, input: Tensor, shape: Any, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5, *_: Any
-    ) -> Tensor:
-        variance, mean = torch.var_mean(input[..., self.kept], dim=-1, keepdim=True, correction=0)
-        result = (input - mean) * torch.rsqrt(variance + eps) * weight
-        return result if bias is None else result + bias
-
-    def _group_norm(self, input: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float = 1e-5, *_: Any) -> Tensor:
-        per_group = input.shape[1] // groups
-        seen = torch.stack([input[:, self.kept[self.kept // per_group == g]] for g in range(groups)], dim=1)
-        variance, mean = torch.var_mean(seen, dim=tuple(range(2, seen.dim())), correction=0)
-        shape = (input.shape[0], input.shape[1], *[1] * (input.dim() - 2))
-        mean, variance = (m.repeat_interleave(per_group, 1).view(shape) for m in (mean, variance))
-        normal = (input - mean) * torch.rsqrt(variance + eps)
-        return normal * weight.view(1, *shape[1:]) + bias.view(1, *shape[1:])
-
-
-class _Masked:
-    """A norm that looks at kept channels; its own forward, permutations included, stays what it was."""
-
-    kept: Tensor
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with _MaskedMoments(self.kept):
-            return super().forward(*args, **kwargs)  # type: ignore[misc]
-
-
-@cache
-def _masked_class(kind: Any) -> type[nn.Module]:
-    return type(f"Masked{kind.__name__}", (_Masked, kind), {})
-
-
-def _mask_norm(module: nn.Module, kept: Tensor) -> None:
-    kind: Any = type(module)
-    if not issubclass(kind, nn.LayerNorm | nn.GroupNorm):
-        raise UnsupportedLayer(f"{kind.__name__} takes moments over channels in a way that cannot be simulated")
-    module.__class__ = _masked_class(kind)
-    module.kept = kept
+def _slots(group: ChannelGroup, role: Role) -> Iterator[Slot]:
+    return ((m.key, m.dim) for m in group.members if m.role is role)
 
 
 def shaped_to(model: nn.Module, state: Mapping[str, Tensor], *, depthwise: Collection[str] | None = None) -> nn.Module:
@@ -328,7 +276,7 @@ def refresh_attributes(module: nn.Module, original: nn.Module, name: str, *, dep
     elif isinstance(module, nn.GroupNorm):
         if module.weight is not None:
             module.num_channels = module.weight.shape[0]
-    elif isinstance(module, nn.LayerNorm):
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         if module.weight is not None:
             module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.PReLU):

@@ -28,7 +28,7 @@ from compress.signature import leaves
 from compress.surgery.cutting import replaced, simulate
 
 TOLERANCE = 1e-5
-_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)  # what they hold is used in both modes
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # what they hold is used in both modes
 _SAMPLES, _OUTPUTS = 1 << 15, 1 << 21
 """Numbers that are compared, of one input: of a layer, and of an output, where every one may be a channel."""
 _BLIND, _NOISE = 1e-9, 1e-12
@@ -286,7 +286,7 @@ def _claims(module: nn.Module) -> list[tuple[str, Any, Any]]:
         return [("num_features", module.num_features, len(t)) for t in found]
     if isinstance(module, nn.GroupNorm) and module.weight is not None:
         return [("num_channels", module.num_channels, len(module.weight))]
-    if isinstance(module, nn.LayerNorm) and module.weight is not None:
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm) and module.weight is not None:
         return [("normalized_shape", tuple(module.normalized_shape), tuple(module.weight.shape))]
     return []
 

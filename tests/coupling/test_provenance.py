@@ -138,7 +138,7 @@ def test_labels_that_share_their_memory_tell_what_labels_of_their_own_tell(name:
     for slot, values in shared.labels.items():
         same = {(a, b) for a, b in zip(values.tolist(), owned.labels[slot].tolist(), strict=True)}
         assert len({a for a, _ in same}) == len({b for _, b in same}) == len(same), slot
-    for field in ("reads", "layers", "sites", "moment_norms", "attention", "fixed_macs", "operations"):
+    for field in ("reads", "layers", "sites", "attention", "fixed_macs", "operations"):
         assert getattr(shared, field) == getattr(owned, field), field
     assert sorted(shared.frozen.values()) == sorted(owned.frozen.values())
     assert sorted(shared.by_number.values()) == sorted(owned.by_number.values())
@@ -194,7 +194,7 @@ def test_a_channel_that_nobody_reads_may_hold_anything(name: str, data: st.DataO
     model, topology = traced(name)
     x = inputs(name)
     for group in topology.groups:
-        if topology.moment_norms:
+        if topology.moments:
             continue  # moments read every channel
         channel = data.draw(st.sampled_from([c for o in group.orbits() if len(o) > 1 for c in o]))
         silent, noisy = copy.deepcopy(model).double(), copy.deepcopy(model).double()

@@ -138,8 +138,8 @@ STRUCTURES: dict[str, Net] = {
         free=["c.0"], why={"a.0": "something is computed from gain by mean"},
     ),
     "spatial-attention": Net(
-        lambda: Wired(spatial_attention, a=block(3, 8), look=conv(2, 1), c=block(8, 6), head=head(6)), free=["c.0"],
-        why={"a.0": "its channels are one"},
+        lambda: Wired(spatial_attention, a=block(3, 8), look=conv(2, 1), c=block(8, 6), head=head(6)),
+        free=["a.0", "c.0"], why={"look": "its one channel is combined with several"},
     ),
     "recurrent": Net(
         lambda: Wired(recurrent, stem=block(3, 6), a=block(3, 8), lstm=nn.LSTM(8, 6, batch_first=True), last=nn.Linear(6, 4)),
@@ -183,14 +183,14 @@ STRUCTURES: dict[str, Net] = {
             conv(3, 8), nn.BatchNorm2d(8, affine=False), nn.ReLU(), conv(8, 6), nn.GroupNorm(2, 6, affine=False), nn.ReLU(),
             block(6, 5), head(5),
         ),
-        free=["0", "6.0"], why={"3": "group norm without parameters"},
+        free=["0", "3", "6.0"],
     ),
     "rms-norm": Net(
         lambda: Wired(
             lambda s, x: s.last(F.relu(s.b(s.norm(s.a(x).mean((2, 3)))))), a=conv(3, 8), norm=nn.RMSNorm(8),
             b=nn.Linear(8, 6), last=nn.Linear(6, 4),
         ),
-        free=["b"], why={"a": "its channels are one"},
+        free=["a", "b"],
     ),
     "local-response": Net(
         lambda: nn.Sequential(block(3, 8), nn.LocalResponseNorm(3), block(8, 6), head(6)), free=["2.0"],

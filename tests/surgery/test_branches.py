@@ -48,7 +48,7 @@ def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
 @settings(max_examples=2)
 def test_what_is_simulated_is_what_is_cut(name: str, seed: int, ratio: float, fold: bool) -> None:
     model, topology = traced(name)
-    plan = drawn(topology, seed, ratio, fold and not topology.moment_norms)
+    plan = drawn(topology, seed, ratio, fold and not topology.moments)
     x = inputs(name, seed=seed % 1000)
     assert_same(outputs(simulate(model, topology, plan), x), outputs(cut(model, topology, plan), x))
 

@@ -69,10 +69,10 @@ def test_no_random_plan_is_silently_wrong() -> None:
         model, topology = traced(name)
         x = inputs(name, 4, seed=7)
         for seed in range(60):
-            fold = bool(topology.moment_norms) or seed % 2 == 0
+            fold = bool(topology.moments) or seed % 2 == 0
             plan = any_plan(topology, seed, (seed % 10) / 10, reorder=seed % 3 == 0, fold=fold, select=seed % 5 == 0)
             small = outputs(cut(model, topology, plan), x)
-            masked = simulate(model, topology, plan) if topology.moment_norms else silenced(model, topology, plan)
+            masked = simulate(model, topology, plan) if topology.moments else silenced(model, topology, plan)
             assert_same(outputs(masked, x), small, 1e-5)
             plans += 1
     assert plans >= 2000
@@ -139,7 +139,7 @@ def duplicated(model: nn.Module, topology: Topology, group: str, source: int, ta
 @settings(max_examples=4)
 def test_a_duplicated_filter_folds_without_loss(name: str, data: st.DataObject) -> None:
     model, topology = traced(name)
-    if topology.moment_norms:
+    if topology.moments:
         return  # removing a duplicate changes the moments
     x = inputs(name)
     for group in topology.groups:

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What the modes of a trace are made of."""
+    """What the modes of a trace and of a simulation are made of."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
