@@ -97,12 +97,30 @@ def test_what_moves_channels(between: Callable[[Tensor], Tensor], expected: list
         (lambda x: x[:, :4] + x[:, 4:], [0, 1, 2, 3]),  # c and c + 4 are one now, under the first one's name
         (lambda x: F.pixel_shuffle(x, 2), [0, 4]),
         (lambda x: x.view(1, 4, 2, 4, 4).sum(2), [0, 2, 4, 6]),
-        (lambda x: x.sum(1, keepdim=True), [0]),
-        (lambda x: F.softmax(x, 1), [0] * 8),
+        (lambda x: x.sort(1)[0], [0] * 8),
+        (lambda x: x.cumsum(1), [0] * 8),
     ],
 )
 def test_what_joins_channels(between: Callable[[Tensor], Tensor], expected: list[int]) -> None:
     assert read(between, len(expected)) == expected
+
+
+@pytest.mark.parametrize(
+    ("between", "expected", "over"),
+    [
+        (lambda x: x.sum(1, keepdim=True), [None], True),
+        (lambda x: F.softmax(x, 1), EIGHT, True),
+        (lambda x: F.softmax(x, 2), EIGHT, False),
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), EIGHT, True),
+        (lambda x: x.view(1, 4, 2, 4, 4).sum(2), [0, 2, 4, 6], False),
+        (lambda x: x * x.mean((2, 3), keepdim=True), EIGHT, False),
+    ],
+)
+def test_moments_over_channels_hold_none_and_are_known(
+    between: Callable[[Tensor], Tensor], expected: list[int | None], over: bool
+) -> None:
+    assert read(between, len(expected)) == expected
+    assert bool(following(Between(between, len(expected))).moments) == over
 
 
 def test_flattening_in_both_layouts() -> None:
