@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from compress.coupling.dispatching import DispatchMode
 from compress.coupling.value_questions import called
 from compress.signature import leaves
+from compress.surgery import DispatchMode
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
 from compress.networks.architecture import UNNAMED, Architecture, Zoo, build, canonical
 from compress.networks.recognition import Match, of_torchvision, search
-from compress.networks.selection import Selected, select
+from compress.networks.selection import PLAIN, Selected, select
 from compress.networks.weights import Weights, read_weights
 from compress.surgery import cuttable, shaped_to
 
@@ -98,6 +98,7 @@ def load(
     held = read_weights(path, trust_pickle=trust_pickle)
     try:
         if _HEADER in held.header:
+            _only_one(path, weights)
             return _load_own(held, path, zoo, arch, trust_pickle)
         chosen = select(held, path, zoo, arch, weights)
         if chosen.match is None:
@@ -122,6 +123,19 @@ def load(
         digest=state_digest(model.state_dict()),
         warnings=warnings,
     )
+
+
+def _only_one(path: Path, which: str | None) -> None:
+    """A file of our own holds one network, as it is: nothing can be chosen.
+
+    Raises:
+        CheckpointError: other weights than the plain ones were asked for.
+    """
+    if which not in (None, PLAIN):
+        raise CheckpointError(
+            f"{path} was written by compress and holds one set of weights; there are no {which[:60]!r}",
+            hint="leave --weights out, or give the file that it was made from",
+        )
 
 
 def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: bool) -> Loaded:

@@ -12,7 +12,7 @@ from compress.networks import Network
 from compress.pipeline.csgd import with_clusters
 from compress.pipeline.front import FRONT, choose, read_front, save_front
 from compress.pipeline.input_selection import may_select, settled
-from compress.pipeline.inspection import traced
+from compress.pipeline.inspection import traced_with_agreement
 from compress.pipeline.job import Job
 from compress.pipeline.latency_target import measured_target
 from compress.pipeline.preparation import Prepared, prepare
@@ -77,7 +77,10 @@ def decide(
         if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
             plan = Plan.from_json(read_json(folder / _PLAN, hint=_FRESH))
             why = read_json(folder / FRONT, hint=_FRESH).get("why", "")
-            return Decision(plan, traced(network), read_front(folder, _FRESH), str(why))
+            topology, agreement = traced_with_agreement(network)
+            for warning in agreement.warnings():
+                listen(Warned(warning))
+            return Decision(plan, topology, read_front(folder, _FRESH), str(why))
         found = decided(run)
     return Decision(found.plan, found.prepared.topology, found.searched.front, found.why)
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from compress.errors import CheckpointError
-from compress.networks.checkpoint import load, state_digest
+from compress.networks.architecture import Architecture
+from compress.networks.checkpoint import load, save, state_digest
 from compress.networks.state_dicts import is_averaged
 
 ZOO = {"lenet": MODELS["lenet"], "digits_net": MODELS["digits_net"]}
@@ -100,6 +101,18 @@ def test_plain_weights_are_taken_and_the_averaged_ones_can_be_chosen(
     with pytest.raises(CheckpointError, match=averaged) as caught:
         load(path, zoo=ZOO, weights="nothing")
     assert "--weights" in caught.value.hint
+
+
+def test_a_file_of_our_own_holds_one_set_of_weights(tmp_path: Path) -> None:
+    model = network(0)
+    path = tmp_path / "own.safetensors"
+    save(path, model, architecture=Architecture("digits_net"))
+    for which in (None, "plain"):
+        assert load(path, zoo=ZOO, weights=which).digest == state_digest(model.state_dict())
+    for which in ("ema", "teacher"):
+        with pytest.raises(CheckpointError, match="one set of weights") as caught:
+            load(path, zoo=ZOO, weights=which)
+        assert "--weights" in caught.value.hint
 
 
 @pytest.mark.parametrize("buffers", [True, False])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.branching import asking
 
 import compress
-from compress.core import count
+from compress.core import Warned, count
 from compress.data import Data
 from compress.errors import ConfigError
 from compress.networks import Network
-from compress.pipeline import Decision, Job, decide, make_job, prune
+from compress.pipeline import Decision, Job, decide, make_job, pick, prune
 
 SMALL: dict[str, Any] = {
     "method": "smoea",
@@ -102,3 +104,14 @@ def test_what_the_document_shows_runs(tmp_path: Path) -> None:
     exec(code, names)
     assert (tmp_path / "run" / "front.json").exists()
     assert sum(p.numel() for p in names["small"].parameters()) < sum(p.numel() for p in names["network"].model.parameters())
+
+
+def test_a_value_that_the_code_asks_for_is_said_by_every_way_to_a_plan(tmp_path: Path) -> None:
+    """The search, the search read again, and another point of its front."""
+    network = compress.network_of(asking(lambda y: bool(y.max() > 20))(), example=torch.zeros(1, 3, 8, 8))
+    job = make_job(flags={**SMALL, "method": "uniform", "options": {}, "target": "macs", "value": 0.7})
+    for told in (decide, decide, partial(pick, index=0, epochs=0)):
+        events: list[object] = []
+        arguments = (network, None, tmp_path / "run") if isinstance(told, partial) else (network, None, job, tmp_path / "run")
+        told(*arguments, listen=events.append)  # type: ignore[operator]
+        assert [e for e in events if isinstance(e, Warned) and "asks for a value at" in e.text], told
