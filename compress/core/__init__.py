@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from compress.core.statistics import near_chance as near_chance
     from compress.core.statistics import upper as upper
     from compress.core.statistics import wilson as wilson
+    from compress.core.step import Step as Step
     from compress.core.text import csv_cell as csv_cell
     from compress.core.text import markdown as markdown
     from compress.core.text import markdown_block as markdown_block
@@ -124,6 +125,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
             "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
+            "step": "Step",
             "text": "csv_cell markdown markdown_block markdown_code printable",
             "topology": "ChannelGroup GroupId Layer LayerName Member READS "
             "Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.evaluation.evaluator import Evaluator as Evaluator
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
+    from compress.evaluation.output_error import outputs_apart as outputs_apart
     from compress.evaluation.predictions import Agreement as Agreement
     from compress.evaluation.predictions import agreements as agreements
     from compress.evaluation.predictions import blind as blind
@@ -37,6 +38,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
             "evaluator": "Evaluator Material logits",
+            "output_error": "outputs_apart",
             "predictions": "Agreement agreements blind certify on_test predict read_predictions save_predictions unseen",
             "reader_losses": "closed_form",
             "stage_runner": "StageRunner cutout",

@@ -54,6 +54,11 @@ def balanced(wanted: Tensor, got: Tensor) -> float:
     return worst
 
 
+def outputs_apart(before: nn.Module, after: nn.Module, images: Tensor) -> float:
+    """The error of one network's outputs against another's, on some images; NaN where one is not finite."""
+    return output_error(outputs_of(before, images), outputs_of(after, images))
+
+
 def output_error(wanted: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     """The error of all outputs: of one table of logits as it is, else of every channel alike; NaN where one is not finite."""
     if len(got) != len(wanted) or not all(bool(torch.isfinite(t).all()) for t in got):

@@ -81,13 +81,19 @@ def predict(model: nn.Module, split: Split, *, skip: int = 0, most: int | None =
     return Predictions(np.concatenate(classes), np.concatenate(labels))
 
 
-def unseen(data: Data, material: Material) -> tuple[tuple[Split, int], ...]:
+def unseen(data: Data, material: Material, *, decided: bool = False) -> tuple[tuple[Split, int], ...]:
     """The splits that hold images which played no part in a run, and how many at their beginning did.
 
     The test split belongs to them, as the first, only where there are no labels: elsewhere it is kept for the final figure.
+
+    Args:
+        data: the run's images.
+        material: those of the search.
+        decided: the labels of all validation images took a recovery back, so that none of these images is unseen.
     """
     tests = () if data.labelled else ((data.test, 0),)
-    parts = (*tests, (data.validation, len(material.judged)), (data.calibration, len(material.calibration)))
+    judged = len(data.validation) if decided else len(material.judged)
+    parts = (*tests, (data.validation, judged), (data.calibration, len(material.calibration)))
     return tuple((split, used) for split, used in parts if len(split) > used)
 
 

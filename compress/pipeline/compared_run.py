@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.core import Measured, read_json
+from compress.core import Measured, Step, read_json
 from compress.errors import ConfigError
 from compress.report import ComparedRun, Latency, Size
 
@@ -19,6 +19,7 @@ class RunFigures:
         before: the unpruned network's size.
         after: the pruned one's.
         accuracy: after each step.
+        steps: which of them were taken back.
         latency: per runtime.
         seconds: phase -> wall time.
     """
@@ -26,6 +27,7 @@ class RunFigures:
     before: Size
     after: Size
     accuracy: Sequence[Measured]
+    steps: Sequence[Step]
     latency: tuple[Latency, ...]
     seconds: Mapping[str, float]
 
@@ -45,11 +47,23 @@ def compared_run(method: str, seed: int, folder: Path, found: RunFigures) -> Com
         folder=folder.name,
         macs=found.after.macs / max(found.before.macs, 1),
         params=found.after.params / max(found.before.params, 1),
-        validation={a.when: a.value for a in found.accuracy if a.split == "validation" and a.when != "base"},
+        validation=_going_on(found),
         latency=found.latency,
         search_seconds=found.seconds.get("importance", 0.0) + found.seconds.get("search", 0.0),
         seconds=dict(found.seconds),
     )
+
+
+def _going_on(found: RunFigures) -> dict[str, float]:
+    """After each step the validation accuracy of the network that went on: of one that was taken back, the one before."""
+    refused = {s.when for s in found.steps if not s.kept}
+    result: dict[str, float] = {}
+    last = 0.0
+    for measured in found.accuracy:
+        if measured.split == "validation" and measured.when != "base":
+            last = last if measured.when in refused else measured.value
+            result[measured.when] = last
+    return result
 
 
 def read_row(path: Path) -> ComparedRun:

@@ -225,6 +225,7 @@ def _row(report: Report, method: str, seed: int, folder: Path) -> ComparedRun:
         before=report.before,
         after=report.after,
         accuracy=report.scores,
+        steps=report.steps,
         latency=report.latency,
         seconds=report.seconds,
     )

@@ -58,7 +58,11 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
     bound = None
     if run.data is not None:
         with run.clock.phase("certificate", "agreement with the unpruned network, no labels"):
-            agreed = agreements(run.network.model, done.model, unseen(run.data, prepared.material))
+            agreed = agreements(
+                run.network.model,
+                done.model,
+                unseen(run.data, prepared.material, decided=run.labelled and not run.log.all_kept),
+            )
             bound = certify(agreed)
         right = final_predictions(run, run.data, done.model, agreed)
         if run.data.labelled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,8 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
             given = copy.deepcopy(whole).eval()
             made = pruner.prune(given, in_batches(calibration), job.value, job.seed)
             small = _checked(made, whole, calibration[:2], pruner.name)
+        if not run.labelled:
+            run = replace(run, held_out=data.validation.images(len(calibration)))
         before, after = (_size(model, calibration[:1]) for model in (whole, small))
         run.judge(small, "cut")
         if job.recover != "none":
@@ -73,7 +75,14 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
         metadata = {"arm": pruner.origin}
         save(run.folder / "model.safetensors", small, architecture=run.network.architecture, metadata=metadata)
         final_predictions(run, data, small)
-        figures = RunFigures(before=before, after=after, accuracy=run.log.scores, latency=latency, seconds=run.clock.seconds)
+        figures = RunFigures(
+            before=before,
+            after=after,
+            accuracy=run.log.scores,
+            steps=run.log.steps,
+            latency=latency,
+            seconds=run.clock.seconds,
+        )
         row = compared_run(pruner.name, job.seed, run.folder, figures)
         write_json(result, asdict(row))
         return row

@@ -250,6 +250,20 @@ def _material(run: Run, budget: int) -> Material:
     return Material(calibration, images, None, metric)
 
 
+def holding_out(run: Run, prepared: Prepared) -> Run:
+    """The run with images on which its recoveries are compared where there are no labels.
+
+    They are those that the search judged on, which the certificate leaves out; without data, inputs of another seed than
+    those that recoveries are solved on.
+    """
+    if run.labelled or run.held_out is not None:
+        return run
+    if run.data is not None:
+        return replace(run, held_out=prepared.material.judged)
+    network, seed = run.network, derive(run.job.seed, "held out")
+    return replace(run, held_out=matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=seed).images)
+
+
 def calibration_count(job: Job, data: Data) -> int:
     """How many calibration images a run uses: as told, or as many as hold a million pixels, between 256 and 1,024."""
     pixels = math.prod(data.preprocessing.size)

@@ -14,7 +14,7 @@ from compress.export import Parity, ParityVerdict, export_verified, serving_fact
 from compress.latency import LatencyResult, Settings, measure
 from compress.networks import save
 from compress.pipeline.csgd import train_and_trim
-from compress.pipeline.preparation import Prepared
+from compress.pipeline.preparation import Prepared, holding_out
 from compress.pipeline.run import Run
 from compress.pipeline.steps import effective, finetune, guarded_cut, recovered, with_zero_kernels
 from compress.surgery import Verified
@@ -94,6 +94,7 @@ def realise(run: Run, prepared: Prepared, plan: Plan, trained: nn.Module | None 
 def _cut_and_recovered(run: Run, prepared: Prepared, plan: Plan, trained: nn.Module | None) -> tuple[nn.Module, Verified]:
     """Cut under the guard's eyes, recovered without training unless it was trained already, and fine-tuned."""
     topology, images, original = prepared.topology, prepared.material.calibration, run.network.model
+    run = holding_out(run, prepared)
     with run.clock.phase("cut", "and prove that nothing else changed"):
         small, guard = guarded_cut(original, topology, plan, images)
         run.judge(small, "cut")

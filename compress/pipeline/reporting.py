@@ -60,6 +60,7 @@ def build_report(
         before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
         after=Size(after.macs, after.params, _bytes(done.onnx)),
         scores=scores,
+        steps=tuple(run.log.steps),
         widths=_widths(run, space, done.plan),
         latency=latency,
         parity=finite_json(done.parity.to_json()),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
-from compress.core import Clock, Listen, Measured, Warned
+from compress.core import TOP1, Clock, Listen, Measured, Step, Warned
 from compress.data import Data
-from compress.evaluation import accuracy
+from compress.evaluation import accuracy, outputs_apart
 from compress.networks import Network, identity
 from compress.pipeline.job import Job
 from compress.runtime import OrtRuntime
@@ -21,13 +22,20 @@ class Log:
 
     Attributes:
         scores: of the network after each step, in their order.
+        steps: every judged network from the cut on, those too that were taken back.
         warnings: red flags, for the report's top.
         notes: the rest.
     """
 
     scores: list[Measured] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def all_kept(self) -> bool:
+        """Whether no recovery was taken back."""
+        return all(step.kept for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Run:
         clock: collects wall times and tells where the run is.
         log: what is found out on the way.
         command: how the user started this.
+        held_out: where there are no labels, images that recoveries are compared on; nothing is solved or trained on them.
     """
 
     network: Network
@@ -51,6 +60,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     log: Log = field(default_factory=Log)
     command: str = ""
+    held_out: Tensor | None = None
 
     @property
     def listen(self) -> Listen:
@@ -62,10 +72,50 @@ class Run:
         """Digests of what the run's scores and files stand on; another one of these is another run."""
         return identity(self.network, self.data)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether networks are judged by labels; otherwise by how far their outputs are from the unpruned network's."""
+        return self.data is not None and self.data.labelled
+
     def judge(self, model: nn.Module, when: str) -> None:
-        """Notes the accuracy on the validation split, where there are labels."""
+        """Notes what a network is worth on validation images, where that can be told."""
+        score = self._score(model, when)
+        if score is not None:
+            self.log.steps.append(Step(when, score))
+
+    def better(self, before: nn.Module, after: nn.Module, when: str) -> nn.Module:
+        """What a recovery made, unless it is worse than the network that was judged last; then it is taken back, and said.
+
+        Args:
+            before: the network that was judged last.
+            after: what the step ``when`` made of it.
+            when: the step.
+        """
+        score = self._score(after, when)
+        if score is None:
+            return after
+        last = next((s.score for s in reversed(self.log.steps) if s.kept), math.nan)
+        worse = TOP1.worse(last, score) if self.labelled else score - last
+        kept = worse <= 0 or math.isnan(last)  # a score of NaN is never kept
+        self.log.steps.append(Step(when, score, kept))
+        if kept:
+            return after
+        said = f"taken back: {when}: {self.told(score)} on validation images, {self.told(last)} before it"
+        self.note(said)
+        self.listen(Warned(said))
+        return before
+
+    def told(self, score: float) -> str:
+        """A step's score as a sentence has it."""
+        return f"{TOP1.short} {TOP1.text(score)}" if self.labelled else f"outputs off by {score:.3g}"
+
+    def _score(self, model: nn.Module, when: str) -> float | None:
+        """By labels, else by the outputs on the images that were held out; None where there is neither."""
         if self.data is not None and self.data.labelled:
-            self.log.scores.append(accuracy(model, self.data.validation).measured(when, "validation"))
+            found = accuracy(model, self.data.validation).measured(when, "validation")
+            self.log.scores.append(found)
+            return found.value
+        return None if self.held_out is None else outputs_apart(self.network.model, model, self.held_out)
 
     def warn(self, text: str, *, now: bool = False) -> None:
         """A red flag for the report; told to the listener too where the user should know ``now``."""

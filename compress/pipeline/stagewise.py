@@ -12,7 +12,7 @@ from dataclasses import replace
 from compress.core import Plan
 from compress.networks import state_digest
 from compress.pipeline.front import choose
-from compress.pipeline.preparation import Prepared, prepare
+from compress.pipeline.preparation import Prepared, holding_out, prepare
 from compress.pipeline.run import Log, Run
 from compress.pipeline.search_summary import SearchEffort, added
 from compress.pipeline.searching import Searched, search
@@ -30,6 +30,7 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
     """
     space, job, current = prepared.space, run.job, run.network
     plan, error = Plan(), 0.0
+    run = holding_out(run, prepared)
     efforts: list[SearchEffort] = []
     notes: list[str] = []
     for number, stage in enumerate(space.stages):
@@ -48,14 +49,18 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
         training = replace(run, job=replace(job, epochs=job.stage_epochs), log=Log())
         images = ready.material.calibration
         small, _ = guarded_cut(current.model, ready.topology, point.plan, images)
+        training.judge(small, "cut")
         small = recovered(training, current.model, small, ready.topology, point.plan, images)
         small = finetune(training, small, state=f"stage-{number}")
         current = replace(current, model=small, digest=state_digest(small.state_dict()))
-        seen = ", ".join(
-            f"{100 * a.value:.2f} % {a.when}" for a in training.log.scores if a.when in ("reconstructed", "fine-tuned")
-        )
-        notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {seen}")
+        notes.append(f"{stage.name}: {space.share(plan):.3f} of the {job.target} left; validation {_seen(training)}")
     metric, judged = prepared.material.metric, len(prepared.material.judged)
     nothing = SearchEffort(budget=0, image_forwards=0.0, requests={}, metric=metric, judged_images=judged)
     effort = added(efforts or [nothing])
     return Searched((space.point(plan, error, Fidelity.FULL),), effort.noting(*notes), current.model)
+
+
+def _seen(training: Run) -> str:
+    """What a stage's recovery and training brought, and what of it was taken back."""
+    steps = [s for s in training.log.steps if s.when in ("reconstructed", "fine-tuned")]
+    return ", ".join(f"{training.told(s.score)} {s.when}{'' if s.kept else ' (taken back)'}" for s in steps)

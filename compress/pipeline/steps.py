@@ -47,15 +47,16 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
 
 
 def with_batch_norms(run: Run, small: nn.Module, images: Tensor) -> nn.Module:
-    """The network with its batch norms' statistics re-estimated on the images."""
+    """The network with its batch norms' statistics re-estimated on the images, or as it was where that is worse."""
     with run.clock.phase("batch norm", f"statistics of {len(images)} images"):
-        restored = reestimate(small, in_batches(images))
-        run.judge(restored, "batch norm")
-    return restored
+        return run.better(small, reestimate(small, in_batches(images)), "batch norm")
 
 
 def recovered(run: Run, original: nn.Module, small: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> nn.Module:
-    """Without training: batch norms re-estimated on the images, then readers re-solved by least squares."""
+    """Without training: batch norms re-estimated on the images, then readers re-solved by least squares.
+
+    What makes it worse is taken back.
+    """
     if run.job.recover == "none" or not plan:
         return small
     restored = with_batch_norms(run, small, images)
@@ -64,8 +65,7 @@ def recovered(run: Run, original: nn.Module, small: nn.Module, topology: Topolog
     with run.clock.phase("reconstruct", "least squares on the readers, no labels"):
         solved = reconstruct(original, small, topology, plan, in_batches(images))
         run.note(*(f"not reconstructed: {name}: {why}" for name, why in solved.skipped.items()))
-        run.judge(solved.model, "reconstructed")
-    return solved.model
+        return run.better(restored, solved.model, "reconstructed")
 
 
 def with_zero_kernels(
@@ -107,7 +107,8 @@ def finetune(
 ) -> nn.Module:
     """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero.
 
-    The run's network is the teacher. An interrupted training is kept in the folder's ``state``.
+    The run's network is the teacher. An interrupted training is kept in the folder's ``state``. A training that made the
+    network worse is taken back.
     """
     data, job, teacher = run.data, run.job, run.network.model
     if data is None or data.train is None:
@@ -129,8 +130,7 @@ def finetune(
             listen=resuming(run.clock, "fine-tune"),
             rewrite=held(kernels) if kernels else None,
         ).eval()
-        run.judge(trained, "fine-tuned")
-    return trained
+        return run.better(small, trained, "fine-tuned")
 
 
 def resuming(clock: Clock, phase: str) -> Listen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from compress.core import Figure as ScoredBy
 from compress.core import Measured
-from compress.report.formatting import STATES, duration
+from compress.report.formatting import STATES, duration, last_kept
 from compress.report.model import Latency, Width
 from compress.report.svg import (
     BAD,
@@ -85,11 +85,11 @@ def dumbbells(rows: Sequence[tuple[str, float, Latency]]) -> Figure:
     return made
 
 
-def scores(measured: Sequence[Measured], by: ScoredBy) -> Figure:
-    """The task's figure after every step, with its interval; test apart."""
+def scores(measured: Sequence[Measured], by: ScoredBy, refused: Collection[str] = ()) -> Figure:
+    """The task's figure after every step, with its interval; test apart, and hollow what was taken back."""
     states = [s for s in STATES if any(a.when == s for a in measured)]
-    if len(states) > 1:  # the final network is the last state there was
-        measured = [replace(a, when=states[-1]) if a.when == "final" else a for a in measured]
+    if (last := last_kept(states, refused)) is not None:
+        measured = [replace(a, when=last) if a.when == "final" else a for a in measured]
     states = list(dict.fromkeys([*states, *(a.when for a in measured)]))
     made, axes = figure(NARROW, 0.8 + _ROW * len(states))
     scaled = [replace(a, low=by.scale * a.low, value=by.scale * a.value, high=by.scale * a.high) for a in measured]
@@ -101,7 +101,10 @@ def scores(measured: Sequence[Measured], by: ScoredBy) -> Figure:
         for y, a in zip(rows, found, strict=True):
             axes.plot([a.low, a.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="round", alpha=0.55)
         shape = "o" if split == "validation" else "D"
-        axes.plot([a.value for a in found], rows, shape, ms=6, color=colour, label=f"{split}, {found[-1].images:,} images")
+        for fill, label in (("full", f"{split}, {found[-1].images:,} images"), ("none", None)):
+            dots = [(a.value, y) for a, y in zip(found, rows, strict=True) if (a.when in refused) == (fill == "none")]
+            places = [x for x, _ in dots], [y for _, y in dots]
+            axes.plot(*places, shape, ms=6, color=colour, label=label, fillstyle=fill)
     axes.set_yticks(range(len(states)), [clean(s, 24) for s in states])
     axes.set_ylim(len(states) - 0.5, -0.5)
     low, high = axes.get_xlim()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.core import TOP1, Certificate, Figure, Measured
@@ -120,14 +120,22 @@ def judged(report: Report, split: str) -> str:
 def scores(report: Report) -> tuple[tuple[str, str, str], ...]:
     """(state, validation, test) for every state that was measured; a dash where a split was not.
 
-    The test split is read once, for the base and the final network: the final one is the last state there was.
+    The test split is read once, for the base and the final network: the final one is the last state that was not taken back.
     """
     found = {(a.when, a.split): score_text(a, report.scored_by) for a in report.scores}
     states = [s for s in STATES if any(when == s for when, _ in found)]
-    if ("final", "test") in found and len(states) > 1 and (states[-1], "test") not in found:
-        found[states[-1], "test"] = found.pop(("final", "test"))
+    last = last_kept(states, report.refused)
+    if ("final", "test") in found and last is not None and (last, "test") not in found:
+        found[last, "test"] = found.pop(("final", "test"))
     states += [when for when, _ in found if when not in STATES]
-    return tuple((s, found.get((s, "validation"), NONE), found.get((s, "test"), NONE)) for s in dict.fromkeys(states))
+    names = {s: f"{s}, taken back" if s in report.refused else s for s in states}
+    return tuple((names[s], found.get((s, "validation"), NONE), found.get((s, "test"), NONE)) for s in dict.fromkeys(states))
+
+
+def last_kept(states: Sequence[str], refused: Collection[str]) -> str | None:
+    """Of several states, first to last, the one that the final network is; None where there is the base alone."""
+    kept = [s for s in states if s not in refused]
+    return kept[-1] if len(kept) > 1 else None
 
 
 def speed_in_words(latency: Latency) -> str:

@@ -259,8 +259,9 @@ def _scores(report: Report) -> dict[str, Any]:
     if not report.scores:
         missing = "The pruned outputs were only compared with the unpruned network's."
         return {"score_title": title, "scores": None, "no_scores": missing}
-    told = "; ".join(f"{a.when} ({a.split}) {figure.text(a.value)}" for a in report.scores)
-    svg = _plot(partial(charts.scores, report.scores, figure), "plot-scores", f"{title} after every step", told)
+    back = report.refused
+    told = "; ".join(f"{a.when} ({a.split}{', taken back' * (a.when in back)}) {figure.text(a.value)}" for a in report.scores)
+    svg = _plot(partial(charts.scores, report.scores, figure, back), "plot-scores", f"{title} after every step", told)
     about = "A dot is what was measured, the line its 95 % interval."
     drawn = Plot(f"Where the {figure.short} went and came back", about, svg)
     return {"score_title": title, "scores": tables.score_table(report), "scores_plot": drawn}

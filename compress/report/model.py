@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import TOP1, Certificate, Figure, Measured
+from compress.core import TOP1, Certificate, Figure, Measured, Step
 
 SCHEMA = "compress-report-2"
 
@@ -181,6 +181,7 @@ class Report:
         certificate: how much can have been lost, shown without labels; None where nothing bounds it or no image was left.
         task: what the network is for.
         figure: what it is scored by; None where nothing scores it.
+        steps: judged networks from the cut to the result, those too that were taken back.
     """
 
     name: str
@@ -211,6 +212,7 @@ class Report:
     image: tuple[int, ...] = ()
     task: str = "classification"
     figure: Figure | None = TOP1
+    steps: tuple[Step, ...] = ()
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
@@ -226,6 +228,11 @@ class Report:
     def speedup_macs(self) -> float:
         """What the MACs promise."""
         return self.before.macs / max(self.after.macs, 1)
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Steps that were taken back."""
+        return frozenset(s.when for s in self.steps if not s.kept)
 
     def measured(self, when: str, split: str) -> Measured | None:
         """One score, if it was measured."""

@@ -93,6 +93,7 @@ def test_only_images_that_nothing_has_seen(digits: tuple[Network, Data], unlabel
     _, data = digits
     material = Material(data.calibration.images(5), data.validation.images(7), None, "agreement")
     assert unseen(data, material) == ((data.validation, 7), (data.calibration, 5))
+    assert unseen(data, material, decided=True) == ((data.calibration, 5),)
     assert unseen(unlabelled, material)[0] == (unlabelled.test, 0)
     everything = Material(data.calibration.images(9999), data.validation.images(9999), None, "agreement")
     assert unseen(data, everything) == ()

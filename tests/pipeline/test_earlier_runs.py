@@ -84,6 +84,7 @@ def as_now(report: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k != "schema"} | {
         "task": "classification",
         "figure": top1,
+        "steps": [],
         "schema": "compress-report-2",
     }
 

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from support.pages import SPEEDS, Page, comparison
 from support.reports import SAMPLE, reports
 
+from compress.core import TOP1
 from compress.export.precision import Precision, Precisions
 from compress.export.precision import PrecisionLatency as Beside
 from compress.report import charts, formatting, html, plots, run_files, store, tables, timm_csv
@@ -271,7 +272,7 @@ def test_no_name_is_a_formula() -> None:
 @pytest.mark.parametrize("name", ["staircase", "scores"])
 def test_laid_out_once_it_is_what_matplotlib_draws(name: str) -> None:
     def draw() -> Any:
-        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.scores(SAMPLE.scores, SAMPLE.scored_by)
+        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.scores(SAMPLE.scores, TOP1, {"fine-tuned"})
 
     plain = io.StringIO()
     with drawing():

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from compress.core.accuracy import Measured
 from compress.core.statistics import Certificate
+from compress.core.step import Step
 from compress.report.model import FrontLatency, FrontPoint, Latency, Report, Size, Width
 
 SAMPLE = Report(
@@ -78,6 +79,9 @@ reports = st.builds(
             _COUNT,
         ),
         max_size=3,
+    ).map(tuple),
+    steps=st.lists(
+        st.builds(Step, st.sampled_from(["cut", "batch norm", "fine-tuned", "odd"]), st.floats(0, 1), st.booleans()), max_size=3
     ).map(tuple),
     widths=st.lists(st.builds(Width, _TEXT, _COUNT, _COUNT, _TEXT, _TEXT, *[_COUNT] * 4), max_size=3).map(tuple),
     latency=st.lists(
