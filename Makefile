@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers consumers browser lint format clean
+.PHONY: all venv demo test slow servers consumers browser examples lint format clean
 
 all: lint test
 
@@ -38,6 +38,13 @@ consumers: venv
 browser: venv
 	$(BIN)/python -m pip install --quiet --editable '.[browser]'
 	$(BIN)/pytest -q -n 0 -m browser tests/report/test_browser.py
+
+# Own training loops on generated data, in an environment of their own.
+LOOPS := plain_pytorch with_accelerate with_lightning with_transformers with_ultralytics
+examples:
+	test -x .venv-examples/bin/python || $(PYTHON) -m venv .venv-examples
+	.venv-examples/bin/python -m pip install --quiet --editable . --requirement examples/requirements.txt
+	for loop in $(LOOPS); do YOLO_OFFLINE=true .venv-examples/bin/python examples/loops/$$loop.py || exit 1; done
 
 lint: venv
 	$(BIN)/ruff check .

@@ -108,6 +108,7 @@ def arm(
     *,
     importance: Callable[[], Any],
     pruner: Any = tp.pruner.BasePruner,
+    left: Sequence[str] | None = None,
     **how: Any,
 ) -> nn.Module:
     """The network pruned to a share of its MACs.
@@ -119,10 +120,11 @@ def arm(
         seed: for random importance.
         importance: makes Torch-Pruning's criterion.
         pruner: its pruner.
+        left: layers to leave alone, where they are known; else :func:`ignored`.
         how: further options of the pruner.
     """
     example = batches[0][:1]
-    names, whole = ignored(model, example), macs(model, example)
+    names, whole = ignored(model, example) if left is None else left, macs(model, example)
     layers = [n for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in names]
 
     def at(ratio: float, gentler: dict[str, float]) -> tuple[nn.Module, float]:
