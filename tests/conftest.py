@@ -8,10 +8,12 @@ import os
 # Before torch is imported: two workers with two threads each on two cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ settings.register_profile("default", max_examples=6, derandomize=True, **_ALWAYS
 settings.register_profile("slow", max_examples=30, **_ALWAYS)
 settings.register_profile("thorough", max_examples=400, **_ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# Typer builds every command of an app anew for each call of a test: nine tenths of what a refused call costs.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 
 def pytest_collection_finish() -> None:

@@ -145,7 +145,11 @@ def _a_stranger_in_its_place(here: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "move", [_tree, _run_alone, _copied, _beside, _inside, _in_the_current_folder, _a_stranger_in_its_place]
+    "move",
+    [
+        *(_tree, _beside, _inside, _a_stranger_in_its_place),
+        *(pytest.param(move, marks=pytest.mark.slow) for move in (_run_alone, _copied, _in_the_current_folder)),
+    ],
 )
 def test_a_run_that_was_moved_finds_its_network_again(move: Callable[[Path], Path], here: Path) -> None:
     run = move(here)
@@ -213,8 +217,19 @@ def test_nothing_is_imported_because_a_run_says_so(what: str, here: Path, monkey
         assert ended.exit_code == 3 and "--trust-pickle" in ended.stderr, (title, ended.output)
 
 
-@pytest.mark.parametrize("odd", [None, 3, [], "x", {"model": 7}, {"model": "/dev/zero"}, {"model": "\0"}])
-@pytest.mark.parametrize("key", ["places", "sha256", "model", "weights"])
+ODD = [None, 3, [], "x", {"model": 7}, {"model": "/dev/zero"}, {"model": "\0"}]
+KEYS = ("places", "sha256", "model", "weights")
+_DEFAULT = (*(("places", i) for i in range(len(ODD))), ("sha256", 1), ("model", 0), ("model", 3), ("weights", 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "odd"),
+    [
+        pytest.param(key, odd, marks=() if (key, i) in _DEFAULT else pytest.mark.slow)
+        for key in KEYS
+        for i, odd in enumerate(ODD)
+    ],
+)
 def test_any_memory_of_a_run_is_read_or_refused(key: str, odd: Any, here: Path) -> None:
     run = here / "tree" / "run"
     changed(run, lambda kept: kept.update({key: odd}))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.branching import ASKING, BRANCHING, SILENT, asking
 from support.comparing import silenced
+from support.covering import in_turns
 from support.nets import ALL, NETS, Wired, any_plan, block, build, example, head
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -75,7 +76,7 @@ def test_a_cut_is_exact_in_every_branch(name: str, seed: int, ratio: float) -> N
             assert a.shape == b.shape and float((a - b).abs().max()) <= 1e-9 * float(a.abs().max())
 
 
-@every_branch
+@in_turns(BRANCHING, of=4, turn=0)
 def test_the_trace_leaves_the_network_alone(name: str) -> None:
     for training in (False, True):
         model = made(name).float().train(training)

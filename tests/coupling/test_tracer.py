@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from support.covering import in_turns
 from support.nets import NETS, build, example, traced
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ def test_the_head_is_in_no_group(name: str) -> None:
     assert not {h.name for h in heads} & {w.name for g in topology.groups for w in topology.writers(g.id)}
 
 
-@every_net
+@in_turns(NETS, of=4, turn=2)
 def test_tracing_twice_tells_the_same(name: str) -> None:
     torch.manual_seed(hash(name) % 1000)
     again = trace(build(name), example(name))
@@ -66,7 +67,7 @@ def test_positions_are_disjoint_and_in_range(name: str) -> None:
         assert topology.writers(group.id) and group.size > 1
 
 
-@every_net
+@in_turns(NETS, of=4, turn=3)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_it_was(name: str, training: bool) -> None:
     model = build(name).train(training)

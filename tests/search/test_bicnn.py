@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.bilevel import evolved, forked, space_of
+from support.covering import in_turns
 from support.nets import NETS, inputs
 
 from compress.core.cost import count
@@ -196,7 +197,7 @@ def test_what_was_spent_is_told() -> None:
 # ---- on networks ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["chain", "residual", "concat", "dense", "depthwise", "option-a", "flatten", "grouped"])
+@in_turns(["chain", "dense", "residual", "depthwise", "concat", "option-a", "flatten", "grouped"], of=2, turn=1)
 def test_prunes_every_kind_of_coupling(name: str, tmp_path) -> None:
     """Valid plans near the target; cut, proven by the guard, counted, reconstructed; a second run asks for nothing."""
     model, space, evaluator = space_of(name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from support import structures  # noqa: F401  (its networks are among ALL)
+from support.covering import in_turns
 from support.nets import ALL, inputs, traced
 
 from compress.core import Plan, Topology, check, count
@@ -74,15 +75,19 @@ def holds(name: str, method: str, seed: int, cuts: int) -> None:
         verify(model, topology, plan, cut(model, topology, plan), inputs(name))
 
 
-@pytest.mark.parametrize("name", ALL)
+@in_turns(ALL, of=4, turn=1)
 def test_what_a_cheap_searcher_proposes_can_be_cut(name: str) -> None:
     for number, method in enumerate(CHEAP):
         holds(name, method, seed=number, cuts=1)
 
 
-@pytest.mark.parametrize("name", ["cross-stage-deep", "aggregation", "quarters", "joined-then-split", "by-list"])
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in CHEAP])
-def test_what_any_searcher_proposes_where_counts_are_coupled_can_be_cut(name: str, method: str) -> None:
+COUPLED = ("cross-stage-deep", "aggregation", "quarters", "joined-then-split", "by-list")
+DEAR = [m for m in METHODS if m not in CHEAP]
+
+
+@in_turns([f"{name} {method}" for method in DEAR for name in COUPLED], of=3, turn=0)
+def test_what_any_searcher_proposes_where_counts_are_coupled_can_be_cut(name: str) -> None:
+    name, method = name.split()
     holds(name, method, seed=3, cuts=2)
 
 

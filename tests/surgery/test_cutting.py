@@ -13,6 +13,7 @@ import torch_pruning as tp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.comparing import assert_identical, assert_same, silenced
+from support.covering import in_turns
 from support.nets import NETS, any_plan, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
@@ -134,7 +135,7 @@ def duplicated(model: nn.Module, topology: Topology, group: str, source: int, ta
     return twin
 
 
-@every_net
+@in_turns(NETS, of=3, turn=0)
 @given(data=st.data())
 @settings(max_examples=4)
 def test_a_duplicated_filter_folds_without_loss(name: str, data: st.DataObject) -> None:
@@ -151,7 +152,7 @@ def test_a_duplicated_filter_folds_without_loss(name: str, data: st.DataObject) 
         assert_same(outputs(twin, x), outputs(folded, x))
 
 
-@every_net
+@in_turns(NETS, of=3, turn=1)
 @given(seed=seeds, first=styles, second=styles)
 @settings(max_examples=5)
 def test_two_cuts_are_one(name: str, seed: int, first: dict[str, Any], second: dict[str, Any]) -> None:
@@ -169,7 +170,7 @@ def test_two_cuts_are_one(name: str, seed: int, first: dict[str, Any], second: d
     assert_same(outputs(once, x), outputs(twice, x))
 
 
-@every_net
+@in_turns(NETS, of=3, turn=2)
 @given(seed=seeds, first=styles, second=styles)
 @settings(max_examples=3)
 def test_a_restricted_topology_is_that_of_the_cut_network(
@@ -187,7 +188,7 @@ def test_a_restricted_topology_is_that_of_the_cut_network(
     assert_same(outputs(simulate(small, smaller, q), x), outputs(cut(small, smaller, q), x))
 
 
-@every_net
+@in_turns(NETS, of=3, turn=0)
 @given(seed=seeds, style=styles)
 @settings(max_examples=3)
 def test_reloading_a_cut_network_is_the_same_function(name: str, seed: int, style: dict[str, Any]) -> None:
