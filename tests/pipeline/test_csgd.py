@@ -33,6 +33,8 @@ QUICK: dict[str, Any] = {
     "latency_seconds": 0.0,
     "exporter": "legacy",
 }
+SHORT = {**QUICK, "epochs": 3}
+"""Still enough to make filters equal: of runs in which the accuracy is not asked."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,7 @@ class _Killed(BaseException):
     pass
 
 
+@pytest.mark.slow  # the training's own law runs by default (test_centripetal_sgd), and so does a run killed between stages
 def test_a_killed_run_ends_with_the_same_weights(digits: tuple[Network, Data], finished: Result, tmp_path: Path) -> None:
     def kill(event: Any) -> None:
         if isinstance(event, EpochDone) and event.epoch == 4:
@@ -78,7 +81,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: tuple[Network, Data], f
 
 
 def test_any_searchers_widths_are_made_real(digits: tuple[Network, Data], tmp_path: Path) -> None:
-    flags = {**QUICK, "method": "obs", "realise": "csgd", "budget": 5000, "value": 0.4, "recover": "bn"}
+    flags = {**SHORT, "method": "obs", "realise": "csgd", "budget": 5000, "value": 0.4, "recover": "bn"}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")
     topology = trace(digits[0].model, torch.zeros(1, 1, 8, 8))
     held = json.loads((tmp_path / "r" / "front.json").read_text())
@@ -98,7 +101,7 @@ def test_another_budget_of_the_same_run(digits: tuple[Network, Data], finished: 
 def test_a_wide_network_is_squeezed_to_its_original_widths(digits: tuple[Network, Data], tmp_path: Path) -> None:
     network, data = digits
     wide = network_of(MODELS["digits_net"](width=1.5).eval(), network.preprocessing)
-    job = make_job(settings=["options.squeeze=1.5"], flags={**QUICK, "accept_chance": True})
+    job = make_job(settings=["options.squeeze=1.5"], flags={**SHORT, "accept_chance": True})
     assert (job.target, job.value) == ("macs", 1.0)
     result = prune(wide, data, job, tmp_path / "r")
     wanted = {k: v.shape for k, v in network.model.state_dict().items()}
@@ -142,5 +145,5 @@ def test_a_trim_that_changes_an_output_is_refused(
 
     monkeypatch.setattr(csgd, "guarded_cut", other)
     with pytest.raises(GuardError, match="the trim changed the outputs"):
-        prune(*digits, make_job(flags=QUICK), tmp_path / "r")
+        prune(*digits, make_job(flags=SHORT), tmp_path / "r")
     assert not (tmp_path / "r" / "model.onnx").exists()

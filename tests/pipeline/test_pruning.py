@@ -304,7 +304,7 @@ def test_a_damaged_result_is_named(digits: tuple[Network, Data], tmp_path: Path)
         prune(digits[0], None, make_job(flags=UNIFORM), folder)
 
 
-@pytest.mark.parametrize("method", ["smoea", "cluster", "obs"])
+@pytest.mark.parametrize("method", ["cluster", *(pytest.param(m, marks=pytest.mark.slow) for m in ("smoea", "obs"))])
 def test_low_targets_and_coarse_widths(digits: tuple[Network, Data], tmp_path: Path, method: str) -> None:
     options = {"obs": {}, "cluster": {"population": 4, "generations": 2}}.get(method, QUICK["options"])
     coarse = {**UNIFORM, "method": method, "options": options, "round_to": 32, "value": 0.7, "recover": "bn"}
