@@ -58,6 +58,7 @@ def compare_methods(
             help="Any setting of `prune`, or a method's own as in cluster.generations=10; repeatable.",
         ),
     ] = None,
+    train: o.Train = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: runs/MODEL-methods.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget earlier runs in the folder.")] = False,
     as_json: o.AsJson = False,
@@ -78,7 +79,18 @@ def compare_methods(
     drawn = _seeds(seeds)
     folder = folder or Path("runs") / f"{stem(model)}-methods"
     found = _compared(
-        inputs, wanted, against, _arms(arm or []), drawn, flags, config, settings or [], folder, fresh, quiet or as_json
+        inputs,
+        wanted,
+        against,
+        _arms(arm or []),
+        drawn,
+        flags,
+        config,
+        settings or [],
+        folder,
+        fresh,
+        quiet or as_json,
+        train,
     )
     print_json(found.to_json()) if as_json else show(out(), found, folder)
     failed = [f"{s.method}, {why}" for s in found.summaries for why in s.failed]
@@ -98,9 +110,10 @@ def _compared(
     folder: Path,
     fresh: bool,
     quiet: bool,
+    train: str | None,
 ) -> Comparison:
     from compress.pipeline import MethodComparison, compare_methods, entry, make_job, read_settings
-    from compress_cli.loading import writable
+    from compress_cli.loading import loop_from, writable
     from compress_cli.progress import listening
 
     mine: dict[str, list[str]] = {}
@@ -136,7 +149,7 @@ def _compared(
             "methods are compared by accuracy, and there are no images", hint="add --data FOLDER, or --data digits"
         )
     with listening(err(), quiet=quiet) as listen:
-        wanted = MethodComparison(job, entries, seeds, against)
+        wanted = MethodComparison(job=job, entries=entries, seeds=seeds, reference=against, train=loop_from(train))
         return compare_methods(network, images, wanted, folder, fresh=fresh, command=command_line(), listen=listen)
 
 

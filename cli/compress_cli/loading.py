@@ -135,6 +135,30 @@ def example_from(spec: str) -> Any:
         ) from error
 
 
+def loop_from(spec: str | None) -> Any:
+    """The training loop that ``package.module:function`` names; None for None.
+
+    Raises:
+        UsageError: it cannot be imported.
+        ConfigError: it cannot be called as a loop is.
+    """
+    if spec is None:
+        return None
+    from compress.core import import_entrypoint, is_entrypoint
+    from compress.recovery import check_loop
+
+    if not is_entrypoint(spec):
+        raise UsageError(
+            f"--train {spec}: package.module:function is wanted", hint="def train(model, teacher, data, budget, hooks): ..."
+        )
+    try:
+        loop = import_entrypoint(spec)
+    except ImportError as error:
+        raise UsageError(f"--train {spec}: {error}", hint="check that it can be imported from here") from error
+    check_loop(loop)
+    return loop
+
+
 def shape_of(example: Any) -> tuple[int, ...] | None:
     """The shape of one of the samples that an example is of; None where it is of something else than one batch of samples."""
     import torch

@@ -84,6 +84,15 @@ Labels = Annotated[
     ),
 ]
 Download = Annotated[bool, typer.Option("--download", help="Torchvision's data sets may be fetched.", rich_help_panel=IMAGES)]
+Train = Annotated[
+    str | None,
+    typer.Option(
+        "--train",
+        metavar="package.module:function",
+        help="Your own training loop instead of ours: (model, teacher, data, budget, hooks) -> model. docs/own-loop.md.",
+        rich_help_panel="Recovery",
+    ),
+]
 Runtimes = Annotated[
     list[str] | None,
     typer.Option(

@@ -87,6 +87,7 @@ def prune(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.", rich_help_panel=_RECOVERY)] = None,
     batch: Annotated[int | None, typer.Option(help="Images a training step.", rich_help_panel=_RECOVERY)] = None,
+    train: o.Train = None,
     no_distill: Annotated[
         bool, typer.Option("--no-distill", help="Do not imitate the unpruned network.", rich_help_panel=_RECOVERY)
     ] = False,
@@ -154,7 +155,9 @@ def prune(
     }
     for kind, value in given.items():
         flags |= {"target": kind, "value": value}
-    _prune(inputs, flags, config, settings or [], folder, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    _prune(
+        inputs, flags, config, settings or [], folder, train=train, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet
+    )
 
 
 def _prune(
@@ -164,6 +167,7 @@ def _prune(
     settings: list[str],
     folder: Path | None,
     *,
+    train: str | None,
     fresh: bool,
     dry_run: bool,
     as_json: bool,
@@ -171,9 +175,10 @@ def _prune(
 ) -> None:
     from compress.pipeline import inspect, make_job, prune
     from compress_cli.inspect import as_data, show_inspection
-    from compress_cli.loading import writable
+    from compress_cli.loading import loop_from, writable
     from compress_cli.progress import listening
 
+    loop = loop_from(train)
     job = make_job(config, settings, flags)
     if job.table:
         writable(Path(job.table), folder=False)
@@ -186,7 +191,7 @@ def _prune(
     if images is None and not quiet:
         warn("no data: accuracy will not be measured; --data FOLDER measures it")
     with listening(err(), quiet=quiet or as_json) as listen:
-        result = prune(network, images, job, folder, fresh=fresh, command=command_line(), listen=listen)
+        result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=listen)
     inputs.remember(folder)
     _end(result, as_json)
 
@@ -231,6 +236,7 @@ def pick(
     epochs: Annotated[
         int | None, typer.Option(help="Fine-tuning; 0 takes the network as recovered without training. Default: the run's.")
     ] = None,
+    train: o.Train = None,
     model: Annotated[str | None, typer.Option(help="The unpruned network, where the run does not know it.")] = None,
     data: o.DataSource = None,
     download: o.Download = False,
@@ -243,7 +249,7 @@ def pick(
 ) -> None:
     """Make another point of a run's front real, without a new search."""
     from compress.pipeline import pick
-    from compress_cli.loading import writable
+    from compress_cli.loading import loop_from, writable
     from compress_cli.progress import listening
 
     if sum(value is not None for value in (index, by, macs, params, latency)) != 1:
@@ -257,8 +263,9 @@ def pick(
     given = Inputs(model=model or "", data=data, download=download, trust_pickle=trust_pickle, weights=weights)
     inputs = Inputs.of(run, given)
     network, images = inputs.open(seed_of(run))
+    loop = loop_from(train)
     with listening(err(), quiet=quiet or as_json) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
-        result = pick(network, images, run, **point, epochs=epochs, out=folder, listen=listen)
+        result = pick(network, images, run, **point, epochs=epochs, train=loop, out=folder, listen=listen)
     inputs.remember(result.folder)
     _end(result, as_json)

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
     from compress.core import Clock, Listen
     from compress.data import Data
-    from compress.recovery import Schedule
+    from compress.recovery import OwnLoop, Schedule
 
 app = typer.Typer()
 
 Rate = Annotated[float, typer.Option(help="Highest learning rate.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the training images.")]
 Batch = Annotated[int, typer.Option(help="Images a step.")]
+Loop = o.Train
 Fresh = Annotated[bool, typer.Option("--fresh", help="Overwrite the file, forget an interrupted training.")]
 
 
@@ -46,6 +47,7 @@ def finetune(
         Path | None, typer.Option("--out", help="The trained network's file. Default: MODEL-tuned.safetensors.")
     ] = None,
     lr: Rate = 0.01,
+    loop: Loop = None,
     batch: Batch = 128,
     seed: Annotated[int, typer.Option(help="Of the division of the images and of their order.")] = 0,
     inputs: Inputs,
@@ -58,8 +60,10 @@ def finetune(
     from compress.core import Clock
     from compress.networks import save
     from compress.recovery import Schedule
+    from compress_cli.loading import loop_from
     from compress_cli.progress import listening
 
+    own = loop_from(loop)
     target = _free(target or Path(f"{Path(model).stem}-tuned.safetensors"), fresh=fresh)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     _named(data)
@@ -73,7 +77,7 @@ def finetune(
         with clock.phase("accuracy before", f"{len(images.validation)} validation images"):
             seen = [_measured(loaded.model, "before", images.validation)]
         about = f"{epochs} epochs of {len(images.train or ())} images"
-        trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen)
+        trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase("accuracy after", f"{len(images.test)} test images, read for the first time"):
             seen += [_measured(trained, "after", split) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.when}, {m.split}: {in_words(m)}" for m in seen])
@@ -101,6 +105,7 @@ def train(
         Path | None, typer.Option("--out", help="The trained network's file. Default: ARCH-WIDTH.safetensors.")
     ] = None,
     lr: Rate = 0.1,
+    loop: Loop = None,
     batch: Batch = 128,
     seed: Annotated[int, typer.Option(help="Of the weights, of the division of the images and of their order.")] = 0,
     labels: o.Labels = "sorted",
@@ -119,9 +124,10 @@ def train(
     from compress.core import Clock, Plan
     from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, untrained
     from compress.recovery import Schedule
-    from compress_cli.loading import load_data, numbers, resolve
+    from compress_cli.loading import load_data, loop_from, numbers, resolve
     from compress_cli.progress import listening
 
+    own = loop_from(loop)
     name = canonical(arch, MODELS)
     factory = factory_of(name, MODELS)
     kwargs: dict[str, int | float | str | bool] = {}
@@ -147,7 +153,7 @@ def train(
         clock = Clock(listen)
         about = f"{name} from scratch, {epochs} epochs of {len(images.train or ())} images"
         made = untrained(architecture, MODELS, seed)
-        trained = _trained(made, images, schedule, target, about, fresh, clock, listen)
+        trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
             seen = [_measured(trained, "trained", split) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.split}: {in_words(m)}" for m in seen])
@@ -190,15 +196,28 @@ def _state(target: Path) -> Path:
 
 
 def _trained(
-    network: nn.Module, images: Data, schedule: Schedule, target: Path, about: str, fresh: bool, clock: Clock, listen: Listen
+    network: nn.Module,
+    images: Data,
+    schedule: Schedule,
+    target: Path,
+    about: str,
+    fresh: bool,
+    clock: Clock,
+    listen: Listen,
+    own: OwnLoop | None,
 ) -> nn.Module:
-    from compress.recovery import fit
+    from compress.core import make_folder
+    from compress.recovery import Budget, fit, run_loop
 
     assert images.train is not None
     state = _state(target)
     if fresh:
         remove(state)
     with clock.phase("train", about):
+        if own is not None:
+            place = make_folder(state, hint="remove it, or use --fresh")
+            budget = Budget(epochs=schedule.epochs, lr=schedule.lr, batch=schedule.batch, seed=schedule.seed, folder=place)
+            return run_loop(own, network, network, images, budget)
         return fit(network, images.train, schedule, state_dir=state, listen=listen).eval()
 
 

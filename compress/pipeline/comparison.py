@@ -33,8 +33,10 @@ from compress.networks import Network
 from compress.pipeline.compared_run import RunFigures, compared_run
 from compress.pipeline.external import ExternalPruner, Prune, prune_externally
 from compress.pipeline.job import Job
+from compress.pipeline.own_training import with_loop
 from compress.pipeline.pruning import prune
 from compress.pipeline.run import Run
+from compress.recovery import OwnLoop
 from compress.report import (
     AGREEMENT,
     ComparedRun,
@@ -52,7 +54,7 @@ UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
 """Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
 _SHARED = "target value round_to ignore streams budget calibration recover epochs lr batch distill".split()
-_WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels".split()
+_WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels train".split()
 _OFF = 0.01
 
 
@@ -125,12 +127,14 @@ class MethodComparison:
         entries: from :func:`entry`.
         seeds: of the runs.
         reference: the entry that the others are set against on the same test images; added where nothing is the same.
+        train: the user's own training loop, for all of them.
     """
 
     job: Job
     entries: Sequence[ComparedMethod]
     seeds: Sequence[int]
     reference: str = "uniform"
+    train: OwnLoop | None = None
 
     def checked(self) -> MethodComparison:
         """The same with its reference among the entries.
@@ -179,6 +183,7 @@ def compare_methods(
             and stand in the table.
     """
     wanted = wanted.checked()
+    wanted = replace(wanted, job=with_loop(wanted.job, wanted.train, data))
     jobs = {(e.name, s): e.job(wanted.job, s) for s in wanted.seeds for e in wanted.entries}
     rows: list[ComparedRun] = []
     right: dict[str, list[Right]] = {}
@@ -189,7 +194,8 @@ def compare_methods(
             place = make_folder(folder / f"{one.name}-seed-{seed}", hint="remove it, or choose another --out")
             listen(Phase(f"{one.name}, seed {seed}", f"run {len(rows) + 1} of {len(jobs)}"))
             try:
-                row = _run(Run(network=network, data=data, job=job, folder=place, clock=Clock(listen)), data, one, fresh)
+                run = Run(network=network, data=data, job=job, folder=place, clock=Clock(listen), train=wanted.train)
+                row = _run(run, data, one, fresh)
             except ConfigError:
                 raise
             except CompressError as error:
@@ -207,7 +213,7 @@ def _run(run: Run, data: Data, one: ComparedMethod, fresh: bool) -> ComparedRun:
     """One method with one seed, ours or somebody else's."""
     if one.arm is not None:
         return prune_externally(run, data, ExternalPruner(one.name, one.origin or one.name, one.arm), fresh=fresh)
-    report = prune(run.network, data, run.job, run.folder, fresh=fresh, listen=run.listen).report
+    report = prune(run.network, data, run.job, run.folder, train=run.train, fresh=fresh, listen=run.listen).report
     return _row(report, one.name, run.job.seed, run.folder)
 
 
@@ -267,7 +273,7 @@ def _comparison(
         if mine:
             summaries.append(summary(one.name, mine, _differences(one.name, others, right)))
     usual = Job().to_json()
-    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual[k])}
+    shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual.get(k))}
     options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
     return Comparison(
         network=network.architecture.name,

@@ -13,10 +13,22 @@ from compress.errors import ConfigError, GuardError
 from compress.evaluation import CriterionInputs, logits
 from compress.evaluation import kernels as kernels_of
 from compress.pipeline.job import Job
+from compress.pipeline.own_training import train_by_loop
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.steps import guarded_cut, resuming, schedule_for
-from compress.recovery import PAPER_EPS, LabelledImages, steps_per_epoch, strength, tied_slices, train_centripetal
+from compress.recovery import (
+    PAPER_EPS,
+    CentripetalResult,
+    LabelledImages,
+    Schedule,
+    Tied,
+    steps_per_epoch,
+    strength,
+    tied_slices,
+    train_centripetal,
+    train_equal,
+)
 from compress.search import METHODS, Space, clusters_at, widths_of
 from compress.surgery import Verified
 
@@ -57,21 +69,12 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
         GuardError: the trim changed an output.
     """
     data, job, clock = run.data, run.job, run.clock
-    model, topology, material = run.network.model, prepared.topology, prepared.material
+    topology, material = prepared.topology, prepared.material
     images = csgd_images(job, data)
     assert data is not None
     schedule = schedule_for(job, images, data.labelled)
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
-        equal = train_centripetal(
-            model,
-            tied_slices(topology, plan),
-            images,
-            schedule,
-            eps=job.eps,
-            teacher=model if schedule.distill else None,
-            state_dir=run.folder / "csgd",
-            listen=resuming(clock, "C-SGD"),
-        )
+        equal = _equal(run, tied_slices(topology, plan), images, schedule)
         run.judge(equal.trained, "C-SGD")
         run.judge(equal.averaged, "averaged")
     with clock.phase("trim", "and prove that it changes nothing"):
@@ -94,6 +97,24 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
         f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
     )
     return small, guard
+
+
+def _equal(run: Run, tied: tuple[Tied, ...], images: LabelledImages, schedule: Schedule) -> CentripetalResult:
+    """The network with equal filters, trained by ours or by the user's own loop."""
+    model, job = run.network.model, run.job
+    if run.train is not None:
+        pull = strength(schedule, steps_per_epoch(len(images), schedule), job.eps)
+        return train_equal(model, tied, pull, lambda rewrite: train_by_loop(run, model, schedule.epochs, rewrite, "csgd"))
+    return train_centripetal(
+        model,
+        tied,
+        images,
+        schedule,
+        eps=job.eps,
+        teacher=model if schedule.distill else None,
+        state_dir=run.folder / "csgd",
+        listen=resuming(run.clock, "C-SGD"),
+    )
 
 
 def _changes(wanted: Tensor, got: Tensor) -> tuple[int, float]:

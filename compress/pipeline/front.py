@@ -112,6 +112,13 @@ class SharesWanted(TypedDict, total=False):
     latency: float | None
 
 
+class PointAsked(SharesWanted, total=False):
+    """Which point of a front a caller asks for: exactly one."""
+
+    index: int | None
+    by: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class PointWanted:
     """Which point of a front is asked for: exactly one of these.
@@ -130,13 +137,14 @@ class PointWanted:
     share: Target | None = None
 
     @staticmethod
-    def of(index: int | None, by: str | None, shares: SharesWanted) -> PointWanted:
+    def of(asked: PointAsked) -> PointWanted:
         """From what a caller gave; None is as good as not given.
 
         Raises:
             ConfigError: it is none, several, or out of range.
         """
-        given = [(kind, value) for kind, value in shares.items() if value is not None]
+        index, by = asked.get("index"), asked.get("by")
+        given = [(kind, value) for kind, value in asked.items() if value is not None and kind not in ("index", "by")]
         if sum(x is not None for x in (index, by)) + len(given) != 1:
             raise ConfigError("give exactly one of --index, --by, --macs, --params, --latency")
         if by is not None and by != "knee":

@@ -60,6 +60,7 @@ class Job:
         threads: intra-op threads while measuring.
         accept_chance: go on although the unpruned network is near chance.
         options: parameters of the method's searcher.
+        train: name of the user's own training loop, for people: nothing is ever imported by it.
     """
 
     method: str = "smoea"
@@ -92,6 +93,7 @@ class Job:
     threads: int = 1
     accept_chance: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    train: str = ""
 
     def __post_init__(self) -> None:
         _ = self.goal
@@ -170,7 +172,7 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as written to ``job.json``; ``unit`` says that a drop is in points, which it was not
         always; what is only said where it is wanted is left out elsewhere."""
-        kept = {name: value for name, value in asdict(self).items() if name != "dynamic_size" or value}
+        kept = {name: value for name, value in asdict(self).items() if name not in ("dynamic_size", "train") or value}
         return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
 
 

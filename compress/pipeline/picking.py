@@ -14,14 +14,16 @@ from compress.errors import ConfigError, SearchError
 from compress.networks import Network, identity
 from compress.pipeline.conclusion import Result, conclude, finished
 from compress.pipeline.csgd import with_clusters
-from compress.pipeline.front import PointWanted, SharesWanted, read_front
+from compress.pipeline.front import PointAsked, PointWanted, read_front
 from compress.pipeline.inspection import traced
 from compress.pipeline.job import Job, make_job, stored_values
+from compress.pipeline.own_training import with_loop
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run
 from compress.pipeline.run_folder import claim
 from compress.pipeline.search_summary import SearchSummary
+from compress.recovery import OwnLoop
 from compress.report import verified
 from compress.search import METHODS, Front, Planner
 
@@ -33,12 +35,11 @@ def pick(
     data: Data | None,
     folder: Path,
     *,
-    index: int | None = None,
-    by: str | None = None,
     epochs: int | None = None,
+    train: OwnLoop | None = None,
     out: Path | None = None,
     listen: Listen = ignore,
-    **shares: Unpack[SharesWanted],
+    **asked: Unpack[PointAsked],
 ) -> Result:
     """Makes another point of a run's front real, without a new search.
 
@@ -49,20 +50,20 @@ def pick(
         network: the run's unpruned network.
         data: the run's images.
         folder: the run's folder.
-        index: of the point in ``front.json``.
-        by: ``knee``.
         epochs: fine-tuning, where it is to differ from the run's: 0 leaves the network as it is recovered without training.
+        train: the user's own training loop, which has to be named again where the run was trained by one.
         out: the new folder; by default ``<folder>/picks/`` and the point's index or the share.
         listen: receives events.
-        shares: ``macs``: the most accurate point that keeps at most this share of the MACs; ``params``: the same for
-            parameters; ``latency``: the same for predicted latency, where the run searched for it.
+        asked: one of ``index``: of the point in ``front.json``; ``by``: ``knee``; ``macs``: the most accurate point that keeps
+            at most this share of the MACs; ``params``: the same for parameters; ``latency``: the same for predicted latency,
+            where the run searched for it.
 
     Raises:
         ConfigError: the folder is no finished search, or no such point is there.
     """
     job, front = _searched(network, data, folder)
-    wanted = PointWanted.of(index, by, shares)
-    if (predicted := shares.get("latency")) is not None and any(p.cost.latency is None for p in front):
+    wanted = PointWanted.of(asked)
+    if (predicted := asked.get("latency")) is not None and any(p.cost.latency is None for p in front):
         raise ConfigError(
             f"{folder} was searched without a latency table: nothing predicts its points' latency",
             hint=f"search with `compress prune --latency {predicted:g}`, or measure them: compress bench {folder} --front",
@@ -71,10 +72,11 @@ def pick(
     run = Run(
         network=network,
         data=data,
-        job=job if epochs is None else replace(job, epochs=epochs),
+        job=with_loop(job if epochs is None else replace(job, epochs=epochs), train, data),
         folder=folder,
         clock=Clock(listen),
         command=shlex.join(["compress", "pick", str(folder), *flags]),
+        train=train,
     )
     run, taken = _taken(run, front, wanted)
     place = out

@@ -13,9 +13,11 @@ from compress.pipeline.csgd import csgd_images
 from compress.pipeline.deciding import decided
 from compress.pipeline.job import Job
 from compress.pipeline.latency_target import judge_latency
+from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run
 from compress.pipeline.run_folder import claim
+from compress.recovery import OwnLoop
 
 
 def prune(
@@ -24,6 +26,7 @@ def prune(
     job: Job,
     folder: Path,
     *,
+    train: OwnLoop | None = None,
     fresh: bool = False,
     command: str = "",
     listen: Listen = ignore,
@@ -35,6 +38,8 @@ def prune(
         data: images; None uses synthetic ones and measures no accuracy.
         job: what to do.
         folder: the run's; the same call goes on where a killed one stopped.
+        train: the user's own training loop, ``(model, teacher, data, budget, hooks) -> model``, see docs/own-loop.md; by
+            default ours. It has to be given again to go on, or to :func:`compress.pick` from the run.
         fresh: forget an earlier run.
         command: how the user started this, for the report.
         listen: receives events.
@@ -42,10 +47,11 @@ def prune(
     Raises:
         CompressError: with what, where, and what to do next.
     """
-    _check_training(job, data)
+    job = with_loop(job, train, data)
+    _check_training(job, data, train)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
-    run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command)
+    run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
     with claim(folder, job, run.identity, fresh):
         if (ended := finished(network, folder)) is not None:
             return ended
@@ -56,7 +62,7 @@ def prune(
         return conclude(run, prepared, done, found.summary)
 
 
-def _check_training(job: Job, data: Data | None) -> None:
+def _check_training(job: Job, data: Data | None, train: OwnLoop | None) -> None:
     """Training that the job wants needs images, and C-SGD enough of them; said before any work.
 
     Raises:
@@ -65,7 +71,7 @@ def _check_training(job: Job, data: Data | None) -> None:
     """
     if job.realise == "csgd":
         csgd_images(job, data)
-    if job.stage_epochs and (data is None or data.train is None):
+    if job.stage_epochs and train is None and (data is None or data.train is None):
         raise ConfigError(
             "stage_epochs is training, and there are no training images",
             hint="add --data with training images, or leave it out",

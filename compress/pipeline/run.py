@@ -13,6 +13,7 @@ from compress.data import Data
 from compress.evaluation import accuracy, outputs_apart
 from compress.networks import Network, identity
 from compress.pipeline.job import Job
+from compress.recovery import OwnLoop
 from compress.runtime import OrtRuntime
 
 
@@ -51,6 +52,7 @@ class Run:
         log: what is found out on the way.
         command: how the user started this.
         held_out: where there are no labels, images that recoveries are compared on; nothing is solved or trained on them.
+        train: the user's own training loop; None trains by ours.
     """
 
     network: Network
@@ -61,6 +63,7 @@ class Run:
     log: Log = field(default_factory=Log)
     command: str = ""
     held_out: Tensor | None = None
+    train: OwnLoop | None = None
 
     @property
     def listen(self) -> Listen:

@@ -101,6 +101,11 @@ def _same(held: Path, wanted: dict[str, Any], folder: Path) -> None:
         if part == "job":
             ours, theirs = _plain(stored_values(ours)), _plain(stored_values(theirs))
         for name in sorted({*ours, *theirs}):
+            if name == "train" and theirs.get(name) and not ours.get(name):
+                raise ConfigError(
+                    f"{folder} holds a run that trains by the loop {theirs[name]}; names in files are not imported",
+                    hint=f"if it is your own code, name it again: --train {theirs[name]}, or train= in Python",
+                )
             if ours.get(name) != theirs.get(name):
                 raise ConfigError(
                     f"{folder} holds a run with {name} = {theirs.get(name)!r}, now it is {ours.get(name)!r}",

@@ -13,6 +13,7 @@ from compress.core import Clock, Listen, Plan, Topology, count, restrict
 from compress.errors import GuardError
 from compress.networks import in_batches
 from compress.pipeline.job import Job
+from compress.pipeline.own_training import check_zeros, train_by_loop
 from compress.pipeline.run import Run
 from compress.recovery import (
     LabelledImages,
@@ -111,24 +112,32 @@ def finetune(
     network worse is taken back.
     """
     data, job, teacher = run.data, run.job, run.network.model
-    if data is None or data.train is None:
+    rewrite = held(kernels) if kernels else None
+    images = data.train if data is not None else None
+    if images is None and run.train is None:
         run.note("no training images: recovery is without training")
         return small
-    epochs = epochs_for(job, len(data.train))
+    epochs = epochs_for(job, len(images) if images is not None else 0)
     if epochs == 0:
         return small
+    if run.train is not None:
+        with run.clock.phase("fine-tune", f"{job.train}, {epochs} epochs"):
+            trained = train_by_loop(run, small, epochs, rewrite, state)
+            check_zeros(trained, kernels)
+            return run.better(small, trained, "fine-tuned")
+    assert data is not None and images is not None
     if not data.labelled and job.distill < 1:
         run.note("no labels: the fine-tuning imitates the unpruned network")
-    schedule = schedule_for(job, data.train, data.labelled)
+    schedule = schedule_for(job, images, data.labelled)
     with run.clock.phase("fine-tune", f"{epochs} epochs"):
         trained = fit(
             small,
-            data.train,
+            images,
             schedule,
             teacher=teacher if schedule.distill else None,
             state_dir=run.folder / state,
             listen=resuming(run.clock, "fine-tune"),
-            rewrite=held(kernels) if kernels else None,
+            rewrite=rewrite,
         ).eval()
         return run.better(small, trained, "fine-tuned")
 

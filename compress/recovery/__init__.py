@@ -9,10 +9,13 @@ from compress.core import lazy
 if TYPE_CHECKING:
     from compress.recovery.batch_norm import reestimate as reestimate
     from compress.recovery.centripetal_sgd import PAPER_EPS as PAPER_EPS
+    from compress.recovery.centripetal_sgd import CentripetalResult as CentripetalResult
     from compress.recovery.centripetal_sgd import Pull as Pull
+    from compress.recovery.centripetal_sgd import Tied as Tied
     from compress.recovery.centripetal_sgd import strength as strength
     from compress.recovery.centripetal_sgd import tied_slices as tied_slices
     from compress.recovery.centripetal_sgd import train_centripetal as train_centripetal
+    from compress.recovery.centripetal_sgd import train_equal as train_equal
     from compress.recovery.compensation import RIDGE as RIDGE
     from compress.recovery.compensation import Compensation as Compensation
     from compress.recovery.compensation import solve as solve
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
     from compress.recovery.moments import Gram as Gram
     from compress.recovery.moments import Moments as Moments
     from compress.recovery.moments import collect as collect
+    from compress.recovery.own_loop import Budget as Budget
+    from compress.recovery.own_loop import Hooks as Hooks
+    from compress.recovery.own_loop import OwnLoop as OwnLoop
+    from compress.recovery.own_loop import check_loop as check_loop
+    from compress.recovery.own_loop import loop_name as loop_name
+    from compress.recovery.own_loop import run_loop as run_loop
     from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
     from compress.recovery.reconstruction import reconstruct as reconstruct
     from compress.recovery.training import EpochDone as EpochDone
@@ -38,10 +47,11 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "batch_norm": "reestimate",
-            "centripetal_sgd": "PAPER_EPS Pull train_centripetal strength tied_slices",
+            "centripetal_sgd": "CentripetalResult PAPER_EPS Pull Tied train_centripetal train_equal strength tied_slices",
             "compensation": "Compensation RIDGE solve",
             "kernel_sparsity": "effective_params held zero_kernels",
             "moments": "Gram Moments collect",
+            "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",
             "reconstruction": "ReconstructionSettings reconstruct",
             "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
             "steps_per_epoch",

@@ -46,6 +46,8 @@ VECTORS = 0.1
 """Share of eps on tensors of one dimension."""
 BIASES = 2.0
 """Factor of the biases' learning rate."""
+EQUAL = 1e-3
+"""A larger deviation inside clusters, of a tensor's norm, is a training that did not draw them together."""
 _CALM = 0.05
 """Below this share of the critical rate, momentum SGD decays as its closed form says."""
 
@@ -408,22 +410,41 @@ def train_centripetal(
     Raises:
         TrainError: the schedule is too weak, or a tensor is not trained.
     """
+
+    def ours(rewrite: GradientRewrite) -> nn.Module:
+        return fit(model, train, schedule, teacher=teacher, state_dir=state_dir, listen=listen, rewrite=rewrite)
+
+    return train_equal(model, tied, strength(schedule, steps_per_epoch(len(train), schedule), eps), ours)
+
+
+def train_equal(
+    model: nn.Module, tied: tuple[Tied, ...], found: Strength, train: Callable[[GradientRewrite], nn.Module]
+) -> CentripetalResult:
+    """The same by any training that has its gradients rewritten.
+
+    Args:
+        model: the unpruned network; left as it is.
+        tied: from :func:`tied_slices`: what must become equal.
+        found: the strength of the pull, from :func:`strength`.
+        train: trains a copy of the network, its gradients rewritten before each step.
+
+    Raises:
+        TrainError: a tensor is not trained, or the filters of a cluster did not become equal.
+    """
     parameters = dict(model.named_parameters())
     still = next((t.key for t in tied if t.learned and not parameters[t.key].requires_grad), None)
     if still is not None:
         raise TrainError(
             f"{still} requires no gradient, so its filters cannot be drawn together", hint="unfreeze it, or --ignore its layer"
         )
-    found = strength(schedule, steps_per_epoch(len(train), schedule), eps)
     pull = Pull(tied, found.eps, found.vector_eps)
-    trained = fit(
-        model,
-        train,
-        schedule,
-        teacher=teacher,
-        state_dir=state_dir,
-        listen=listen,
-        rewrite=GradientRewrite(pull, pull.identity),
-    ).eval()
+    trained = train(GradientRewrite(pull, pull.identity)).eval()
     before, after = (max(deviation(m, tied).values(), default=0.0) for m in (model, trained))
+    if not after <= EQUAL:
+        raise TrainError(
+            f"the filters of a cluster did not become equal: the largest deviation is {after:.2g} of its tensor, it was "
+            f"{before:.2g}; at most {EQUAL:g} is wanted, so that nothing is lost by the trim",
+            hint="a loop of your own: call hooks.gradients(optimizer) once, and step with SGD at the budget's learning rate, "
+            "momentum 0.9 and weight decay 5e-4",
+        )
     return CentripetalResult(trained=trained, averaged=averaged(trained, tied), strength=found, before=before, after=after)
