@@ -13,6 +13,7 @@ from compress_cli import options as o
 if TYPE_CHECKING:
     from compress.data import Data, Preprocessing
     from compress.networks import Loaded, Network
+    from compress.tasks import Task
 
 INPUTS = "inputs.json"
 """Beside a run's files: what the command line was given, so that ``pick`` needs not be told again."""
@@ -36,6 +37,7 @@ class Inputs:
     example: o.Example = None
     mean: o.Mean = None
     std: o.Std = None
+    task: o.TaskName = None
 
     def network(self) -> tuple[Loaded, Preprocessing]:
         """The network and how its images are prepared: options over the file's own record over the architecture's preset.
@@ -83,12 +85,19 @@ class Inputs:
         if self.example is None:
             loaded, prepared = self.network()
             classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
-            return network_from(loaded, preprocessing=prepared, name=name), loaded
+            return network_from(loaded, preprocessing=prepared, name=name, task=self._purpose()), loaded
         if self.size is not None:
             raise ConfigError("--size and --example both say what the network takes", hint="leave one of them out")
         example, loaded = example_from(self.example), self._loaded()
-        network = network_from(loaded, name=name, example=example, preprocessing=self._prepared(loaded, example))
+        of_images = self._prepared(loaded, example)
+        network = network_from(loaded, name=name, example=example, preprocessing=of_images, task=self._purpose())
         return network, loaded
+
+    def _purpose(self) -> Task | None:
+        """The task that was typed; what a run remembers of the user's own code was typed again (see :meth:`of`)."""
+        from compress.tasks import task_named
+
+        return None if self.task is None else task_named(self.task)
 
     def _prepared(self, loaded: Loaded, example: Any) -> Preprocessing | None:
         """How images of an example's shape are prepared, where the example is of images."""
@@ -109,7 +118,10 @@ class Inputs:
 
         if network.preprocessing is None:
             return None
-        return self.images(network.preprocessing, classes_of(network.model, network.shape), seed)
+        task, classes = network.task, classes_of(network.model, network.shape)
+        if (task is None and classes == 1) or (task is not None and not task.logit_per_class):
+            classes = None  # there is no output a class
+        return self.images(network.preprocessing, classes, seed)
 
     def remember(self, folder: Path) -> None:
         """Writes itself into a run's folder: its paths relative to that folder, so that the tree may move, and where they lay;
@@ -165,6 +177,7 @@ class Inputs:
         )
         if said.data is not None:
             found = replace(found, data=said.data, labels=said.labels)
+        found = replace(found, task=_remembered(kept.task, said.task, folder) if network else None)
         used = replace(found, trust_pickle=kept.trust_pickle and network and not said.model)
         if not network and kept.example is not None:  # its ONNX file says itself what it takes
             used = replace(used, arch=None, example=None, data=None)
@@ -176,6 +189,22 @@ class Inputs:
         if said.model:
             return replace(found, model=said.model)
         return replace(found, model=_network(kept.model, places.get("model"), digest, folder)) if network else found
+
+
+def _remembered(kept: str | None, said: str | None, folder: Path) -> str | None:
+    """The task of a run: as said now, else as it remembers it, where that is one of ours.
+
+    Raises:
+        ConfigError: it remembers one of the user's own, which nobody but the user names.
+    """
+    from compress.tasks import built_in
+
+    if said is not None or kept is None or built_in(kept):
+        return said if said is not None else kept
+    raise ConfigError(
+        f"the run in {folder} is of a task of your own, {kept}: code that a folder names is not imported",
+        hint=f"name it again, if it is yours: --task {kept}",
+    )
 
 
 def _kept(folder: Path) -> tuple[Inputs, dict[str, str], str]:

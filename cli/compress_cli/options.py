@@ -52,6 +52,16 @@ Example = Annotated[
         rich_help_panel=_NETWORK,
     ),
 ]
+TaskName = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        metavar="NAME|package.module:NAME",
+        help="What the network is for: classification, binary, multilabel, regression (regression:unit=px), ... or outputs; "
+        "docs/tasks.md. Default: recognised where it is certain, else outputs.",
+        rich_help_panel=_NETWORK,
+    ),
+]
 DynamicSize = Annotated[
     bool,
     typer.Option(

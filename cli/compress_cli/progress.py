@@ -66,9 +66,9 @@ def remark(event: Any) -> str:
 
     match event:
         case EpochDone(epoch=epoch, epochs=epochs, loss=loss, accuracy=accuracy, seconds=seconds):
-            seen = f"training accuracy {percent(accuracy, 1)}"
+            seen = "" if accuracy is None else f"training accuracy {percent(accuracy, 1)}, "
             told = seconds >= EVERY or epoch == epochs
-            return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}, {duration(seconds)}" if told else ""
+            return f"epoch {epoch} of {epochs}: loss {loss:.3f}, {seen}{duration(seconds)}" if told else ""
         case Resumed(epoch=epoch, epochs=epochs, step=step):
             return f"goes on at epoch {epoch} of {epochs}, step {step}"
     return ""

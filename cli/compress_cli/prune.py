@@ -40,7 +40,12 @@ def prune(
         ),
     ] = None,
     max_drop: Annotated[
-        float | None, typer.Option(metavar="POINTS", help="Accuracy that may be lost, in points.", rich_help_panel=_TARGET)
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="What the task's figure may lose: points, or its unit.",
+            rich_help_panel=_TARGET,
+        ),
     ] = None,
     inputs: Inputs,
     round_to: Annotated[
@@ -189,7 +194,7 @@ def _prune(
         print_json(as_data(seen)) if as_json else show_inspection(out(), network.name, seen)
         return
     if images is None and not quiet:
-        warn("no data: accuracy will not be measured; --data FOLDER measures it")
+        warn("no data: nothing will be scored; --data FOLDER lets it be")
     with listening(err(), quiet=quiet or as_json) as listen:
         result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=listen)
     inputs.remember(folder)
@@ -227,7 +232,7 @@ def alignment(text: str | None) -> int | str | None:
 def pick(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     index: Annotated[int | None, typer.Option(help="Number of the point in front.json.")] = None,
-    by: Annotated[str | None, typer.Option(metavar="knee", help="Where accuracy begins to cost more than it saves.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="knee", help="Where quality begins to cost more than it saves.")] = None,
     macs: Annotated[
         float | None, typer.Option(help="The most accurate point that keeps at most this share of the MACs. Any: obs, uniform.")
     ] = None,
@@ -242,6 +247,7 @@ def pick(
     download: o.Download = False,
     trust_pickle: o.TrustPickle = False,
     weights: o.Weights = None,
+    task: o.TaskName = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Default: RUN/picks/INDEX.")] = None,
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
@@ -260,7 +266,7 @@ def pick(
         raise ConfigError(f"{run} is not a folder", hint="give the folder of a finished run, as in runs/resnet50-smoea")
     if folder is not None:
         writable(folder, folder=True)
-    given = Inputs(model=model or "", data=data, download=download, trust_pickle=trust_pickle, weights=weights)
+    given = Inputs(model=model or "", data=data, download=download, trust_pickle=trust_pickle, weights=weights, task=task)
     inputs = Inputs.of(run, given)
     network, images = inputs.open(seed_of(run))
     loop = loop_from(train)

@@ -76,13 +76,19 @@ if TYPE_CHECKING:
     from compress.core.restriction import widths as widths
     from compress.core.staging import folder_beside as folder_beside
     from compress.core.staging import sweep_beside as sweep_beside
+    from compress.core.statistics import CONFIDENCE as CONFIDENCE
     from compress.core.statistics import Certificate as Certificate
     from compress.core.statistics import Difference as Difference
+    from compress.core.statistics import Pool as Pool
     from compress.core.statistics import Right as Right
+    from compress.core.statistics import bounded_mean as bounded_mean
     from compress.core.statistics import certificate as certificate
     from compress.core.statistics import difference as difference
     from compress.core.statistics import images_needed as images_needed
+    from compress.core.statistics import mean_interval as mean_interval
     from compress.core.statistics import near_chance as near_chance
+    from compress.core.statistics import pooled_difference as pooled_difference
+    from compress.core.statistics import resampled as resampled
     from compress.core.statistics import upper as upper
     from compress.core.statistics import wilson as wilson
     from compress.core.step import Step as Step
@@ -124,7 +130,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "randomness": "derive",
             "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
-            "statistics": "Certificate Difference Right certificate difference images_needed near_chance upper wilson",
+            "statistics": "CONFIDENCE Certificate Difference Pool Right bounded_mean certificate difference images_needed "
+            "mean_interval near_chance pooled_difference resampled upper wilson",
             "step": "Step",
             "text": "csv_cell markdown markdown_block markdown_code printable",
             "topology": "ChannelGroup GroupId Layer LayerName Member READS "

@@ -60,8 +60,11 @@ class Figure:
 
     def range(self, low: float, high: float, places: int = 1) -> str:
         """Two values as an interval, the unit said elsewhere: ``90.1 to 92.5``."""
-        ends = (f"{100 * x:.{places}f}" if self.share else _digits(x) for x in (low, high))
-        return " to ".join(ends)
+        return f"{self.number(low, places)} to {self.number(high, places)}"
+
+    def number(self, value: float, places: int = 2) -> str:
+        """A value below a heading that says what is counted; three digits where it is no share."""
+        return f"{100 * value:.{places}f}" if self.share else _digits(value)
 
     @property
     def heading(self) -> str:
@@ -112,8 +115,8 @@ class TaskScore:
         low: lower end of the 95 % interval.
         high: its upper end.
         images: how many were judged.
-        per_image: (images,) numbers in the images' order whose mean is the value, for comparisons in pairs; None where the
-            figure is no mean over images.
+        per_image: (images, k) numbers in the images' order that the value is computed from (``Task.pooled``), for comparisons
+            in pairs and intervals; None where it is computed from nothing of the kind.
     """
 
     value: float

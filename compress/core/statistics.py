@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from compress.core.figures import TOP1, Figure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -69,11 +71,71 @@ def upper(count: int, total: int, confidence: float = CONFIDENCE) -> float:
     return 1.0 if count >= total else float(bdtri(count, total, 1 - confidence))
 
 
-def certificate(disagree: int, images: int, source: str = "", confidence: float = CONFIDENCE) -> Certificate:
+def certificate(
+    disagree: int, images: int, source: str = "", confidence: float = CONFIDENCE, figure: Figure = TOP1
+) -> Certificate:
     """What so many disagreements among so many images certify."""
-    return Certificate(
-        images=images, disagree=disagree, bound=upper(disagree, images, confidence), confidence=confidence, source=source
-    )
+    bound = upper(disagree, images, confidence)
+    return Certificate(images=images, disagree=disagree, bound=bound, confidence=confidence, source=source, figure=figure)
+
+
+def bounded_mean(changes: Sequence[float] | NDArray[np.float64], share: bool, confidence: float = CONFIDENCE) -> float:
+    """The upper end of the one-sided interval of the mean of independent numbers of 0 or more.
+
+    Shares: of whole ones exact (Clopper and Pearson); of fractions never too low, by Bentkus (Annals of Probability 2004): a
+    mean of numbers in [0, 1] is below k/n at most e times as often as one of ones and zeros. Numbers in a unit have no limit,
+    so that nothing exact is known of them: Student's t, with one pseudo-number of twice the largest.
+
+    Args:
+        changes: one an image, one at least.
+        share: they are in [0, 1].
+        confidence: how often the true mean is to be below.
+    """
+    import numpy as np
+
+    values = np.asarray(changes, dtype=np.float64)
+    total = len(values)
+    if share:
+        whole = bool(np.isin(values, (0.0, 1.0)).all())
+        count = math.ceil(float(values.sum()) - 1e-9)
+        return upper(count, total, confidence if whole else 1 - (1 - confidence) / math.e)
+    from scipy.special import stdtrit
+
+    padded = np.append(values, 2 * values.max())
+    half = float(stdtrit(total, confidence)) * float(padded.std(ddof=1)) / math.sqrt(total + 1)
+    return float(padded.mean()) + half
+
+
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Where the mean of what numbers like these are drawn from lies, at 95 % confidence (Student's t); all of them for one."""
+    from scipy.special import stdtrit
+
+    total, mean = len(values), float(values.mean())
+    if total < 2:
+        return mean, mean
+    half = float(stdtrit(total - 1, 0.5 + CONFIDENCE / 2)) * float(values.std(ddof=1)) / math.sqrt(total)
+    return mean - half, mean + half
+
+
+Pool: TypeAlias = "Callable[[NDArray[np.float64]], float]"
+"""From what images contribute, (images, k), to a figure."""
+
+
+def resampled(rows: NDArray[np.float64], pool: Pool, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Where a figure lies that is computed from all images together, at 95 % confidence: the percentile bootstrap over images.
+
+    Args:
+        rows: (images, k).
+        pool: the figure of such rows.
+        draws: of as many images, with replacement.
+        seed: of the draws.
+    """
+    import numpy as np
+
+    rng, seen = np.random.default_rng(seed), pool(rows)
+    found = [pool(rows[rng.integers(0, len(rows), len(rows))]) for _ in range(draws)]
+    low, high = np.nanquantile(found, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    return min(float(low), seen), max(float(high), seen)
 
 
 def images_needed(drop: float, confidence: float = CONFIDENCE) -> int:
@@ -145,6 +207,45 @@ def difference(ours: Sequence[Right], theirs: Sequence[Right], confidence: float
         images=images,
         seeds=len(ours),
         confidence=confidence,
+    )
+
+
+def pooled_difference(
+    ours: Sequence[NDArray[np.float64]],
+    theirs: Sequence[NDArray[np.float64]],
+    pool: Pool,
+    *,
+    higher: bool = True,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Difference:
+    """How much more ours have of a figure that is computed from all images together: the paired bootstrap over images.
+
+    Args:
+        ours: per seed, (images, k).
+        theirs: the same images in the same order; any number of seeds.
+        pool: the figure of such rows.
+        higher: more is better.
+        draws: of as many images, with replacement, the same for both.
+        seed: of the draws.
+    """
+    import numpy as np
+
+    images, rng = len(ours[0]), np.random.default_rng(seed)
+
+    def gap(which: NDArray[np.int64]) -> float:
+        return float(np.mean([pool(rows[which]) for rows in ours]) - np.mean([pool(rows[which]) for rows in theirs]))
+
+    seen = gap(np.arange(images))
+    found = [gap(rng.integers(0, images, images)) for _ in range(draws)]
+    low, high = np.nanquantile(found, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    return Difference(
+        mean=seen,
+        low=min(float(low), seen),
+        high=max(float(high), seen),
+        images=images,
+        seeds=len(ours),
+        higher=higher,
     )
 
 

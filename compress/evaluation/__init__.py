@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
     from compress.evaluation.output_error import outputs_apart as outputs_apart
+    from compress.evaluation.predictions import AGREEMENT as AGREEMENT
+    from compress.evaluation.predictions import OUTPUT_ERROR as OUTPUT_ERROR
     from compress.evaluation.predictions import Agreement as Agreement
+    from compress.evaluation.predictions import JudgedTest as JudgedTest
     from compress.evaluation.predictions import agreements as agreements
     from compress.evaluation.predictions import blind as blind
     from compress.evaluation.predictions import certify as certify
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from compress.evaluation.predictions import save_predictions as save_predictions
     from compress.evaluation.predictions import unseen as unseen
     from compress.evaluation.reader_losses import closed_form as closed_form
+    from compress.evaluation.scores import score_on as score_on
     from compress.evaluation.stage_runner import StageRunner as StageRunner
     from compress.evaluation.stage_runner import cutout as cutout
     from compress.evaluation.synthetic_images import matched_inputs as matched_inputs
@@ -39,8 +43,10 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
             "evaluator": "Evaluator Material logits",
             "output_error": "outputs_apart",
-            "predictions": "Agreement agreements blind certify on_test predict read_predictions save_predictions unseen",
+            "predictions": "AGREEMENT Agreement JudgedTest OUTPUT_ERROR agreements blind certify on_test predict "
+            "read_predictions save_predictions unseen",
             "reader_losses": "closed_form",
+            "scores": "score_on",
             "stage_runner": "StageRunner cutout",
             "synthetic_images": "matched_inputs",
             "top1": "accuracy",

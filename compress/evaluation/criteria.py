@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from compress.core import Bits, ChannelGroup, Floats, GroupId, Indices, Layer, Member, Role, Topology
+from compress.core import Bits, ChannelGroup, Floats, GroupId, Indices, Layer, Member, Role, Topology, derive
 from compress.evaluation.obs_elimination import EliminationReader, eliminate
+from compress.networks import seeded
 from compress.recovery import Gram, Moments
-from compress.signature import first_tensor
+from compress.tasks import Classification, Task
 
 DAMPING = 1e-3
 _NORM_EPS = 1e-5
@@ -44,24 +44,29 @@ class CriterionInputs:
 Criterion = Callable[[CriterionInputs, Topology, ChannelGroup], Floats]
 
 
-def gather(model: nn.Module, batches: Iterable[Tensor], *, seed: int = 0) -> CriterionInputs:
-    """Weights, and gradients of the cross-entropy against the network's own answers: labels are not needed.
+def gather(
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    seed: int = 0,
+    task: Task = Classification(),  # noqa: B008  # frozen
+) -> CriterionInputs:
+    """Weights, and gradients of what the task says (``Task.gradient_target``): targets are not needed.
 
     Args:
         model: in eval mode for the pass; left as it is.
         batches: normalised images; empty for weights alone.
-        seed: kept for ``random``.
+        seed: kept for ``random``, and of the task's draws.
+        task: what the network is for.
     """
     from compress.surgery import own_tensors
 
     network = own_tensors(model).eval().requires_grad_(True)
     total: dict[str, Tensor] = {}
-    for images in batches:
+    for number, images in enumerate(batches):
         network.zero_grad(set_to_none=True)
-        logits = first_tensor(network(images))
-        logits = logits.unsqueeze(1) if logits.dim() == 1 else logits
-        predicted = logits.detach().argmax(dim=1)
-        F.cross_entropy(logits, predicted).backward()  # type: ignore[no-untyped-call]
+        with seeded(derive(seed, "gradient target", number)):
+            task.gradient_target(network(images)).backward()  # type: ignore[no-untyped-call]
         for key, parameter in network.named_parameters():
             if parameter.grad is not None:
                 total[key] = total.get(key, torch.zeros_like(parameter.grad)) + parameter.grad

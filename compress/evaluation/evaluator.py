@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,9 +19,11 @@ from compress.recovery import Compensation, Moments, reconstruct, reestimate
 from compress.search import Ask, Fidelity, Recovery, Score, Stage
 from compress.signature import first_tensor
 from compress.surgery import cut, replaced
+from compress.tasks import Classification, Task, first_of
 
-Metric = Literal["accuracy", "agreement", "output"]
-"""1 - top-1 against labels; 1 - agreement with the unpruned network's answers; relative squared error of the outputs."""
+Metric = Literal["accuracy", "score", "agreement", "output"]
+"""Errors: of the task's figure, which classification calls accuracy; how much answers differ from the unpruned network's, which
+bounds the figure's loss without targets; relative squared error of the outputs."""
 
 _BATCH = 64
 CACHE = 1 << 30
@@ -35,14 +37,21 @@ class Material:
     Attributes:
         calibration: normalised images, (n, c, h, w): batch norms, stages' inputs.
         judged: images that full scores are taken on.
-        labels: their labels, where there are any.
+        batches: the same with their targets, as the task takes them, where the metric wants targets.
         metric: what a full score is.
+        task: what the network is for.
     """
 
     calibration: Tensor
     judged: Tensor
-    labels: Tensor | None
+    batches: Sequence[Any] | None
     metric: Metric
+    task: Task = field(default_factory=Classification)
+
+    @property
+    def scored(self) -> bool:
+        """Whether a full score is the task's figure."""
+        return self.metric in ("accuracy", "score")
 
 
 class Evaluator:
@@ -75,8 +84,12 @@ class Evaluator:
         self.statistics_images = min(statistics_images, len(material.calibration))
         self.solve_images = min(solve_images, len(material.calibration))
         self.compensation = None if moments is None else Compensation(self.model.state_dict(), topology, moments)
-        self.wanted = logits(self.model, material.judged)
+        few = 2 if material.metric == "score" else len(material.judged)  # dense answers of many images fill the memory
+        self.wanted = logits(self.model, material.judged[:few])
         self.outputs = outputs_of(self.model, material.judged) if material.metric == "output" else (self.wanted,)
+        self.base = 0.0  # the unpruned network's value; of classification nobody asks
+        if material.metric == "score":
+            self.base = material.task.scored(self.model, material.batches or ()).value
         self.fallback = ""
         self.graph: fx.Graph | None = None
         try:
@@ -153,6 +166,8 @@ class Evaluator:
         """What a stage request falls back to: the outputs' relative error of the whole cut network."""
         few = self.material.judged[:images]
         small = self.small(plan, len(few), recovery)
+        if self.material.metric == "score":
+            return output_error(outputs_of(self.model, few), outputs_of(small, few))
         if self.material.metric != "output":
             return relative(self.wanted[: len(few)], logits(small, few))
         return output_error([t[: len(few)] for t in self.outputs], outputs_of(small, few))
@@ -163,12 +178,35 @@ class Evaluator:
         small = self.small(plan, len(judged), recovery)
         if self.material.metric == "output":
             return output_error([t[: len(judged)] for t in self.outputs], outputs_of(small, judged))
-        got = logits(small, judged)
-        if not bool(torch.isfinite(got).all()):
-            return float("nan")
-        wanted = self.material.labels if self.material.metric == "accuracy" else self.wanted.argmax(dim=1)
-        assert wanted is not None
-        return 1.0 - float((got.argmax(dim=1) == wanted[: len(judged)]).float().mean())
+        if self.material.scored:
+            assert self.material.batches is not None
+            return self.material.task.error(small.eval(), first_of(self.material.batches, len(judged)), self.base)
+        return self._change(small.eval(), judged)
+
+    @property
+    def base_error(self) -> float:
+        """The unpruned network's own score."""
+        if not self.material.scored:
+            return 0.0
+        return self.material.task.error(self.model, self.material.batches or (), self.base)
+
+    def _change(self, small: nn.Module, judged: Tensor) -> float:
+        """How much the answers differ from the unpruned network's; NaN where one is not finite."""
+        task, found = self.material.task, []
+        with torch.no_grad():
+            for images in torch.split(judged, _BATCH):
+                shown = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+                raw, before = small(shown), self.model(shown)
+                if not all(bool(t.isfinite().all()) for t in task.outputs(raw).values()):
+                    return float("nan")
+                change = task.change(raw, before)
+                assert change is not None
+                found.append(change)
+        changes = torch.cat(found)
+        if task.names_one_label:
+            return 1.0 - float((changes == 0).float().mean())
+        mean = float(changes.double().mean())
+        return mean**0.5 if task.root else mean
 
     def _statistics(self, most: int) -> list[Tensor]:
         return in_batches(self._calibration(min(self.statistics_images, most)))

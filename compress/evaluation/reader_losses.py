@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from compress.core import Bits, Floats, GroupId, Layer, LayerName, Role, Topology
 from compress.evaluation.criteria import DAMPING, CriterionInputs
-from compress.evaluation.evaluator import logits
-from compress.evaluation.output_error import relative
+from compress.evaluation.output_error import output_error, outputs_of
 from compress.recovery import RIDGE, Gram, solve
 from compress.search import ReaderLoss
 from compress.surgery import own_tensors
@@ -136,7 +135,7 @@ def calibrated(
     """
     assert inputs.moments is not None
     network = own_tensors(model).eval()
-    wanted = logits(network, images)
+    wanted = outputs_of(network, images)
     knots = {}
     for name, reader_loss in found.items():
         layer, gram = topology.by_layer[name], inputs.moments.layers[name]
@@ -154,7 +153,7 @@ def calibrated(
                     module.weight.zero_()
                     module.weight[:, kept] = weight[:, kept]
                 hook = module.register_forward_hook(_shifted(shift))
-                point = (reader_loss.given(removed, "compensated").gone, relative(wanted, logits(network, images)))
+                point = (reader_loss.given(removed, "compensated").gone, output_error(wanted, outputs_of(network, images)))
                 hook.remove()
                 if point[0] > points[-1][0] * (1 + 1e-6) and point[1] >= points[-1][1]:
                     points.append(point)

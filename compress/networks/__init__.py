@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from compress.networks.inference import logits_of as logits_of
     from compress.networks.inference import placed as placed
     from compress.networks.inference import seeded as seeded
+    from compress.networks.network import TASK as TASK
     from compress.networks.network import Network as Network
     from compress.networks.network import identity as identity
     from compress.networks.network import network_from as network_from
     from compress.networks.network import network_of as network_of
+    from compress.networks.purpose import recognised as recognised
     from compress.networks.tensor_file import file_state_digest as file_state_digest
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
@@ -39,7 +41,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "checkpoint": "Loaded load save state_digest",
             "checks": "preflight",
             "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
-            "network": "Network identity network_from network_of",
+            "network": "Network TASK identity network_from network_of",
+            "purpose": "recognised",
             "tensor_file": "file_state_digest",
         },
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from compress.core import Plan
 from compress.data import Data, Preprocessing, preset_for
@@ -16,8 +17,11 @@ from compress.networks.architecture import UNNAMED, Architecture
 from compress.networks.checkpoint import Loaded, state_digest
 from compress.signature import Signature, taking_rows
 from compress.surgery import cuttable
+from compress.tasks import Outputs, Task, built_in, task_named, task_of
 
 _NO_PLAN = Plan()
+TASK = "task"
+"""What a file's metadata calls the name of its task."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Network:
         plan: what had been cut before it came here.
         warnings: what loading it had to guess.
         signature: what it takes, where an example says so. Where that is more than one tensor, the model takes rows.
+        task: what it is for; None where it has to be recognised.
     """
 
     model: nn.Module
@@ -43,6 +48,12 @@ class Network:
     plan: Plan = _NO_PLAN
     warnings: tuple[str, ...] = ()
     signature: Signature | None = None
+    task: Task | None = None
+
+    @property
+    def purpose(self) -> Task:
+        """What it is for; of a network that nobody said or recognised it of, that its outputs stay what they are."""
+        return self.task or Outputs()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,13 +63,24 @@ class Network:
         assert self.preprocessing is not None
         return self.preprocessing.shape
 
+    def rows(self, batch: Any) -> Tensor:
+        """What the network is called with for a batch of its task, as the tensor that searching and cutting see."""
+        args, kwargs = self.purpose.inputs(batch)
+        if self.signature is not None:
+            return self.signature.packed(args, kwargs)
+        if len(args) != 1 or kwargs or not isinstance(args[0], Tensor):
+            raise ConfigError("a batch calls the network with more than one tensor", hint="give an example of its inputs")
+        return args[0]
+
     @property
     def takes_images(self) -> bool:
         """Whether it is called with one tensor, so that images can be given."""
         return self.signature is None or self.signature.plain
 
 
-def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, name: str = "", example: Any = None) -> Network:
+def network_from(
+    loaded: Loaded, *, preprocessing: Preprocessing | None = None, name: str = "", example: Any = None, task: Any = None
+) -> Network:
     """A loaded file as a network.
 
     Args:
@@ -66,6 +88,7 @@ def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, 
         preprocessing: of its images; by default as the file says, else the architecture's preset.
         name: by default the architecture's.
         example: what one call takes, see :func:`network_of`.
+        task: what it is for, see :func:`network_of`; by default a built-in task that the file names.
 
     Raises:
         ModelError: it does not run on the example.
@@ -81,10 +104,19 @@ def network_from(loaded: Loaded, *, preprocessing: Preprocessing | None = None, 
         plan=loaded.plan,
         warnings=loaded.warnings,
         signature=signature,
+        task=_named(loaded.metadata) if task is None else task_of(task),
     )
 
 
-def network_of(model: nn.Module, preprocessing: Preprocessing | None = None, name: str = "", *, example: Any = None) -> Network:
+def _named(metadata: Mapping[str, Any]) -> Task | None:
+    """The task that a file names, where it is one of ours: what else it may name is never imported."""
+    said = metadata.get(TASK)
+    return task_named(said) if isinstance(said, str) and built_in(said) else None
+
+
+def network_of(
+    model: nn.Module, preprocessing: Preprocessing | None = None, name: str = "", *, example: Any = None, task: Any = None
+) -> Network:
     """A module that is already in memory; its files are reloaded with ``--arch package.module:factory``.
 
     Args:
@@ -94,6 +126,8 @@ def network_of(model: nn.Module, preprocessing: Preprocessing | None = None, nam
         example: what one call takes: a tensor; a tuple of arguments, with a dict of keyword arguments at its end; a dict
             of keyword arguments, or, where ``forward`` has one argument, whatever structure that is. Tensors have a batch
             of one or more. It says how the inputs of ONNX files are called and what shapes they have.
+        task: what it is for: a name of ``compress.tasks.TASKS`` (``segmentation``, ``regression:unit=px``), or an object or
+            class with members of :class:`compress.Task`. Without it, it is recognised where that is certain: class logits.
 
     Raises:
         ConfigError: neither preprocessing nor an example says what the network takes.
@@ -114,6 +148,7 @@ def network_of(model: nn.Module, preprocessing: Preprocessing | None = None, nam
         preprocessing=_agreed(preprocessing, signature),
         digest=state_digest(taken.state_dict()),
         signature=signature,
+        task=None if task is None else task_of(task),
     )
 
 
@@ -165,6 +200,8 @@ def identity(network: Network, data: Data | None) -> dict[str, str]:
         "architecture": json.dumps(network.architecture.to_json(), sort_keys=True),
         "preprocessing": json.dumps(network.preprocessing and network.preprocessing.to_json(), sort_keys=True),
     }
+    if network.purpose.spec != "classification":  # which was the only task once
+        told["task"] = network.purpose.spec
     if network.signature is not None:
         told["inputs"] = json.dumps(network.signature.to_json(), sort_keys=True)
     return told | ({f"data.{k}": v for k, v in data.digests.items()} if data is not None else {})

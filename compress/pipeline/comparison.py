@@ -15,30 +15,31 @@ from typing import Any
 from compress.core import (
     Clock,
     Difference,
+    Figure,
     Listen,
     Phase,
-    Right,
     Warned,
     capture,
     difference,
     ignore,
     make_folder,
+    pooled_difference,
     write,
     write_json,
 )
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
-from compress.evaluation import CRITERIA, read_predictions
+from compress.evaluation import AGREEMENT, CRITERIA, OUTPUT_ERROR, JudgedTest, read_predictions
 from compress.networks import Network
 from compress.pipeline.compared_run import RunFigures, compared_run
 from compress.pipeline.external import ExternalPruner, Prune, prune_externally
 from compress.pipeline.job import Job
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.pruning import prune
-from compress.pipeline.run import Run
+from compress.pipeline.reporting import target_text
+from compress.pipeline.run import Run, with_task
 from compress.recovery import OwnLoop
 from compress.report import (
-    AGREEMENT,
     ComparedRun,
     Comparison,
     Report,
@@ -49,6 +50,7 @@ from compress.report import (
     summary,
 )
 from compress.search import METHODS
+from compress.tasks import Task
 
 UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
@@ -182,11 +184,11 @@ def compare_methods(
         ConfigError: a setting does not fit a method, or a folder holds another protocol's run. Other errors end one run only
             and stand in the table.
     """
-    wanted = wanted.checked()
+    wanted, network = wanted.checked(), with_task(network, data, listen)
     wanted = replace(wanted, job=with_loop(wanted.job, wanted.train, data))
     jobs = {(e.name, s): e.job(wanted.job, s) for s in wanted.seeds for e in wanted.entries}
     rows: list[ComparedRun] = []
-    right: dict[str, list[Right]] = {}
+    judged: dict[str, list[JudgedTest]] = {}
     folder.mkdir(parents=True, exist_ok=True)
     for seed in wanted.seeds:
         for one in wanted.entries:
@@ -202,9 +204,9 @@ def compare_methods(
                 row = ComparedRun(method=one.name, seed=seed, folder=place.name, failed=f"{error.message} ({error.hint})")
                 listen(Warned(f"{one.name}, seed {seed}: {row.failed}"))
             else:
-                row = _judged(row, place, right)
+                row = _judged(row, place, judged)
             rows.append(row)
-            found = _comparison(network, data, wanted, rows, right, command)
+            found = _comparison(network, data, wanted, rows, judged, command)
             _write(found, folder)
     return found
 
@@ -242,19 +244,30 @@ def _row(report: Report, method: str, seed: int, folder: Path) -> ComparedRun:
 # ---- from rows to the comparison -------------------------------------------------------------------------------------
 
 
-def _judged(row: ComparedRun, folder: Path, right: dict[str, list[Right]]) -> ComparedRun:
-    """The row with its figures on the test images, and which of them it answered rightly remembered for the pairs."""
+def _judged(row: ComparedRun, folder: Path, judged: dict[str, list[JudgedTest]]) -> ComparedRun:
+    """The row with its figures on the test images, and what each of them contributed remembered for the pairs."""
     found = read_predictions(folder)
-    if not found:
+    if found is None:
         return row
-    right.setdefault(row.method, []).append(found["final"])
-    right[UNPRUNED] = [found["base"]]
-    return replace(row, base=float(found["base"].mean()), test=float(found["final"].mean()))
+    judged.setdefault(row.method, []).append(found)
+    judged[UNPRUNED] = [replace(found, rows={"final": found.rows["base"]} if found.rows else {})]
+    return replace(row, base=found.values["base"], test=found.values["final"])
 
 
-def _differences(name: str, others: Sequence[str], right: Mapping[str, list[Right]]) -> dict[str, Difference]:
-    pairs = {o: (right.get(name, []), right.get(o, [])) for o in others if o != name}
-    return {o: difference(a, b) for o, (a, b) in pairs.items() if a and b and len({len(x) for x in (*a, *b)}) == 1}
+def _differences(name: str, others: Sequence[str], judged: Mapping[str, list[JudgedTest]], task: Task) -> dict[str, Difference]:
+    """The method's figure minus the others', paired by image; where the figure is computed from images."""
+    found = {}
+    for other in others:
+        ours, theirs = ([j.rows["final"] for j in judged.get(n, []) if j.rows] for n in (name, other))
+        if other == name or not ours or not theirs or len({rows.shape for rows in (*ours, *theirs)}) != 1:
+            continue
+        figure = judged[name][0].figure
+        if task.names_one_label:
+            found[other] = difference([rows[:, 0] == 1 for rows in ours], [rows[:, 0] == 1 for rows in theirs])
+        else:
+            pool = task.pooled if figure == task.figure else Task().pooled
+            found[other] = pooled_difference(ours, theirs, pool, higher=figure.higher)
+    return found
 
 
 def _comparison(
@@ -262,44 +275,51 @@ def _comparison(
     data: Data,
     wanted: MethodComparison,
     rows: Sequence[ComparedRun],
-    right: Mapping[str, list[Right]],
+    judged: Mapping[str, list[JudgedTest]],
     command: str,
 ) -> Comparison:
     job, entries = wanted.job, wanted.entries
+    figure = next((j.figure for found in judged.values() for j in found), network.purpose.figure or OUTPUT_ERROR)
     others = (wanted.reference, UNPRUNED)
     summaries: list[Summary] = []
     for one in entries:
         mine = [r for r in rows if r.method == one.name]
         if mine:
-            summaries.append(summary(one.name, mine, _differences(one.name, others, right)))
+            summaries.append(summary(one.name, mine, _differences(one.name, others, judged, network.purpose)))
     usual = Job().to_json()
     shared = {k: v for k, v in job.to_json().items() if k in _SHARED or (k in _WHERE_SET and v != usual.get(k))}
     options = {f"{e.name}.{k}": v for e in entries for k, v in e.options.items()}
     return Comparison(
         network=network.architecture.name,
         data=data.name,
-        target=f"{job.target} <= {job.value:g}" + (" points" if job.target == "max_drop" else ""),
+        target=target_text(job, network.purpose.figure),
         reference=wanted.reference,
         protocol={**shared, **options, **{e.name: e.origin for e in entries if e.origin}},
         seeds=tuple(dict.fromkeys(r.seed for r in rows)),
         rows=tuple(rows),
         summaries=tuple(summaries),
-        notes=_notes(job, entries, summaries, data.labelled),
+        notes=_notes(job, entries, summaries, figure),
         digests={"network": network.digest, **data.digests},
         environment=capture(threads=job.threads).to_json(),
         command=command,
-        labelled=data.labelled,
+        labelled=figure == network.purpose.figure,
+        figure=figure,
     )
 
 
-def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summary], labelled: bool) -> tuple[str, ...]:
+def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summary], figure: Figure) -> tuple[str, ...]:
     notes = [
         "the last epoch's weights are judged, never the best epoch's; the test images are read once a run, at its end",
         "the interval of a difference is over the test images, answers averaged over the seeds: it speaks of these runs; "
         "± is over the seeds",
     ]
-    if not labelled:
-        notes.append(f"the images have no labels: {AGREEMENT} is the share of them that get the unpruned network's class")
+    if figure == AGREEMENT:
+        notes.append(f"the images have no labels: {figure.name} is the share of them that get the unpruned network's class")
+    if figure == OUTPUT_ERROR:
+        notes.append(
+            f"nothing scores the images: {figure.name} is the mean squared difference from the unpruned network's outputs, "
+            "each channel's over its variance"
+        )
     if len(entries) > 2:
         notes.append(
             f"{len(entries) - 1} methods are set against one, each at 95 %: of those that do not differ one in twenty is "
@@ -316,13 +336,17 @@ def _notes(job: Job, entries: Sequence[ComparedMethod], summaries: Sequence[Summ
 
 def _write(found: Comparison, folder: Path) -> None:
     """JSON last: who finds it finds the others too."""
+    scale = found.figure.scale
     shown = {**{s: s for s in states(found.rows)}, "test": found.judged}
-    axis = "top-1 accuracy, %" if found.labelled else "agreement with the unpruned network, %"
+    axis = found.figure.heading if found.labelled else f"{found.figure.name} with the unpruned network, %"
     told = [
-        {"name": s.method, "states": {t: (s.figures[k].mean, s.figures[k].sd) for k, t in shown.items() if k in s.figures}}
+        {
+            "name": s.method,
+            "states": {t: (scale * s.figures[k].mean, scale * s.figures[k].sd) for k, t in shown.items() if k in s.figures},
+        }
         for s in found.summaries
     ]
-    base = next((r.base for r in found.rows if r.base is not None), None) if found.labelled else None
+    base = next((scale * r.base for r in found.rows if r.base is not None), None) if found.labelled else None
     title = f"{found.network}, {found.target}"
     write(folder / "comparison.svg", comparison_svg(told, [*shown.values()], base, title, axis))
     write(folder / "comparison.md", comparison_markdown(found))

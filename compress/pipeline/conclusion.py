@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.core import Accuracy, Measured, Plan, Right, read_json, write_json
+from compress.core import Plan, read_json, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError, PlanError
-from compress.evaluation import Agreement, agreements, blind, certify, on_test, save_predictions, unseen
+from compress.evaluation import Agreement, JudgedTest, agreements, blind, certify, on_test, save_predictions, unseen
 from compress.latency import Explained, explain, profile, read_graph, summarise
 from compress.networks import Network
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
-from compress.pipeline.run import Run
+from compress.pipeline.run import Run, measured
 from compress.pipeline.search_summary import SearchSummary
 from compress.report import Report, verified, write_report
 from compress.signature import bare
@@ -57,16 +57,15 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
     """What can be said without labels; the test split, once; then the report."""
     bound = None
     if run.data is not None:
-        with run.clock.phase("certificate", "agreement with the unpruned network, no labels"):
-            agreed = agreements(
-                run.network.model,
-                done.model,
-                unseen(run.data, prepared.material, decided=run.labelled and not run.log.all_kept),
-            )
-            bound = certify(agreed)
-        right = final_predictions(run, run.data, done.model, agreed)
-        if run.data.labelled:
-            run.log.scores += [_judged(when, found) for when, found in right.items()]
+        agreed: Sequence[Agreement] = ()
+        if run.task.bounded is not None:
+            with run.clock.phase("certificate", "agreement with the unpruned network, no labels"):
+                parts = unseen(run.data, prepared.material, run.scored, decided=run.scored and not run.log.all_kept)
+                agreed = agreements(run.network.model, done.model, parts, run.task)
+                bound = certify(agreed, run.task)
+        judged = final_predictions(run, run.data, done.model, agreed)
+        if judged is not None:
+            run.log.scores += [measured(found, when, "test") for when, found in judged.scores.items()]
     if done.latency:
         write_json(run.folder / "latency.json", [r.to_json() for r in done.latency])
         times = layer_times(run, done)
@@ -83,23 +82,23 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
     )
 
 
-def final_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[Agreement] | None = None) -> Mapping[str, Right]:
-    """Which test images the unpruned and the pruned network answer rightly, read for the first time; ``answers.json`` keeps it.
+def final_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[Agreement] | None = None) -> JudgedTest | None:
+    """What both networks are worth on the test images, read for the first time; ``answers.json`` keeps it.
 
     Args:
         run: its network and folder.
-        data: without labels right is what the unpruned network says.
+        data: without targets of the task both are held against the unpruned network.
         small: the pruned network.
         agreed: the networks' agreement on the test images, where it is known already.
     """
-    before = run.network.model
-    if data.labelled:
+    before, task = run.network.model, run.task
+    if run.scored:
         with run.clock.phase("test", f"{len(data.test)} images, read for the first time"):
-            right = on_test(before, small, data.test)
+            found: JudgedTest | None = on_test(before, small, data.test, task)
     else:
-        right = blind(agreements(before, small, ((data.test, 0),)) if agreed is None else agreed, data.test)
-    save_predictions(run.folder, data, right)
-    return right
+        found = blind(before, small, data.test, task, agreed)
+    save_predictions(run.folder, data, found)
+    return found
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,6 @@ def layer_times(run: Run, done: Realised) -> ProfiledPair | None:
             run.note(f"the layers were not profiled: {error.message}")
             return None
         return ProfiledPair(before, after, summarise(before, after))
-
-
-def _judged(when: str, found: Right) -> Measured:
-    """Answers about the test split as an accuracy."""
-    return Accuracy(int(found.sum()), len(found)).measured(when, "test")
 
 
 def exit_code(report: Report) -> int:

@@ -8,11 +8,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from compress.core import Plan
-from compress.data import Data
 from compress.errors import ConfigError, GuardError
 from compress.evaluation import CriterionInputs, logits
 from compress.evaluation import kernels as kernels_of
-from compress.pipeline.job import Job
 from compress.pipeline.own_training import train_by_loop
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
@@ -31,24 +29,26 @@ from compress.recovery import (
 )
 from compress.search import METHODS, Space, clusters_at, widths_of
 from compress.surgery import Verified
+from compress.tasks import Task
 
 _TRIM_TOLERANCE = 1e-4
 
 
-def csgd_images(job: Job, data: Data | None) -> LabelledImages:
+def csgd_images(run: Run) -> LabelledImages:
     """The images of Centripetal SGD, before any work: they must be there, and suffice to make filters equal.
 
     Raises:
         ConfigError: there is nothing to train on.
         TrainError: the schedule is too short or eps too weak; the hint says what would do.
     """
+    data = run.data
     if data is None or data.train is None:
         raise ConfigError(
             "C-SGD is training, and there are no training images",
             hint="add --data with training images, or use --realise cut with another method",
         )
-    schedule = schedule_for(job, data.train, data.labelled)
-    strength(schedule, steps_per_epoch(len(data.train), schedule), job.eps)
+    schedule = schedule_for(run, data.train)
+    strength(schedule, steps_per_epoch(len(data.train), schedule), run.job.eps)
     return data.train
 
 
@@ -68,11 +68,10 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
     Raises:
         GuardError: the trim changed an output.
     """
-    data, job, clock = run.data, run.job, run.clock
+    clock = run.clock
     topology, material = prepared.topology, prepared.material
-    images = csgd_images(job, data)
-    assert data is not None
-    schedule = schedule_for(job, images, data.labelled)
+    images = csgd_images(run)
+    schedule = schedule_for(run, images)
     with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
         equal = _equal(run, tied_slices(topology, plan), images, schedule)
         run.judge(equal.trained, "C-SGD")
@@ -81,20 +80,20 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
         small, guard = guarded_cut(equal.averaged, topology, plan, material.calibration)
         run.judge(small, "cut")
         outputs = [logits(m, material.judged) for m in (equal.trained, equal.averaged, small)]
-    averaging, trim = _changes(*outputs[:2]), _changes(*outputs[1:])
+    averaging, trim = _changes(run.task, *outputs[:2]), _changes(run.task, *outputs[1:])
     if not trim[1] <= _TRIM_TOLERANCE:
         raise GuardError(
             f"the trim changed the outputs by {trim[1]:.1e} of the largest, at most {_TRIM_TOLERANCE:.0e} is wanted",
             hint="channels that should be equal are treated differently somewhere; please report the network",
         )
-    found, total = equal.strength, len(material.judged)
+    found = equal.strength
     raised = f" (raised from the paper's {PAPER_EPS:g}: the training is short)" if found.raised else ""
     run.note(
         f"C-SGD: eps {found.eps:.2g} in kernels, {found.vector_eps:.2g} in vectors{raised}; deviations shrink by "
         f"exp(-{found.kernels:.0f}) and exp(-{found.vectors:.0f}); the largest was {equal.before:.2g} of its tensor, then "
         f"{equal.after:.1e}",
-        f"averaging the clusters exactly changed {averaging[0]} of {total} predictions, the outputs by {averaging[1]:.1e}",
-        f"the trim changed {trim[0]} of {total} predictions, the outputs by {trim[1]:.1e}; nothing is recovered after it",
+        f"averaging the clusters exactly changed {averaging[0]}the outputs by {averaging[1]:.1e}",
+        f"the trim changed {trim[0]}the outputs by {trim[1]:.1e}; nothing is recovered after it",
     )
     return small, guard
 
@@ -117,7 +116,11 @@ def _equal(run: Run, tied: tuple[Tied, ...], images: LabelledImages, schedule: S
     )
 
 
-def _changes(wanted: Tensor, got: Tensor) -> tuple[int, float]:
-    """How many predictions differ, and the largest change over the largest output."""
-    differ = int((wanted.argmax(dim=1) != got.argmax(dim=1)).sum())
-    return differ, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
+def _changes(task: Task, wanted: Tensor, got: Tensor) -> tuple[str, float]:
+    """How many predictions differ, where the task names some, and the largest change over the largest output."""
+    said = ""
+    if task.names_one_label:
+        before, after = task.decisions(wanted), task.decisions(got)
+        assert before is not None and after is not None
+        said = f"{int((before != after).sum())} of {len(wanted)} predictions, "
+    return said, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))

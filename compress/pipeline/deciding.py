@@ -16,7 +16,7 @@ from compress.pipeline.inspection import traced_with_agreement
 from compress.pipeline.job import Job
 from compress.pipeline.latency_target import measured_target
 from compress.pipeline.preparation import Prepared, prepare
-from compress.pipeline.run import Run
+from compress.pipeline.run import Run, with_task
 from compress.pipeline.run_folder import claim
 from compress.pipeline.search_summary import LatencyTrials, SearchSummary
 from compress.pipeline.searching import Searched, search
@@ -70,6 +70,7 @@ def decide(
             "stage_epochs is training between decisions, so that there is no decision without it",
             hint="leave stage_epochs out, or use compress.prune",
         )
+    network = with_task(network, data, listen)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen))
@@ -141,7 +142,8 @@ def _chosen(run: Run, prepared: Prepared, found: Searched) -> tuple[Point, str]:
     """The point of the front that the target asks for, and why."""
     space, material = prepared.space, prepared.material
     judged = len(material.judged) if material.metric == "agreement" else 0
-    chosen, why = choose(found.front, space.target, space.share, prepared.base_error, judged)
+    base = prepared.base_error if space.target.kind == "max_drop" else 0.0
+    chosen, why = choose(found.front, space.target, space.share, base, judged, run.task)
     if run.job.stage_epochs:
         why = f"cut and trained stage by stage; the stages left {space.share(chosen.plan):.3f}"
     return chosen, why

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.core import write_json
 from compress.data import Data
 from compress.errors import ModelError, one_line
-from compress.networks import in_batches, save
+from compress.networks import TASK, in_batches, save
 from compress.pipeline.compared_run import RunFigures, compared_run, read_row
 from compress.pipeline.conclusion import final_predictions
 from compress.pipeline.preparation import calibration_count
@@ -64,7 +64,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
             given = copy.deepcopy(whole).eval()
             made = pruner.prune(given, in_batches(calibration), job.value, job.seed)
             small = _checked(made, whole, calibration[:2], pruner.name)
-        if not run.labelled:
+        if not run.scored:
             run = replace(run, held_out=data.validation.images(len(calibration)))
         before, after = (_size(model, calibration[:1]) for model in (whole, small))
         run.judge(small, "cut")
@@ -72,7 +72,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
             small = with_batch_norms(run, small, calibration)
         small = finetune(run, small)
         latency = _clocked(run, small, calibration)
-        metadata = {"arm": pruner.origin}
+        metadata = {"arm": pruner.origin, TASK: run.task.spec}
         save(run.folder / "model.safetensors", small, architecture=run.network.architecture, metadata=metadata)
         final_predictions(run, data, small)
         figures = RunFigures(

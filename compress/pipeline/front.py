@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from compress.core import Cost, Plan, images_needed, read_json, upper, write, write_json
+from compress.core import CONFIDENCE, Cost, Plan, images_needed, read_json, upper, write, write_json
 from compress.errors import ConfigError, PlanError, SearchError
 from compress.report import front_svg
 from compress.search import Fidelity, Front, Point, Space, Target, knee
+from compress.tasks import Classification, Task
 
 FRONT = "front.json"
 _NEAR = 0.005
@@ -18,7 +20,12 @@ _NEAR = 0.005
 
 
 def choose(
-    front: Front, target: Target, share: Callable[[Plan], float], base_error: float, judged: int = 0
+    front: Front,
+    target: Target,
+    share: Callable[[Plan], float],
+    base_error: float,
+    judged: int = 0,
+    task: Task = Classification(),  # noqa: B008  # frozen
 ) -> tuple[Point, str]:
     """The point of a front that a target asks for, and why it was taken.
 
@@ -26,8 +33,8 @@ def choose(
     labels the errors are disagreements with the unpruned network on ``judged`` images, and it is the upper end of their
     interval that has to be within the drop (``compress.core.statistics``).
     """
-    if target.kind == "max_drop" and judged:
-        bounds = [upper(round(p.error * judged), judged) for p in front]
+    if target.kind == "max_drop" and judged and task.bounded is not None and task.bounded.share:
+        bounds = [_bound(p.error, judged, exact=task.names_one_label) for p in front]
         certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
         if certified:
             agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
@@ -54,6 +61,15 @@ def choose(
         reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
         reason += "since nothing nearer to it that was tried scored better"
     return best, reason
+
+
+def _bound(error: float, judged: int, *, exact: bool) -> float:
+    """The upper end of the interval of a share of changed answers; see :func:`compress.core.bounded_mean`."""
+    if not math.isfinite(error):
+        return 1.0
+    if exact:
+        return upper(round(error * judged), judged)
+    return upper(math.ceil(error * judged - 1e-9), judged, 1 - (1 - CONFIDENCE) / math.e)
 
 
 def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str) -> None:

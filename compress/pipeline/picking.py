@@ -20,7 +20,7 @@ from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.realisation import realise
-from compress.pipeline.run import Run
+from compress.pipeline.run import Run, with_task
 from compress.pipeline.run_folder import claim
 from compress.pipeline.search_summary import SearchSummary
 from compress.recovery import OwnLoop
@@ -61,6 +61,7 @@ def pick(
     Raises:
         ConfigError: the folder is no finished search, or no such point is there.
     """
+    network = with_task(network, data, listen)
     job, front = _searched(network, data, folder)
     wanted = PointWanted.of(asked)
     if (predicted := asked.get("latency")) is not None and any(p.cost.latency is None for p in front):
@@ -166,10 +167,11 @@ def _same(folder: Path, held: object, now: Mapping[str, str]) -> None:
     differ = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
     if not differ:
         return
-    name = next((n for n in ("network", "architecture", "preprocessing") if n in differ), differ[0])
+    name = next((n for n in ("network", "architecture", "task", "preprocessing") if n in differ), differ[0])
     what, cure = {
         "network": ("another network", "give the unpruned network of that run: --model FILE"),
         "architecture": ("a network of another architecture", "give the unpruned network of that run: --model FILE"),
+        "task": ("another task", "say what the network is for as that run was told: --task NAME"),
         "preprocessing": ("another preprocessing", "give the files of that run, with the same --size, --mean and --std"),
     }.get(name, ("other images", "give the images of that run: --data SOURCE"))
     raise ConfigError(

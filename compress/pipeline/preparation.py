@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,25 +24,26 @@ from compress.core import (
     derive,
     near_chance,
 )
-from compress.data import Data
-from compress.errors import ConfigError, DataError, SearchError
+from compress.data import Data, Split
+from compress.errors import ConfigError, DataError, ModelError, SearchError, TaskError
 from compress.evaluation import (
     CRITERIA,
     Evaluator,
     Material,
-    accuracy,
     closed_form,
     gather,
     importance,
     kernels,
     matched_inputs,
     obs_and_curves,
+    score_on,
 )
-from compress.networks import preflight
+from compress.networks import Network, preflight
 from compress.pipeline.inspection import reach, traced_with_agreement, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
-from compress.pipeline.run import Run
+from compress.pipeline.run import Run, measured
+from compress.pipeline.trial_batch import check_asked, try_batch
 from compress.recovery import collect
 from compress.search import (
     METHODS,
@@ -55,6 +56,7 @@ from compress.search import (
     make_stages,
     prunable,
 )
+from compress.tasks import first_of
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
@@ -64,7 +66,7 @@ _SYNTHETIC_IMAGES = 16
 _SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _GRADIENT_IMAGES = 128
-_LABELS_THAT_TELL = 200
+_JUDGED_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Prepared:
     Attributes:
         space: what a searcher may know, the topology in it.
         evaluator: scores plans.
-        base: the unpruned network's accuracy; empty without labels.
+        base: the unpruned network's score; empty without targets.
     """
 
     space: Space
@@ -94,10 +96,7 @@ class Prepared:
     @property
     def base_error(self) -> float:
         """The unpruned network's own score, in the metric of the search."""
-        if self.material.metric != "accuracy":
-            return 0.0
-        assert self.material.labels is not None
-        return 1.0 - float((self.evaluator.wanted.argmax(dim=1) == self.material.labels).float().mean())
+        return self.evaluator.base_error
 
 
 def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
@@ -109,13 +108,12 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         DataError: the unpruned network is near chance.
     """
     network, data, job, clock = run.network, run.data, run.job, run.clock
-    if data is not None and not network.takes_images:
-        assert network.signature is not None
-        raise ConfigError(
-            f"the network takes {network.signature.describe()}, images are one of these at the most",
-            hint="leave --data out: the search then goes by the outputs on random inputs of the example's structure",
-        )
+    if data is not None:
+        _check_structure(network, data)
     preflight(network)
+    if not only:
+        check_asked(run.task, job, scored=run.scored)
+        try_batch(run)
     if job.dynamic_size or not network.takes_images:
         with clock.phase("export", "tried before the search"):
             try_export(network, job)
@@ -145,10 +143,10 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
-    base = _base_accuracy(run)
+    base = _base_score(run)
     with clock.phase("importance", ", ".join(CRITERIA)):
         images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
-        criterion_inputs = gather(network.model, images, seed=derive(job.seed, "random criterion"))
+        criterion_inputs = gather(network.model, images, seed=derive(job.seed, "random criterion"), task=run.task)
         wanted = [g for s in stages for g in s.groups]
         scores: dict[str, Any] = importance(criterion_inputs, topology, wanted)
         curves: dict[GroupId, Any] = {}
@@ -176,7 +174,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     )
     full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     space = Space(
-        cost=CostModel(topology, job.goal, table),
+        cost=CostModel(topology, run.goal, table),
         stages=evaluator.stages,
         statistics=ChannelStatistics(scores, rows, curves, found),
         budget=budget,
@@ -187,6 +185,24 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         solved_images=solved if solves else 0,
     )
     return Prepared(space, evaluator, base)
+
+
+def _check_structure(network: Network, data: Data) -> None:
+    """A network of several inputs wants batches of their structure.
+
+    Raises:
+        ConfigError: the data has another one.
+    """
+    if network.signature is None or network.takes_images:
+        return
+    try:
+        network.rows(next(iter(data.validation.batches(1, limit=1))))
+    except (ModelError, DataError) as error:
+        raise ConfigError(
+            f"the network takes {network.signature.describe()}, images are one of these at the most",
+            hint="give batches of this structure with compress.data_from, or leave --data out: the search then goes by the "
+            "outputs on random inputs of the example's structure",
+        ) from error
 
 
 def _check_criteria(job: Job) -> None:
@@ -234,20 +250,22 @@ def _material(run: Run, budget: int) -> Material:
     Raises:
         ConfigError: a drop in accuracy is to be kept, and there are no images to see it on.
     """
-    network, data, job = run.network, run.data, run.job
+    network, data, job, task = run.network, run.data, run.job, run.task
     if data is None and job.target == "max_drop":
         raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
         made = matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
         run.listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
-        return Material(made.images, made.images, None, "output")
-    most = max(_LABELS_THAT_TELL if data.labelled else 32, min(2048, budget // 60))
-    calibration = data.calibration.images(calibration_count(job, data))
-    images, labels = _first(data.validation, most)
-    if data.labelled and len(images) >= _LABELS_THAT_TELL:
-        return Material(calibration, images, labels, "accuracy")
-    metric: Any = "agreement" if job.target == "max_drop" else "output"
-    return Material(calibration, images, None, metric)
+        return Material(calibration=made.images, judged=made.images, batches=None, metric="output", task=task)
+    most = max(task.images_that_tell if run.scored else 32, min(2048, budget // 60))
+    calibration = shown_of(network, data.calibration, calibration_count(job, data))
+    judged, batches = _first(network, data.validation, most)
+    if run.scored and len(judged) >= task.images_that_tell:
+        metric: Any = "accuracy" if task.name == "classification" else "score"
+        return Material(calibration=calibration, judged=judged, batches=batches, metric=metric, task=task)
+    bounds = job.target == "max_drop" and task.bounded == task.figure
+    metric = "agreement" if bounds else "output"
+    return Material(calibration=calibration, judged=judged, batches=None, metric=metric, task=task)
 
 
 def holding_out(run: Run, prepared: Prepared) -> Run:
@@ -256,7 +274,7 @@ def holding_out(run: Run, prepared: Prepared) -> Run:
     They are those that the search judged on, which the certificate leaves out; without data, inputs of another seed than
     those that recoveries are solved on.
     """
-    if run.labelled or run.held_out is not None:
+    if run.scored or run.held_out is not None:
         return run
     if run.data is not None:
         return replace(run, held_out=prepared.material.judged)
@@ -271,29 +289,56 @@ def calibration_count(job: Job, data: Data) -> int:
     return min(wanted, len(data.calibration))
 
 
-def _first(split: Any, count: int) -> tuple[Tensor, Tensor]:
-    images, labels = [], []
-    for x, y in split.batches(64, limit=count):
-        images.append(x)
-        labels.append(y)
-    return torch.cat(images), torch.cat(labels)
+def shown_of(network: Network, split: Split, count: int) -> Tensor:
+    """What the network is shown of a split's first images, as rows where it takes more than one tensor."""
+    if network.takes_images:
+        return split.images(count)
+    return torch.cat([network.rows(batch) for batch in first_of(split.batches(_JUDGED_BATCH), count)])
 
 
-def _base_accuracy(run: Run) -> tuple[Measured, ...]:
-    """The unpruned network's accuracy; near chance means that something is fed wrongly.
+def _first(network: Network, split: Any, count: int) -> tuple[Tensor, Sequence[Any]]:
+    """The first images of a split as rows, and as batches with their targets: 64 a batch where both are tensors."""
+    batches = list(split.batches(_JUDGED_BATCH, limit=count))
+    rows = torch.cat([network.rows(batch) for batch in batches])
+    pairs = [b for b in batches if isinstance(b, tuple | list) and len(b) == 2 and all(isinstance(t, Tensor) for t in b)]
+    if len(pairs) == len(batches):  # damaged images leave gaps, and how many are judged at once rounds
+        whole = (torch.cat([b[0] for b in pairs]), torch.cat([b[1] for b in pairs]))
+        batches = list(zip(*(torch.split(t, _JUDGED_BATCH) for t in whole), strict=True))
+    return rows, batches
+
+
+_OPPOSITE = (
+    "its answers are the opposite of the labels: the first class folder in alphabetical order is 0, the second 1; "
+    "--labels FILE with lines of `folder label` says otherwise"
+)
+
+
+def _base_score(run: Run) -> tuple[Measured, ...]:
+    """The unpruned network's score; near chance means that something is fed wrongly.
 
     Raises:
         DataError: it is near chance.
+        TaskError: it is no number.
     """
-    network, data, job = run.network, run.data, run.job
-    if data is None or not data.labelled:
+    data, job, task = run.data, run.job, run.task
+    if data is None or not run.scored:
         return ()
-    with run.clock.phase("base accuracy", f"{len(data.validation)} validation images"):
-        found = accuracy(network.model, data.validation).measured("base", "validation")
-    if not job.accept_chance and near_chance(found.value, found.images, len(data.classes)):
+    figure = task.figure
+    assert figure is not None
+    with run.clock.phase(f"base {figure.short}", f"{len(data.validation)} validation images"):
+        found = measured(score_on(run.network.model, data.validation, task), "base", "validation")
+    if not math.isfinite(found.value):
+        raise TaskError(
+            f"the unpruned network's {figure.name} is {found.value} on {found.images} images of {data.name}",
+            hint="check score(), the targets, and how the images are prepared: --mean, --std, --size",
+        )
+    chance = task.chance(len(data.classes)) if task.names_one_label else None
+    if chance and not job.accept_chance and near_chance(found.value, found.images, round(1 / chance)):
         raise DataError(
             f"the unpruned network has {100 * found.value:.1f} % accuracy on {found.images} images of {data.name}, "
-            f"near chance for {len(data.classes)} classes: wrong normalisation or labels?",
-            hint="check --mean, --std, --size and --labels; --accept-chance goes on all the same",
+            f"near chance for {round(1 / chance)} classes: wrong normalisation or labels?",
+            hint=_OPPOSITE
+            if found.value < 0.25 and task.name == "binary"
+            else "check --mean, --std, --size and --labels; --accept-chance goes on all the same",
         )
     return (found,)

@@ -15,7 +15,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.latency_target import judge_latency
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
-from compress.pipeline.run import Run
+from compress.pipeline.run import Run, with_task
 from compress.pipeline.run_folder import claim
 from compress.recovery import OwnLoop
 
@@ -48,10 +48,11 @@ def prune(
         CompressError: with what, where, and what to do next.
     """
     job = with_loop(job, train, data)
-    _check_training(job, data, train)
+    network = with_task(network, data, listen)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
+    _check_training(run)
     with claim(folder, job, run.identity, fresh):
         if (ended := finished(network, folder)) is not None:
             return ended
@@ -62,16 +63,17 @@ def prune(
         return conclude(run, prepared, done, found.summary)
 
 
-def _check_training(job: Job, data: Data | None, train: OwnLoop | None) -> None:
+def _check_training(run: Run) -> None:
     """Training that the job wants needs images, and C-SGD enough of them; said before any work.
 
     Raises:
         ConfigError: there is nothing to train on.
         TrainError: filters cannot become equal on so few steps.
     """
+    job, data = run.job, run.data
     if job.realise == "csgd":
-        csgd_images(job, data)
-    if job.stage_epochs and train is None and (data is None or data.train is None):
+        csgd_images(run)
+    if job.stage_epochs and run.train is None and (data is None or data.train is None):
         raise ConfigError(
             "stage_epochs is training, and there are no training images",
             hint="add --data with training images, or leave it out",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.core import Plan, capture
 from compress.export import Parity, ParityVerdict, export_verified, serving_facts
 from compress.latency import LatencyResult, Settings, measure
-from compress.networks import save
+from compress.networks import TASK, save
 from compress.pipeline.csgd import train_and_trim
 from compress.pipeline.preparation import Prepared, holding_out
 from compress.pipeline.run import Run
@@ -172,12 +172,14 @@ def _provenance(run: Run, plan: Plan) -> Mapping[str, str]:
         "round_to": str(job.round_to),
         "torch": str(capture().to_json().get("torch", torch.__version__)),
         "data": run.data.name if run.data is not None else "none",
+        TASK: run.task.spec,
     }
     for found in run.log.scores:
-        facts[f"accuracy {found.when} ({found.split})"] = f"{found.value:.4f}"
+        facts[f"{run.task.figure.short if run.task.figure else 'score'} {found.when} ({found.split})"] = f"{found.value:.4f}"
     return facts | _serving(run)
 
 
 def _serving(run: Run) -> dict[str, str]:
     """What clients of the file have to know."""
-    return serving_facts(run.network.preprocessing, run.data.classes if run.data is not None else ())
+    classes = run.data.classes if run.data is not None and run.task.logit_per_class else ()
+    return serving_facts(run.network.preprocessing, classes)

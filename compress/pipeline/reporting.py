@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from compress.core import TOP1, Certificate, Plan, capture, count, finite_json, sizes_after, widths
+from compress.core import Certificate, Figure, Plan, capture, count, finite_json, sizes_after, widths
+from compress.data import Data
 from compress.latency import identify
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import Prepared
@@ -22,12 +23,13 @@ def build_report(
     """One frozen report of everything that was measured."""
     network, data, job, folder = run.network, run.data, run.job, run.folder
     topology, space, scores = prepared.topology, prepared.space, (*prepared.base, *run.log.scores)
+    task, figure = run.task, run.task.figure
     before, after = (count(topology, plan, table=space.table) for plan in (Plan(), done.plan))
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [
         *flags(_scoring(run), scores, latency),
-        *(missed_drop(job.goal.value, TOP1, scores, certificate) if job.target == "max_drop" else ()),
+        *(missed_drop(run.goal.value, figure, scores, certificate) if job.target == "max_drop" and figure is not None else ()),
         *run.log.warnings,
     ]
     notes = [
@@ -37,7 +39,9 @@ def build_report(
         *run.log.notes,
     ]
     notes.append(f"{job.target}: {search.chosen}")
-    if data is not None and certificate is None and job.target != "max_drop":
+    if task.bounded is None:
+        notes.append(f"no certificate: nothing bounds what the task {task.name} may have lost without targets")
+    elif data is not None and certificate is None and job.target != "max_drop":
         notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
     if job.realise == "csgd" and job.recover != Job().recover:
         notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
@@ -48,15 +52,15 @@ def build_report(
         )
     return Report(
         name=folder.name,
-        verdict=verdict_sentence(latency, scores, before.macs / max(after.macs, 1), certificate),
+        verdict=verdict_sentence(latency, scores, before.macs / max(after.macs, 1), certificate, figure),
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
         citation="; made real by ".join(METHODS[m].citation for m in behind(job.method, job.realise)),
-        target=f"max drop <= {job.value:g} points" if job.target == "max_drop" else f"{job.target} <= {job.value:g}",
+        target=target_text(job, figure),
         reached=share,
         architecture=network.architecture.name,
-        data=f"{data.name} ({len(data.classes)} classes)" if data is not None else "none: synthetic inputs",
+        data=_images(data),
         before=Size(before.macs, before.params, _bytes(folder / "base.onnx")),
         after=Size(after.macs, after.params, _bytes(done.onnx)),
         scores=scores,
@@ -84,15 +88,33 @@ def build_report(
         job=finite_json(job.to_json(), str),
         command=run.command,
         certificate=certificate,
+        task=task.name,
+        figure=figure,
         image=tuple(network.shape),
     )
 
 
+def target_text(job: Job, figure: Figure | None) -> str:
+    """What was asked for, as people read it."""
+    if job.target == "max_drop":
+        step = "points" if figure is None else figure.step
+        return f"max drop <= {job.value:g} {step}".rstrip()
+    return f"{job.target} <= {job.value:g}"
+
+
+def _images(data: Data | None) -> str:
+    """What the images are, as people read it."""
+    if data is None:
+        return "none: synthetic inputs"
+    return f"{data.name} ({len(data.classes)} classes)" if data.classes else data.name
+
+
 def _scoring(run: Run) -> Scoring:
     """What the report's words need to know about scores."""
-    data = run.data
+    data, task = run.data, run.task
     missing = "no data was given" if data is None else "the images have no labels"
-    return Scoring("classification", TOP1, missing, 1 / len(data.classes) if data is not None and data.classes else None)
+    chance = task.chance(len(data.classes) if data is not None else 0)
+    return Scoring(task=task.name, figure=task.figure, missing=missing, chance=chance)
 
 
 def _bytes(path: Path) -> int:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from compress.core import TOP1, Clock, Listen, Measured, Step, Warned
-from compress.data import Data
-from compress.evaluation import accuracy, outputs_apart
-from compress.networks import Network, identity
+from compress.core import Clock, Listen, Measured, Step, TaskScore, Warned
+from compress.data import Data, Split
+from compress.errors import DataError
+from compress.evaluation import outputs_apart, score_on
+from compress.networks import Network, identity, recognised
 from compress.pipeline.job import Job
 from compress.recovery import OwnLoop
 from compress.runtime import OrtRuntime
+from compress.search import Target
+from compress.tasks import Task
 
 
 @dataclass
@@ -76,9 +79,23 @@ class Run:
         return identity(self.network, self.data)
 
     @property
-    def labelled(self) -> bool:
-        """Whether networks are judged by labels; otherwise by how far their outputs are from the unpruned network's."""
-        return self.data is not None and self.data.labelled
+    def task(self) -> Task:
+        """What the network is for."""
+        return self.network.purpose
+
+    @property
+    def scored(self) -> bool:
+        """Whether networks are judged by the task's figure: there are images with targets of its kind."""
+        known = self.data is not None and target_kind(self.data.validation) in self.task.targets
+        return known and self.task.figure is not None
+
+    @property
+    def goal(self) -> Target:
+        """What is searched for; a drop as a fraction, or in the unit of the task's figure."""
+        figure = self.task.figure
+        if self.job.target == "max_drop" and figure is not None and not figure.share:
+            return Target("max_drop", self.job.value)
+        return self.job.goal
 
     def judge(self, model: nn.Module, when: str) -> None:
         """Notes what a network is worth on validation images, where that can be told."""
@@ -97,8 +114,9 @@ class Run:
         score = self._score(after, when)
         if score is None:
             return after
+        figure = self.task.figure
         last = next((s.score for s in reversed(self.log.steps) if s.kept), math.nan)
-        worse = TOP1.worse(last, score) if self.labelled else score - last
+        worse = figure.worse(last, score) if self.scored and figure is not None else score - last
         kept = worse <= 0 or math.isnan(last)  # a score of NaN is never kept
         self.log.steps.append(Step(when, score, kept))
         if kept:
@@ -110,12 +128,13 @@ class Run:
 
     def told(self, score: float) -> str:
         """A step's score as a sentence has it."""
-        return f"{TOP1.short} {TOP1.text(score)}" if self.labelled else f"outputs off by {score:.3g}"
+        figure = self.task.figure
+        return f"{figure.short} {figure.text(score)}" if self.scored and figure is not None else f"outputs off by {score:.3g}"
 
     def _score(self, model: nn.Module, when: str) -> float | None:
-        """By labels, else by the outputs on the images that were held out; None where there is neither."""
-        if self.data is not None and self.data.labelled:
-            found = accuracy(model, self.data.validation).measured(when, "validation")
+        """By the task's figure, else by the outputs on the images that were held out; None where there is neither."""
+        if self.data is not None and self.scored:
+            found = measured(score_on(model, self.data.validation, self.task), when, "validation")
             self.log.scores.append(found)
             return found.value
         return None if self.held_out is None else outputs_apart(self.network.model, model, self.held_out)
@@ -133,6 +152,41 @@ class Run:
     def runtime(self, name: str) -> OrtRuntime:
         """ONNX Runtime as the job measures on it."""
         return runtime_for(self.job, name)
+
+
+def with_task(network: Network, data: Data | None, listen: Listen) -> Network:
+    """The network with its task, told where it had to be taken for one of which nothing is known.
+
+    Raises:
+        DataError: the images are answered with something else than the task is scored on.
+    """
+    found, said = recognised(network, data)
+    if said:
+        listen(Warned(said))
+    kind = "none" if data is None else target_kind(data.validation)
+    if kind not in ("none", *found.purpose.targets):
+        raise DataError(
+            f"the images are answered with {kind}, the task {found.purpose.name} wants {' or '.join(found.purpose.targets)}",
+            hint="name the task that they are for with --task, or give images alone: nothing is scored then",
+        )
+    return found
+
+
+def target_kind(split: Split) -> str:
+    """What a split's images are answered with: ``none``, ``classes``, or another kind of ``compress.data``."""
+    return split.target_kind
+
+
+def measured(found: TaskScore, when: str, split: str) -> Measured:
+    """A score as a report keeps it."""
+    return Measured(
+        when=when,
+        split=split,
+        value=float(found.value),
+        low=float(found.low),
+        high=float(found.high),
+        images=found.images,
+    )
 
 
 def runtime_for(job: Job, name: str = "cpu") -> OrtRuntime:

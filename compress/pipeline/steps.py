@@ -92,14 +92,17 @@ def epochs_for(job: Job, images: int) -> int:
     return min(_MOST_EPOCHS, max(_LEAST_EPOCHS, math.ceil(_LEAST_STEPS / steps)))
 
 
-def schedule_for(job: Job, images: LabelledImages, labelled: bool) -> Schedule:
-    """How the job trains on so many images; without labels it only imitates the unpruned network."""
+def schedule_for(run: Run, images: LabelledImages) -> Schedule:
+    """How the job trains on so many images; without targets, or without a loss, it only imitates the unpruned network."""
+    job, task = run.job, run.task
+    taught = run.scored and task.has("loss")
     return Schedule(
         epochs=epochs_for(job, len(images)),
         lr=job.lr,
         batch=min(job.batch, len(images)),
-        distill=job.distill if labelled else 1.0,
+        distill=job.distill if taught else 1.0,
         seed=job.seed,
+        task=None if task.name == "classification" else task,
     )
 
 
@@ -126,9 +129,10 @@ def finetune(
             check_zeros(trained, kernels)
             return run.better(small, trained, "fine-tuned")
     assert data is not None and images is not None
-    if not data.labelled and job.distill < 1:
-        run.note("no labels: the fine-tuning imitates the unpruned network")
-    schedule = schedule_for(job, images, data.labelled)
+    schedule = schedule_for(run, images)
+    if schedule.distill == 1 and job.distill < 1:
+        why = "no labels" if not run.scored else f"the task {run.task.name} has no loss"
+        run.note(f"{why}: the fine-tuning imitates the unpruned network")
     with run.clock.phase("fine-tune", f"{epochs} epochs"):
         trained = fit(
             small,

@@ -11,26 +11,27 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compress.core import derive
 from compress.errors import TrainError
-from compress.networks import autocast, channels_last, frozen_copy, logits_of, placed, seeded
+from compress.networks import autocast, channels_last, frozen_copy, seeded
 from compress.recovery import training_state
 from compress.recovery.training_state import TrainingState
+from compress.signature import bare
+from compress.tasks import Classification, Task, cut_out, images_in, moved, single
 
 _REPORT_EVERY = 10
 """Steps between looks at the loss: each look makes the host wait for the device."""
 
 
 class LabelledImages(Protocol):
-    """The images and labels of one part of a data set."""
+    """The images of one part of a data set, with what they are answered with."""
 
     @property
     def digest(self) -> str:
@@ -41,8 +42,8 @@ class LabelledImages(Protocol):
 
     def batches(
         self, batch_size: int, *, shuffle_seed: int | None = None, augment: bool = False, limit: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised float32 images, shape (n, c, h, w), and int64 labels, shape (n,)."""
+    ) -> Iterator[Any]:
+        """Batches as the task takes them: of normalised float32 images (n, c, h, w), and labels (n,) or other targets."""
         ...
 
 
@@ -64,6 +65,7 @@ class Schedule:
         precision: ``auto`` (bf16 where the device computes in it), ``bf16`` or ``fp32``.
         augment: whether the split may vary its images.
         seed: of the order of the images, their variation, and dropout.
+        task: what the network is for: its loss, and how it imitates. None is classification, by this schedule.
     """
 
     epochs: int
@@ -78,6 +80,7 @@ class Schedule:
     precision: str = "auto"
     augment: bool = True
     seed: int = 0
+    task: Task | None = None
 
     def __post_init__(self) -> None:
         wanted = {
@@ -97,6 +100,16 @@ class Schedule:
             if not fits:
                 raise TrainError(f"{name} is {getattr(self, name)!r}, but must be {rule}", hint=f"change {name}")
 
+    @property
+    def learns(self) -> Task:
+        """What the network is for."""
+        return self.task or Classification(label_smoothing=self.label_smoothing, temperature=self.temperature)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: what identifies a training."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+        return told | ({} if self.learns.name == "classification" else {"task": self.learns.spec})
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingProgress:
@@ -113,12 +126,13 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """An epoch is done; ``accuracy`` is that of the training batches as they went by, while the weights changed."""
+    """An epoch is done; ``accuracy`` is that of the training batches as they went by, while the weights changed; None where the
+    task names no label."""
 
     epoch: int
     epochs: int
     loss: float
-    accuracy: float
+    accuracy: float | None
     seconds: float
 
 
@@ -182,7 +196,7 @@ def fit(
         model: where training starts; it is left as it is.
         train: images and labels.
         schedule: how to train.
-        teacher: the network whose outputs are imitated (Hinton, Vinyals, Dean 2015).
+        teacher: the network whose outputs are imitated, as the schedule's task says.
         state_dir: where the state is kept; a run that finds its own state there goes on from it. None: nothing is kept.
         save_every: steps between savings; the end of an epoch is always saved.
         listen: hears of progress.
@@ -201,18 +215,19 @@ def fit(
         raise TrainError("no parameter requires a gradient, so there is nothing to train", hint="unfreeze some layers")
     accelerator = Accelerator()
     device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
-    student = channels_last(copy.deepcopy(model).float())
+    task = schedule.learns
+    student = bare(channels_last(copy.deepcopy(model).float()))
     momentum = schedule.momentum
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
     wrapped, optimizer = accelerator.prepare(student, sgd)
-    guide = frozen_copy(teacher, device) if teacher is not None and schedule.distill > 0 else None
+    guide = bare(frozen_copy(teacher, device)) if teacher is not None and schedule.distill > 0 else None
     smallest = _smallest_batch(schedule, world)
     steps = steps_per_epoch(len(train), schedule, world)
     if steps == 0:
         raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
     identity, found = "", None
     if state_dir is not None:
-        how = asdict(schedule) | ({"rewrite": rewrite.identity} if rewrite is not None and rewrite.identity else {})
+        how = schedule.to_json() | ({"rewrite": rewrite.identity} if rewrite is not None and rewrite.identity else {})
         identity = training_state.identity(model, teacher, how, train.digest)
         found = training_state.load(state_dir, identity, student, sgd)
         if found is not None:
@@ -234,20 +249,23 @@ def fit(
             losses: list[Tensor] = []
             order = derive(schedule.seed, "shuffle", epoch)
             batches = train.batches(schedule.batch, shuffle_seed=order, augment=schedule.augment)
-            for step, (images, labels) in enumerate(batches):
-                if step < done_before or len(labels) < smallest:
+            for step, batch in enumerate(batches):
+                count = images_in(batch)
+                if step < done_before or count < smallest:
                     continue
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
-                images, labels = placed(images[rank::world], device), labels[rank::world]
+                batch = moved(batch if world == 1 else cut_out(batch, slice(rank, None, world)), device)
+                count = images_in(batch)
                 try:
+                    args, kwargs = task.inputs(batch)
                     with autocast(device, schedule.precision):
-                        logits = logits_of(wrapped(images))
+                        raw = wrapped(*args, **kwargs)
                         with torch.no_grad():
-                            target = None if guide is None else logits_of(guide(images)).float()
-                    _check_outputs(logits, target, labels, schedule)
-                    labels = labels.to(device, non_blocking=True)
-                    loss = _loss(logits.float(), target, labels, schedule)
+                            target = None if guide is None else guide(*args, **kwargs)
+                    raw, target = single(raw), single(target)  # once: what is learnt from it twice is summed unrounded
+                    task.check_step(raw, target, batch, schedule.distill)
+                    loss = _loss(raw, target, batch, schedule)
                     accelerator.backward(loss)
                 except torch.OutOfMemoryError as error:
                     raise TrainError(f"no memory left at batch {schedule.batch}", hint="halve batch and lr") from error
@@ -258,8 +276,7 @@ def fit(
                 optimizer.zero_grad()
 
                 losses.append(loss.detach())
-                hits = (logits.detach().argmax(1) == labels).sum()
-                seen += torch.stack((losses[-1] * len(labels), hits, torch.full_like(loss, len(labels))))
+                seen += torch.stack((losses[-1] * count, _hits(task, raw, batch).to(loss), torch.full_like(losses[-1], count)))
                 done = step + 1
                 saves = done % save_every == 0 and done < steps
                 if done % _REPORT_EVERY == 0 or done == steps or saves:
@@ -292,7 +309,7 @@ def fit(
                     epoch=epoch + 1,
                     epochs=schedule.epochs,
                     loss=total / count,
-                    accuracy=hit / count,
+                    accuracy=hit / count if task.names_one_label else None,
                     seconds=time.perf_counter() - start,
                 )
             )
@@ -328,36 +345,24 @@ def _train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-def _check_outputs(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> None:
-    if target is not None and target.shape != logits.shape:
-        raise TrainError(
-            f"the teacher has {target.shape[1]} classes, the network {logits.shape[1]}",
-            hint="distil from the unpruned network, or set distill to 0",
-        )
-    lowest, highest = int(labels.min()), int(labels.max())
-    if lowest < 0 and (target is None or schedule.distill < 1):
-        raise TrainError(
-            "the training images have no labels", hint="give labelled images, or a teacher and distill = 1 (imitation only)"
-        )
-    if highest >= logits.shape[1]:
-        raise TrainError(
-            f"label {highest} occurs, but the network has {logits.shape[1]} classes",
-            hint="check the labels, or train a network with a larger head",
-        )
-
-
-def _loss(logits: Tensor, target: Tensor | None, labels: Tensor, schedule: Schedule) -> Tensor:
-    """Cross-entropy, mixed with KL(teacher || student) at a temperature; T² keeps the gradients' scale."""
-    taught = torch.zeros((), device=logits.device)
-    share = 0.0
+def _loss(raw: Any, target: Any, batch: Any, schedule: Schedule) -> Tensor:
+    """The task's own loss, mixed with its imitation of the teacher."""
+    task, taught, share = schedule.learns, torch.zeros(()), 0.0
     if target is not None:
-        share, t = schedule.distill, schedule.temperature
-        own_t, target_t = F.log_softmax(logits / t, 1), F.log_softmax(target / t, 1)
-        taught = t * t * F.kl_div(own_t, target_t, log_target=True, reduction="batchmean")
-    if share == 1:  # the labels may be missing
+        share, taught = schedule.distill, task.imitate(raw, target)
+    if share == 1:  # the targets may be missing
         return taught
-    own = F.cross_entropy(logits, labels, label_smoothing=schedule.label_smoothing)
-    return (1 - share) * own + share * taught
+    own = task.loss(raw, batch)
+    return (1 - share) * own + share * taught.to(own.device)
+
+
+def _hits(task: Task, raw: Any, batch: Any) -> Tensor:
+    """How many images got their label; 0 where the task names none, or the labels are missing."""
+    decided = task.decisions(raw) if task.names_one_label else None
+    known = batch[1] if isinstance(batch, tuple | list) and len(batch) == 2 else None
+    if decided is None or not isinstance(known, Tensor) or known.numel() != decided.numel():
+        return torch.zeros(())
+    return (decided.detach() == known.reshape(-1)).sum()
 
 
 def _check_weights(student: nn.Module, epoch: int, schedule: Schedule) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
-    from compress.report.comparison import AGREEMENT as AGREEMENT
     from compress.report.comparison import ComparedRun as ComparedRun
     from compress.report.comparison import Comparison as Comparison
     from compress.report.comparison import Summary as Summary
@@ -61,7 +60,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "comparison": "AGREEMENT Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
+            "comparison": "Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
             "formatting": "NONE byte_size certified changed speed_in_words "
             "duration expected judged number percent score_text scores sizes times",
             "fronts": "front_latency told",

@@ -8,14 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import Difference, finite_json, markdown, markdown_block
-from compress.report.formatting import NONE, STATES, TRAINED, duration, number, percent
+from compress.core import TOP1, Difference, Figure, finite_json, markdown, markdown_block
+from compress.report.formatting import NONE, STATES, TRAINED, duration, number
 from compress.report.markdown import table_lines
 from compress.report.model import Latency
 
-SCHEMA = "compress-comparison-1"
-AGREEMENT = "agreement"
-"""What is compared where the images have no labels."""
+SCHEMA = "compress-comparison-2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +26,9 @@ class ComparedRun:
         folder: of the run, below the comparison's.
         macs: share kept.
         params: share kept.
-        validation: state of the network -> top-1.
-        base: the unpruned network's test accuracy; None without labels.
-        test: the final network's; without labels both are agreement with the unpruned network.
+        validation: state of the network -> the task's figure.
+        base: the unpruned network's figure on the test images.
+        test: the final network's; without targets both are held against the unpruned network.
         latency: per runtime.
         search_seconds: importance and search; for somebody else's pruner all of its work.
         image_forwards: that the search spent; 0 where it is not counted.
@@ -73,7 +71,7 @@ class Summary:
         figures: ``macs``, ``params``, ``test``, every state of validation, ``speedup``, ``search seconds``, ``image-forwards``.
         requests: fidelity -> requests, plans and evaluated plans, means over seeds.
         latency: lowest and highest end of the seeds' intervals of the first runtime's speed-up.
-        against: name -> accuracy of this method minus that one's on the same test images.
+        against: name -> the figure of this method minus that one's on the same test images.
         failed: why seeds are missing.
     """
 
@@ -102,7 +100,8 @@ class Comparison:
         digests: of the network and the images.
         environment: the machine and the versions.
         command: how to run it again.
-        labelled: whether the test images have labels; otherwise agreement with the unpruned network stands for accuracy.
+        labelled: whether the test images are scored; otherwise they are held against the unpruned network.
+        figure: what the final figure is.
     """
 
     network: str
@@ -118,12 +117,13 @@ class Comparison:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
     labelled: bool = True
+    figure: Figure = TOP1
     schema: str = field(default=SCHEMA)
 
     @property
     def judged(self) -> str:
         """What the final figure is."""
-        return "test" if self.labelled else AGREEMENT
+        return "test" if self.labelled else self.figure.name
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; numbers that JSON does not have become null."""
@@ -183,15 +183,16 @@ def comparison_table(found: Comparison, brief: bool = False) -> tuple[tuple[str,
         short = ("method", "MACs", *steps, found.judged, f"− {found.reference} (95 %)", *(["speed-up"] if clocked else []))
         told = []
         for s in found.summaries:
-            start = (s.method, _mean(s, "macs"), *_untrained_trained(s)[: len(steps)])
-            told.append((*start, _percents(s, "test"), _gap(s, found.reference), _speed(s)))
+            start = (s.method, _mean(s, "macs", TOP1), *_untrained_trained(s, found.figure)[: len(steps)])
+            told.append((*start, _spelt(s, "test", found.figure), _gap(s, found), _speed(s)))
         return short, [row if clocked else row[:-1] for row in told]
     versus = f"{found.judged} − {found.reference} (95 %)"
     head = ("method", "MACs kept", *seen, found.judged, versus, "speed-up", "search", "image-forwards", "evaluated")
     rows = []
     for s in found.summaries:
-        cells = [s.method, _percents(s, "macs", 1), *(_percents(s, state) for state in seen), _percents(s, "test")]
-        rows.append((*cells, difference_text(s, found.reference), _speed(s), _seconds(s), _forwards(s), _asked(s)))
+        cells = [s.method, _spelt(s, "macs", TOP1, 1), *(_spelt(s, state, found.figure) for state in (*seen, "test"))]
+        versus_text = difference_text(s, found.reference, found.figure)
+        rows.append((*cells, versus_text, _speed(s), _seconds(s), _forwards(s), _asked(s)))
     return head, rows
 
 
@@ -201,11 +202,11 @@ def comparison_markdown(found: Comparison) -> str:
     lines = [f"# {markdown(f'{found.network} on {found.data}, {found.target}')}", ""]
     seeds = ", ".join(map(str, found.seeds))
     spread = ": mean ± standard deviation" if len(found.seeds) > 1 else ""
-    lines += [f"Seeds {seeds}{spread}. Accuracies are top-1 in %, validation unless test is said.", ""]
+    lines += [f"Seeds {seeds}{spread}. Figures are {found.figure.heading}, validation unless {found.judged} is said.", ""]
     lines += table_lines(head, rows)
     base = next((r.base for r in found.rows if r.base is not None), None)
     if base is not None and found.labelled:
-        lines += [f"Unpruned: {percent(base)} on the test images.", ""]
+        lines += [f"Unpruned: {found.figure.text(base)} on the test images.", ""]
     lines += [f"- {markdown(text)}" for text in found.notes]
     lines += [f"- {markdown(f'{s.method}, {why}')}" for s in found.summaries for why in s.failed]
     lines += ["", "Protocol: " + markdown("; ".join(f"{k} {v}" for k, v in found.protocol.items())), ""]
@@ -214,36 +215,38 @@ def comparison_markdown(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def difference_text(found: Summary, reference: str) -> str:
-    """``+0.42 (-0.10 to 0.94): not distinguishable``, in points."""
+def difference_text(found: Summary, reference: str, figure: Figure = TOP1) -> str:
+    """``+0.42 (-0.10 to 0.94): not distinguishable``, in points or the figure's unit."""
     gap = found.against.get(reference)
     if gap is None:
         return NONE
-    return f"{100 * gap.mean:+.2f} ({100 * gap.low:.2f} to {100 * gap.high:.2f}): {gap.verdict}"
+    sign = "+" if gap.mean >= 0 else ""
+    return f"{sign}{figure.number(gap.mean)} ({figure.range(gap.low, gap.high, 2)}): {gap.verdict}"
 
 
-def _untrained_trained(found: Summary) -> list[str]:
+def _untrained_trained(found: Summary, figure: Figure) -> list[str]:
     """The last state that no training led to, and the last one that some did; C-SGD trains before it cuts."""
     seen = [s for s in STATES if s in found.figures]
     first = next((i for i, s in enumerate(seen) if s in TRAINED), len(seen))
-    return [_mean(found, part[-1]) if part else NONE for part in (seen[:first], seen[first:])]
+    return [_mean(found, part[-1], figure) if part else NONE for part in (seen[:first], seen[first:])]
 
 
-def _gap(found: Summary, reference: str) -> str:
-    return difference_text(found, reference).partition(":")[0]
+def _gap(found: Summary, whole: Comparison) -> str:
+    return difference_text(found, whole.reference, whole.figure).partition(":")[0]
 
 
-def _mean(found: Summary, name: str) -> str:
+def _mean(found: Summary, name: str, figure: Figure) -> str:
     spread = found.figures.get(name)
-    return NONE if spread is None else f"{100 * spread.mean:.1f}"
+    return NONE if spread is None else figure.number(spread.mean, 1)
 
 
-def _percents(found: Summary, name: str, places: int = 2) -> str:
+def _spelt(found: Summary, name: str, figure: Figure, places: int = 2) -> str:
+    """A mean, and its spread over several seeds; as the figure's heading counts, shares of MACs in percent like any."""
     spread = found.figures.get(name)
     if spread is None:
         return NONE
-    middle = f"{100 * spread.mean:.{places}f}"
-    return f"{middle} ± {100 * spread.sd:.{places}f}" if spread.seeds > 1 else middle
+    middle = figure.number(spread.mean, places)
+    return f"{middle} ± {figure.number(spread.sd, places)}" if spread.seeds > 1 else middle
 
 
 def _speed(found: Summary) -> str:

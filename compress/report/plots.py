@@ -30,12 +30,12 @@ def front_svg(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None
 def comparison_svg(
     methods: Sequence[Mapping[str, Any]], states: Sequence[str], base: float | None, title: str, axis: str = "top-1 accuracy, %"
 ) -> str:
-    """Methods below each other, their accuracy after every step as a dot with its spread over seeds.
+    """Methods below each other, their figure after every step as a dot with its spread over seeds.
 
     Args:
-        methods: each with ``name`` and ``states``: state -> (mean, standard deviation).
+        methods: each with ``name`` and ``states``: state -> (mean, standard deviation), as the axis counts.
         states: in the order of a run, the final figure last.
-        base: the unpruned network's test accuracy: a line.
+        base: the unpruned network's test figure: a line.
         title: of the figure.
         axis: its label.
     """
@@ -55,9 +55,9 @@ def comparison_svg(
             final = state == states[-1]
             colour = "#dc2626" if final else matplotlib.colormaps["Blues"](0.35 + 0.6 * (i + 1) / len(states))
             axes.errorbar(
-                [100 * x for x in means],
+                list(means),
                 rows,
-                xerr=[100 * x for x in spreads],
+                xerr=list(spreads),
                 fmt="D" if final else "os^vPX<>"[i % 8],
                 color=colour,
                 ms=5,
@@ -65,7 +65,7 @@ def comparison_svg(
                 label=state,
             )
         if base is not None:
-            axes.axvline(100 * base, color="#6b7280", linewidth=1, linestyle=":", label="unpruned, test")
+            axes.axvline(base, color="#6b7280", linewidth=1, linestyle=":", label="unpruned, test")
         axes.set_yticks(range(len(methods)), [m["name"] for m in methods])
         axes.invert_yaxis()
         axes.set_xlabel(axis)

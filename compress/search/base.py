@@ -106,9 +106,9 @@ class Target:
     """What the user wants.
 
     Attributes:
-        kind: ``macs``, ``params`` or ``latency`` (share of the original that is kept), or ``max_drop`` (accuracy that may
-            be lost, a fraction).
-        value: in (0, 1].
+        kind: ``macs``, ``params`` or ``latency`` (share of the original that is kept), or ``max_drop`` (what the task's
+            figure may lose, a fraction or in its unit).
+        value: in (0, 1]; of a drop above 0.
         slack: how far below a budget the result may stay before the reason must be said.
     """
 
@@ -119,7 +119,8 @@ class Target:
     def __post_init__(self) -> None:
         if self.kind not in ("macs", "params", "latency", "max_drop"):
             raise ConfigError(f"target {self.kind!r} is not one of macs, params, latency, max_drop")
-        if not 0 < self.value <= 1 or not math.isfinite(self.value):
+        beyond = self.kind != "max_drop" and self.value > 1
+        if not 0 < self.value < math.inf or beyond:
             said, most = f"{self.value:g}", "1"
             if self.kind == "max_drop":
                 said, most = f"{100 * self.value:g} points", "100 points"

@@ -127,6 +127,28 @@ class Signature:
         parts = [t.random(count, generator) for t in self.inputs if t.batched]
         return torch.cat(parts, dim=1).reshape(count, *self.shape)
 
+    def packed(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """Rows of the examples that a call is given.
+
+        Raises:
+            ModelError: the call has another structure, or a tensor another shape.
+        """
+        values, spec = tree_flatten((args, dict(kwargs)))
+        held = [v for v in values if isinstance(v, Tensor)]
+        if spec != self.spec or len(held) != len(self.inputs):
+            raise ModelError(
+                f"a batch calls the network with {_kinds((args, kwargs))}, the example with {self.describe()}", hint=_HINT
+            )
+        parts = []
+        for tensor, one in zip(held, self.inputs, strict=True):
+            if one.batched and tuple(tensor.shape[1:]) != one.shape:
+                raise ModelError(
+                    f"{one.name} has the shape {tuple(tensor.shape[1:])}, the example's is {one.shape}", hint=_HINT
+                )
+            if one.batched:
+                parts.append(tensor if self.plain else tensor.reshape(len(tensor), -1).float())
+        return parts[0] if self.plain else torch.cat(parts, dim=1)
+
     def unpacked(self, rows: Any) -> tuple[Any, ...]:
         """The tensors that rows stand for, in the order of ``inputs``."""
         if self.plain:

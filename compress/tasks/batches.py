@@ -42,36 +42,49 @@ def images_in(batch: Any) -> int:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on a device."""
-    return tree_map(lambda leaf: leaf.to(device, non_blocking=True) if isinstance(leaf, Tensor) else leaf, batch)
+    """The batch with its tensors on a device, images channels last."""
+
+    def there(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        kept = torch.channels_last if leaf.dim() == 4 and leaf.is_floating_point() else torch.preserve_format
+        return leaf.to(device, non_blocking=True, memory_format=kept)
+
+    return tree_map(there, batch)
+
+
+def single(raw: Any) -> Any:
+    """An answer with its floating-point tensors in single precision."""
+    return tree_map(lambda leaf: leaf.float() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf, raw)
+
+
+def cut_out(batch: Any, wanted: slice) -> Any:
+    """Some images of a batch: of every tensor, and of every list with an entry an image, those rows."""
+    count = images_in(batch)
+
+    def rows(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[wanted] if value.dim() and len(value) == count else value
+        if isinstance(value, Mapping):
+            return {k: rows(v) for k, v in value.items()}
+        if isinstance(value, list) and len(value) == count and not any(isinstance(v, Tensor) for v in value):
+            return value[wanted]
+        if isinstance(value, tuple | list):
+            return type(value)(*map(rows, value)) if hasattr(value, "_fields") else type(value)(map(rows, value))
+        return value
+
+    return rows(batch)
 
 
 def first_of(batches: Iterable[Any], images: int) -> Iterator[Any]:
-    """The first so many images; the last batch is cut where it is ``(inputs, targets)``, else given whole. 0 is all of them."""
+    """Batches of the first so many images; 0 is all of them."""
     left = images or -1
     for batch in batches:
         if left == 0:
             return
         count = images_in(batch)
         if 0 < left < count:
-            yield _head(batch, count, left)
+            yield cut_out(batch, slice(left))
             return
         left -= count if left > 0 else 0
         yield batch
-
-
-def _head(batch: Any, count: int, images: int) -> Any:
-    """The first images of a batch: every tensor, and every list of a mapping an image, that has a row an image."""
-
-    def head(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[:images] if value.dim() and len(value) == count else value
-        if isinstance(value, list) and len(value) == count and not any(isinstance(v, Tensor) for v in value):
-            return value[:images]
-        if isinstance(value, Mapping):
-            return {k: head(v) for k, v in value.items()}
-        if isinstance(value, tuple | list):
-            return type(value)(head(v) for v in value) if not hasattr(value, "_fields") else type(value)(*map(head, value))
-        return value
-
-    return head(batch)

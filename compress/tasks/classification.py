@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compress.core import TOP1, Figure, TaskScore, wilson
-from compress.errors import DataError, TaskError
+from compress.errors import DataError, TaskError, TrainError
 from compress.signature import first_tensor
 from compress.tasks.base import Task
 
@@ -32,9 +32,12 @@ class Classification(Task):
     temperature: float = 4.0
 
     name: ClassVar[str] = "classification"
+    targets: ClassVar[tuple[str, ...]] = ("classes",)
     figures = (TOP1, TOP5)
+    bounded = TOP1
     names_one_label: ClassVar[bool] = True
-    bounds: ClassVar[str] = "top-1 accuracy dropped"
+    logit_per_class: ClassVar[bool] = True
+    images_that_tell: ClassVar[int] = 200
 
     def logits(self, raw: Any) -> Tensor:
         """The classes' scores, (n, classes); auxiliary heads, which come after them, are not looked at.
@@ -77,6 +80,21 @@ class Classification(Task):
         found = {TOP1.name: _counted(np.concatenate(right))}
         return found | ({TOP5.name: _counted(np.concatenate(right5))} if classes > 5 else {})
 
+    def error(self, model: nn.Module, batches: Iterable[Any], base: float) -> float:
+        """1 - top-1, in single precision as in every journal so far; NaN where a logit is not finite."""
+        del base
+        hits = []
+        for raw, batch in self.predicted(model, batches):
+            logits = self.logits(raw)
+            if not bool(torch.isfinite(logits).all()):
+                return float("nan")
+            hits.append(logits.argmax(dim=1) == _labels(batch).to(logits.device))
+        return 1.0 - float(torch.cat(hits).float().mean())
+
+    def chance(self, classes: int) -> float | None:
+        """One of so many."""
+        return 1 / classes if classes else None
+
     def decisions(self, raw: Any) -> Tensor:
         """The class of the highest logit, (n,)."""
         return self.logits(raw).argmax(dim=1)
@@ -86,12 +104,29 @@ class Classification(Task):
         logits = self.logits(raw)
         return F.cross_entropy(logits, logits.detach().argmax(dim=1))
 
+    def check_step(self, raw: Any, teacher: Any, batch: Any, share: float) -> None:
+        """The teacher has the same classes, and the labels are among them."""
+        logits, labels = self.logits(raw), _labels(batch)
+        target = None if teacher is None else self.logits(teacher)
+        if target is not None and target.shape != logits.shape:
+            raise TrainError(
+                f"the teacher has {target.shape[1]} classes, the network {logits.shape[1]}",
+                hint="distil from the unpruned network, or set distill to 0",
+            )
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < 0 and (target is None or share < 1):
+            raise TrainError(
+                "the training images have no labels", hint="give labelled images, or a teacher and distill = 1 (imitation only)"
+            )
+        if highest >= logits.shape[1]:
+            raise TrainError(
+                f"label {highest} occurs, but the network has {logits.shape[1]} classes",
+                hint="check the labels, or train a network with a larger head",
+            )
+
     def check(self, raw: Any, batch: Any) -> None:
         """Logits, and labels within them."""
-        logits = self.logits(raw)
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            return
-        labels = _labels(batch)
+        logits, labels = self.logits(raw), _labels(batch)
         if labels.shape != logits.shape[:1] or labels.is_floating_point():
             raise TaskError(
                 f"the targets have shape {tuple(labels.shape)} and type {labels.dtype}, wanted are whole numbers, one an image",
@@ -112,4 +147,4 @@ def _labels(batch: Any) -> Tensor:
 def _counted(right: np.ndarray) -> TaskScore:
     correct, total = int(right.sum()), len(right)
     low, high = wilson(correct, total)
-    return TaskScore(value=correct / total, low=low, high=high, images=total, per_image=right.astype(np.float64))
+    return TaskScore(value=correct / total, low=low, high=high, images=total, per_image=right.astype(np.float64)[:, None])

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from compress.errors import TaskError
 
 _STILL = 1e-3
 """The least spread of a channel, as a share of the whole output's: one that hardly moves must not drown the others."""
+_NEAR = 0.1
+"""Deviations within which a difference is squared in imitation."""
 
 
 def kept_outputs(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,10 +33,12 @@ def spread(output: Tensor) -> Tensor:
     return torch.maximum(variance, _STILL * whole + 1e-6 * size).clamp_min(1e-12)
 
 
-def normalised_squared_error(raw: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
-    """Mean over outputs of their squared errors, each channel's over its variance in the teacher's answer.
+def imitation_loss(raw: Mapping[str, Tensor], teacher: Mapping[str, Tensor]) -> Tensor:
+    """Mean over outputs of how far they are from the teacher's, each channel over its spread in the teacher's answer.
 
-    The mean is not taken out first: an offset that all images share counts.
+    The mean is not taken out first: an offset that all images share counts. Squares near the teacher's answer, and no steeper
+    than straight lines further away (Huber's): batch norms that begin to train throw outputs of any size off at first, and
+    squares of that would destroy the network.
 
     Raises:
         TaskError: the outputs have other names or shapes than the teacher's.
@@ -47,10 +52,22 @@ def normalised_squared_error(raw: Mapping[str, Tensor], teacher: Mapping[str, Te
         )
     total = torch.zeros((), device=next(iter(ours.values())).device)
     for name, wanted in theirs.items():
-        got = ours[name].float()
-        got, wanted = (t[:, None] if t.dim() == 1 else t for t in (got, wanted.float()))
-        total = total + ((got - wanted).square() / spread(wanted)).mean()
+        got, wanted = (t[:, None] if t.dim() == 1 else t for t in (ours[name].float(), wanted.float()))
+        off = (got - wanted) / spread(wanted).sqrt()
+        total = total + F.smooth_l1_loss(off, torch.zeros_like(off), beta=_NEAR)
     return total / len(theirs)
+
+
+def per_image_error(raw: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> Tensor:
+    """Per image (n,) the squared difference, each channel's over its variance; outputs without a row an image are left out."""
+    count = max(len(t) for t in kept_outputs(before).values())
+    parts = []
+    for name, wanted in kept_outputs(before).items():
+        if len(wanted) == count:
+            off = raw[name].float().sub(wanted.float()).square()
+            off, scale = (off[:, None] if off.dim() == 1 else off), spread(wanted)
+            parts.append((off / scale).flatten(1).mean(1))
+    return torch.stack(parts).mean(0)
 
 
 def projected(outputs: Mapping[str, Tensor]) -> Tensor:

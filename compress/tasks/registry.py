@@ -14,9 +14,17 @@ from compress.tasks.base import Task
 
 TASKS: Mapping[str, str] = {
     "classification": "compress.tasks.classification:Classification",
+    "binary": "compress.tasks.binary:Binary",
+    "multilabel": "compress.tasks.multilabel:Multilabel",
+    "regression": "compress.tasks.regression:Regression",
     "outputs": "compress.tasks.outputs:Outputs",
 }
 """Name -> where its class is."""
+
+
+def built_in(text: str) -> bool:
+    """Whether a text names a task of ours: what a file may name without anybody having typed it."""
+    return text.partition(":")[0] in TASKS
 
 
 def task_named(text: str) -> Task:

@@ -29,6 +29,9 @@ from compress.recovery.batch_norm import reestimate
 from compress.search.base import Fidelity, Point, Target
 from compress.search.stages import prunable
 from compress.surgery.cutting import cut
+from compress.tasks import Classification
+
+CLASSES = Classification()
 
 
 @given(st.integers(1, 400), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
@@ -74,7 +77,7 @@ def test_the_bound_lies_above_the_drop_that_labels_show(digits: tuple[Network, D
     plan = Plan({g: Cut(tuple(range(max(1, int(share * topology.by_id[g].size))))) for g in prunable(topology, ())[0]})
     small = reestimate(cut(network.model, topology, plan), [images])
     material = Material(images, data.validation.images(100), None, "agreement")
-    found = certify(agreements(network.model, small, unseen(data, material)))
+    found = certify(agreements(network.model, small, unseen(data, material, True), CLASSES), CLASSES)
     assert found is not None and found.images == len(data.validation) - 100 + len(data.calibration) - 64
     drop = accuracy(network.model, data.test).top1 - accuracy(small, data.test).top1
     assert found.bound >= drop and found.bound >= found.disagree / found.images
@@ -83,7 +86,7 @@ def test_the_bound_lies_above_the_drop_that_labels_show(digits: tuple[Network, D
 def test_a_network_agrees_with_itself(digits: tuple[Network, Data]) -> None:
     network, data = digits
     material = Material(data.calibration.images(4), data.validation.images(8), None, "agreement")
-    found = certify(agreements(network.model, network.model, unseen(data, material), most=100))
+    found = certify(agreements(network.model, network.model, unseen(data, material, True), CLASSES, most=100), CLASSES)
     assert found == certificate(0, 100, "100 validation images that the run had not used")
     assert found is not None and found.bound == pytest.approx(1 - 0.05 ** (1 / 100))
 
@@ -92,12 +95,12 @@ def test_only_images_that_nothing_has_seen(digits: tuple[Network, Data], unlabel
     """Calibration and judged images are left out; the test split is asked only where nobody will judge on it."""
     _, data = digits
     material = Material(data.calibration.images(5), data.validation.images(7), None, "agreement")
-    assert unseen(data, material) == ((data.validation, 7), (data.calibration, 5))
-    assert unseen(data, material, decided=True) == ((data.calibration, 5),)
-    assert unseen(unlabelled, material)[0] == (unlabelled.test, 0)
+    assert unseen(data, material, True) == ((data.validation, 7), (data.calibration, 5))
+    assert unseen(data, material, True, decided=True) == ((data.calibration, 5),)
+    assert unseen(unlabelled, material, False)[0] == (unlabelled.test, 0)
     everything = Material(data.calibration.images(9999), data.validation.images(9999), None, "agreement")
-    assert unseen(data, everything) == ()
-    assert certify(agreements(nn.Identity(), nn.Identity(), ())) is None
+    assert unseen(data, everything, True) == ()
+    assert certify(agreements(nn.Identity(), nn.Identity(), (), CLASSES), CLASSES) is None
 
 
 def test_answers_are_those_of_the_accuracy(digits: tuple[Network, Data]) -> None:

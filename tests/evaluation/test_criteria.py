@@ -23,12 +23,13 @@ from compress.evaluation.criteria import (
     random,
     taylor,
 )
+from compress.tasks import Classification, Outputs
 
 STEM = GroupId("0.0")
 
 
 def inputs_of(name: str, *, gradients: bool = False) -> CriterionInputs:
-    return gather(traced(name)[0], [inputs(name, 4).float()] if gradients else [])
+    return gather(traced(name)[0], [inputs(name, 4).float()] if gradients else [], task=Outputs())
 
 
 def normal(score: torch.Tensor) -> np.ndarray:
@@ -110,7 +111,7 @@ def test_taylor_is_the_gradient_along_the_filter() -> None:
     weight = model.get_parameter("0.0.weight")
     assert weight.grad is not None
     expected = (weight * weight.grad).flatten(1).sum(1).abs().detach()
-    got = taylor(inputs_of("chain", gradients=True), topology, topology.by_id[STEM])
+    got = taylor(gather(traced("chain")[0], [x], task=Classification()), topology, topology.by_id[STEM])
     np.testing.assert_allclose(got, normal(expected), rtol=1e-3)
 
 

@@ -275,7 +275,7 @@ def test_full_scores_follow_the_labels() -> None:
     stages = make_stages(topology, prunable(topology, [])[0])
     with torch.no_grad():
         answers = model(images).argmax(1)
-    evaluator = Evaluator(model, topology, stages, Material(images, images, answers, "accuracy"))
+    evaluator = Evaluator(model, topology, stages, Material(images, images, [(images, answers)], "accuracy"))
     assert evaluator.full(Plan()) <= 0.35  # batch statistics of six images stand in for the trained ones
     agreement = Evaluator(model, topology, stages, Material(images, images, None, "agreement"))
     plan = random_plan(topology, 0.5, np.random.default_rng(1))
