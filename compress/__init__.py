@@ -15,7 +15,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compress.core import Figure as Figure
     from compress.core import Plan as Plan
+    from compress.core import TaskScore as TaskScore
     from compress.core import Topology as Topology
     from compress.data import Data as Data
     from compress.data import Preprocessing as Preprocessing
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from compress.search import METHODS as METHODS
     from compress.surgery import cut as cut
     from compress.surgery import cuttable as cuttable
+    from compress.tasks import Task as Task
 
     __version__: str
 
@@ -49,6 +52,7 @@ _HOMES = {
     "CompressError": "compress.errors",
     "Data": "compress.data",
     "Decision": "compress.pipeline.deciding",
+    "Figure": "compress.core.figures",
     "Job": "compress.pipeline.job",
     "Loaded": "compress.networks.checkpoint",
     "METHODS": "compress.search.methods",
@@ -57,6 +61,8 @@ _HOMES = {
     "Preprocessing": "compress.data",
     "Report": "compress.report.model",
     "Result": "compress.pipeline.conclusion",
+    "Task": "compress.tasks.base",
+    "TaskScore": "compress.core.figures",
     "Topology": "compress.core.topology",
     "cut": "compress.surgery.cutting",
     "cuttable": "compress.surgery.rewriting",
@@ -79,6 +85,7 @@ __all__ = [
     "CompressError",
     "Data",
     "Decision",
+    "Figure",
     "Job",
     "Loaded",
     "Network",
@@ -86,6 +93,8 @@ __all__ = [
     "Preprocessing",
     "Report",
     "Result",
+    "Task",
+    "TaskScore",
     "Topology",
     "cut",
     "cuttable",

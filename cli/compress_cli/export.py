@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from compress.errors import ConfigError
-from compress.report import byte_size, duration, percent, times
+from compress.report import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs, seed_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from compress.data import Data
     from compress.export import Options, Precision, Precisions
+    from compress.tasks import Task
 
 app = typer.Typer()
 _INT8 = "int8"
@@ -39,12 +40,14 @@ class Source:
         data: images, where there are any.
         inputs: a few pre-processed ones, or what stands for them; one tensor an input where the file has several.
         network: what the file was made from, where it is known.
+        task: what it is for; None is classification.
     """
 
     file: Path
     data: Data | None
     inputs: Tensor | tuple[Tensor, ...]
     network: nn.Module | None = None
+    task: Task | None = None
 
 
 @app.command()
@@ -62,7 +65,8 @@ def export(
     max_int8_drop: Annotated[
         float,
         typer.Option(
-            help="Points of accuracy that int8 may lose; layers go back to fp32 until it is kept.", rich_help_panel=_INT8
+            help="Points, or units of the task's figure, that int8 may lose; layers go back to fp32 until it is kept.",
+            rich_help_panel=_INT8,
         ),
     ] = 0.5,
     calibration_images: Annotated[
@@ -108,8 +112,12 @@ def export(
         form = Form(exporter, opset, dynamic_size)
         source = _fp32(inputs, _fp32_beside(target, precision), form, quiet=quiet or as_json, as_json=None)
     from compress.export import Options  # not before the options are checked: it loads torch
+    from compress.tasks import task_named
 
-    options = Options(max_drop=max_int8_drop / 100, calibration=calibration_images)
+    task = source.task or task_named("classification")
+    share = task.figure is None or task.figure.share
+    allowed = max_int8_drop / 100 if share else max_int8_drop
+    options = Options(max_drop=allowed, calibration=calibration_images, task=task)
     held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
     if as_json:
         print_json(held.to_json())
@@ -133,18 +141,22 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
     from compress.core import Clock
     from compress.coupling import asks_for_values
     from compress.export import ParityVerdict, export_verified, serving_facts
-    from compress.pipeline import make_job
+    from compress.networks import TASK
+    from compress.pipeline import make_job, with_task
     from compress_cli.progress import listening
 
     job = make_job(flags={"exporter": form.exporter})
     network, loaded = inputs.opened()
     images = inputs.images_of(network, 0)
+    network = with_task(network, images, lambda said: warn(getattr(said, "text", "")))
+    classes = images.classes if images is not None and network.purpose.logit_per_class else ()
     metadata = {
         "tool": "smaller-convnets",
         "network": loaded.architecture.name,
         "parent": loaded.digest,
         "plan": loaded.plan.digest,
-        **serving_facts(network.preprocessing, images.classes if images is not None else ()),
+        TASK: network.purpose.spec,
+        **serving_facts(network.preprocessing, classes),
     }
     with listening(err(), quiet=quiet or bool(as_json)) as listen:
         clock = Clock(listen)
@@ -181,7 +193,9 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
         if as_json is None:
             warn(f"{target}: {parity.message}")
         raise typer.Exit(_INCONCLUSIVE)
-    return Source(target, images, shown) if network.takes_images else of_file(target, inputs)
+    if not network.takes_images:
+        return of_file(target, inputs)
+    return Source(file=target, data=images, inputs=shown, task=network.purpose)
 
 
 def of_run(run: Path, given: Inputs) -> Source:
@@ -194,7 +208,29 @@ def of_run(run: Path, given: Inputs) -> Source:
     saved = run / "model.safetensors"
     loaded, prepared = Inputs(model=str(saved), arch=held.arch).network()
     found = load_data(held.data, prepared, None, labels=held.labels, seed=seed_of(run), download=held.download)
-    return Source(file, found, _inputs_for(found, loaded.model, prepared.shape), loaded.model)
+    inputs = _inputs_for(found, loaded.model, prepared.shape)
+    return Source(file=file, data=found, inputs=inputs, network=loaded.model, task=task_of_file(file, given))
+
+
+def task_of_file(file: Path, given: Inputs) -> Task:
+    """What a file's network is for: as typed, else as the file says where that is a task of ours; of old ones classification.
+
+    Raises:
+        ConfigError: the file names a task of the user's own, which nobody but the user names.
+    """
+    from compress.export import read_interface
+    from compress.networks import TASK
+    from compress.tasks import built_in, task_named
+
+    if given.task is not None:
+        return task_named(given.task)
+    said = read_interface(file).metadata.get(TASK, "classification")
+    if built_in(said):
+        return task_named(said)
+    raise ConfigError(
+        f"{file} is of a task of your own, {said}: code that a file names is not imported",
+        hint=f"name it again, if it is yours: --task {said}",
+    )
 
 
 def of_file(file: Path, given: Inputs) -> Source:
@@ -217,10 +253,10 @@ def of_file(file: Path, given: Inputs) -> Source:
         with OrtRuntime(threads=None).load(file) as session:
             arrays = arrays_of(noise(session, file.name, Settings(batch=_IMAGES)))
         shown = tuple(torch.from_numpy(array) for array in arrays)
-        return Source(file, None, shown if len(shown) > 1 else shown[0])
+        return Source(file=file, data=None, inputs=shown if len(shown) > 1 else shown[0])
     data = load_data(given.data, prepared, None, labels=given.labels, seed=0, download=given.download)
     assert data is not None
-    return Source(file, data, data.calibration.images(_IMAGES))
+    return Source(file=file, data=data, inputs=data.calibration.images(_IMAGES), task=task_of_file(file, given))
 
 
 def _inputs_for(data: Data | None, model: nn.Module, shape: tuple[int, ...]) -> Tensor:
@@ -292,11 +328,12 @@ def _show(held: Precisions, found: Precision, target: Path) -> None:
         stayed = f", in fp32 stay {len(found.in_fp32)}: {', '.join(found.in_fp32)}" if found.in_fp32 else ", none stays in fp32"
         quantised = f"{found.layers - len(found.in_fp32)} of {found.layers} layers in int8{stayed}"
         console.print(f"{escape(quantised)}; calibrated on {found.calibration_images} images", soft_wrap=True)
-    if found.top1 is not None and found.fp32_top1 is not None and found.drop is not None:
+    if found.score is not None and found.fp32_score is not None and found.drop is not None:
         assert found.drop_low is not None and found.drop_high is not None
+        figure = found.figure
         console.print(
-            f"top-1 {percent(found.fp32_top1)} -> {percent(found.top1)} on {found.images} test images: "
-            f"{100 * found.drop:+.2f} points lost ({100 * found.drop_low:+.2f} to {100 * found.drop_high:+.2f})",
+            f"{figure.name} {figure.text(found.fp32_score)} -> {figure.text(found.score)} on {found.images} test images: "
+            f"{figure.signed(found.drop)} lost ({figure.range(found.drop_low, found.drop_high, 2)})",
             soft_wrap=True,
         )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -9,29 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from torch import Tensor
 
-from compress.core import Clock, Listen, difference, ignore, wilson
+from compress.core import Clock, Figure, Listen, difference, ignore, wilson
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
 from compress.export.fp16 import NO_GAIN, halve
 from compress.export.int8 import RANKED_ON, QuantisedLayer, Quantiser, digest_of, fewest
+from compress.export.judging import OUTPUT_ERROR, FileJudge, paired_loss
 from compress.export.parity import ParityVerdict, compare
 from compress.export.precision import Precision
 from compress.runtime import Array, OrtRuntime, keeps_external_weights, onnx_bytes, read_onnx
+from compress.tasks import Classification, Task
 
 __all__ = ["Options", "convert"]
 
 FP16_TOLERANCE = 5e-3
 LEAST_COSINE = 0.99
+LARGEST_ERROR = 0.05
+"""Of the outputs, where no figure is known: a twentieth of the variance that they have."""
 TELLS = 10.0  # outputs of different images must lie this many times farther apart than the conversion moves them
 _JUDGED = 2000  # validation images at most: every set of layers is judged on them again
 _BATCH = 64
@@ -42,14 +46,16 @@ class Options:
     """How to convert.
 
     Attributes:
-        max_drop: accuracy that int8 may lose, a fraction; layers go back to fp32 until it is kept.
+        max_drop: what int8 may lose, a fraction of accuracy or of the task's figure; layers go back to fp32 until it is kept.
         calibration: images that the ranges are measured on.
         narrow: int8 weights in 7 bits; None decides by this machine's processor.
+        task: what the network is for; a task whose figure is no share has its ``max_drop`` in the figure's unit.
     """
 
     max_drop: float = 0.005
     calibration: int = 256
     narrow: bool | None = None
+    task: Task = field(default_factory=Classification)
 
     def __post_init__(self) -> None:
         if self.calibration < 1:
@@ -95,8 +101,11 @@ def convert(
         else:
             found = _int8(source, aside, folder, data, options, clock, listen)
         if data is not None:
-            with clock.phase("accuracy", f"{precision} and fp32 on the test images, once"):
-                found = _with_accuracy(found, source, aside, data, options.max_drop)
+            with clock.phase(_told(options, data.test).short, f"{precision} and fp32 on the test images, once"):
+                if options.task.logit_per_class:
+                    found = _with_accuracy(found, source, aside, data, options.max_drop)
+                else:
+                    found = _with_score(found, source, aside, data, options)
         digest = hashlib.sha256(aside.read_bytes()).hexdigest()
         found = replace(found, file=target.name, bytes=aside.stat().st_size, sha256=digest)
         try:
@@ -142,26 +151,29 @@ def _int8(
     with clock.phase("int8", f"ranges of {len(images)} images, per channel"):
         quantiser = Quantiser.of(source, images, folder, narrow=options.narrow)
         quantiser.write(aside)
-        wanted, labels = _logits(source, data.validation, _JUDGED)
+        drop_of, wanted, outputs_of = _judged_by(source, data.validation, options)
+    told, allowed = _told(options, data.validation), _allowed(options, data.validation)
 
     def drop(left: Sequence[QuantisedLayer]) -> float:
         quantiser.write(aside, left=left)
-        return _drop(wanted, _logits(aside, data.validation, _JUDGED)[0], labels)
+        return drop_of(aside)
 
     left: Sequence[QuantisedLayer] = ()
     lost = drop(left)
-    if lost > options.max_drop:
-        with clock.phase("sensitivity", f"int8 loses {100 * lost:.2f} points: which of {len(quantiser.layers)} layers it is"):
+    most = f"{allowed * told.scale:g}"
+    if lost > allowed:
+        losing = told.difference(lost)
+        with clock.phase("sensitivity", f"int8 loses {losing}: which of {len(quantiser.layers)} layers it is"):
             order = quantiser.ranked(wanted[:RANKED_ON], data.validation.images(RANKED_ON))
-        with clock.phase("back to fp32", f"as few layers as keep the drop within {100 * options.max_drop:g} points"):
-            found = fewest(order, lambda tried: drop(tried) <= options.max_drop)
+        with clock.phase("back to fp32", f"as few layers as keep the drop within {most} {told.step}"):
+            found = fewest(order, lambda tried: drop(tried) <= allowed)
         if found is None:
             raise ParityError(
-                f"int8 loses {100 * lost:.2f} points and no layer can be left in it, {100 * options.max_drop:g} are allowed",
+                f"int8 loses {losing} and no layer can be left in it, {most} are allowed",
                 hint="allow more with --max-int8-drop, calibrate on more images, or use --precision fp16",
             )
         left, lost = found, drop(found)
-    verdict, message, cosine = _same_direction(wanted, _logits(aside, data.validation, _JUDGED)[0])
+    verdict, message, cosine = _same_direction(wanted, outputs_of(aside))
     names = tuple(layer.name for layer in quantiser.layers if layer in left)
     facts = {
         "precision": "int8",
@@ -172,9 +184,9 @@ def _int8(
     _finish(aside, _provenance(source) | facts)
     if verdict is ParityVerdict.FAIL:
         raise ParityError(f"int8: {message}", hint="calibrate on more images (--calibration-images), or use --precision fp16")
-    rule = f"cosine > {LEAST_COSINE:g} and a drop <= {100 * options.max_drop:g} points"
-    judged = "accuracy" if data.validation.labelled else "agreement with fp32"
-    message += f"; {judged} drops by {100 * lost:.2f} points on {len(wanted)} validation images"
+    rule = f"cosine > {LEAST_COSINE:g} and a drop <= {most} {told.step}".rstrip()
+    moves = "drops" if told.higher else "rises"
+    message += f"; {_kept_by(options, data.validation)} {moves} by {told.difference(lost)} on {len(wanted)} validation images"
     return Precision(
         precision="int8",
         rule=rule,
@@ -189,6 +201,39 @@ def _int8(
     )
 
 
+def _told(options: Options, split: Split) -> Figure:
+    """What a loss is told in."""
+    return Figure("accuracy", share=True) if options.task.logit_per_class else FileJudge(options.task, split).figure
+
+
+def _kept_by(options: Options, split: Split) -> str:
+    """What int8 has to keep, in a sentence."""
+    if options.task.logit_per_class:
+        return "accuracy" if split.labelled else "agreement with fp32"
+    return FileJudge(options.task, split).figure.name
+
+
+def _allowed(options: Options, split: Split) -> float:
+    """How much of it may be lost."""
+    if options.task.logit_per_class or FileJudge(options.task, split).figure != OUTPUT_ERROR:
+        return options.max_drop
+    return LARGEST_ERROR
+
+
+def _judged_by(source: Path, split: Split, options: Options) -> tuple[Callable[[Path], float], Array, Callable[[Path], Array]]:
+    """What a file loses; the fp32 file's outputs, (n, numbers); and another file's."""
+    if options.task.logit_per_class:
+        wanted, labels = _logits(source, split, _JUDGED)
+        return (
+            lambda path: _drop(wanted, _logits(path, split, _JUDGED)[0], labels),
+            wanted,
+            (lambda path: _logits(path, split, _JUDGED)[0]),
+        )
+    judge = FileJudge(options.task, split, _JUDGED)
+    base = judge.score(source) if judge.scored else None
+    return lambda path: judge.loss(source, path, base), judge.outputs(source), judge.outputs
+
+
 def _finish(aside: Path, metadata: Mapping[str, str]) -> None:
     """Canonical form, as every file of ours has it; the quantiser's notes go, provenance stays."""
     model = onnx.load(str(aside))
@@ -200,13 +245,13 @@ def _same_direction(wanted: Array, got: Array) -> tuple[ParityVerdict, str, floa
     """Whether every image's logits point where they did, by the mean cosine, and whether that could have told."""
     cosine = float(np.mean(_cosines(wanted, got)))
     others = float(np.mean(_cosines(wanted, np.roll(wanted, 1, axis=0)))) if len(wanted) > 1 else 1.0
-    facts = f"cosine {cosine:.5f} with fp32's logits, {LEAST_COSINE:g} wanted; {others:.3f} between different images"
+    facts = f"cosine {cosine:.5f} with fp32's outputs, {LEAST_COSINE:g} wanted; {others:.3f} between different images"
     if not cosine > LEAST_COSINE:  # NaN too
         return ParityVerdict.FAIL, f"int8 computes something else: {facts}", cosine
     if 1 - others < TELLS * (1 - cosine):
         return (
             ParityVerdict.INCONCLUSIVE,
-            f"different images give nearly the same logits, so that any file would pass: {facts}",
+            f"different images give nearly the same outputs, so that any file would pass: {facts}",
             cosine,
         )
     return ParityVerdict.PASS, facts, cosine
@@ -237,6 +282,26 @@ def _logits(path: Path, split: Split, limit: int | None = None) -> tuple[Array, 
     return np.concatenate(rows), np.concatenate(labels) if split.labelled else None
 
 
+def _with_score(found: Precision, source: Path, aside: Path, data: Data, options: Options) -> Precision:
+    """The task's figure of both files on the test images, and the loss with its interval; without targets what bounds it."""
+    task, judge = options.task, FileJudge(options.task, data.test)
+    if not judge.scored:
+        changes = judge.changes(source, aside)
+        agreement = float(np.mean(changes == 0)) if task.names_one_label else None
+        return replace(found, agreement=agreement, images=len(changes))
+    before, after = judge.score(source), judge.score(aside)
+    gap = paired_loss(task, before, after)
+    found = replace(
+        found, score=after.value, score_low=after.low, score_high=after.high, fp32_score=before.value, figure=judge.figure,
+        drop=gap.mean, drop_low=gap.low, drop_high=gap.high, images=after.images,
+    )  # fmt: skip
+    if found.precision == "int8" and gap.mean > options.max_drop and found.verdict is ParityVerdict.PASS:
+        most = f"{options.max_drop * judge.figure.scale:g}"
+        note = f"{judge.figure.difference(gap.mean)} are lost on the test images, more than the {most} kept on validation"
+        return replace(found, verdict=ParityVerdict.WARN, notes=(*found.notes, note))
+    return found
+
+
 def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_drop: float) -> Precision:
     """Top-1 of both files on the test images, and the drop with its interval, paired by image."""
     wanted, labels = _logits(source, data.test)
@@ -248,7 +313,7 @@ def _with_accuracy(found: Precision, source: Path, aside: Path, data: Data, max_
     gap = difference([before], [after])
     low, high = wilson(int(after.sum()), len(after))
     found = replace(
-        found, top1=float(after.mean()), top1_low=low, top1_high=high, fp32_top1=float(before.mean()), agreement=agreement,
+        found, score=float(after.mean()), score_low=low, score_high=high, fp32_score=float(before.mean()), agreement=agreement,
         drop=gap.mean, drop_low=gap.low, drop_high=gap.high, images=len(got),
     )  # fmt: skip
     if found.precision == "int8" and gap.mean > max_drop and found.verdict is ParityVerdict.PASS:

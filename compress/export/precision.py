@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compress.core import read_text
+from compress.core import TOP1, Figure, read_text
 from compress.errors import ExportError
 
-SCHEMA = "compress-precisions-1"
+SCHEMA = "compress-precisions-2"
+FIRST = "compress-precisions-1"
+_RENAMED = {"top1": "score", "top1_low": "score_low", "top1_high": "score_high", "fp32_top1": "fp32_score"}
+"""What the first version, which knew one task, called the scores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,11 @@ class Precision:
         error: largest deviation over the logits' scale (fp16).
         cosine: mean over images of the cosine between its logits and fp32's (int8).
         agreement: share of the images on which it answers as fp32 does.
-        top1: on the test images; None where nothing was measured.
-        top1_low: lower end of its 95 % Wilson interval.
-        top1_high: upper end.
-        fp32_top1: of the fp32 file on the same images.
-        drop: fp32_top1 - top1, a fraction.
+        score: the figure on the test images; None where nothing was measured.
+        score_low: lower end of its 95 % interval.
+        score_high: upper end.
+        fp32_score: of the fp32 file on the same images.
+        drop: by how much it is worse than fp32's, a fraction or in the figure's unit.
         drop_low: lower end of its interval, paired by image.
         drop_high: upper end.
         images: test images.
@@ -83,6 +86,7 @@ class Precision:
         calibration_digest: of their pixels.
         latency: beside fp32, per batch size.
         notes: what else a reader should know.
+        figure: what the scores are of.
     """
 
     precision: str
@@ -94,10 +98,10 @@ class Precision:
     error: float | None = None
     cosine: float | None = None
     agreement: float | None = None
-    top1: float | None = None
-    top1_low: float | None = None
-    top1_high: float | None = None
-    fp32_top1: float | None = None
+    score: float | None = None
+    score_low: float | None = None
+    score_high: float | None = None
+    fp32_score: float | None = None
     drop: float | None = None
     drop_low: float | None = None
     drop_high: float | None = None
@@ -109,6 +113,7 @@ class Precision:
     latency: tuple[PrecisionLatency, ...] = ()
     notes: tuple[str, ...] = ()
     sha256: str = ""
+    figure: Figure = TOP1
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +161,8 @@ class Precisions:
         entries = tuple(
             Precision(
                 **{
-                    **e,
+                    **{_RENAMED.get(k, k): v for k, v in e.items()},
+                    "figure": Figure(**e["figure"]) if "figure" in e else TOP1,
                     "in_fp32": tuple(e["in_fp32"]),
                     "notes": tuple(e["notes"]),
                     "latency": tuple(PrecisionLatency(**{**row, "flags": tuple(row["flags"])}) for row in e["latency"]),
@@ -164,7 +170,7 @@ class Precisions:
             )
             for e in data["entries"]
         )
-        return Precisions(**{**data, "entries": entries})
+        return Precisions(**{**data, "entries": entries, "schema": SCHEMA})
 
 
 def read_precisions(path: Path) -> Precisions | None:
@@ -177,7 +183,7 @@ def read_precisions(path: Path) -> Precisions | None:
         return None
     try:
         data = json.loads(read_text(path))
-        if data.get("schema") != SCHEMA:
+        if data.get("schema") not in (FIRST, SCHEMA):
             raise ValueError(f"schema {data.get('schema')!r}, {SCHEMA!r} is wanted")
         return Precisions.from_json(data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from compress.pipeline.preparation import prepare as prepare
     from compress.pipeline.pruning import prune as prune
     from compress.pipeline.run import Run as Run
+    from compress.pipeline.run import with_task as with_task
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -55,6 +56,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "precision_latency": "measure_precision",
             "preparation": "prepare",
             "pruning": "prune",
-            "run": "Run",
+            "run": "Run with_task",
         },
     )

@@ -37,7 +37,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.pruning import prune
 from compress.pipeline.reporting import target_text
-from compress.pipeline.run import Run, with_task
+from compress.pipeline.run import Run, loop_for, with_task
 from compress.recovery import OwnLoop
 from compress.report import (
     ComparedRun,
@@ -185,6 +185,7 @@ def compare_methods(
             and stand in the table.
     """
     wanted, network = wanted.checked(), with_task(network, data, listen)
+    wanted = replace(wanted, train=loop_for(network, wanted.train))
     wanted = replace(wanted, job=with_loop(wanted.job, wanted.train, data))
     jobs = {(e.name, s): e.job(wanted.job, s) for s in wanted.seeds for e in wanted.entries}
     rows: list[ComparedRun] = []

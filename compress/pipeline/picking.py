@@ -20,7 +20,7 @@ from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.realisation import realise
-from compress.pipeline.run import Run, with_task
+from compress.pipeline.run import Run, loop_for, with_task
 from compress.pipeline.run_folder import claim
 from compress.pipeline.search_summary import SearchSummary
 from compress.recovery import OwnLoop
@@ -62,6 +62,7 @@ def pick(
         ConfigError: the folder is no finished search, or no such point is there.
     """
     network = with_task(network, data, listen)
+    train = loop_for(network, train)
     job, front = _searched(network, data, folder)
     wanted = PointWanted.of(asked)
     if (predicted := asked.get("latency")) is not None and any(p.cost.latency is None for p in front):

@@ -15,7 +15,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.latency_target import judge_latency
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
-from compress.pipeline.run import Run, with_task
+from compress.pipeline.run import Run, loop_for, with_task
 from compress.pipeline.run_folder import claim
 from compress.recovery import OwnLoop
 
@@ -47,8 +47,9 @@ def prune(
     Raises:
         CompressError: with what, where, and what to do next.
     """
-    job = with_loop(job, train, data)
     network = with_task(network, data, listen)
+    train = loop_for(network, train)
+    job = with_loop(job, train, data)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)

@@ -154,6 +154,12 @@ class Run:
         return runtime_for(self.job, name)
 
 
+def loop_for(network: Network, train: OwnLoop | None) -> OwnLoop | None:
+    """The loop that trains: as given, else the task's own, where it has one."""
+    own: OwnLoop | None = getattr(network.purpose, "train", None)
+    return own if train is None else train
+
+
 def with_task(network: Network, data: Data | None, listen: Listen) -> Network:
     """The network with its task, told where it had to be taken for one of which nothing is known.
 

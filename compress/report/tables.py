@@ -181,14 +181,15 @@ def precision_table(found: Precisions) -> ReportTable:
     batches = sorted({batch for _, batch in found.grid()})
     rows = []
     for entry in found.entries:
-        top1 = NONE
-        if entry.top1 is not None and entry.drop is not None:
-            top1 = f"{percent(entry.top1)} ({-100 * entry.drop:+.2f})"
+        score = NONE
+        if entry.score is not None and entry.drop is not None:
+            change = -entry.drop if entry.figure.higher else entry.drop
+            score = f"{entry.figure.text(entry.score)} ({entry.figure.signed(change)})"
         agreement = NONE if entry.agreement is None else percent(entry.agreement, 1)
         cells = [
             Cell(text=entry.precision, about=f"{entry.verdict}: {entry.message}"),
             Cell(text=byte_size(entry.bytes)),
-            Cell(text=top1),
+            Cell(text=score),
         ]
         cells.append(Cell(text=agreement))
         for batch in batches:
@@ -201,7 +202,8 @@ def precision_table(found: Precisions) -> ReportTable:
                 else Cell(text=f"{x.direction}: {times(x.low, x.speedup, x.high)}", tone=good or bad)
             )
         rows.append(tuple(cells))
-    head = heads("precision", ">file", ">top-1 (points)", ">agrees with fp32", *(f">batch {b}" for b in batches))
+    name = next((e.figure.name for e in found.entries if e.score is not None), "score")
+    head = heads("precision", ">file", f">{name}", ">agrees with fp32", *(f">batch {b}" for b in batches))
     about = f"Speed-ups are against {found.source} in fp32, {byte_size(found.source_bytes)}, not against the unpruned network."
     return ReportTable(title="Batch × precision", about=about, head=head, rows=tuple(rows))
 

@@ -139,8 +139,8 @@ def test_int8_points_the_same_way_and_says_what_it_was_calibrated_on(digits: Dat
         assert outputs(target, images[:batch]).shape == (batch, 10)
     wanted, got = outputs(source, digits.test.images(200)), outputs(target, digits.test.images(200))
     assert np.mean(wanted.argmax(1) == got.argmax(1)) > 0.98 and not np.array_equal(wanted, got)
-    assert found.top1 is not None and found.fp32_top1 is not None and found.drop is not None
-    assert found.drop == pytest.approx(found.fp32_top1 - found.top1) and found.images == len(digits.test)
+    assert found.score is not None and found.fp32_score is not None and found.drop is not None
+    assert found.drop == pytest.approx(found.fp32_score - found.score) and found.images == len(digits.test)
 
 
 def test_ranges_of_another_file_are_not_reused(digits: Data, network: nn.Module, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_fp16_is_sorted_close_and_keeps_its_inputs(digits: Data, network: nn.Mod
     images = digits.calibration.images(10)
     found = convert(source, target, "fp16", None, inputs=images)
     assert found.verdict == ParityVerdict.PASS and found.error is not None and 1e-6 < found.error < 5e-3
-    assert any("CPU" in note for note in found.notes) and found.top1 is None
+    assert any("CPU" in note for note in found.notes) and found.score is None
     model = onnx.load(str(target))
     onnx.checker.check_model(model, full_check=True)  # refuses a graph that is not sorted
     assert not [node.name for node in model.graph.node if node.op_type == "Gemm"]  # tract types it wrongly

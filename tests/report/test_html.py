@@ -225,7 +225,7 @@ def test_other_batches_and_precisions_have_their_grids() -> None:
         Beside("ort-cpu", b, 1, 1e-4, 2e-4, s, s - 0.1, s + 0.1, "different", "cpu", 99) for b, s in ((1, 2.0), (8, 0.5))
     )
     int8 = Precision(
-        "int8", "m.onnx", 1000, verdict="pass", message="agrees", agreement=0.99, top1=0.9, drop=0.01, latency=rows
+        "int8", "m.onnx", 1000, verdict="pass", message="agrees", agreement=0.99, score=0.9, drop=0.01, latency=rows
     )
     made = tables.precision_table(Precisions("model.onnx", "x", 4000, (int8, Precision("fp16", verdict="warn"))))
     first, second = made.rows
