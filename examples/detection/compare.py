@@ -6,6 +6,7 @@ trained alike. Intervals are from 1,000 draws of the test images, the same for e
 """
 
 import argparse
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +27,10 @@ PREPROCESSING = compress.Preprocessing((127 / 255,) * 3, (128 / 255,) * 3, SIZE)
 
 
 def ours(
-    network: compress.Network, data: compress.Data, method: str, share: float, folder: Path, budget: int | None
+    network: compress.Network, data: compress.Data, method: str, share: float, folder: Path, search: dict[str, int | None]
 ) -> nn.Module:
     """Cut and recovered by this project, without labels and without training."""
-    flags = {"method": method, "value": share, "budget": budget, "epochs": 0, "latency_seconds": 0.0}
+    flags = {"method": method, "value": share, **search, "epochs": 0, "latency_seconds": 0.0}
     return compress.prune(network, data, compress.make_job(flags=flags), folder).model
 
 
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("result", type=Path)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.7, 0.5], help="of the MACs")
     parser.add_argument("--budget", type=int, help="image-forwards of a search")
+    parser.add_argument("--calibration", type=int, help="images of a search and of least squares")
     parser.add_argument("--threads", type=int, default=1)
     parser.set_defaults(epochs=0)
     told = parser.parse_args()
@@ -74,13 +76,14 @@ def main() -> None:
     data = compress.open_data(str(pictures(told.data, told.work / "pictures")), preprocessing=PREPROCESSING)
     batches = list(torch.split(data.calibration.images(64), 8))
     left = sorted(trace(network.model, example).frozen)
+    search = {"budget": told.budget, "calibration": told.calibration}
     arms: dict[str, nn.Module] = {"base": network.model}
     for share in told.shares:
         for method in ("smoea", "uniform"):
             name = f"{method}-{share:g}"
             arms[name] = kept(
                 told.work / f"{name}.pt",
-                lambda method=method, share=share, name=name: ours(network, data, method, share, told.work / name, told.budget),
+                lambda method=method, share=share, name=name: ours(network, data, method, share, told.work / name, search),
             )
         arms[f"tp-l1-{share:g}"] = kept(
             told.work / f"tp-l1-{share:g}.pt", lambda share=share: theirs(network, batches, share, left)
@@ -89,7 +92,8 @@ def main() -> None:
         cells = Cells(told.data, "train", augment=True)
         for name in [name for name in arms if name != "base"]:
             arms[f"{name}, trained"] = kept(
-                told.work / f"{name}-{told.epochs}-epochs.pt", lambda name=name: Dense(train(arms[name].detector, cells, told))
+                told.work / f"{name}-{told.epochs}-epochs.pt",
+                lambda name=name: Dense(train(copy.deepcopy(arms[name].detector), cells, told)),
             )
     test = Cells(told.data, "test")
     rng = np.random.default_rng(0)
@@ -109,7 +113,7 @@ def main() -> None:
         for name, model in arms.items()
     }
     conditions = {"images": len(test), "draws": DRAWS, "epochs": told.epochs, "lr": told.lr, "macs": whole, "seed": told.seed}
-    told.result.write_text(json.dumps({**conditions, "network": network.digest, "arms": rows}, indent=1) + "\n")
+    told.result.write_text(json.dumps({**conditions, **search, "network": network.digest, "arms": rows}, indent=1) + "\n")
     for name, row in rows.items():
         low, high = row["drop_interval"]
         print(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -96,27 +95,20 @@ def right(model: nn.Module, images: compress.Data) -> float:
     return float(torch.cat(found).mean())
 
 
-def run(train: Callable[..., nn.Module], name: str, base: nn.Module | None = None, epochs: int = 3) -> float:
-    """Decide, cut and train with somebody's own loop; the accuracy afterwards.
+def run(train: Callable[..., nn.Module], name: str, base: nn.Module | None = None) -> compress.Result:
+    """Prune with somebody's own loop, and say what came of it.
 
     Args:
         train: the loop.
         name: of the run's folder.
         base: the unpruned network; by default the small one of this file.
-        epochs: the loop's.
     """
     torch.manual_seed(0)
     images = data()
     network = compress.network_of(trained(base or make(), images), PREPROCESSING, name)
-    job = compress.make_job(flags={"method": "smoea", "value": 0.3, "round_to": 4, "budget": 3000})
-    decision = compress.decide(network, images, job, folder(name), fresh=True)
-    small = compress.cut(network.model, decision.topology, decision.plan)
-    before = right(small, images)
-    budget = SimpleNamespace(epochs=epochs, lr=0.02, batch=64, seed=0)
-    small = train(small, network.model, images, budget, SimpleNamespace(gradients=lambda optimizer: None))
-    sizes = [sum(p.numel() for p in model.parameters()) for model in (network.model, small)]
-    print(
-        f"{name}: {sizes[0]:,} -> {sizes[1]:,} parameters; right {right(network.model, images):.3f} -> {before:.3f} cut", end=""
-    )
-    print(f" -> {right(small, images):.3f} trained")
-    return right(small, images)
+    flags = {"method": "smoea", "value": 0.3, "round_to": 4, "budget": 3000, "epochs": 3, "batch": 64, "latency_seconds": 0.0}
+    result = compress.prune(network, images, compress.make_job(flags=flags), folder(name), train=train, fresh=True)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (network.model, result.model)]
+    found = [right(model, images) for model in (network.model, result.model)]
+    print(f"{name}: {sizes[0]:,} -> {sizes[1]:,} parameters, right {found[0]:.3f} -> {found[1]:.3f}")
+    return result

@@ -6,20 +6,23 @@ AGPL-3.0; this project does not depend on it.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from tiny import folder
+from torch import nn
 from ultralytics import YOLO
 
 import compress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "yolo"))
 
-from detector import KeepsModel, network, save_whole, training
+from detector import KeepsModel, head, network, training
 
 SIZE = 64
+PLACE = folder("ultralytics")
 
 
 def squares(out: Path, images: int = 16) -> Path:
@@ -39,19 +42,34 @@ def squares(out: Path, images: int = 16) -> Path:
     return told
 
 
+def train(model: nn.Module, teacher: nn.Module, data: Any, budget: Any, hooks: Any) -> nn.Module:
+    """Fine-tune the cut network with Ultralytics' trainer, losses, augmentation and averaged weights (EMA).
+
+    The arguments are those of plain_pytorch.py; images and boxes come from data.yaml, beside what the search has looked at.
+    """
+
+    class Trainer(KeepsModel):
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> nn.Module:
+            return super().get_model(weights=model)
+
+    head(model).export = False
+    yolo = YOLO("yolo11n.yaml")
+    yolo.add_callback("on_train_start", lambda trainer: hooks.gradients(trainer.optimizer))
+    told = training(PLACE / "data/data.yaml", budget.folder / "ultralytics", budget.epochs, SIZE, budget.lr, budget.seed)
+    yolo.train(trainer=Trainer, **told)
+    model.load_state_dict(yolo.trainer.ema.ema.state_dict())
+    head(model).export = True
+    return model.eval()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    place = folder("ultralytics")
-    yaml = squares(place / "data")
+    yaml = squares(PLACE / "data")
     base = YOLO("yolo11n.yaml")
-    base.train(**training(yaml, place / "base", 1, SIZE, 0.001, 0))
-    checkpoint = Path(base.trainer.last)
-    before = network(checkpoint, SIZE)
-    data = compress.open_data(str(place / "data/images/train"), preprocessing=before.preprocessing)
-    job = compress.make_job(flags={"method": "uniform", "value": 0.5})
-    decision = compress.decide(before, data, job, place / "run", fresh=True)
-    save_whole(compress.cut(before.model, decision.topology, decision.plan), checkpoint, place / "pruned.pt")
-    pruned = YOLO(place / "pruned.pt")
-    pruned.train(trainer=KeepsModel, **training(yaml, place / "trained", 1, SIZE, 0.001, 0))
-    sizes = [sum(p.numel() for p in YOLO(path).model.parameters()) for path in (checkpoint, pruned.trainer.last)]
+    base.train(**training(yaml, PLACE / "base", 1, SIZE, 0.001, 0))
+    before = network(Path(base.trainer.last), SIZE)
+    data = compress.open_data(str(PLACE / "data/images/train"), preprocessing=before.preprocessing)
+    flags = {"method": "uniform", "value": 0.5, "recover": "bn", "epochs": 1, "lr": 0.001, "latency_seconds": 0.0}
+    result = compress.prune(before, data, compress.make_job(flags=flags), PLACE / "run", train=train, fresh=True)
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (before.model, result.model)]
     print(f"ultralytics: {sizes[0]:,} -> {sizes[1]:,} parameters")

@@ -1,6 +1,6 @@
 """Fine-tune a pruned YOLO with Ultralytics' own trainer, export it, and let Ultralytics' own predictor run the file:
 
-    python finetune.py pruned.pt data.yaml OUT [--epochs 15]
+    python finetune.py pruned.pt data.yaml OUT [--epochs 15]    # goes on after a stop
 
 The trainer is KeepsModel (detector.py): it trains the network it is given instead of building the original from its yaml. Every
 weight is averaged over the steps (EMA) in a copy of the pruned network, and the checkpoint holds that copy whole, so that
@@ -29,20 +29,24 @@ def finetune(pruned: Path, settings: dict[str, object]) -> Path:
         RuntimeError: what came back is another architecture.
     """
     before = shapes(YOLO(pruned).model)
-    trainer = YOLO(pruned)
-    trainer.train(trainer=KeepsModel, **settings)
-    last = Path(trainer.trainer.last)
+    last = Path(str(settings["project"])) / str(settings["name"]) / "weights" / "last.pt"
+    if not last.is_file():
+        YOLO(pruned).train(trainer=KeepsModel, **settings)
+    elif YOLO(last).ckpt["epoch"] >= 0:  # it was stopped; of an ended training it is -1
+        YOLO(last).train(trainer=KeepsModel, resume=True)
     if shapes(YOLO(last).model) != before:
         raise RuntimeError(f"{last} holds another network than {pruned}")
     return last
 
 
 def agreement(checkpoint: Path, onnx: Path, images: list[Path], size: int) -> float:
-    """The largest difference, in pixels, between what Ultralytics' predictor finds with the network and with its file."""
+    """The largest difference, in pixels, between what Ultralytics' predictor finds with the network and with its file.
+
+    By itself (`rect`) it shows the network images without most of the margin, but a file always squares.
+    """
     worst = 0.0
-    for given, wanted in zip(
-        *(YOLO(path, task="detect")(images, imgsz=size, verbose=False) for path in (onnx, checkpoint)), strict=True
-    ):
+    told = {"imgsz": size, "rect": False, "device": "cpu", "verbose": False}
+    for given, wanted in zip(*(YOLO(path, task="detect")(images, **told) for path in (onnx, checkpoint)), strict=True):
         if len(given.boxes) != len(wanted.boxes):
             raise RuntimeError(f"{wanted.path}: {len(wanted.boxes)} boxes of the network, {len(given.boxes)} of the file")
         if len(given.boxes):

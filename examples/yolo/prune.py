@@ -20,6 +20,10 @@ if __name__ == "__main__":
     parser.add_argument("--macs", type=float, default=0.5)
     parser.add_argument("--method", default="smoea")
     parser.add_argument("--budget", type=int, help="image-forwards of the search")
+    parser.add_argument("--calibration", type=int, help="images of the search")
+    parser.add_argument(
+        "--recover", default="bn", help="before the fine-tuning; reconstruct solves layer by layer, for minutes"
+    )
     parser.add_argument("--size", type=int, default=320)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -32,10 +36,10 @@ if __name__ == "__main__":
         "method": told.method,
         "value": told.macs,
         "budget": told.budget,
+        "calibration": told.calibration,
         "seed": told.seed,
-        "epochs": 0,
-        "latency_seconds": 0.0,
     }
+    flags |= {"recover": told.recover, "epochs": 0, "latency_seconds": 0.0}
     result = compress.prune(before, data, compress.make_job(flags=flags), told.out / "run")
     save_whole(result.model, told.checkpoint, told.out / "pruned.pt")
-    print(result.report.verdict if hasattr(result.report, "verdict") else "", told.out / "pruned.pt")
+    print(f"{told.out / 'pruned.pt'}: {100 * result.report.reached:.1f} % of the MACs")
