@@ -28,8 +28,9 @@ class Job:
     Attributes:
         method: name in ``compress.search.methods.METHODS``.
         target: ``macs``, ``params``, ``latency`` (share kept; latency is ONNX Runtime's on this machine's CPU) or ``max_drop``
-            (points of accuracy).
-        value: of the target: a share in (0, 1], or points, as on the command line: 1.0 allows a drop of one percentage point.
+            (what the task's figure may lose: points of a share, else its unit).
+        value: of the target: a share in (0, 1], or points, as on the command line: 1.0 allows a drop of one percentage point;
+            of a figure in a unit, that unit.
         round_to: widths become multiples of this, per layer.
         auto_round: ``round_to`` is chosen from a latency table instead.
         table: file of a latency table; empty makes one, where it is needed, and keeps it for the next time.

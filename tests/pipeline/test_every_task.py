@@ -270,3 +270,18 @@ def test_unlabelled_images_make_no_classifier(tmp_path: Path) -> None:
     kept = json.loads((tmp_path / "run" / "answers.json").read_text())
     judged = read_predictions(tmp_path / "run")
     assert judged is not None and judged.figure.name == "output error" and "rows" in kept
+
+
+def test_the_task_that_the_page_shows(tmp_path: Path) -> None:
+    """docs/tasks.md: as few lines as it says, and a bound that holds."""
+    page = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    shown = re.search(r"test_every_task.py -->\n```python\n(.*?)```", page, re.DOTALL)
+    assert shown is not None
+    names: dict[str, Any] = {"__name__": "shown"}
+    exec(shown[1], names)
+    lines = [x for x in shown[1][shown[1].index("class") :].splitlines() if x.strip()]
+    assert f"takes {len(lines) + 2} lines" in page, "with its two imports"
+    one = Trained(names["Landmarks"](), trained("regression").model)
+    found = prune(network_for(one), one.data(targets=False), job_of(), tmp_path / "run")
+    told_truly(one, found.report, found.model, tmp_path / "run")
+    assert found.report.certificate is not None and "px" in found.report.verdict
