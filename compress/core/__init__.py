@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from compress.core.events import Table as Table
     from compress.core.events import Warned as Warned
     from compress.core.events import ignore as ignore
+    from compress.core.figures import ERROR as ERROR
     from compress.core.figures import TOP1 as TOP1
     from compress.core.figures import Figure as Figure
     from compress.core.figures import TaskScore as TaskScore
@@ -121,7 +122,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "entry_points": "import_entrypoint is_entrypoint",
             "environment": "Environment GpuState capture gpu_state throttled version_of",
             "events": "Clock Listen Phase PhaseDone Table Warned ignore",
-            "figures": "Figure TOP1 TaskScore",
+            "figures": "ERROR Figure TOP1 TaskScore",
             "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
             "json_values": "finite_json",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",

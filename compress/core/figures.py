@@ -41,6 +41,11 @@ class Figure:
         return self.worse(base, value)
 
     @property
+    def lost(self) -> Figure:
+        """What a search's error counts where it is this figure's: of a share an error, else how much worse it is."""
+        return ERROR if self.share else Figure(f"{self.name} {'lost' if self.higher else 'added'}", self.unit, higher=False)
+
+    @property
     def step(self) -> str:
         """What a difference is counted in, as people say it: ``points``, ``dB``, ``px``; empty without a unit."""
         return "points" if self.share else self.unit
@@ -102,6 +107,8 @@ def _digits(value: float) -> str:
     return f"{value:.{places}f}"
 
 
+ERROR = Figure("error", higher=False, share=True)
+"""Of a search, where it is a fraction."""
 TOP1 = Figure("top-1 accuracy", share=True)
 """Classification's."""
 

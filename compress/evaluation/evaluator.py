@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from compress.core import Plan, Topology
+from compress.core import ERROR, Figure, Plan, Topology
 from compress.coupling import NotTraceable, symbolic_graph
 from compress.evaluation.output_error import output_error, outputs_of, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, values_at
@@ -47,6 +47,12 @@ class Material:
     batches: Sequence[Any] | None
     metric: Metric
     task: Task = field(default_factory=Classification)
+
+    @property
+    def counted(self) -> Figure:
+        """What a full score counts."""
+        by_task = self.metric in ("score", "agreement")
+        return self.task.figure.lost if by_task and self.task.figure is not None else ERROR
 
     @property
     def scored(self) -> bool:

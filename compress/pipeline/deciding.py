@@ -134,7 +134,7 @@ def decided(run: Run) -> Decided:
     trials = measured_target(run, prepared, front, chosen.plan)
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
-    save_front(run.folder, front, chosen, prepared.space, why)
+    save_front(run.folder, front, chosen, prepared.space, why, prepared.material.counted)
     return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from compress.core import CONFIDENCE, Cost, Plan, images_needed, read_json, upper, write, write_json
+from compress.core import CONFIDENCE, ERROR, Cost, Figure, Plan, images_needed, read_json, upper, write, write_json
 from compress.errors import ConfigError, PlanError, SearchError
 from compress.report import front_svg
 from compress.search import Fidelity, Front, Point, Space, Target, knee
@@ -72,8 +72,8 @@ def _bound(error: float, judged: int, *, exact: bool) -> float:
     return upper(math.ceil(error * judged - 1e-9), judged, 1 - (1 - CONFIDENCE) / math.e)
 
 
-def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str) -> None:
-    """Writes ``front.json`` and its picture, the chosen point marked, and ``why`` it was chosen."""
+def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str, counted: Figure = ERROR) -> None:
+    """Writes ``front.json`` and its picture, the chosen point marked, and ``why`` it was chosen; errors are ``counted`` so."""
     whole = space.cost.whole
     points = []
     for i, p in enumerate(front):
@@ -89,7 +89,7 @@ def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str
             entry["latency"] = entry["latency_share"] = share.latency
         points.append({**entry, "error": p.error, "fidelity": p.fidelity.value, "plan": p.plan.to_json()})
     picked, bend = front.index(chosen), knee(front, space.target.kind)
-    write(folder / "front.svg", front_svg(points, picked, bend))
+    write(folder / "front.svg", front_svg(points, picked, bend, counted))
     write_json(
         folder / FRONT,
         {"points": points, "chosen": picked, "knee": bend, "target": space.target.kind, "why": why},

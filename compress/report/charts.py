@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compress.core import ERROR, Measured
 from compress.core import Figure as ScoredBy
-from compress.core import Measured
 from compress.report.formatting import STATES, duration, last_kept
 from compress.report.model import Latency, Width
 from compress.report.svg import (
@@ -215,16 +215,17 @@ def staircase(layers: Sequence[Width]) -> Figure:
     return made
 
 
-def front(points: Sequence[tuple[float, float]], chosen: int, knee: int | None) -> Figure:
+def front(points: Sequence[tuple[float, float]], chosen: int, knee: int | None, counted: ScoredBy = ERROR) -> Figure:
     """The search's front.
 
     Args:
-        points: share of the MACs kept and error, both at most 1.
+        points: share of the MACs kept, and error.
         chosen: index of the point that was made real.
         knee: index of the knee, if there is one.
+        counted: what the errors are.
     """
     made, axes = figure(NARROW, 2.7)
-    x, y = [100 * macs for macs, _ in points], [100 * error for _, error in points]
+    x, y = [100 * macs for macs, _ in points], [counted.scale * error for _, error in points]
     axes.step(x, y, where="post", color=RULE, linewidth=1.4, zorder=1)
     axes.plot(x, y, "o", ms=5, color=BASE, zorder=2)
     axes.plot([x[chosen]], [y[chosen]], "o", ms=9, color=PRUNED, zorder=3)
@@ -238,7 +239,7 @@ def front(points: Sequence[tuple[float, float]], chosen: int, knee: int | None) 
         axes.annotate(label, (x[index], y[index]), place, textcoords="offset points", ha="left" if right else "right")
     axes.margins(0.09, 0.2)
     axes.set_xlabel("MACs kept, %")
-    axes.set_ylabel("error before fine-tuning, %")
+    axes.set_ylabel(", ".join([f"{counted.name} before fine-tuning", *counted.heading.split(", ")[1:]]))
     bare(axes)
     return made
 

@@ -368,13 +368,14 @@ def _front(report: Report, files: RunFiles) -> dict[str, Any]:
     clocked = None if report.front_latency is None else _front_latency(report.front_latency)
     if files.front is None:
         return {"front": None, "front_latency": clocked, "front_sentence": ""}
+    counted = report.errors
     points, chosen, knee = (files.front[k] for k in ("points", "chosen", "knee"))
-    told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, error {percent(p['error'], 1)}" for p in points)
-    svg = Markup(inline(plots.front_drawing(points, chosen, knee), "plot-front", "The search's front", told))
+    told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, {counted.name} {counted.text(p['error'], 1)}" for p in points)
+    svg = Markup(inline(plots.front_drawing(points, chosen, knee, counted), "plot-front", "The search's front", told))
     about = "Every dot is a network that compress pick makes real; its error is before fine-tuning."
     return {
         "front": Plot("Pareto front of the search", about, svg),
-        "front_table": tables.front_table(points, chosen, knee),
+        "front_table": tables.front_table(points, chosen, knee, counted),
         "front_latency": clocked,
         "front_sentence": f"{len(points)} networks, none of which another one beats in both MACs and error.",
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import TOP1, Certificate, Figure, Measured, Step
+from compress.core import ERROR, TOP1, Certificate, Figure, Measured, Step
 
 SCHEMA = "compress-report-2"
 
@@ -223,6 +223,12 @@ class Report:
     def scored_by(self) -> Figure:
         """The figure that its scores are of."""
         return self.figure or TOP1
+
+    @property
+    def errors(self) -> Figure:
+        """What the errors of the search's front are counted in."""
+        by_task = self.search.get("metric") in ("score", "agreement")
+        return self.figure.lost if by_task and self.figure is not None else ERROR
 
     @property
     def speedup_macs(self) -> float:

@@ -7,24 +7,25 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from compress.core import ERROR, Figure
 from compress.report import charts
 from compress.report.svg import alone, svg_of
 
 
-def front_drawing(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None) -> str:
+def front_drawing(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None, counted: Figure = ERROR) -> str:
     """The search's front, drawn once for its file and for the page."""
     places = tuple((float(p["macs_share"]), float(p["error"])) for p in points)
-    return _front_drawing(places, chosen, knee)
+    return _front_drawing(places, chosen, knee, counted)
 
 
 @lru_cache(maxsize=1)
-def _front_drawing(places: tuple[tuple[float, float], ...], chosen: int, knee: int | None) -> str:
-    return svg_of(lambda: charts.front(places, chosen, knee))
+def _front_drawing(places: tuple[tuple[float, float], ...], chosen: int, knee: int | None, counted: Figure) -> str:
+    return svg_of(lambda: charts.front(places, chosen, knee, counted))
 
 
-def front_svg(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None) -> str:
+def front_svg(points: Sequence[Mapping[str, Any]], chosen: int, knee: int | None, counted: Figure = ERROR) -> str:
     """The search's front as a file: error against the share of MACs kept; the chosen point and the knee stand out."""
-    return alone(front_drawing(points, chosen, knee))
+    return alone(front_drawing(points, chosen, knee, counted))
 
 
 def comparison_svg(

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from compress.core import ERROR, Figure
 from compress.export import Precisions
 from compress.report.formatting import (
     NONE,
@@ -273,7 +274,7 @@ def others_table(times: Sequence[Timed], most: float) -> ReportTable:
     )
 
 
-def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -> ReportTable:
+def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int, counted: Figure = ERROR) -> ReportTable:
     """The front's networks, by the numbers that ``compress pick --index`` takes."""
     marks = {knee: "knee", chosen: "chosen"} if knee != chosen else {chosen: "chosen, knee"}
     rows = []
@@ -282,10 +283,10 @@ def front_table(points: Sequence[Mapping[str, float]], chosen: int, knee: int) -
             Cell(text=str(i)),
             Cell(text=percent(p["macs_share"], 1)),
             Cell(text=percent(p["params_share"], 1)),
-            Cell(text=percent(p["error"], 1)),
+            Cell(text=counted.text(p["error"], 1)),
         ]
         rows.append((*cells, Cell(text=marks.get(i, ""), tone="cut" if i == chosen else "")))
-    head = heads("point", ">MACs kept", ">params kept", ">error", "")
+    head = heads("point", ">MACs kept", ">params kept", f">{counted.name}", "")
     return ReportTable(
         title="Networks on the front", about="Make one real with compress pick RUN --index POINT.", head=head, rows=tuple(rows)
     )
