@@ -58,6 +58,15 @@ GROUPS: Mapping[str, tuple[Mapping[str, Any], tuple[Row, ...]]] = {
         {"method": "smoea", "epochs": 0},
         (Row("readers re-solved in the objective"), Row("plain objective", {}, {"objective": "plain"})),
     ),
+    "branches": (
+        {"method": "smoea", "epochs": 0},
+        (
+            Row("branches may go"),
+            Row("every branch stays", {"branches": False}),
+            Row("obs, branches may go", {"method": "obs"}),
+            Row("obs, every branch stays", {"method": "obs", "branches": False}),
+        ),
+    ),
     "stages": (
         {"method": "smoea"},
         (Row("all stages at once, 5 epochs", {"epochs": 5}), Row("1 epoch a stage, then 1", {"epochs": 1, "stage_epochs": 1})),

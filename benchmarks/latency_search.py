@@ -56,9 +56,9 @@ def hit(name: str, work: Path, value: float) -> None:
     """One network at a share of its latency."""
     topology, source, table = prediction.table(name, work)
     groups, _ = prunable(topology, ())
-    flat = ChannelStatistics({"l1": {g.id: np.zeros(g.size) for g in topology.groups}})
+    flat = ChannelStatistics(importance={"l1": {g.id: np.zeros(g.size) for g in topology.groups}})
     cost = CostModel(topology, Target("latency", value), table)
-    space = Space(cost=cost, stages=(Stage("all", groups, 1.0),), statistics=flat, budget=0)
+    space = Space(cost=cost, stages=(Stage(name="all", groups=groups, fraction=1.0),), statistics=flat, budget=0)
     runtime = OrtRuntime()
     shots = latency_trials(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
     base, pruned = work / f"{name}-hit-base.onnx", work / f"{name}-hit.onnx"

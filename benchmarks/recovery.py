@@ -104,7 +104,7 @@ def main() -> None:
     }
     print(f"{name}: {100 * base.top1:.2f} %, {result['seconds']}", flush=True)
     for macs in args.macs:
-        cost, known = CostModel(topology, Target("macs", macs)), ChannelStatistics(importance, curves=curves)
+        cost, known = CostModel(topology, Target("macs", macs)), ChannelStatistics(importance=importance, curves=curves)
         space = Space(cost=cost, stages=stages, statistics=known, budget=10**9, round_to=args.round_to)
         plans = {
             "l1": Uniform("l1").plan(space, macs),

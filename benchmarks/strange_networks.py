@@ -179,7 +179,7 @@ def halve_by_search(case: Case) -> int:
     found = importance(gather(model, []), topology, [g.id for g in topology.groups])
     stages = make_stages(topology, [g.id for g in topology.groups])
     cost = CostModel(topology, Target("macs", 0.5))
-    space = Space(cost=cost, stages=stages, statistics=ChannelStatistics(found), budget=1, round_to=1)
+    space = Space(cost=cost, stages=stages, statistics=ChannelStatistics(importance=found), budget=1, round_to=1)
     plan = METHODS["uniform"].make().plan(space, 0.5)  # type: ignore[attr-defined]
     small = cut(model, topology, plan)
     for shapes in (case.shapes, case.other):

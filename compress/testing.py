@@ -9,14 +9,16 @@ Nothing here imports torch. Subclass :class:`SearcherContract` in a test module 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from compress.core import (
+    Branch,
+    BranchId,
     ChannelGroup,
     Floats,
     GroupId,
@@ -27,8 +29,10 @@ from compress.core import (
     Plan,
     PredictionError,
     Role,
+    SkippedModule,
     TensorInfo,
     Topology,
+    canonical,
     check,
     count,
     features,
@@ -68,6 +72,27 @@ def toy_topology(widths: Sequence[int] = (32, 64, 64, 128), sites: int = 16) -> 
     return Topology(groups=tuple(groups), tensors=tensors, layers=tuple(layers), example=(3, 4, 4))
 
 
+def with_blocks(topology: Topology, inner: int = 32) -> Topology:
+    """The toy chain with two residual blocks of two 1x1 convolutions behind each of the last two convolutions but one."""
+    tensors, layers, groups = dict(topology.tensors), list(topology.layers), list(topology.groups)
+    branches = []
+    for stream, number in ((s, n) for s in ("conv1", "conv2") for n in (1, 2)):
+        name, group = f"{stream}_block{number}", next(g for g in groups if g.id == stream)
+        sites = tensors[f"{stream}.weight"].sites
+        pieces = (("down", (inner, group.size, 1, 1)), ("up", (group.size, inner, 1, 1)))
+        tensors |= {f"{name}.{part}.weight": TensorInfo(shape, True, sites) for part, shape in pieces}
+        made = [Layer(name=LayerName(f"{name}.{part}"), kind="conv", weight=f"{name}.{part}.weight") for part, _ in pieces]
+        place = next(i for i, x in enumerate(layers) if x.name == stream) + 2 * number - 1
+        layers[place:place] = made
+        wide, narrow = (tuple((c,) for c in range(n)) for n in (group.size, inner))
+        beside = (Member(made[0].weight, 1, Role.READS, wide), Member(made[1].weight, 0, Role.WRITES, wide))
+        groups[groups.index(group)] = replace(group, members=(*group.members, *beside))
+        inside = (Member(made[0].weight, 0, Role.WRITES, narrow), Member(made[1].weight, 1, Role.READS, narrow))
+        groups.append(ChannelGroup(id=GroupId(made[0].name), size=inner, members=inside))
+        branches.append(Branch(BranchId(name), (SkippedModule(name),), (f"{name}.up",)))
+    return replace(topology, groups=tuple(groups), tensors=tensors, layers=tuple(layers), branches=tuple(branches))
+
+
 def toy_table(topology: Topology, block: int = 16) -> LatencyTable:
     """A machine that pads channels to blocks: times by multiply-accumulates and numbers written, and a part that stays."""
     prices = np.array([1.0, 40.0, 20.0, 10.0, 3.0, 100.0, 2e-4])
@@ -99,11 +124,13 @@ class ToySpace:
         space: what the searcher is given.
         harm: group -> error that each channel's removal adds.
         noise: standard deviation of the scores' noise.
+        lost: branch -> error that leaving it out adds.
     """
 
     space: Space
     harm: dict[GroupId, Floats]
     noise: float = 0.0
+    lost: Mapping[BranchId, float] = field(default_factory=dict)
 
     @staticmethod
     def make(seed: int = 0, target: Target | None = None, round_to: int = 8, budget: int = 20_000) -> ToySpace:
@@ -116,14 +143,18 @@ class ToySpace:
             for name, spread in (("l1", 0.3), ("fpgm", 0.6), ("taylor", 0.1), ("random", 50.0))
         }
         stages = (
-            Stage("front", (GroupId("conv0"), GroupId("conv1")), 0.4),
-            Stage("back", (GroupId("conv2"), GroupId("conv3")), 0.6),
+            Stage(name="front", groups=(GroupId("conv0"), GroupId("conv1")), fraction=0.4),
+            Stage(name="back", groups=(GroupId("conv2"), GroupId("conv3")), fraction=0.6),
         )
         kernels = {g.id: rng.normal(size=(g.size, 6)) * harm[g.id][:, None] for g in topology.groups}
         table = toy_table(topology) if target is not None and target.kind == "latency" else None
         cost = CostModel(topology, target or Target(), table)
         space = Space(
-            cost=cost, stages=stages, statistics=ChannelStatistics(importance, kernels), budget=budget, round_to=round_to
+            cost=cost,
+            stages=stages,
+            statistics=ChannelStatistics(importance=importance, kernels=kernels),
+            budget=budget,
+            round_to=round_to,
         )
         return ToySpace(space, harm)
 
@@ -136,9 +167,33 @@ class ToySpace:
         cost = CostModel(topology, self.space.target, table)
         return replace(self, space=replace(self.space, cost=cost))
 
+    def with_branches(self, lost: float = 0.0) -> ToySpace:
+        """The same with four residual blocks, which may be left out at so much error each; their own channels matter more."""
+        topology, rng = with_blocks(self.space.topology), np.random.default_rng(5)
+        inside = {g.id: rng.exponential(1.0, g.size) for g in topology.groups if g.id not in self.harm}
+        harm = self.harm | inside
+        told = self.space.statistics
+        importance = {name: {**known, **inside} for name, known in told.importance.items()}
+        kernels = {**told.kernels, **{g: rng.normal(size=(len(h), 6)) * h[:, None] for g, h in inside.items()}}
+        may = {b.name: lost for b in topology.branches}
+        front, back = self.space.stages
+        halves = [tuple(n for n in may if n.startswith(stream)) for stream in ("conv1", "conv2")]
+        stages = tuple(
+            replace(stage, groups=(*stage.groups, *(GroupId(f"{n}.down") for n in names)), branches=names)
+            for stage, names in zip((front, back), halves, strict=True)
+        )
+        table = toy_table(topology) if self.space.table is not None else None
+        space = replace(
+            self.space,
+            cost=CostModel(topology, self.space.target, table),
+            stages=stages,
+            statistics=replace(told, importance=importance, kernels=kernels, branch_errors=may),
+        )
+        return replace(self, space=space, harm=harm, lost=may)
+
     def error(self, plan: Plan) -> float:
         """What a plan costs in accuracy."""
-        lost = 0.0
+        lost = sum(self.lost[b] * sum(float(h.sum()) for h in self.harm.values()) for b in plan.branches)
         for group, cut in plan.cuts.items():
             gone = np.ones(len(self.harm[group]), dtype=bool)
             gone[list(cut.keep)] = False
@@ -190,6 +245,7 @@ class SearcherContract:
     """What every searcher promises. Subclasses give ``searcher()``; pytest runs the rest."""
 
     beats_random = True
+    leaves_branches_out = False
     _kept: ClassVar[Front]
 
     def searcher(self) -> Searcher:
@@ -256,6 +312,32 @@ class SearcherContract:
                 assert front and any("conv3" in p.plan.cuts for p in front)
                 for point in front:
                     check(toy.space.topology, point.plan)
+
+    def test_plans_with_branches_are_said_once(self) -> None:
+        """Where branches may go, every plan that is asked about fits and is canonical; those that cost nothing go."""
+        for target in (Target(), Target("latency", 0.5), Target("max_drop", 0.05)):
+            toy = ToySpace.make(target=target, budget=5_000).with_branches()
+
+            def evaluate(ask: Ask, toy: ToySpace = toy) -> list[Score]:
+                for plan in ask.plans:
+                    check(toy.space.topology, plan)
+                    assert plan == canonical(toy.space.topology, plan)
+                return toy.evaluate(ask)
+
+            front = run(self.searcher(), toy, evaluate=evaluate)
+            if target.kind != "max_drop":
+                best = min((p for p in front if toy.space.share(p.plan) <= target.value), key=lambda p: p.error)
+                assert bool(best.plan.branches) == self.leaves_branches_out, best.plan.branches
+
+    def test_branches_that_may_not_go_stay(self) -> None:
+        """Of a network with branches none goes that the space does not name, and none that matters more than channels."""
+        toy = ToySpace.make(budget=5_000).with_branches(lost=0.9)
+        front = run(self.searcher(), toy)
+        assert not min((p for p in front if toy.space.share(p.plan) <= 0.5), key=lambda p: p.error).plan.branches
+        statistics = replace(toy.space.statistics, branch_errors={})
+        stages = tuple(replace(stage, branches=()) for stage in toy.space.stages)
+        none = replace(toy, space=replace(toy.space, statistics=statistics, stages=stages))
+        assert not any(p.plan.branches for p in run(self.searcher(), none))
 
     def test_same_seed_same_front(self) -> None:
         """Nothing but the seed decides."""

@@ -34,6 +34,7 @@ def inspect(
     ignore: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Layers to leave alone; repeatable.")] = None,
     round_to: Annotated[int | None, typer.Option(help="Widths become multiples of this. Default: 8.")] = None,
     no_streams: Annotated[bool, typer.Option("--no-streams", help="Leave coupled residual streams alone.")] = False,
+    no_branches: Annotated[bool, typer.Option("--no-branches", help="Leave out no branch beside a shortcut.")] = False,
     as_json: o.AsJson = False,
     debug: o.Debug = False,
 ) -> None:
@@ -42,6 +43,7 @@ def inspect(
     from compress_cli.inputs import Inputs
 
     flags = {"ignore": tuple(ignore) if ignore else None, "round_to": round_to, "streams": False if no_streams else None}
+    flags |= {"branches": False if no_branches else None}
     job = make_job(flags=flags)
     given = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size, example=example)
     network, _ = given.opened()
@@ -66,6 +68,7 @@ def as_data(seen: Inspection) -> dict[str, Any]:
         "macs": seen.cost.macs,
         "params": seen.cost.params,
         "layers": [asdict(layer) for layer in seen.layers],
+        "branches": [asdict(branch) for branch in seen.branches],
         "not_pruned": dict(seen.frozen),
         "least": dict(seen.least),
         "least_unaligned": dict(seen.least_unaligned),
@@ -73,6 +76,19 @@ def as_data(seen: Inspection) -> dict[str, Any]:
         "notes": list(seen.notes),
         "warnings": list(seen.warnings),
     }
+
+
+def _branches(seen: Inspection) -> Table:
+    """What may be left out beside shortcuts."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="branches beside identity shortcuts", title_justify="left")
+    timed = any(branch.latency is not None for branch in seen.branches)
+    for column in ("branch", "share of MACs", *(["of latency"] if timed else []), "of params", "why it stays"):
+        table.add_column(column, justify="right" if "of" in column.split() else "left")
+    for branch in seen.branches:
+        numbers = (branch.macs, *([branch.latency] if timed else []), branch.params)
+        why = f"[yellow]{escape(branch.why_not)}[/]" if branch.why_not else ""
+        table.add_row(escape(branch.name), *("" if n is None else percent(n, 1) for n in numbers), why)
+    return table
 
 
 def show_inspection(console: Console, name: str, seen: Inspection) -> None:
@@ -86,6 +102,8 @@ def show_inspection(console: Console, name: str, seen: Inspection) -> None:
         cells = (str(layer.channels), number(layer.macs), share, number(layer.params))
         table.add_row(escape(layer.name), layer.kind, *cells, where)
     console.print(table)
+    if seen.branches:
+        console.print(_branches(seen))
     reach = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what can be reached (share kept)", title_justify="left")
     for column in ("", "whole", "least", "least with --round-to 1"):
         reach.add_column(column, justify="left" if not column else "right")

@@ -74,6 +74,9 @@ def prune(
     no_streams: Annotated[
         bool, typer.Option("--no-streams", help="Leave coupled residual streams alone.", rich_help_panel=_SEARCH)
     ] = False,
+    no_branches: Annotated[
+        bool, typer.Option("--no-branches", help="Leave out no branch beside a shortcut.", rich_help_panel=_SEARCH)
+    ] = False,
     budget: Annotated[int | None, typer.Option(help="Image-forwards the search may spend.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="The one seed. Default: 0.", rich_help_panel=_SEARCH)] = None,
     recover: Annotated[
@@ -142,6 +145,7 @@ def prune(
         "force": True if force else None,
         "ignore": tuple(ignore) if ignore else None,
         "streams": False if no_streams else None,
+        "branches": False if no_branches else None,
         "seed": seed,
         "budget": budget,
         "recover": recover,

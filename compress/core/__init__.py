@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from compress.core.files import write as write
     from compress.core.files import write_json as write_json
     from compress.core.json_values import finite_json as finite_json
+    from compress.core.latency_estimate import estimated as estimated
     from compress.core.latency_table import FEATURES as FEATURES
     from compress.core.latency_table import LatencyTable as LatencyTable
     from compress.core.latency_table import PredictionError as PredictionError
@@ -125,6 +126,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "figures": "ERROR Figure TOP1 TaskScore",
             "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
             "json_values": "finite_json",
+            "latency_estimate": "estimated",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
             "locks": "hold_folder",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",

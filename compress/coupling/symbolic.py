@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from compress.errors import CompressError
+from compress.surgery import Skipped
 
 
 class NotTraceable(CompressError):
@@ -29,8 +30,8 @@ def symbolic_graph(model: nn.Module) -> fx.Graph:
 
 
 class _Tracer(fx.Tracer):
-    """Layers stay modules, whoever wrote their class; so do channel maps, whose table a cut rewrites."""
+    """Layers stay modules, whoever wrote their class; so do channel maps, whose table a cut rewrites, and what is skipped."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        layer = isinstance(m, _ConvNd | nn.Linear | _NormBase | nn.LayerNorm | nn.GroupNorm)
+        layer = isinstance(m, _ConvNd | nn.Linear | _NormBase | nn.LayerNorm | nn.GroupNorm | Skipped)
         return layer or bool(getattr(m, "is_channel_map", False)) or super().is_leaf_module(m, module_qualified_name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from compress.evaluation.evaluator import Evaluator as Evaluator
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
+    from compress.evaluation.leaving_out import branch_errors as branch_errors
     from compress.evaluation.output_error import outputs_apart as outputs_apart
     from compress.evaluation.predictions import AGREEMENT as AGREEMENT
     from compress.evaluation.predictions import OUTPUT_ERROR as OUTPUT_ERROR
@@ -40,6 +41,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "leaving_out": "branch_errors",
             "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
             "evaluator": "Evaluator Material logits",
             "output_error": "outputs_apart",

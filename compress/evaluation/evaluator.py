@@ -18,7 +18,7 @@ from compress.networks import channels_last, in_batches
 from compress.recovery import Compensation, Moments, reconstruct, reestimate
 from compress.search import Ask, Fidelity, Recovery, Score, Stage
 from compress.signature import first_tensor
-from compress.surgery import cut, replaced
+from compress.surgery import cut, replaced, silence
 from compress.tasks import Classification, Task, first_of
 
 Metric = Literal["accuracy", "score", "agreement", "output"]
@@ -130,8 +130,10 @@ class Evaluator:
 
     def _stage(self, ask: Ask) -> StageRunner:
         """The runner for this stage in these surroundings; the last one is kept."""
-        own = set(self.stages[ask.stage].groups)
-        before = Plan({g: c for g, c in ask.plans[0].cuts.items() if g not in own})
+        stage = self.stages[ask.stage]
+        asked = ask.plans[0]
+        others = tuple(b for b in asked.branches if b not in stage.branches)
+        before = Plan({g: c for g, c in asked.cuts.items() if g not in stage.groups}, branches=others)
         images = min(ask.images, len(self.material.calibration))
         known = self._runner
         to_end = ask.fidelity is Fidelity.TAIL
@@ -143,11 +145,30 @@ class Evaluator:
         part = cutout(self.graph, self.topology, self.stages[ask.stage].groups, to_end)
         compensation = None if ask.recovery == "bn" else self.compensation
         recovery: Recovery = "bn" if compensation is None else "compensated"
-        surrounded = self.small(before, self.statistics_images, recovery) if before else self.model
+        surrounded = self._surrounded(before, recovery) if before else self.model
         shown = self._calibration(self._fitting(ask.stage, images, to_end))
-        runner = StageRunner(self.model, self.graph, self.topology, part, before, shown, surrounded, compensation)
+        runner = StageRunner(
+            self.model,
+            self.graph,
+            self.topology,
+            part,
+            before,
+            shown,
+            surrounded=surrounded,
+            compensation=compensation,
+        )
         self._runner = (key, runner)
         return runner
+
+    def _surrounded(self, before: Plan, recovery: Recovery) -> nn.Module:
+        """What a stage stands in: cut, but for the branches that are gone: they run and give zeros, as the graph expects."""
+        cuts = Plan(before.cuts, before.inputs)
+        if not before.branches:
+            return self.small(cuts, self.statistics_images, recovery)
+        model = self.model if recovery == "bn" or self.compensation is None else replaced(self.model, self.compensation(cuts))
+        around = cut(model, self.topology, cuts)
+        silence(around, dict.fromkeys(n for b in before.branches for n in self.topology.by_branch[b].silenced))
+        return reestimate(around, self._statistics(self.statistics_images))
 
     def small(self, plan: Plan, images: int, recovery: Recovery) -> nn.Module:
         """The cut network, recovered; batch norms are re-estimated on as many images as will be judged."""

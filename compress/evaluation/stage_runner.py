@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_map
 
-from compress.core import GroupId, Layer, LayerName, Plan, Topology, kept_positions, restrict
+from compress.core import BranchId, GroupId, Layer, LayerName, Plan, Topology, is_within, kept_positions, restrict
 from compress.coupling import NotTraceable
 from compress.evaluation.output_error import balanced
 from compress.surgery import cut, cut_state, refresh_attributes
@@ -135,8 +135,24 @@ def _upstream(ends: set[fx.Node]) -> set[fx.Node]:
     return seen
 
 
-def values_at(model: nn.Module, graph: fx.Graph, images: Tensor, names: Sequence[str]) -> list[Tensor]:
-    """What the named nodes compute for these images; the run stops after the last of them."""
+def silent_nodes(graph: fx.Graph, topology: Topology, branches: Sequence[BranchId]) -> frozenset[str]:
+    """The nodes that have to give zeros so that these branches contribute nothing: the last of each module that ends one."""
+    ends = [name for b in branches for name in topology.by_branch[b].silenced]
+    last: dict[str, str] = {}
+    for node in graph.nodes:
+        running = [str(n) for n, _ in node.meta.get("nn_module_stack", {}).values()]
+        inside = [*running, str(node.target)] if node.op == "call_module" else running
+        last |= {end: node.name for end in ends if any(is_within(name, end) for name in inside)}
+    missing = [end for end in ends if end not in last]
+    if missing:
+        raise NotTraceable(f"{missing[0]} is not in the graph")
+    return frozenset(last.values())
+
+
+def values_at(
+    model: nn.Module, graph: fx.Graph, images: Tensor, names: Sequence[str], silent: Collection[str] = ()
+) -> list[Tensor]:
+    """What the named nodes compute for these images; the run stops after the last of them. Silent ones give zeros."""
     wanted = set(names)
     found: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
@@ -148,6 +164,7 @@ def values_at(model: nn.Module, graph: fx.Graph, images: Tensor, names: Sequence
             if node.op == "output" or len(found) == len(wanted):
                 break
             value = next(arrived) if node.op == "placeholder" else _compute(node, environment, modules, model)
+            value = torch.zeros_like(value) if node.name in silent else value
             environment[node] = value
             if node.name in wanted:
                 found[node.name] = value
@@ -207,12 +224,15 @@ class StageRunner:
         surrounded: nn.Module | None = None,
         compensation: Compensate | None = None,
     ) -> None:
-        self.part, self.before, self.compensation = part, before, compensation
+        self.part, self.compensation = part, compensation
+        self.silent = silent_nodes(graph, topology, before.branches)
+        self.graph, self.whole_topology = graph, topology
+        before = self.before = Plan(before.cuts, before.inputs)  # the branches that are gone run here, and are not heard
         self.nodes = {n.name: n for n in graph.nodes}
         if surrounded is None:
             surrounded = cut(model, topology, before).eval() if before else model
         self.topology = restrict(topology, before)
-        self.inputs = values_at(surrounded, graph, images, self.part.inputs)
+        self.inputs = values_at(surrounded, graph, images, self.part.inputs, self.silent)
         targets = values_at(model, graph, images, self.part.outputs)
         table = self.table = kept_positions(topology, before)
         self.kept_outputs = [None if x is None else table.get((x.weight, x.write_dim)) for x in self.part.observed]
@@ -261,7 +281,8 @@ class StageRunner:
         images = min(images, len(self.targets[0]))
         own = Plan({g: c for g, c in plan.cuts.items() if g in self.view.by_id})
         self._install(own)
-        outputs = self._run(images)
+        silent = silent_nodes(self.graph, self.whole_topology, plan.branches) if plan.branches else frozenset[str]()
+        outputs = self._run(images, self.silent | silent)
         total = 0.0
         for got, wanted, spread, layer in zip(outputs, self.targets, self.spread, self.part.observed, strict=True):
             wanted = wanted[:images]
@@ -301,7 +322,7 @@ class StageRunner:
                 tensor = tensor.index_select(dim, torch.from_numpy(self.table[key, dim]))
         return tensor
 
-    def _run(self, images: int) -> list[Tensor]:
+    def _run(self, images: int, silent: Collection[str] = ()) -> list[Tensor]:
         environment: dict[fx.Node, Any] = {}
         for name, value in zip(self.part.inputs, self.inputs, strict=True):
             if name in self.bare:
@@ -311,7 +332,8 @@ class StageRunner:
         with torch.no_grad():
             for name in self.part.nodes:
                 node = self.nodes[name]
-                environment[node] = _compute(node, environment, self.modules, self.root)
+                value = _compute(node, environment, self.modules, self.root)
+                environment[node] = torch.zeros_like(value) if name in silent else value
         return [environment[self.nodes[n]] for n in self.part.outputs]
 
 

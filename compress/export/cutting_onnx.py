@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from compress.core import Plan, Topology, kept_positions
+from compress.core import Plan, Topology, canonical, gone_modules, kept_positions
 from compress.errors import ExportError, ModelError
 from compress.export.canonical import NAME_SCOPES
+from compress.export.cutting_branches import skip_module
 from compress.runtime import OrtRuntime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -112,7 +113,7 @@ def write_resized(source: Resizable, plan: Plan, path: Path) -> None:
     Raises:
         ExportError: neither works.
     """
-    shapes = Plan({g: replace(c, fold={}) for g, c in plan.cuts.items()}, plan.inputs)
+    shapes = Plan({g: replace(c, fold={}) for g, c in plan.cuts.items()}, plan.inputs, plan.branches)
     try:
         path.write_bytes(resized(source, shapes).SerializeToString())
         with OrtRuntime().load(path):
@@ -130,10 +131,11 @@ def resized(source: Resizable, plan: Plan) -> ModelProto:
 
     Args:
         source: from :func:`resizable`.
-        plan: widths; folds and selected inputs are not a matter of shapes alone and are refused.
+        plan: widths and branches; folds and selected inputs are not a matter of shapes alone and are refused.
 
     Raises:
-        ExportError: the plan folds or selects, or the file holds a width where no plan can reach it.
+        ExportError: the plan folds or selects, the file holds a width where no plan can reach it, or a branch of which it does
+            not show where it begins and ends.
     """
     if plan.inputs or any(cut.fold for cut in plan.cuts.values()):
         raise ExportError("only plans of widths can be applied to an ONNX file", hint="cut the network and export it")
@@ -141,6 +143,11 @@ def resized(source: Resizable, plan: Plan) -> ModelProto:
     model = ModelProto()
     model.CopyFrom(_bare(source.model))
     initial = {tensor.name: tensor for tensor in source.model.graph.initializer}
+    for module in gone_modules(topology, canonical(topology, plan)):
+        skip_module(model, module, set(initial))
+    if plan.branches:
+        read = {name for node in model.graph.node for name in node.input}
+        initial = {name: tensor for name, tensor in initial.items() if name in read}
     flattened = _flattened(model)
     for name, tensor in initial.items():
         if name in flattened:

@@ -20,6 +20,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from compress.core import (
+    BranchId,
     ChannelGroup,
     Cut,
     Environment,
@@ -28,6 +29,7 @@ from compress.core import (
     Plan,
     Topology,
     append,
+    canonical,
     capture,
     features,
     kind_of,
@@ -88,7 +90,10 @@ def block_of(runtime: OrtRuntime) -> int:
 
 
 def random_plan(topology: Topology, groups: Sequence[GroupId], rng: np.random.Generator) -> Plan:
-    """Widths as searches make them: a network has a level, its groups scatter about it, most of them aligned."""
+    """Networks as searches make them: one has a level, its groups' widths scatter about it, most of them aligned.
+
+    Where branches may be left out, half of the networks lack some of them, up to two thirds.
+    """
     level, scatter = rng.uniform(0.35, 1.0), rng.uniform(0.05, 0.3)
     steps = (16, 8, 16, 8, 8, 4, 1) if rng.random() < 0.7 else (16, 8)
     cuts = {}
@@ -98,7 +103,11 @@ def random_plan(topology: Topology, groups: Sequence[GroupId], rng: np.random.Ge
         keep = _keep(group, ratio, int(rng.choice(steps)), rng)
         if len(keep) < group.size:
             cuts[group_id] = Cut(keep)
-    return Plan(cuts)
+    gone: list[BranchId] = []
+    if topology.branches and rng.random() < 0.5:
+        part = rng.uniform(0.1, 0.67)
+        gone = [b.name for b in topology.branches if rng.random() < part]
+    return canonical(topology, Plan(cuts, branches=tuple(gone)))
 
 
 def _keep(group: ChannelGroup, ratio: float, step: int, rng: np.random.Generator) -> tuple[int, ...]:

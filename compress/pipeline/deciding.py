@@ -10,6 +10,7 @@ from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline.csgd import with_clusters
+from compress.pipeline.equals import Resolution, fastest_of_equals, predictor, slower_than_plain
 from compress.pipeline.front import FRONT, choose, read_front, save_front
 from compress.pipeline.input_selection import may_select, settled
 from compress.pipeline.inspection import traced_with_agreement
@@ -17,7 +18,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.latency_target import measured_target
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.run import Run, with_task
-from compress.pipeline.run_folder import claim
+from compress.pipeline.run_folder import as_held, claim
 from compress.pipeline.search_summary import LatencyTrials, SearchSummary
 from compress.pipeline.searching import Searched, search
 from compress.pipeline.stagewise import progressive
@@ -73,6 +74,7 @@ def decide(
     network = with_task(network, data, listen)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
+    job = as_held(folder, job, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen))
     with claim(folder, job, run.identity, fresh):
         if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
@@ -131,11 +133,29 @@ def decided(run: Run) -> Decided:
     front, notes = settled(run, prepared.space, found.front)
     found = replace(found, front=front, effort=found.effort.noting(*notes))
     chosen, why = _chosen(run, prepared, found)
+    if run.job.target in ("macs", "params") and run.job.realise == "cut":
+        table = predictor(run, prepared)
+        if run.job.prefer_fast and not run.job.stage_epochs:
+            chosen, faster = fastest_of_equals(prepared.space, _resolution(prepared), table, found.judged, chosen)
+            why = faster or why
+            front = _with_point(front, chosen)
+            found = replace(found, front=front)
+        if slower := slower_than_plain(prepared.space, table, chosen.plan):
+            run.warn(slower)
     trials = measured_target(run, prepared, front, chosen.plan)
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
     save_front(run.folder, front, chosen, prepared.space, why, prepared.material.counted)
     return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials)
+
+
+def _resolution(prepared: Prepared) -> Resolution:
+    return Resolution(len(prepared.material.judged), shares=prepared.material.metric in ("accuracy", "agreement"))
+
+
+def _with_point(front: Front, point: Point) -> Front:
+    """The front and a point that is as good as one of it."""
+    return front if point in front else tuple(sorted((*front, point), key=lambda p: (p.cost.macs, p.error)))
 
 
 def _chosen(run: Run, prepared: Prepared, found: Searched) -> tuple[Point, str]:

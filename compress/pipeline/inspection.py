@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from compress.core import Cost, LatencyTable, LayerName, Topology, count
+from compress.core import BranchId, Cost, LatencyTable, LayerName, Plan, Topology, count
 from compress.coupling import CouplingAgreement, trace_with_agreement
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import known_table
-from compress.search import NARROW, CostModel, Target, make_stages, prunable, reachable
+from compress.search import NARROW, CostModel, Target, make_stages, prunable, reachable, skippable
 
 _TRIED = 10
 """Inputs of an export that is tried."""
@@ -37,6 +37,25 @@ class LayerRow:
 
 
 @dataclass(frozen=True)
+class BranchRow:
+    """A branch as ``compress inspect`` shows it.
+
+    Attributes:
+        name: its id.
+        macs: share of the network's; None where it cannot go.
+        params: the same.
+        latency: the same, predicted; None without a table.
+        why_not: why it stays; empty where it may go.
+    """
+
+    name: BranchId
+    macs: float | None
+    params: float | None
+    latency: float | None
+    why_not: str
+
+
+@dataclass(frozen=True)
 class Inspection:
     """A network before any work.
 
@@ -44,6 +63,7 @@ class Inspection:
         topology: its groups.
         cost: the whole.
         layers: per layer.
+        branches: per branch beside an identity shortcut.
         frozen: layer -> why its channels stay.
         least: ``macs``, ``params`` and, where a table is there, ``latency`` -> the least share that aligned widths can reach.
         least_unaligned: the same at ``--round-to 1``.
@@ -55,6 +75,7 @@ class Inspection:
     topology: Topology
     cost: Cost
     layers: tuple[LayerRow, ...]
+    branches: tuple[BranchRow, ...]
     frozen: Mapping[LayerName, str]
     least: Mapping[str, float]
     least_unaligned: Mapping[str, float]
@@ -91,6 +112,20 @@ def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, 
     stages = make_stages(topology, groups, streams=job.streams)
     cost = CostModel(topology, Target(kind if kind in ("params", "latency") else "macs", 1.0), table)
     return reachable(cost, [g for s in stages for g in s.groups], round_to or job.round_to)
+
+
+def _branches(topology: Topology, job: Job, table: LatencyTable | None) -> tuple[BranchRow, ...]:
+    """What each branch takes of the whole; those that cannot go come last."""
+    _, left = skippable(topology, job.ignore)
+    whole, rows = count(topology, table=table), []
+    for branch in topology.branches:
+        now = count(topology, Plan(branches=(branch.name,)), table=table).share_of(whole)
+        why = left.get(branch.name, "" if job.branches else "--no-branches")
+        latency = None if now.latency is None else 1 - now.latency
+        rows.append(BranchRow(name=branch.name, macs=1 - now.macs, params=1 - now.params, latency=latency, why_not=why))
+    for name in (n for n in left if n not in topology.by_branch):
+        rows.append(BranchRow(name=name, macs=None, params=None, latency=None, why_not=left[name]))
+    return tuple(rows)
 
 
 def inspect(network: Network, job: Job) -> Inspection:
@@ -130,6 +165,7 @@ def inspect(network: Network, job: Job) -> Inspection:
         topology=topology,
         cost=count(topology),
         layers=tuple(rows),
+        branches=_branches(topology, job, table),
         frozen=frozen,
         least=least,
         least_unaligned=loose,

@@ -38,6 +38,8 @@ class Job:
         ignore: fnmatch patterns on module names that are left alone.
         ranking: criterion that decides which channels a width keeps; ``auto`` is the method's own.
         streams: whether coupled residual streams are cut too.
+        branches: whether branches beside identity shortcuts may go, where the method can leave them out.
+        prefer_fast: for a target of MACs or parameters: of plans whose errors cannot be told apart the fastest is taken.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
         calibration: images for statistics, objectives and reconstruction; None is 256, and up to 1,024 of small ones.
@@ -74,6 +76,8 @@ class Job:
     ignore: tuple[str, ...] = ()
     ranking: str = "auto"
     streams: bool = True
+    branches: bool = True
+    prefer_fast: bool = True
     seed: int = 0
     budget: int | None = None
     calibration: int | None = None
@@ -148,6 +152,11 @@ class Job:
                 )
         METHODS[self.method].make(**self.options)
 
+    @property
+    def leaves_branches_out(self) -> bool:
+        """Whether plans of this job may leave branches out."""
+        return self.branches and METHODS[self.method].branches and self.realise == "cut" and not self.stage_epochs
+
     def _check_progressive(self) -> None:
         wrong = {
             f"method {self.method}": METHODS[self.method].reader_losses or METHODS[self.method].clusters,
@@ -178,7 +187,11 @@ class Job:
 
 
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored job's values as :class:`Job` takes them today; a drop without a unit is a fraction, of an earlier version."""
+    """A stored job's values as :class:`Job` takes them today.
+
+    Where a drop has no unit, it is a fraction, of an earlier version; nor did those leave branches out, or go by time.
+    """
+    held = {"branches": False, "prefer_fast": False, **held}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name != "unit"}
     drop = values.get("value")
     if values.get("target") == "max_drop" and held.get("unit") != _UNIT and isinstance(drop, int | float):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from compress.core import (
+    BranchId,
     GroupId,
     LatencyTable,
     LayerName,
@@ -30,6 +31,7 @@ from compress.evaluation import (
     CRITERIA,
     Evaluator,
     Material,
+    branch_errors,
     closed_form,
     gather,
     importance,
@@ -55,6 +57,7 @@ from compress.search import (
     Space,
     make_stages,
     prunable,
+    skippable,
 )
 from compress.tasks import first_of
 
@@ -126,7 +129,8 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     groups, _ = prunable(topology, job.ignore, job.realise)
     if only:
         groups = tuple(g for g in groups if g in only)
-    stages = make_stages(topology, groups, streams=job.streams)
+    branches = skippable(topology, job.ignore)[0] if job.leaves_branches_out and not only else ()
+    stages = make_stages(topology, groups, streams=job.streams, branches=branches)
     if not stages:
         raise SearchError(
             f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
@@ -172,11 +176,16 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         moments=moments if solves else None,
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
+    known: Mapping[BranchId, float] = {}
+    if branches:
+        with run.clock.phase("branches", f"the outputs without each of {len(branches)}"):
+            known, spent = branch_errors(evaluator, branches, budget)
+            budget -= spent
     full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     space = Space(
         cost=CostModel(topology, run.goal, table),
-        stages=evaluator.stages,
-        statistics=ChannelStatistics(scores, rows, curves, found),
+        stages=tuple(replace(s, branches=tuple(b for b in s.branches if b in known)) for s in evaluator.stages),
+        statistics=ChannelStatistics(importance=scores, kernels=rows, curves=curves, reader_losses=found, branch_errors=known),
         budget=budget,
         round_to=job.round_to,
         ranking=ranking,

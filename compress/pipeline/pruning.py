@@ -16,7 +16,7 @@ from compress.pipeline.latency_target import judge_latency
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run, loop_for, with_task
-from compress.pipeline.run_folder import claim
+from compress.pipeline.run_folder import as_held, claim
 from compress.recovery import OwnLoop
 
 
@@ -52,6 +52,7 @@ def prune(
     job = with_loop(job, train, data)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
+    job = as_held(folder, job, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
     _check_training(run)
     with claim(folder, job, run.identity, fresh):

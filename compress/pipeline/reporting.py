@@ -14,7 +14,7 @@ from compress.pipeline.realisation import Realised
 from compress.pipeline.run import Run
 from compress.pipeline.search_summary import SearchSummary
 from compress.report import Report, Scoring, Size, Width, flags, latency_of, missed_drop, verdict_sentence
-from compress.search import METHODS, NARROW, Space, behind, prunable
+from compress.search import METHODS, NARROW, Space, behind, prunable, skippable
 
 
 def build_report(
@@ -45,6 +45,10 @@ def build_report(
         notes.append("no certificate: the run used every image that it may look at; more images without labels would give one")
     if job.realise == "csgd" and job.recover != Job().recover:
         notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
+    if done.plan.branches:
+        may = len(skippable(topology, job.ignore)[0])
+        named = ", ".join(done.plan.branches)
+        notes.append(f"{len(done.plan.branches)} of {may} branches beside shortcuts are left out: {named}")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
         notes.append(
@@ -129,9 +133,12 @@ def _widths(run: Run, space: Space, plan: Plan) -> tuple[Width, ...]:
     rows = []
     for name, (before, after) in widths(topology, plan).items():
         layer = topology.by_layer[name]
+        gone = next((b for b in plan.branches if topology.by_branch[b].holds(name)), "")
         note = "" if name in searched or layer.depthwise else frozen.get(name, "")
         if before != after and after % job.round_to:
             note = f"not a multiple of {job.round_to}"
+        if gone:
+            note = f"left out with {gone}" if gone != name else "left out"
         weight = topology.tensors[layer.weight]
         kept = changed.get(layer.weight, weight.shape)
         macs = weight.sites * math.prod(weight.shape), weight.sites * math.prod(kept)

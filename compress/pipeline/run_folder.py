@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ _FILES = (  # the report first: without it nothing passes for finished
 )
 _STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
 _FOLDERS = (*_STATES, "picks", "imported", "front")
+
+
+def as_held(folder: Path, job: Job, fresh: bool) -> Job:
+    """The job, but for what a run in the folder was begun without: one of an earlier version goes on as it was."""
+    path = folder / "job.json"
+    if fresh or not path.is_file():
+        return job
+    held = read_json(path, hint="start over with --fresh, or choose --out").get("job")
+    if not isinstance(held, dict):
+        return job
+    known = stored_values(held)
+    newer = {name: known[name] for name in ("branches", "prefer_fast") if name not in held}
+    return replace(job, **newer)
 
 
 @contextmanager

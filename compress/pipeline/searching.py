@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from compress.core import derive
+from compress.core import Plan, derive
 from compress.errors import SearchError
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.search_summary import RequestCount, SearchEffort
-from compress.search import METHODS, Asked, Front, Journal, Told, drive
+from compress.search import METHODS, Ask, Asked, Fidelity, Front, Journal, Recovery, Search, Told, drive
 
+_TRUEST: tuple[Recovery, ...] = ("reconstructed", "compensated", "bn")
 _ABOVE = 1.05
 """Times its budget: what a search may spend without a word."""
 
@@ -28,11 +31,13 @@ class Searched:
         front: non-dominated networks.
         effort: what they cost.
         trained: the network, where it was cut and trained already on the way.
+        judged: every plan that was scored on all images, with the truest recovery that any was -> its error.
     """
 
     front: Front
     effort: SearchEffort
     trained: nn.Module | None = None
+    judged: Mapping[Plan, float] = field(default_factory=dict)
 
 
 def search(run: Run, prepared: Prepared) -> Searched:
@@ -46,6 +51,7 @@ def search(run: Run, prepared: Prepared) -> Searched:
     rng = np.random.default_rng(derive(job.seed, "search"))
     requests: dict[str, RequestCount] = {}
     told: list[Told] = []
+    judged: dict[Recovery, dict[Plan, float]] = {}
     spent = 0.0
 
     def count(event: Asked) -> None:
@@ -57,7 +63,7 @@ def search(run: Run, prepared: Prepared) -> Searched:
 
     with run.clock.phase("search", f"{job.method}, {space.budget} image-forwards"):
         front = drive(
-            searcher.search(space, rng),
+            _noting(searcher.search(space, rng), judged),
             evaluator,
             Journal(run.folder / "journal.jsonl", score_context(run, prepared)),
             price=evaluator.price,
@@ -79,7 +85,23 @@ def search(run: Run, prepared: Prepared) -> Searched:
     if spent > _ABOVE * space.budget:
         least = f"the least that {job.method} needs with these options"
         effort = effort.noting(f"the search spent {spent:,.0f} image-forwards, {space.budget:,} were allowed: {least}")
-    return Searched(front, effort)
+    truest = next((judged[r] for r in _TRUEST if r in judged), {})
+    return Searched(front, effort, judged=truest)
+
+
+def _noting(search: Search, judged: dict[Recovery, dict[Plan, float]]) -> Search:
+    """The same search; what it hears of whole networks on all images is written down, by what was done to them before."""
+    scores: Any = None
+    while True:
+        try:
+            asked = search.send(scores)
+        except StopIteration as ended:
+            front: Front = ended.value
+            return front
+        scores = yield asked
+        if isinstance(asked, Ask) and asked.fidelity is Fidelity.FULL and not asked.images:
+            found = zip(asked.plans, scores, strict=True)
+            judged.setdefault(asked.recovery, {}).update((plan, score.error) for plan, score in found)
 
 
 def score_context(run: Run, prepared: Prepared) -> str:

@@ -150,10 +150,11 @@ def reconstruct(
     if plan:
         with torch.no_grad():
             graph = _affordable_graph(work.whole, batches, settings.memory)
-            if graph is None:
+            small_graph = graph if not plan.branches else _graph_of(work.small)
+            if graph is None or small_graph is None:
                 _rerun(work, batches)
             else:
-                _walk(work, graph, batches)
+                _walk(work, graph, small_graph, batches)
     for module, training in modes.items():
         module.training = training
     return Reconstructed(result, tuple(work.restored), work.skipped)
@@ -182,7 +183,10 @@ class _Work:
         self.modules = dict(self.small.named_modules())
         self.norms = set(tracked_norms(self.small))
         self.lossy = {x.name for x in self.topology.layers if (x.weight, x.read_dim) in self.table and not x.depthwise}
-        self.wanted = {x.name for x in self.topology.layers if not x.depthwise} if self.settings.every else set(self.lossy)
+        left: set[str] = {
+            x.name for x in self.topology.layers if not x.depthwise and x.name in self.modules
+        }  # some went with branches
+        self.wanted = left if self.settings.every else set(self.lossy)
         shared = Counter(id(p) for m in self.modules.values() for p in m._parameters.values())
         for name in sorted(self.wanted):
             module = self.modules.get(name)
@@ -338,6 +342,13 @@ def _affordable_graph(model: nn.Module, batches: Sequence[Tensor], memory: int) 
     return graph if 2 * most * sum(len(b) for b in batches) <= memory else None
 
 
+def _graph_of(model: nn.Module) -> fx.Graph | None:
+    try:
+        return symbolic_graph(model)
+    except NotTraceable:
+        return None
+
+
 def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     """Node -> the values that nobody needs after it."""
     last: dict[fx.Node, fx.Node] = {}
@@ -352,33 +363,67 @@ def _last_uses(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
     return table
 
 
-def _walk(work: _Work, graph: fx.Graph, batches: Sequence[Tensor]) -> None:
-    """Both networks node by node, all batches at once: nothing is computed twice."""
-    sites = [n for n in graph.nodes if n.op == "call_module" and n.args and isinstance(n.args[0], fx.Node)]
+def _walk(work: _Work, graph: fx.Graph, small_graph: fx.Graph, batches: Sequence[Tensor]) -> None:
+    """Both networks node by node, all batches at once: nothing is computed twice.
+
+    Args:
+        work: what is to be done.
+        graph: of the unpruned network.
+        small_graph: of the cut one; the same, unless branches are gone.
+        batches: images.
+    """
+    sites = [n for n in small_graph.nodes if n.op == "call_module" and n.args and isinstance(n.args[0], fx.Node)]
     work.once(Counter(str(n.target) for n in sites))
     norms = {n for n in sites if n.target in work.norms}
     work.before_norm = {str(n.target) for n in sites if n.users and set(n.users) <= norms}
-    whole, small = (fx.Interpreter(m, graph=graph) for m in (work.whole, work.small))
-    wholes: list[dict[fx.Node, Any]] = [{} for _ in batches]
-    smalls: list[dict[fx.Node, Any]] = [{} for _ in batches]
-    last = _last_uses(graph)
-
-    def compute(run: fx.Interpreter, node: fx.Node, environments: list[dict[fx.Node, Any]]) -> None:
-        for environment, batch in zip(environments, batches, strict=True):
-            run.env = environment
-            environment[node] = batch.clone() if node.op == "placeholder" else run.run_node(node)
-
-    for node in graph.nodes:
+    whole = _Stepping(work.whole, graph, batches)
+    small = _Stepping(work.small, small_graph, batches)
+    for node in small_graph.nodes:
         if node.op == "output":
             break
-        compute(whole, node, wholes)
         if node in sites and str(node.target) in work.wanted | work.norms:
             entry = node.args[0]
-            work.do(str(node.target), (Seen(w[entry], w[node], s[entry]) for w, s in zip(wholes, smalls, strict=True)))
-        compute(small, node, smalls)
-        for used in last.get(node, ()):
-            for environment in (*wholes, *smalls):
+            seen = zip(whole.at(str(node.target)), small.environments, strict=True)
+            work.do(str(node.target), (Seen(entering, leaving, s[entry]) for (entering, leaving), s in seen))
+        small.step()
+
+
+class _Stepping:
+    """A network that is run node by node, for all batches at once; values that nobody needs any more are forgotten."""
+
+    def __init__(self, model: nn.Module, graph: fx.Graph, batches: Sequence[Tensor]) -> None:
+        self.run = fx.Interpreter(model, graph=graph)
+        self.batches = batches
+        self.environments: list[dict[fx.Node, Any]] = [{} for _ in batches]
+        self.left = iter(graph.nodes)
+        self.last = _last_uses(graph)
+
+    def step(self, keep: bool = False) -> fx.Node:
+        """Computes the next node; ``keep`` forgets nothing yet."""
+        node: fx.Node = next(self.left)
+        for environment, batch in zip(self.environments, self.batches, strict=True):
+            self.run.env = environment
+            environment[node] = batch.clone() if node.op == "placeholder" else self.run.run_node(node)
+        if not keep:
+            self._forget(node)
+        return node
+
+    def _forget(self, node: fx.Node) -> None:
+        for used in self.last.get(node, ()):
+            for environment in self.environments:
                 environment.pop(used, None)
+
+    def at(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Runs on to the call of a module: per batch what enters and what leaves it."""
+        while True:
+            node = self.step(keep=True)
+            if node.op == "call_module" and node.target == name:
+                break
+            self._forget(node)
+        (entry,) = node.all_input_nodes[:1]
+        found = [(environment[entry], environment[node]) for environment in self.environments]
+        self._forget(node)
+        return found
 
 
 class _Reached(BaseException):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compress.search.base import non_dominated as non_dominated
     from compress.search.bicnn.ordering import slices as slices
     from compress.search.csgd_clusters import clusters_at as clusters_at
+    from compress.search.depth import depths as depths
     from compress.search.journal import Asked as Asked
     from compress.search.journal import Journal as Journal
     from compress.search.journal import drive as drive
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from compress.search.stages import is_stream as is_stream
     from compress.search.stages import make_stages as make_stages
     from compress.search.stages import prunable as prunable
+    from compress.search.stages import skippable as skippable
+    from compress.search.stages import whole_streams as whole_streams
     from compress.search.uniform import Uniform as Uniform
     from compress.search.widths import NARROW as NARROW
     from compress.search.widths import Widths as Widths
@@ -59,12 +62,13 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "Target Told knee non_dominated",
             "bicnn.ordering": "slices",
             "csgd_clusters": "clusters_at",
+            "depth": "depths",
             "journal": "Asked Journal drive",
             "methods": "METHODS behind",
             "obs": "plan_for",
             "reader_loss": "ReaderLoss",
             "smoea": "Smoea controller",
-            "stages": "is_stream make_stages prunable",
+            "stages": "is_stream make_stages prunable skippable whole_streams",
             "uniform": "Uniform",
             "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled share_at widths_of",
         },

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-from compress.core import Cost, Floats, GroupId, LatencyTable, LayerName, Plan, Share, Topology, count
+from compress.core import (
+    BranchId,
+    Cost,
+    Floats,
+    GroupId,
+    LatencyTable,
+    LayerName,
+    Plan,
+    Share,
+    Topology,
+    canonical,
+    count,
+    gone_keys,
+)
 from compress.errors import ConfigError
 from compress.search.reader_loss import ReaderLoss
 
@@ -153,16 +166,23 @@ class Stage:
         groups: its groups, in forward order.
         fraction: share of the network's MACs that one stage evaluation runs.
         tail: the same from the stage on to the network's outputs.
+        branches: those that may go and hold a group of the stage, in forward order.
     """
 
     name: str
     groups: tuple[GroupId, ...]
     fraction: float
     tail: float = 1.0
+    branches: tuple[BranchId, ...] = ()
 
     def part(self, fidelity: Fidelity) -> float:
         """The share that a request of this fidelity runs, ``STAGE`` or ``TAIL``."""
         return self.tail if fidelity is Fidelity.TAIL else self.fraction
+
+    def own(self, plan: Plan) -> Plan:
+        """What a plan says of the stage."""
+        cuts = {g: c for g, c in plan.cuts.items() if g in self.groups}
+        return Plan(cuts, branches=tuple(b for b in plan.branches if b in self.branches))
 
 
 @dataclass(frozen=True)
@@ -204,12 +224,14 @@ class ChannelStatistics:
         curves: group -> what removing each channel adds to its readers' compensated relative error, in the order of the
             ``obs`` criterion, shape (channels,).
         reader_losses: layer -> what it loses when it stops reading channels, for searches in closed form.
+        branch_errors: branch -> the outputs' relative squared error without it, batch norms re-estimated; of those that may go.
     """
 
     importance: Mapping[str, Mapping[GroupId, Floats]]
     kernels: Mapping[GroupId, Floats] = field(default_factory=dict)
     curves: Mapping[GroupId, Floats] = field(default_factory=dict)
     reader_losses: Mapping[LayerName, ReaderLoss] = field(default_factory=dict)
+    branch_errors: Mapping[BranchId, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,6 +250,7 @@ class Space:
         solved_images: the same with the recovery ``reconstructed``; 0 where nothing can be solved.
         selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
             a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
+        gone: branches that every plan of this space leaves out.
     """
 
     cost: CostModel
@@ -240,6 +263,7 @@ class Space:
     stage_images: int = 256
     solved_images: int = 0
     selecting: Mapping[LayerName, float] | None = None
+    gone: tuple[BranchId, ...] = ()
 
     @property
     def topology(self) -> Topology:
@@ -268,8 +292,26 @@ class Space:
 
     @property
     def groups(self) -> tuple[GroupId, ...]:
-        """Every group that may be cut."""
+        """Every group that may be cut, in no branch that is gone."""
         return tuple(g for s in self.stages for g in s.groups)
+
+    @property
+    def branches(self) -> tuple[BranchId, ...]:
+        """Every branch that may go, in forward order."""
+        return tuple(b.name for b in self.topology.branches if b.name in self.statistics.branch_errors)
+
+    def without(self, branches: Sequence[BranchId]) -> Space:
+        """The space of the plans that leave these branches out."""
+        if not branches:
+            return self
+        keys = gone_keys(self.topology, branches)
+        inside = {g.id for g in self.topology.groups if all(m.key in keys for m in g.members)}
+        stages = [replace(s, groups=tuple(g for g in s.groups if g not in inside)) for s in self.stages]
+        return replace(self, stages=tuple(s for s in stages if s.groups), gone=tuple(branches))
+
+    def said(self, plan: Plan) -> Plan:
+        """A plan with the branches of this space left out, said once."""
+        return canonical(self.topology, replace(plan, branches=(*plan.branches, *self.gone))) if self.gone else plan
 
     def share(self, plan: Plan) -> float:
         """The share of the target's cost that a plan keeps."""

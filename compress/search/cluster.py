@@ -8,8 +8,9 @@ all layers; inside a cluster the crowding distance of the samples decides which 
 
 Ours, each an option: the features are taken on the group's concatenated kernels and standardised per group; the evolution is
 SHADE's current-to-pbest/1 with an archive (Tanabe and Fukunaga, CEC 2013; Zhang and Sanderson's JADE, 2009); the cost is met by
-repair, not by penalty; the kept channels for every number of clusters are tabulated before the evolution starts; a candidate's
-readers are re-solved in closed form before it is scored.
+repair, not by penalty; where branches may go, one more variable is the threshold of a row of them; the kept channels for every
+number of clusters are tabulated before the evolution starts; a candidate's readers are re-solved in closed form before it is
+scored.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pydantic import PositiveInt
 
 from compress.core import Cut, Floats, GroupId, Indices, Plan
 from compress.search.base import Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
+from compress.search.depth import depths
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.widths import Widths, allowed, fill, full_widths, meet, nearest, orbits
 
@@ -146,8 +148,9 @@ class Cluster:
     ) -> Generator[Ask, Sequence[Score], list[Point]]:
         """SHADE over x in [r_min, 1]^groups, k = round(x C)."""
         generations, images = self._effort(space, part)
-        decode = _Decoder(self, space, table, budget)
-        x = rng.uniform(self.least, 1.0, (self.population, len(space.groups)))
+        rows = ((), *depths(space, budget)) if space.branches else ((),)
+        decode = _Deep([_Decoder(self, space.without(row), table, budget) for row in rows], space, self.least)
+        x = rng.uniform(self.least, 1.0, (self.population, decode.length))
         x[0] = 1.0  # the repair makes it uniform
         plans = [decode(row) for row in x]
         even = plans[0]
@@ -217,6 +220,22 @@ class Cluster:
         return np.where(cross, v, x), f, cr
 
 
+class _Deep:
+    """The last number of x says how many branches go, by a row of depths; without branches x has no such number."""
+
+    def __init__(self, decoders: Sequence[_Decoder], space: Space, least: float) -> None:
+        self.decoders, self.least = decoders, least
+        self.place = {group: i for i, group in enumerate(space.groups)}
+        self.length = len(self.place) + (len(decoders) > 1)
+
+    def __call__(self, x: Floats) -> Plan:
+        number = 0
+        if len(self.decoders) > 1:
+            number = int((1.0 - x[-1]) / max(1.0 - self.least, 1e-9) * len(self.decoders))
+        decoder = self.decoders[min(max(number, 0), len(self.decoders) - 1)]
+        return decoder(x[[self.place[g] for g in decoder.space.groups]])
+
+
 class _Decoder:
     """From x to a plan within the budget: x is scaled onto it, and what the stairs leave is filled up."""
 
@@ -253,7 +272,7 @@ class _Decoder:
                 keep = tuple(sorted(int(c) for part in channels for c in part))
                 if len(keep) < self.space.topology.by_id[group].size:
                     cuts[group] = Cut(keep)
-        return Plan(cuts)
+        return self.space.said(Plan(cuts))
 
     def _channels(self, group: GroupId, orbit: int, width: int) -> Indices:
         """The tabulated width nearest below, or the narrowest."""

@@ -31,13 +31,17 @@ class PerLayer(Crossover):  # type: ignore[misc]
             for where in self.genes.slices:
                 if random_state.random() < 0.5:
                     children[0, pair, where], children[1, pair, where] = X[1, pair, where], X[0, pair, where]
+            for place in range(self.genes.channels, self.genes.length):  # every branch is a unit of its own
+                if random_state.random() < 0.5:
+                    children[0, pair, place], children[1, pair, place] = X[1, pair, place], X[0, pair, place]
         return children
 
 
 class FlipAndSwap(Mutation):  # type: ignore[misc]
     """Bit flip with 1/L; in one layer a kept and a dropped bit change places (the cost stays); one width takes a step.
 
-    The step is ours: where widths are aligned, a single flipped bit is repaired away, and only a whole step is felt.
+    The step is ours: where widths are aligned, a single flipped bit is repaired away, and only a whole step is felt. So are the
+    branches' bits, of which one is flipped now and then.
     """
 
     def __init__(self, genes: Genes) -> None:
@@ -55,6 +59,8 @@ class FlipAndSwap(Mutation):  # type: ignore[misc]
                 row[where.start + int(random_state.choice(dropped))] = True
             if random_state.random() < 0.5:
                 self.genes.step(row, random_state)
+            if self.genes.branches and random_state.random() < 0.3:
+                self.genes.toggle(row, random_state)
         return mutants
 
 

@@ -15,6 +15,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Floats, GroupId, Plan
 from compress.search.base import Search, Space, by_budget, scored
+from compress.search.depth import looks
 from compress.search.options import Fraction
 from compress.search.widths import Widths, allowed, at_width, fill, meet, nearest, plan_of, ranked, shared_widths
 
@@ -28,16 +29,22 @@ class Ranked:
         protected: share of each orbit's channels that no threshold takes, as long as the target can be met with it.
         points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
         images: images for each point's score; 0 leaves it to the evaluator.
+        depths: networks without some branches that are scored too, where branches may go (ours).
     """
 
     criterion: str = "l1"
     protected: Fraction = 0.1
     points: PositiveInt = 18
     images: NonNegativeInt = 0
+    depths: NonNegativeInt = 4
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""
         plans = by_budget(self, space, self.points)
+        if space.target.kind != "max_drop":
+            affordable = max(0, space.budget // max(2 * self.images or space.full_images, 1) - len(plans))
+            deep = looks(space, space.target.value, min(self.depths, affordable))
+            plans = list(dict.fromkeys([*plans, *(self.plan(part, space.target.value) for part in deep)]))
         return (yield from scored(space, plans, self.images))
 
     def plan(self, space: Space, budget: float) -> Plan:

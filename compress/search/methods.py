@@ -40,6 +40,8 @@ class Method:
     """Whether the run's ``ranking`` decides which channels a width keeps; otherwise the method does."""
     clusters: bool = False
     """Whether its plans are clusters of filters, which only C-SGD can make real."""
+    branches: bool = False
+    """Whether its plans may leave branches out (ours)."""
     ranking: str = "l1"
     """What ``ranking = auto`` means."""
 
@@ -63,6 +65,7 @@ METHODS: Mapping[str, Method] = {
         moments=True,
         ranks=True,
         ranking="obs",
+        branches=True,
     ),
     "bicnn": Method(
         searcher=BiCnn,
@@ -72,6 +75,7 @@ METHODS: Mapping[str, Method] = {
         moments=True,
         reader_losses=True,
         ranking="obs",
+        branches=True,
     ),
     "cluster": Method(
         searcher=Cluster,
@@ -79,6 +83,7 @@ METHODS: Mapping[str, Method] = {
         citation="Sun, Chen, Wu, Li, Ma: A Clustering Pruning Method Based on Multidimensional Channel Information, NPL 2024",
         moments=True,
         kernels=True,
+        branches=True,
     ),
     "csgd": Method(
         searcher=Clusters,
@@ -93,12 +98,14 @@ METHODS: Mapping[str, Method] = {
         summary="compensated elimination: no evolution, one plan for every budget",
         citation="this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
         moments=True,
+        branches=True,
     ),
     "global": Method(
         searcher=Ranked,
         summary="one ranking of all channels of all layers, by l1 norm or another criterion",
         citation="Liu, Li, Shen, Huang, Yan, Zhang: Learning Efficient Convolutional Networks through Network "
         "Slimming, ICCV 2017",
+        branches=True,
     ),
     "uniform": Method(
         searcher=Uniform,

@@ -17,7 +17,9 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Floats, GroupId, Indices, Plan
 from compress.search.base import Search, Space, by_budget, scored, thinned
+from compress.search.depth import looks
 from compress.search.options import Fraction
+from compress.search.stages import whole_streams
 from compress.search.uniform import Uniform
 from compress.search.widths import (
     Widths,
@@ -29,6 +31,7 @@ from compress.search.widths import (
     nearest,
     plan_of,
     ranked,
+    reachable,
     scaled,
     shared_widths,
 )
@@ -46,6 +49,8 @@ class Allocated:
         line: the places on that line whose plans are recovered and scored, as far as the budget goes.
         points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
         images: images for each plan's score; 0 leaves it to the evaluator.
+        depths: networks without some branches that are scored too, where branches may go (ours).
+        whole_streams: whether a network with whole residual streams is scored too.
     """
 
     criterion: str = "obs"
@@ -53,6 +58,8 @@ class Allocated:
     line: tuple[Fraction, ...] = (0.0, 0.5, 1.0)
     points: PositiveInt = 18
     images: NonNegativeInt = 0
+    depths: NonNegativeInt = 6
+    whole_streams: bool = True
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
@@ -61,7 +68,12 @@ class Allocated:
         cheap = max(1, (self.images if budgeted else 0) or space.full_images)
         dear = max(cheap, space.judged_images)
         if budgeted:
-            plans += [_between(space, space.target.value, self._ranking(space), even) for even in self.line]
+            value = space.target.value
+            inner = whole_streams(space) if self.whole_streams else None
+            fits = inner is not None and reachable(inner.cost, inner.groups, inner.round_to) <= value
+            plans += [self.plan(inner, value)] if inner is not None and fits else []
+            deep = [self.plan(part, value) for part in looks(space, value, self.depths)]
+            plans += [*deep, *(_between(space, value, self._ranking(space), even) for even in self.line)]
             plans = list(dict.fromkeys(plans))[: max(1, space.budget // dear)]
             return (yield from scored(space, plans, self.images, "reconstructed"))
         affords = space.budget >= dear * len(plans)

@@ -14,14 +14,14 @@ hands every stage its share of the global budget, the stages' weights, and the g
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import Plan
+from compress.core import Plan, canonical
 from compress.search.base import (
     Ask,
     Fidelity,
@@ -37,14 +37,16 @@ from compress.search.base import (
     scored,
     thinned,
 )
+from compress.search.depth import looks
 from compress.search.genes import Genes
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction
+from compress.search.stages import whole_streams
 from compress.search.uniform import Uniform
 from compress.search.widths import meet, plan_of, reachable, scaled
 
 _FINALIST_WINDOW = 0.06
-_CLOSED_FORMS = 5
+_CLOSED_FORMS, _DEPTHS = 5, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,8 @@ class Smoea:
     def _reserve(self, space: Space) -> float:
         """Image-forwards that are kept back for scores at full fidelity; a screened one costs at most two per image."""
         near, along = self._finalists(space)
-        looks = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _CLOSED_FORMS
-        return min(0.7 * space.budget, looks * 2 * self._screened(space) + self._judged(space) * space.judged_images)
+        every = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _closed_count(space)
+        return min(0.7 * space.budget, every * 2 * self._screened(space) + self._judged(space) * space.judged_images)
 
     def _affordable(self, space: Space, part: float) -> int:
         """First looks that a part of the budget buys."""
@@ -177,7 +179,7 @@ class Smoea:
 
     def _finalists(self, space: Space) -> tuple[int, int]:
         """How many looks near the target, and along the front, a fifth of the budget buys."""
-        affordable = max(2, self._affordable(space, 0.2) - _CLOSED_FORMS)
+        affordable = max(2, self._affordable(space, 0.2) - _closed_count(space))
         near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
         return near, max(1, min(self.spread, affordable - near))
 
@@ -208,9 +210,9 @@ class Smoea:
         """
         if not self._weighings(space):
             return [1.0] * len(fronts)
-        alone = [Plan({g: c for g, c in taken.cuts.items() if g in stage.groups}) for stage in space.stages]
+        alone = [stage.own(taken) for stage in space.stages]
         own = [
-            next(p.error for p in front if Plan({g: c for g, c in p.plan.cuts.items() if g in stage.groups}) == one) - base
+            next(p.error for p in front if stage.own(p.plan) == one) - base
             for one, stage, front, base in zip(alone, space.stages, fronts, inherited, strict=True)
         ]
         scores = yield self._fully([Plan(), *alone], self._screened(space))
@@ -255,7 +257,7 @@ class Smoea:
         plans = list(dict.fromkeys([*few[:1], *known[-1:], *few, *known]))[:count]
         scores = yield self._truly(space, plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
-        genes = Genes(space, Stage("all", space.groups, 1.0))
+        genes = Genes(space, Stage(name="all", groups=space.groups, fraction=1.0, branches=space.branches))
         left = count - len(plans)
         while left > 0 and (usable := [p for p in judged if np.isfinite(p.error)]):
             best = min(usable, key=lambda p: p.error)
@@ -286,20 +288,23 @@ class Smoea:
         return "bn" if self.objective == "plain" else "compensated"
 
 
+def _closed_count(space: Space) -> int:
+    """How many plans need no search, at the most."""
+    return _CLOSED_FORMS + (_DEPTHS if space.branches else 0)
+
+
 def closed_forms(space: Space) -> list[Plan]:
-    """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without.
+    """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without,
+    and at some depths where branches may go.
 
     The last one is the baseline itself: judged beside the first rival, so that the search is not behind it.
     """
     value = space.target.value
-    inner = tuple(s for s in space.stages if not all(len(space.topology.writers(g)) > 1 for g in s.groups))
-    spaces = [space]
-    if 0 < len(inner) < len(space.stages):
-        spaces.append(replace(space, stages=inner))
-    plans = []
+    spaces, plans = [s for s in (space, whole_streams(space)) if s is not None], list[Plan]()
     for part in spaces:
         if reachable(part.cost, part.groups, part.round_to) <= value:
             plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
+    plans += [plan_for(part, value, part.ranking) for part in looks(space, value, _DEPTHS)]
     if "l1" in space.statistics.importance:
         plans.append(Uniform("l1").plan(space, value))
     return plans
@@ -321,7 +326,7 @@ def controller(space: Space, number: int, before: Plan) -> float:
 
     def with_ratio(ratio: float, groups: Sequence[str]) -> float:
         plan = plan_of(space, scaled(space, ratio, [g for g in later if g in groups]))
-        return space.share(Plan({**before.cuts, **plan.cuts}))
+        return space.share(Plan({**before.cuts, **plan.cuts}, branches=before.branches))
 
     ratio = meet(partial(with_ratio, groups=later), space.target.value)
     return max(with_ratio(ratio, own), space.target.value)
@@ -339,7 +344,7 @@ def combine(
     for stage, front, base, weight in zip(space.stages, fronts, inherited, weights, strict=True):
         options = []
         for point in front:
-            own = Plan({g: c for g, c in point.plan.cuts.items() if g in stage.groups})
+            own = stage.own(point.plan)
             options.append((weight * max(point.error - base, 0.0), 1.0 - space.share(own), own))
         options.append((0.0, 0.0, Plan()))
         grown: dict[int, tuple[float, Plan]] = {}
@@ -348,6 +353,7 @@ def combine(
                 place = spent + round(saved / max(goal, 1e-9) * bins)
                 total = error + more
                 if place not in grown or total < grown[place][0]:
-                    grown[place] = (total, Plan({**plan.cuts, **own.cuts}))
+                    both = Plan({**plan.cuts, **own.cuts}, branches=(*plan.branches, *own.branches))
+                    grown[place] = (total, canonical(space.topology, both))
         best = grown
     return [space.point(plan, error, Fidelity.STAGE) for error, plan in best.values()]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from compress.core import ChannelGroup, GroupId, LayerName, Role, Topology
-from compress.search.base import Stage
+from compress.core import BranchId, ChannelGroup, GroupId, LayerName, Role, Topology
+from compress.search.base import Space, Stage
 
 
 def prunable(
@@ -35,6 +36,24 @@ def prunable(
     return tuple(chosen), left
 
 
+def skippable(topology: Topology, ignore: Sequence[str]) -> tuple[tuple[BranchId, ...], dict[BranchId, str]]:
+    """The branches that may go, and why the others may not.
+
+    Args:
+        topology: the traced network.
+        ignore: fnmatch patterns; a branch stays if its own name matches, or that of a layer in it.
+    """
+    chosen, left = [], dict(topology.kept_branches)
+    for branch in topology.branches:
+        names = [branch.name, *(x.name for x in topology.layers if branch.holds(x.weight))]
+        hit = next((p for p in ignore for n in names if fnmatchcase(n, p)), None)
+        if hit is None:
+            chosen.append(branch.name)
+        else:
+            left[branch.name] = f"ignored by {hit!r}"
+    return tuple(chosen), left
+
+
 def _followers(topology: Topology, group: ChannelGroup) -> list[str]:
     keys = {m.key for m in group.members if m.role is Role.WRITES}
     return [x.name for x in topology.layers if x.depthwise and x.weight in keys]
@@ -45,7 +64,19 @@ def is_stream(topology: Topology, group: GroupId) -> bool:
     return len(topology.writers(group)) > 1
 
 
-def make_stages(topology: Topology, groups: Sequence[GroupId], most: int = 6, streams: bool = True) -> tuple[Stage, ...]:
+def whole_streams(space: Space) -> Space | None:
+    """The space of the plans that cut no residual stream; None where it has none, or nothing else."""
+    inner = tuple(s for s in space.stages if not all(is_stream(space.topology, g) for g in s.groups))
+    return replace(space, stages=inner) if 0 < len(inner) < len(space.stages) else None
+
+
+def make_stages(
+    topology: Topology,
+    groups: Sequence[GroupId],
+    most: int = 6,
+    streams: bool = True,
+    branches: Sequence[BranchId] = (),
+) -> tuple[Stage, ...]:
     """Internal groups in forward order, cut where the resolution changes; streams form one closing stage.
 
     Resolution borders are block borders: a VGG's poolings, a ResNet's residual stages, a DenseNet's transitions. Runs are
@@ -56,6 +87,7 @@ def make_stages(topology: Topology, groups: Sequence[GroupId], most: int = 6, st
         groups: what may be cut.
         most: stages of internal groups at the most.
         streams: whether the coupled streams are searched too.
+        branches: what may go; each belongs to the first stage with a group inside it.
     """
     inner = [g for g in groups if not is_stream(topology, g)]
     closing = [g for g in groups if is_stream(topology, g)] if streams else []
@@ -72,10 +104,23 @@ def make_stages(topology: Topology, groups: Sequence[GroupId], most: int = 6, st
         small = min(range(len(runs) - 1), key=lambda i: len(runs[i]) + len(runs[i + 1]))
         runs[small : small + 2] = [runs[small] + runs[small + 1]]
     macs = _layer_macs(topology)
-    stages = [Stage(f"stage {i + 1}: {r[0]}", tuple(r), *_fractions(topology, r, macs)) for i, r in enumerate(runs)]
+    stages = []
+    for number, run in enumerate(runs, start=1):
+        inside, tail = _fractions(topology, run, macs)
+        stages.append(Stage(name=f"stage {number}: {run[0]}", groups=tuple(run), fraction=inside, tail=tail))
     if closing:
-        stages.append(Stage("residual streams", tuple(closing), 1.0))
-    return tuple(stages)
+        stages.append(Stage(name="residual streams", groups=tuple(closing), fraction=1.0))
+    return tuple(_with_branches(topology, stages, branches))
+
+
+def _with_branches(topology: Topology, stages: Sequence[Stage], branches: Sequence[BranchId]) -> list[Stage]:
+    keys, home = topology.branch_keys, dict[BranchId, int]()
+    for name in branches:
+        inside = {g.id for g in topology.groups if all(m.key in keys[name] for m in g.members)}
+        place = next((i for i, stage in enumerate(stages) if inside & set(stage.groups)), None)
+        if place is not None:
+            home[name] = place
+    return [replace(s, branches=tuple(b for b in branches if home.get(b) == i)) for i, s in enumerate(stages)]
 
 
 def _layer_macs(topology: Topology) -> Mapping[LayerName, int]:

@@ -75,7 +75,7 @@ def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
         if sum(kept) < group.size:
             order = ranked(group, importance[group_id])
             cuts[group_id] = Cut(tuple(sorted(int(c) for o, n in zip(order, kept, strict=True) for c in o[:n])))
-    return Plan(cuts)
+    return space.said(Plan(cuts))
 
 
 def full_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:

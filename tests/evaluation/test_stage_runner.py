@@ -16,7 +16,7 @@ from compress.core.topology import Topology
 from compress.coupling.symbolic import NotTraceable, symbolic_graph
 from compress.coupling.tracer import trace
 from compress.evaluation.evaluator import Evaluator, Material, relative
-from compress.evaluation.stage_runner import StageRunner, cutout, values_at
+from compress.evaluation.stage_runner import StageRunner, cutout, silent_nodes, values_at
 from compress.search.base import Ask, Fidelity
 from compress.search.stages import is_stream, make_stages, prunable
 from compress.surgery.cutting import cut
@@ -280,3 +280,52 @@ def test_full_scores_follow_the_labels() -> None:
     agreement = Evaluator(model, topology, stages, Material(images, images, None, "agreement"))
     plan = random_plan(topology, 0.5, np.random.default_rng(1))
     assert agreement.full(plan) == evaluator.full(plan)
+
+
+@pytest.mark.parametrize("kind", ["resnet20", "mobilenetv2_cifar"])
+def test_a_branch_left_out_of_a_stage_contributes_nothing(kind: str) -> None:
+    """As in a network whose branch ends in a batch norm of zeros; in the surroundings and in the stage itself."""
+    model, images = network(kind)
+    topology = trace(model, images[:1])
+    stages = make_stages(topology, prunable(topology, ())[0], branches=[b.name for b in topology.branches])
+    graph = symbolic_graph(model)
+    checked = 0
+    for stage in stages:
+        for branch in (b for s in stages for b in s.branches if s is stage or s is stages[0]):
+            own = branch in stage.branches
+            zeroed = copy.deepcopy(model)
+            (end,) = topology.by_branch[branch].silenced
+            norm = [m for m in zeroed.get_submodule(end).modules() if isinstance(m, _BatchNorm)][-1]
+            with torch.no_grad():
+                norm.weight.zero_()
+                norm.bias.zero_()
+            part = cutout(graph, topology, stage.groups)
+            before = Plan() if own else Plan(branches=(branch,))
+            without = StageRunner(model, graph, topology, part, before, images, surrounded=model)
+            told = StageRunner(zeroed, graph, topology, part, Plan(), images)
+            without._install(Plan())
+            told._install(Plan())
+            silent = silent_nodes(graph, topology, (branch,))
+            for one, two in zip(without._run(6, silent), told._run(6), strict=True):
+                assert torch.allclose(one, two, atol=1e-5)
+            if own:
+                assert without.error(Plan(branches=(branch,)), 6) > 1e-3
+            checked += 1
+    assert checked >= 7
+
+
+def test_a_network_without_branches_is_scored_as_it_is_cut() -> None:
+    """Stage, tail and full scores of plans that leave branches out are numbers, and grow with what is left out."""
+    model, images = network("resnet20")
+    topology = trace(model, images[:1])
+    names = [b.name for b in topology.branches]
+    stages = make_stages(topology, prunable(topology, ())[0], branches=names)
+    evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
+    for fidelity in (Fidelity.STAGE, Fidelity.TAIL, Fidelity.FULL):
+        number = next(i for i, s in enumerate(stages) if len(s.branches) > 1)
+        own = stages[number].branches
+        plans = [Plan(), *(Plan(branches=own[:n]) for n in (1, 2))]
+        errors = [s.error for s in evaluator(Ask(plans, fidelity, stage=number, images=6))]
+        assert errors[0] < 1e-3 < errors[1] and np.isfinite(errors[2])
+        outside = Plan(branches=(next(n for n in names if n not in own),))
+        assert np.isfinite(evaluator(Ask([outside], fidelity, stage=number, images=6))[0].error)

@@ -33,6 +33,8 @@ QUICK = BiCnn(population=6, generations=6)
 
 
 class TestBiCnn(SearcherContract):
+    leaves_branches_out = True
+
     def searcher(self) -> BiCnn:
         return QUICK
 

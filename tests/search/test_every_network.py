@@ -43,7 +43,7 @@ def space_of(topology: Topology, method: str, seed: int) -> Space | None:
     return Space(
         cost=CostModel(topology, Target("macs", 0.6)),
         stages=stages,
-        statistics=ChannelStatistics(importance, kernels),
+        statistics=ChannelStatistics(importance=importance, kernels=kernels),
         budget=3_000,
         round_to=int(rng.choice([1, 2, 8])),
     )

@@ -12,6 +12,8 @@ from compress.testing import SearcherContract, ToySpace
 
 
 class TestRanked(SearcherContract):
+    leaves_branches_out = True
+
     def searcher(self) -> Ranked:
         return Ranked(criterion="taylor")
 

@@ -15,6 +15,8 @@ from compress.testing import SearcherContract, ToySpace, run
 
 
 class TestAllocated(SearcherContract):
+    leaves_branches_out = True
+
     def searcher(self) -> Allocated:
         return Allocated()
 

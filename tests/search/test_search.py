@@ -42,6 +42,8 @@ class TestUniform(SearcherContract):
 
 
 class TestSmoea(SearcherContract):
+    leaves_branches_out = True
+
     def searcher(self) -> Smoea:
         return Smoea(population=12, generations=6)
 
@@ -52,6 +54,8 @@ class TestSmoeaOnOutputs(TestSmoea):
 
 
 class TestCluster(SearcherContract):
+    leaves_branches_out = True
+
     def searcher(self) -> Cluster:
         return Cluster(population=6, generations=2, restarts=1)
 
@@ -219,8 +223,8 @@ def test_what_widths_cost_does_not_depend_on_the_channels_kept(name: str, kind: 
     cost = CostModel(topology, Target(kind, 0.5), toy_table(topology))
     groups = tuple(g.id for g in topology.groups)
     rng = np.random.default_rng(0)
-    drawn = ChannelStatistics({"l1": {g.id: rng.random(g.size) for g in topology.groups}})
-    space = Space(cost=cost, stages=(Stage("all", groups, 1.0),), statistics=drawn, budget=0, round_to=2)
+    drawn = ChannelStatistics(importance={"l1": {g.id: rng.random(g.size) for g in topology.groups}})
+    space = Space(cost=cost, stages=(Stage(name="all", groups=groups, fraction=1.0),), statistics=drawn, budget=0, round_to=2)
     for ratio in np.linspace(0, 1, 9).tolist():
         assert share_at(cost, groups, ratio, 2) == space.share(plan_of(space, scaled(space, ratio)))
 

@@ -39,8 +39,8 @@ def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0
         matrix /= matrix.sum()
         reader_losses[LayerName(name)] = ReaderLoss(LayerName(name), tuple((group.id, c) for c in range(width)), matrix, matrix)
     importance = {"l1": {group.id: sum(r.plain.diagonal() for r in reader_losses.values())}}
-    stage = Stage("all", (group.id,), 1.0)
-    known = ChannelStatistics(importance, reader_losses=reader_losses)
+    stage = Stage(name="all", groups=(group.id,), fraction=1.0)
+    known = ChannelStatistics(importance=importance, reader_losses=reader_losses)
     cost = CostModel(topology, Target("macs", target))
     return Space(cost=cost, stages=(stage,), statistics=known, budget=10_000, round_to=1)
 
@@ -55,10 +55,10 @@ def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "mac
     importance = criteria.importance(replace(criterion_inputs, moments=None), topology, groups)
     importance["obs"], curves = criteria.obs_and_curves(criterion_inputs, topology, groups)
     found, _ = closed_form(model, criterion_inputs, topology, groups, images, 2_000)
-    stage = Stage("all", groups, 1.0)
+    stage = Stage(name="all", groups=groups, fraction=1.0)
     material = Material(images, images, None, "output")
     evaluator = Evaluator(model, topology, [stage], material, moments=criterion_inputs.moments, solve_images=32)
-    known = ChannelStatistics(importance, curves=curves, reader_losses=found)
+    known = ChannelStatistics(importance=importance, curves=curves, reader_losses=found)
     cost = CostModel(topology, Target(kind, target))
     space = Space(cost=cost, stages=(stage,), statistics=known, budget=3_000, round_to=round_to)
     return model, space, evaluator

@@ -48,6 +48,7 @@ def outputs(model: nn.Module, x: Tensor) -> list[Tensor]:
 @settings(max_examples=2)
 def test_what_is_simulated_is_what_is_cut(name: str, seed: int, ratio: float, fold: bool) -> None:
     model, topology = traced(name)
+    assert topology.branches
     plan = drawn(topology, seed, ratio, fold and not topology.moments)
     x = inputs(name, seed=seed % 1000)
     assert_same(outputs(simulate(model, topology, plan), x), outputs(cut(model, topology, plan), x))
@@ -58,6 +59,7 @@ def test_it_is_what_the_code_without_the_branches_computes(name: str) -> None:
     """Every branch alone, and all: against the network's own code, which does not add them."""
     model, topology = traced(name)
     names = [b.name for b in topology.branches]
+    assert names
     for gone in (*((n,) for n in names), tuple(names)):
         written = copy.deepcopy(model)
         leave_out(written, frozenset(gone))

@@ -23,9 +23,8 @@ def contiguous(topology: Topology, plan: Plan) -> Plan:
         if score == len(plan.inputs):
             break
         for order in _orders(topology, group, plan):
-            trial = Plan(
-                {**best.cuts, group.id: Cut(order, best.cuts[group.id].fold if group.id in best.cuts else {})}, plan.inputs
-            )
+            fold = best.cuts[group.id].fold if group.id in best.cuts else {}
+            trial = Plan({**best.cuts, group.id: Cut(order, fold)}, plan.inputs, plan.branches)
             found = len(slices(topology, trial))
             if found > score:
                 best, score = trial, found

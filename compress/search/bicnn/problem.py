@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, selectable
+from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, canonical, selectable
 from compress.search.base import Space, Stage
 from compress.search.genes import Genes
 from compress.search.reader_loss import Kind, ReaderLoss, additive
@@ -100,7 +100,7 @@ class Bilevel:
 
     def __init__(self, space: Space, kind: Kind, criterion: str) -> None:
         self.space, self.kind = replace(space, ranking=criterion), kind
-        self.genes = Genes(self.space, Stage("all", space.groups, 1.0))
+        self.genes = Genes(self.space, Stage(name="all", groups=space.groups, fraction=1.0, branches=space.branches))
         self.consumers = self._consumers()
         self.two_level = tuple(i for i, c in enumerate(self.consumers) if c.free.any())
         self.sizes = _Sizes(self)
@@ -156,7 +156,7 @@ class Bilevel:
 
     def share(self, u: Bits, reads: Reads) -> float:
         """The share of the target's cost that is kept."""
-        if self.space.target.kind == "latency":
+        if self.space.target.kind == "latency" or not u[self.genes.channels :].all():
             return self.space.share(self.plan(u, reads))
         return self.sizes.share(u, reads)
 
@@ -164,7 +164,12 @@ class Bilevel:
         """Both objectives, without the channels that nobody reads."""
         u, reads = self.tidy(u, reads)
         self.asked.add(u.tobytes())
-        return BilevelSolution(u, reads, self.share(u, reads), self.error(reads))
+        return BilevelSolution(u, reads, self.share(u, reads), self.error(reads) + self.left_out(u))
+
+    def left_out(self, u: Bits) -> float:
+        """What the branches that ``u`` leaves out add to the outputs' error, as if each were the only one."""
+        gone = zip(self.genes.branches, u[self.genes.channels :], strict=True)
+        return float(sum(self.space.statistics.branch_errors[b] for b, stays in gone if not stays))
 
     # ---- from one level to the other ---------------------------------------------------------------------------------
 
@@ -228,6 +233,7 @@ class Bilevel:
 
         def at(widths: Sequence[int]) -> tuple[Bits, Reads]:
             bits = np.zeros(len(u), dtype=bool)
+            bits[self.genes.channels :] = u[self.genes.channels :]
             for pieces, width in zip(orders, widths, strict=True):
                 for order in pieces:
                     bits[order[:width]] = True
@@ -256,7 +262,7 @@ class Bilevel:
 
     def plan(self, u: Bits, reads: Reads) -> Plan:
         """Cuts for ``u``; an input selection wherever a consumer reads less than what is kept."""
-        cuts = self.genes.plan(u, Plan()).cuts
+        chosen = self.genes.plan(u, Plan())
         inputs = {}
         for consumer, read in zip(self.consumers, reads, strict=True):
             if bool((u[consumer.index] & ~read).any()):
@@ -264,7 +270,7 @@ class Bilevel:
                 width = self.space.topology.tensors[layer.weight].shape[layer.read_dim]
                 unread = {p for places, r in zip(consumer.taken, read, strict=True) if not r for p in places}
                 inputs[layer.name] = tuple(p for p in range(width) if p not in unread)
-        return Plan(cuts, inputs)
+        return canonical(self.space.topology, Plan(chosen.cuts, inputs, chosen.branches))
 
     def folded(self) -> tuple[GroupId, ...]:
         """Groups whose lower variable is the upper one."""

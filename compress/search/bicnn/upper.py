@@ -251,6 +251,9 @@ class _Cemba:
             importance = problem.space.statistics.importance[seeds[len(rows) % len(seeds)]]
             spread = 0.0 if len(rows) <= len(seeds) else 0.4
             u = np.zeros(genes.length, dtype=bool)
+            u[genes.channels :] = True
+            for _ in range(len(rows) % 3 if genes.branches else 0):
+                genes.toggle(u, self.rng)
             for group, where in zip(genes.groups, genes.slices, strict=True):
                 for orbit in genes.order[group.id]:
                     order = orbit[np.argsort(-importance[group.id][orbit], kind="stable")]
@@ -320,6 +323,10 @@ class _Cemba:
             if rng.random() < self.options.crossover:
                 low, high = sorted(rng.integers(where.start, where.stop + 1, size=2).tolist())
                 u[low:high] = two[low:high]
+        for place in range(genes.channels, genes.length):
+            u[place] = (one if rng.random() < 0.5 else two)[place]
+        if genes.branches and rng.random() < 0.3:
+            genes.toggle(u, rng)
         u ^= rng.random(len(u)) < operators.flips / len(u)
         for _ in range(operators.swaps):
             where = genes.slices[int(rng.integers(len(genes.slices)))]
