@@ -58,7 +58,7 @@ def _followed(model: nn.Module, examples: Sequence[Tensor], keys: Mapping[int, s
     if run.ledger.spoiled:
         return None
     found = [leaf for _, leaf in leaves(output)]
-    strange = [x for x in found if not isinstance(x, Tensor | bool | int | float | complex | str | type(None))]
+    strange = [x for x in found if not isinstance(x, Tensor | bool | int | float | complex | str | bytes | type(None))]
     if strange or not any(isinstance(x, Tensor) for x in found):
         seen = type(strange[0]).__name__ if strange else "no tensor"
         raise TraceError(

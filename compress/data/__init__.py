@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.data.batch_kinds import check_boxes as check_boxes
     from compress.data.dataset import Data as Data
     from compress.data.dataset import examined as examined
     from compress.data.dataset import open_data as open_data
@@ -24,6 +25,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "batch_kinds": "check_boxes",
             "dataset": "Data examined open_data",
             "listing": "TORCHVISION",
             "own_data": "data_from",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from compress.tasks.batches import single as single
     from compress.tasks.binary import Binary as Binary
     from compress.tasks.classification import Classification as Classification
+    from compress.tasks.dense_detector import DenseDetector as DenseDetector
+    from compress.tasks.detection import Detection as Detection
     from compress.tasks.imitation import per_image_error as per_image_error
     from compress.tasks.multilabel import Multilabel as Multilabel
     from compress.tasks.outputs import Outputs as Outputs
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from compress.tasks.registry import task_named as task_named
     from compress.tasks.registry import task_of as task_of
     from compress.tasks.regression import Regression as Regression
+    from compress.tasks.restoration import Restoration as Restoration
+    from compress.tasks.segmentation import Segmentation as Segmentation
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -32,10 +36,14 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "batches": "arguments_in cut_out first_of images_in moved single",
             "binary": "Binary",
             "classification": "Classification",
+            "dense_detector": "DenseDetector",
+            "detection": "Detection",
             "imitation": "per_image_error",
             "multilabel": "Multilabel",
             "outputs": "Outputs",
             "registry": "TASKS built_in task_named task_of",
             "regression": "Regression",
+            "restoration": "Restoration",
+            "segmentation": "Segmentation",
         },
     )

@@ -17,6 +17,9 @@ TASKS: Mapping[str, str] = {
     "binary": "compress.tasks.binary:Binary",
     "multilabel": "compress.tasks.multilabel:Multilabel",
     "regression": "compress.tasks.regression:Regression",
+    "segmentation": "compress.tasks.segmentation:Segmentation",
+    "detection": "compress.tasks.detection:Detection",
+    "restoration": "compress.tasks.restoration:Restoration",
     "outputs": "compress.tasks.outputs:Outputs",
 }
 """Name -> where its class is."""
