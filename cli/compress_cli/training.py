@@ -17,7 +17,7 @@ from compress.core import Measured, remove
 from compress.errors import ConfigError, DataError
 from compress.report import score_text as in_words
 from compress_cli import options as o
-from compress_cli.console import UsageError, err, guarded, out, print_json
+from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from compress.core import Clock, Listen
     from compress.data import Data
     from compress.recovery import OwnLoop, Schedule
+    from compress.tasks import Task
 
 app = typer.Typer()
 
@@ -58,38 +59,44 @@ def finetune(
 ) -> None:
     """Train a network on your images and save it in our own format. The same command goes on where it was stopped."""
     from compress.core import Clock
-    from compress.networks import save
+    from compress.networks import TASK, save
+    from compress.pipeline import with_task
     from compress.recovery import Schedule
     from compress_cli.loading import loop_from
     from compress_cli.progress import listening
 
     own = loop_from(loop)
     target = _free(target or Path(f"{Path(model).stem}-tuned.safetensors"), fresh=fresh)
-    schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed)
     _named(data)
     network, loaded = inputs.opened()
     prepared = network.preprocessing
     if not network.takes_images:
         raise UsageError("training is on images, and the example is of something else", hint="leave --example out")
-    images = _trainable(inputs.images_of(network, seed), data)
+    given = inputs.images_of(network, seed)
+    network = with_task(network, given, lambda said: warn(getattr(said, "text", "")))
+    task = network.purpose
+    images = _trainable(given, data, task, needs_loss=own is None)
+    schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed, task=task)
+    figure = task.figure.short if task.figure is not None else "score"
     with listening(err(), quiet=quiet or as_json) as listen:
         clock = Clock(listen)
-        with clock.phase("accuracy before", f"{len(images.validation)} validation images"):
-            seen = [_measured(loaded.model, "before", images.validation)]
+        with clock.phase(f"{figure} before", f"{len(images.validation)} validation images"):
+            seen = [_measured(loaded.model, "before", images.validation, task)]
         about = f"{epochs} epochs of {len(images.train or ())} images"
         trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen, own)
-        with clock.phase("accuracy after", f"{len(images.test)} test images, read for the first time"):
-            seen += [_measured(trained, "after", split) for split in (images.validation, images.test)]
-    facts = _facts(schedule, images, [f"{m.when}, {m.split}: {in_words(m)}" for m in seen])
+        with clock.phase(f"{figure} after", f"{len(images.test)} test images, read for the first time"):
+            seen += [_measured(trained, "after", split, task) for split in (images.validation, images.test)]
+    facts = _facts(schedule, images, [f"{m.when}, {m.split}: {in_words(m, task.figures[0])}" for m in seen])
     digest = save(
         target,
         trained,
         architecture=loaded.architecture,
         plan=loaded.plan,
         preprocessing=prepared,
-        metadata={**loaded.metadata, "finetuned": facts},
+        metadata={**loaded.metadata, TASK: task.spec, "finetuned": facts},
     )
-    _done(target, seen, {"file": str(target), "digest": digest, **facts, "seconds": clock.seconds}, as_json, f"--data {data}")
+    told = {"file": str(target), "digest": digest, **facts, "seconds": clock.seconds}
+    _done(target, seen, told, as_json, f"--data {data}", task)
 
 
 @app.command()
@@ -124,6 +131,7 @@ def train(
     from compress.core import Clock, Plan
     from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, untrained
     from compress.recovery import Schedule
+    from compress.tasks import task_named
     from compress_cli.loading import load_data, loop_from, numbers, resolve
     from compress_cli.progress import listening
 
@@ -145,7 +153,8 @@ def train(
         model=skeleton(factory, kwargs), architecture=Architecture(name, kwargs), plan=Plan(), preprocessing=None, digest=""
     )
     prepared = resolve(sketch, numbers("size", size), numbers("mean", mean), numbers("std", std))
-    images = _trainable(load_data(data, prepared, None, labels=labels, seed=seed, download=download), data)
+    task = task_named("classification")
+    images = _trainable(load_data(data, prepared, None, labels=labels, seed=seed, download=download), data, task)
     if accepts(factory, name, "num_classes"):
         kwargs["num_classes"] = len(images.classes)
     architecture = Architecture(name, kwargs)
@@ -155,12 +164,12 @@ def train(
         made = untrained(architecture, MODELS, seed)
         trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
-            seen = [_measured(trained, "trained", split) for split in (images.validation, images.test)]
+            seen = [_measured(trained, "trained", split, task) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.split}: {in_words(m)}" for m in seen])
     digest = save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})
     squeeze = f" --method csgd --set options.squeeze={width:g}" if width > 1 else ""
     told = {"file": str(target), "digest": digest, **facts, "seconds": clock.seconds}
-    _done(target, seen, told, as_json, f"--data {data}{squeeze}")
+    _done(target, seen, told, as_json, f"--data {data}{squeeze}", task)
 
 
 def _free(target: Path, *, fresh: bool) -> Path:
@@ -184,9 +193,23 @@ def _named(data: str | None) -> None:
         raise ConfigError("no images to train on", hint="add --data FOLDER, or --data digits to try it")
 
 
-def _trainable(images: Data | None, source: str | None) -> Data:
-    if images is None or images.train is None or not images.labelled:
-        raise DataError(f"{source} has no labelled training images", hint="give a folder with train/<class>/<image>")
+def _trainable(images: Data | None, source: str | None, task: Task, *, needs_loss: bool = True) -> Data:
+    """Images with targets that the task has a loss and a figure for.
+
+    Raises:
+        DataError: there are none.
+        ConfigError: the task has no loss or no figure.
+    """
+    if task.figure is None or (needs_loss and not task.has("loss")):
+        raise ConfigError(
+            f"the task {task.name} has no {'figure' if task.figure is None else 'loss'}, nothing can be trained by it",
+            hint="say what the network is for with --task",
+        )
+    if images is None or images.train is None or images.train.target_kind not in task.targets:
+        cure = "give a folder with train/<class>/<image>"
+        if not task.logit_per_class:
+            cure = f"the task {task.name} wants {' or '.join(task.targets)}"
+        raise DataError(f"{source} has no labelled training images", hint=cure)
     return images
 
 
@@ -221,12 +244,12 @@ def _trained(
         return fit(network, images.train, schedule, state_dir=state, listen=listen).eval()
 
 
-def _measured(network: nn.Module, when: str, split: Any) -> Measured:
-    """Accuracy on a split, with its interval."""
-    from compress.evaluation import accuracy
+def _measured(network: nn.Module, when: str, split: Any, task: Task) -> Measured:
+    """The task's figure on a split, with its interval."""
+    from compress.evaluation import score_on
 
-    found: Measured = accuracy(network, split).measured(when, split.name)
-    return found
+    found = score_on(network, split, task)
+    return Measured(when=when, split=split.name, value=found.value, low=found.low, high=found.high, images=found.images)
 
 
 def _facts(schedule: Schedule, images: Data, accuracy: list[str]) -> dict[str, Any]:
@@ -241,17 +264,17 @@ def _facts(schedule: Schedule, images: Data, accuracy: list[str]) -> dict[str, A
     }
 
 
-def _done(target: Path, seen: Sequence[Measured], facts: Mapping[str, Any], as_json: bool, following: str) -> None:
+def _done(target: Path, seen: Sequence[Measured], facts: Mapping[str, Any], as_json: bool, following: str, task: Task) -> None:
     """What was measured, where the file is, and the next command."""
     remove(_state(target))
     if as_json:
         print_json(facts)
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("top-1 accuracy", "split", ""):
+    for column in (task.figures[0].name, "split", ""):
         table.add_column(column)
     for m in seen:
-        table.add_row(m.when, m.split, in_words(m))
+        table.add_row(m.when, m.split, in_words(m, task.figures[0]))
     console = out()
     console.print(table)
     console.print(f"[dim]saved[/] {target}\n[dim]next:[/]  compress prune {target} {following}", soft_wrap=True)

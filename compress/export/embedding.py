@@ -59,6 +59,10 @@ def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return images.mul(std).add(mean).mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
+TASK, _CLASSES = "task", "classification"
+"""What a file's metadata calls its task, and the only one whose outputs a softmax makes probabilities of."""
+
+
 def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | None = None) -> Parity:
     """Writes a file with its pre-processing and a softmax inside, compared with the network, or none.
 
@@ -76,6 +80,12 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
     if interface.embedded or interface.preprocessing is None:
         reason = "has its pre-processing inside already" if interface.embedded else "does not say how its images are prepared"
         raise ExportError(f"{source} {reason}", hint="take the run's model.onnx, or export it again: compress export")
+    task = interface.metadata.get(TASK, _CLASSES).partition(":")[0]
+    if task != _CLASSES:
+        raise ExportError(
+            f"{source} is of the task {task}, whose outputs are no logits of classes: a softmax would destroy them",
+            hint="package it without --embed-preprocessing",
+        )
     pictures = len(interface.inputs) == 1 and len(interface.inputs[0].dims) == 4 and len(interface.preprocessing.size) == 2
     if not pictures or len(interface.outputs[0].dims) != 2 or interface.inputs[0].kind != "FP32":
         raise ExportError(

@@ -137,9 +137,14 @@ def _notes(interface: Interface) -> list[str]:
     notes = []
     if interface.preprocessing is None:
         notes.append("the file does not say how its images are prepared: clients have to know size, mean and deviation")
-    if not interface.classes:
+    if not interface.classes and _names_classes(interface):
         notes.append("no class names are known: give a file with --class-names")
     return notes
+
+
+def _names_classes(interface: Interface) -> bool:
+    """Whether the file is of a classifier; files of before tasks were said to be."""
+    return interface.metadata.get("task", "classification").partition(":")[0] == "classification"
 
 
 def description(interface: Interface) -> dict[str, Any]:
@@ -147,7 +152,9 @@ def description(interface: Interface) -> dict[str, Any]:
     source = interface.preprocessing
     images = len(interface.inputs) == 1 and len(interface.inputs[0].dims) == 4
     taken = "normalised, channels x rows x columns" if images else ", ".join(map(_described, interface.inputs))
-    answers = "logits" if len(interface.outputs) == 1 else ", ".join(map(_described, interface.outputs))
+    answers = (
+        "logits" if len(interface.outputs) == 1 and _names_classes(interface) else ", ".join(map(_described, interface.outputs))
+    )
     return {
         "embedded": interface.embedded,
         "input": "uint8 pixels, rows x columns x channels" if interface.embedded else taken,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from compress.data import Data, data_from
-from compress.tasks import Task, task_of
+from compress.tasks import Regression, Task, task_of
 
 SIDE = 12
 
@@ -112,3 +112,22 @@ def trained(name: str) -> Trained:
             adam.step()
             adam.param_groups[0]["lr"] = 3e-3 * (1 - step / 160)
     return Trained(task, model.eval())
+
+
+# ---- as a command line names them ------------------------------------------------------------------------------------
+
+
+class Distance(Regression):
+    """A task of somebody's own."""
+
+    name = "distance"
+
+
+def example() -> Tensor:
+    """What the networks take."""
+    return torch.zeros(2, 1, SIDE, SIDE)
+
+
+def pictures_of_regression() -> Data:
+    """With targets."""
+    return trained("regression").data()

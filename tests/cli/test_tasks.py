@@ -1,0 +1,68 @@
+"""``--task`` on the command line, and what a folder remembers of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.commands import compress
+from support.tasked import trained
+
+from compress.networks.checkpoint import Architecture, save
+
+FROM = ["--example", "support.tasked:example", "--data", "support.tasked:pictures_of_regression"]
+QUICK = ["--method", "uniform", "--set", "round_to=4", "--epochs", "0", "--latency-seconds", "0", "--exporter", "legacy", "-q"]
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("net") / "net.safetensors"
+    save(file, trained("regression").model, architecture=Architecture("support.tasked:network", {"outputs": 2}))
+    return file
+
+
+def started(net: Path, *more: object) -> list[object]:
+    return ["prune", net, "--arch", "support.tasked:network", *FROM, *QUICK, *more]
+
+
+def test_a_task_of_ours_is_remembered_one_of_yours_is_named_again(net: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    made = compress(*started(net, "--task", "support.tasked:Distance", "--out", run, "--json"))
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout)["task"] == "distance" and json.loads(made.stdout)["figure"]["name"] == "MAE"
+    refused = compress("pick", run, "--index", "0", "--trust-pickle", "-q")
+    assert refused.exit_code == 3 and "--task support.tasked:Distance" in refused.output
+    again = ["pick", run, "--index", "0", "--epochs", "0", "--out", tmp_path / "p", "--trust-pickle", "-q"]
+    picked = compress(*again, "--task", "support.tasked:Distance")
+    assert picked.exit_code == 0, picked.output
+
+
+def test_the_unit_of_a_drop_is_the_task_s(net: Path, tmp_path: Path) -> None:
+    made = compress(*started(net, "--task", "regression:unit=px", "--max-drop", "0.5", "--out", tmp_path / "run"))
+    assert made.exit_code == 0, made.output
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["target"] == "max drop <= 0.5 px" and "px" in made.output and "top-1" not in made.output
+    picked = compress("pick", tmp_path / "run", "--index", "0", "--out", tmp_path / "p", "--trust-pickle", "-q")
+    assert picked.exit_code == 0, picked.output
+    other = compress(
+        "pick", tmp_path / "run", "--index", "0", "--out", tmp_path / "q", "--trust-pickle", "--task", "outputs", "-q"
+    )
+    assert other.exit_code == 3 and "another task" in other.output
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("regresion", "did you mean 'regression'"), ("regression:metric=mae", "MAE"), ("classification", "wants classes")],
+)
+def test_a_wrong_task_is_refused_before_any_work(net: Path, tmp_path: Path, task: str, said: str) -> None:
+    refused = compress(*started(net, "--task", task, "--out", tmp_path / "run"))
+    assert refused.exit_code in (2, 3) and said in refused.output and not (tmp_path / "run").exists()
+
+
+def test_a_network_is_fine_tuned_by_its_task(net: Path, tmp_path: Path) -> None:
+    given = ["finetune", net, "--arch", "support.tasked:network", *FROM, "--epochs", "1", "--lr", "0.001", "-q"]
+    made = compress(*given, "--task", "regression:unit=px", "--out", tmp_path / "tuned.safetensors")
+    assert made.exit_code == 0 and "MAE" in made.output and "px" in made.output, made.output
+    refused = compress(*given, "--task", "outputs", "--out", tmp_path / "b.safetensors")
+    assert refused.exit_code == 3 and "has no figure" in refused.output
