@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,7 @@ class Inputs:
 
     def images_of(self, network: Network, seed: int) -> Data | None:
         """The images for a network, if any were named."""
+        from compress.data import NoSuchTargets
         from compress_cli.loading import classes_of
 
         if network.preprocessing is None:
@@ -121,6 +123,10 @@ class Inputs:
         task, classes = network.task, classes_of(network.model, network.shape)
         if (task is None and classes == 1) or (task is not None and not task.logit_per_class):
             classes = None  # there is no output a class
+        kinds = () if task is None or self.data is None else task.targets
+        if len(kinds) == 1 and kinds[0] != "classes" and self.labels == "sorted":  # what the task is for goes before the layout
+            with suppress(NoSuchTargets):
+                return replace(self, labels=kinds[0]).images(network.preprocessing, classes, seed)
         return self.images(network.preprocessing, classes, seed)
 
     def remember(self, folder: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.data.sources import Unreadable as Unreadable
     from compress.data.sources import decode as decode
     from compress.data.split import Split as Split
+    from compress.data.target_readers import NoSuchTargets as NoSuchTargets
     from compress.data.targets import TargetKind as TargetKind
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
@@ -33,6 +34,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "preprocessing": "IMAGENET Preprocessing preset_for",
             "sources": "Unreadable decode",
             "split": "Split",
+            "target_readers": "NoSuchTargets",
             "targets": "TargetKind",
         },
     )

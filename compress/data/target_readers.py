@@ -34,6 +34,10 @@ _LOOKED_AT = 512
 Reader = Callable[[Files], Layout | None]
 
 
+class NoSuchTargets(DataError):
+    """A source's layout shows no targets of the kind that is asked for."""
+
+
 def masks(files: Files) -> Layout | None:
     """``images/`` and ``masks/``, or ``train/`` and ``trainannot/``: a grey or palette picture of class indices an image.
 
@@ -140,14 +144,15 @@ def recognised(files: Files, where: str, wanted: str) -> Layout | None:
         wanted: a kind of targets, or anything else for what the layout says by itself.
 
     Raises:
-        DataError: it has not the targets that are wanted, or they cannot be used.
+        NoSuchTargets: it has not the targets that are wanted.
+        DataError: they cannot be used.
     """
     for kind, (readers, layouts) in READERS.items():
         if kind == wanted:
             for reader in readers:
                 if (found := reader(files)) is not None:
                     return found
-            raise DataError(f"{where} has no {kind} that are recognised", hint=f"arrange it as {layouts}")
+            raise NoSuchTargets(f"{where} has no {kind} that are recognised", hint=f"arrange it as {layouts}")
     if wanted != "none":
         for reader in RECOGNISED:
             if (found := reader(files)) is not None:
