@@ -3,6 +3,7 @@
     CompressError                what, where, the number seen and wanted; ``hint`` says what to do next
     ├── ModelError               the network itself
     │   ├── CheckpointError      a file that cannot be read as weights
+    │   ├── ImportRefused        an ONNX file that cannot be made a network that computes the same
     │   ├── TraceError           a network whose channels cannot be followed
     │   └── UnsupportedLayer     a layer that surgery does not know
     ├── PlanError                a plan that does not fit the network
@@ -55,6 +56,12 @@ class CheckpointError(ModelError):
     """A file cannot be read as the weights of a known network."""
 
     cure = "copy the file again from where it was made, or name the network with --arch"
+
+
+class ImportRefused(ModelError):
+    """An ONNX file cannot be made a network that computes the same."""
+
+    cure = "give the PyTorch weights that it was exported from"
 
 
 class TraceError(ModelError):

@@ -46,19 +46,30 @@ class Inputs:
         Raises:
             CompressError: the file, the architecture or an option cannot be used.
         """
+        loaded = self._loaded()
+        return loaded, self._resolved(loaded)
+
+    def _resolved(self, loaded: Loaded) -> Preprocessing:
         from compress_cli.loading import numbers, resolve
 
-        size, mean, std = numbers("size", self.size), numbers("mean", self.mean), numbers("std", self.std)
-        loaded = self._loaded()
-        return loaded, resolve(loaded, size, mean, std)
+        return resolve(loaded, numbers("size", self.size), numbers("mean", self.mean), numbers("std", self.std))
 
     def _loaded(self) -> Loaded:
         from compress_models import MODELS
 
         from compress.networks import load
         from compress_cli.console import warn
+        from compress_cli.loading import numbers
 
-        loaded = load(self.model, zoo=MODELS, arch=self.arch, trust_pickle=self.trust_pickle, weights=self.weights)
+        sides = numbers("size", self.size)
+        loaded = load(
+            self.model,
+            zoo=MODELS,
+            arch=self.arch,
+            trust_pickle=self.trust_pickle,
+            weights=self.weights,
+            size=None if sides is None else tuple(int(side) for side in sides),
+        )
         for warning in loaded.warnings:
             warn(warning)
         return loaded
@@ -84,7 +95,10 @@ class Inputs:
         from compress_cli.loading import classes_of, example_from
 
         if self.example is None:
-            loaded, prepared = self.network()
+            loaded = self._loaded()
+            if loaded.example is not None:  # the file itself says what it takes
+                return network_from(loaded, name=name), loaded
+            prepared = self._resolved(loaded)
             classes_of(loaded.model, prepared.shape)  # says so where it does not take images of this size
             return network_from(loaded, preprocessing=prepared, name=name, task=self._purpose()), loaded
         if self.size is not None:

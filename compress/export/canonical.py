@@ -158,6 +158,15 @@ def _check(model: ModelProto) -> None:
         raise ExportError(
             f"the exported graph is not valid ONNX: {one_line(error)}", hint="try the other exporter: --exporter legacy"
         ) from error
+    refuse_infinite(model)
+
+
+def refuse_infinite(model: ModelProto) -> None:
+    """Refuses weights that no training can have meant.
+
+    Raises:
+        ExportError: one is not finite.
+    """
     for tensor in model.graph.initializer:
         if tensor.data_type in FLOATS and not np.isfinite(numpy_helper.to_array(tensor).astype(np.float32)).all():
             raise ExportError(

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 
 from compress.core import folder_beside
 from compress.errors import CompressError, ExportError, one_line
-from compress.export.canonical import canonicalise
+from compress.export.canonical import canonicalise, refuse_infinite
+from compress.importing import ImportedNetwork, written
 from compress.runtime import OrtRuntime
 from compress.signature import Signature, bare, leaves, signature_of, tensors
 
-Exporter = Literal["auto", "dynamo", "legacy"]
+Exporter = Literal["auto", "dynamo", "legacy", "file"]
 ORDER: Mapping[Exporter, tuple[Exporter, ...]] = {"auto": ("dynamo", "legacy"), "dynamo": ("dynamo",), "legacy": ("legacy",)}
+_OF_FILE: tuple[Exporter, ...] = ("file",)
 BATCHES = (1, 2, 5)
 LARGEST = 2**31 - 1  # bytes: protobuf cannot hold more, and a second file is what nobody deploys
 INPUT = "input"
@@ -81,7 +83,7 @@ def export(
     """
     _refuse(model)
     failures: list[str] = []
-    for choice in ORDER[exporter]:
+    for choice in ways(model, exporter):
         try:
             return _export(
                 _Task(model=model, example=example, opset=opset, dynamic_size=dynamic_size, metadata=metadata or {}),
@@ -95,6 +97,11 @@ def export(
     raise ExportError(
         "; ".join(failures), hint=last.hint or "report the network's name and the versions: compress doctor"
     ) from last
+
+
+def ways(model: nn.Module, exporter: Exporter) -> tuple[Exporter, ...]:
+    """What writes a network, in the order in which it is tried: one that came from an ONNX file goes back into that file."""
+    return _OF_FILE if isinstance(bare(model), ImportedNetwork) else ORDER[exporter]
 
 
 def _refuse(model: nn.Module) -> None:
@@ -140,6 +147,9 @@ class _Task:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the inputs."""
+        inner = bare(self.model)
+        if isinstance(inner, ImportedNetwork):
+            return inner.graph.input_names
         return (INPUT,) if self.signature is None else self.signature.names
 
     def axes(self) -> tuple[dict[int, str], ...]:
@@ -166,6 +176,10 @@ class _Task:
     def facts(self) -> dict[str, str]:
         """Metadata, with the sizes that an open file does not tell."""
         found = dict(self.metadata)
+        inner = bare(self.model)
+        if isinstance(inner, ImportedNetwork) and inner.leaves_sizes_open:
+            told = [{"name": name, "shape": list(shape[1:])} for name, shape in inner.axes.sizes.items()]
+            return found | {INPUTS: json.dumps(told)}
         if self.signature is not None:
             found[INPUTS] = json.dumps(self.signature.to_json())
         elif self.dynamic_size:
@@ -174,6 +188,8 @@ class _Task:
 
 
 def _export(task: _Task, path: Path, exporter: Exporter, earlier: tuple[str, ...]) -> Exported:
+    if exporter == "file":
+        return _into_its_file(task, path)
     inside = copy.deepcopy(task.model).cpu()
     example = task.example.detach().cpu()
     if len(example) < 2:  # a batch of one would be taken for a constant
@@ -196,6 +212,16 @@ def _export(task: _Task, path: Path, exporter: Exporter, earlier: tuple[str, ...
     size = _write(proto, path, task)
     said = [one_line(warning.message, None) for warning in caught if not _is_about_the_exporter(warning)]
     return Exported(path=path, exporter=exporter, opset=task.opset, bytes=size, warnings=earlier + tuple(dict.fromkeys(said)))
+
+
+def _into_its_file(task: _Task, path: Path) -> Exported:
+    """A network that came from an ONNX file: the file with the tensors that the network has now."""
+    inner = bare(task.model)
+    assert isinstance(inner, ImportedNetwork)
+    model = written(inner, task.facts())
+    refuse_infinite(model)
+    size = _write(model, path, task)
+    return Exported(path=path, exporter="file", opset=inner.graph.opset, bytes=size, warnings=())
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from compress.core import finite_json
 from compress.coupling import value_branches
 from compress.errors import CompressError, ExportError, ModelError, ParityError
-from compress.export.exporting import BATCHES, ORDER, Exported, Exporter, beside, export
+from compress.export.exporting import BATCHES, Exported, Exporter, beside, export, ways
 from compress.export.other_size import OtherSize, other_size
 from compress.export.other_values import SCALES, OtherValues
 from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
 from compress.signature import signature_of
 
 _BEYOND = 20.0  # times the noise of an equally right evaluation, up to which a difference is no error
+_PROBABILITY = 5e-7  # what a runtime's own sigmoid is off by
 _HALF = 1e-3  # tolerances above it are for half precision
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
@@ -237,6 +238,8 @@ def deviation(name: str, wanted: Array, got: Array, distinct: Array, noise: Arra
     if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
         return name, float("nan"), float("nan")
     scale = float(np.abs(wanted).max(initial=0.0)) or float(np.abs(got).max(initial=0.0)) or 1.0
+    if noise is not None and wanted.min(initial=0.0) >= 0.0 and scale <= 1.0:
+        scale = 1.0  # of probabilities, which runtimes compute to so many digits behind the point
     rows = wanted[distinct] if len(wanted) > int(distinct.max(initial=0)) else wanted  # what has no row an image stays whole
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     apart = [float(np.abs(rows[i] - rows[j]).max(initial=0.0)) for i in range(len(rows)) for j in range(i)]
@@ -260,6 +263,9 @@ def channel_error(wanted: Array, got: Array, noise: Array | None = None) -> tupl
         others = tuple(d for d in range(wanted.ndim) if d != axis)
         off, scale = difference.max(axis=others, initial=0.0), size.max(axis=others, initial=0.0)
         floor = np.zeros_like(off) if noise is None else _BEYOND * noise.max(axis=others, initial=0.0)
+        if noise is not None:  # runtimes compute a probability to so many digits behind the point, however small it is
+            probable = (scale <= 1.0) & (wanted.min(axis=others, initial=0.0) >= 0.0)
+            floor = np.maximum(floor, probable * _PROBABILITY)
         errors = np.where(off > floor, off / np.where(scale > 0, scale, 1.0), 0.0)
         if errors.size and float(errors.max()) > worst:
             index = int(errors.argmax())
@@ -370,7 +376,7 @@ def export_verified(
     other = other_size(model, images) if dynamic_size else None
     lines = value_branches(model, images[:1])
     with beside(path) as folder:
-        for choice in ORDER[exporter]:
+        for choice in ways(model, exporter):
             aside = folder / f"{choice}.onnx"
             try:
                 written = export(

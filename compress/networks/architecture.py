@@ -46,7 +46,8 @@ class Architecture:
     """What to build before tensors are put in.
 
     Attributes:
-        name: ``resnet20`` (the zoo), ``torchvision:resnet50``, ``timm:resnet50`` or ``package.module:factory``.
+        name: ``resnet20`` (the zoo), ``torchvision:resnet50``, ``timm:resnet50`` or ``package.module:factory``;
+            ``onnx:`` and a digest for a network that came from an ONNX file, whose structure lies beside its tensors.
         kwargs: what the factory is called with.
     """
 
@@ -65,7 +66,7 @@ class Architecture:
     @property
     def runs_user_code(self) -> bool:
         """Whether building it imports a module that is neither the zoo's, torchvision's nor timm's."""
-        return ":" in self.name and self.name.partition(":")[0] not in ("torchvision", "timm")
+        return ":" in self.name and self.name.partition(":")[0] not in ("torchvision", "timm", "onnx")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-able form."""
@@ -132,6 +133,11 @@ def factory_of(name: str, zoo: Zoo) -> Callable[..., nn.Module]:
         raise CheckpointError(
             f"the network was a pickled {name.removeprefix(UNNAMED)}, which no known factory makes",
             hint="add --arch package.module:factory, a function that returns the untrained network",
+        )
+    if library == "onnx":
+        raise CheckpointError(
+            f"the network {name} came from an ONNX file, and its structure is not beside its tensors",
+            hint="give the ONNX file, or the model.safetensors of a run that pruned it",
         )
     if not colon:
         raise CheckpointError(f"no architecture is called {name!r}", hint="`compress models` lists the zoo")

@@ -25,16 +25,20 @@ from torch import Tensor, nn
 from compress.core import READS, SKIPPED, WIDTH_OF, Plan, aside
 from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
+from compress.importing import ImportedNetwork, rebuilt, structure_of
 from compress.networks.architecture import UNNAMED, Architecture, Zoo, build, canonical
+from compress.networks.onnx_network import from_onnx, is_onnx
 from compress.networks.recognition import Match, of_torchvision, search
 from compress.networks.selection import PLAIN, Selected, select
 from compress.networks.weights import Weights, read_weights
+from compress.signature import bare
 from compress.surgery import cuttable, shaped_to
 
 __all__ = ["Architecture", "Loaded", "load", "save", "state_digest"]
 
 FORMAT = 1
 _HEADER = "compress"
+_STRUCTURE = "onnx"
 _NONE: Mapping[str, Any] = MappingProxyType({})
 _WHOLE = Plan()
 
@@ -51,6 +55,7 @@ class Loaded:
         digest: of the tensors.
         warnings: what a user should know about the choices made.
         metadata: what was saved beside it.
+        example: inputs of the sizes that it takes, where the file itself says so and they are no images.
     """
 
     model: nn.Module
@@ -60,6 +65,7 @@ class Loaded:
     digest: str
     warnings: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    example: Any = None
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -79,22 +85,28 @@ def load(
     arch: str | None = None,
     trust_pickle: bool = False,
     weights: str | None = None,
+    size: tuple[int, ...] | None = None,
 ) -> Loaded:
     """A trained network from a file, ready to be pruned.
 
     Args:
-        path: our own format, or a state_dict as people keep them (see ``weights.read_weights``).
+        path: our own format, a state_dict as people keep them (see ``weights.read_weights``), or an ONNX file, which is
+            imported and compared with what ONNX Runtime makes of it.
         zoo: networks by name, beside torchvision's.
         arch: the architecture, where it cannot be recognised; also needed, and equal, to load one of our own files whose
             network comes from ``package.module:factory``, because importing that runs its code.
         trust_pickle: the file may execute code.
         weights: which ones, of a file that holds several: ``plain``, ``ema`` (averaged: EMA, SWA) or the name of an entry. None
             takes the ones that fit, plain before averaged; what was left is said.
+        size: of the dimensions beside the batch that an ONNX file leaves open, in order; one number for all of them.
 
     Raises:
         CheckpointError: the file cannot be used; the hint says what to do.
+        ImportRefused: an ONNX file cannot be made a network that computes the same.
     """
     path = Path(path)
+    if is_onnx(path):
+        return _load_onnx(path, size)
     held = read_weights(path, trust_pickle=trust_pickle)
     try:
         if _HEADER in held.header:
@@ -138,6 +150,23 @@ def _only_one(path: Path, which: str | None) -> None:
         )
 
 
+def _load_onnx(path: Path, size: tuple[int, ...] | None) -> Loaded:
+    """An ONNX file's network, proven against the file."""
+    found = from_onnx(path, size)
+    state = found.model.state_dict()
+    _checked(state, state, path)
+    return Loaded(
+        model=found.model,
+        architecture=Architecture(found.name),
+        plan=_WHOLE,
+        preprocessing=found.preprocessing,
+        digest=state_digest(state),
+        warnings=found.notes,
+        metadata=found.metadata,
+        example=found.example,
+    )
+
+
 def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: bool) -> Loaded:
     header = _parse(weights.header[_HEADER], path)
     architecture = Architecture.from_json(header["architecture"])
@@ -152,7 +181,7 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
     plan = Plan.from_json(header["plan"])
     preprocessing = None if header["preprocessing"] is None else Preprocessing.from_json(header["preprocessing"])
     state = weights.candidates[0].forms[0].state
-    whole = cuttable(build(architecture, zoo, tensors=len(state)))
+    whole = _whole(weights, architecture, zoo, len(state))
     own = whole.state_dict()
     found = state_digest(state)
     if found != header["digest"]:
@@ -186,6 +215,13 @@ def _load_own(weights: Weights, path: Path, zoo: Zoo, arch: str | None, trust: b
         warnings=(*weights.candidates[0].notes, *notes),
         metadata=metadata if isinstance(metadata, dict) else {},
     )
+
+
+def _whole(weights: Weights, architecture: Architecture, zoo: Zoo, tensors: int) -> nn.Module:
+    """The network at its original size, waiting for its tensors."""
+    if architecture.name.startswith("onnx:") and _STRUCTURE in weights.header:
+        return rebuilt(weights.header[_STRUCTURE])
+    return cuttable(build(architecture, zoo, tensors=tensors))
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -302,9 +338,11 @@ def save(
         told = json.dumps(header, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the metadata of {path} is no JSON: {error}") from error
+    inner = bare(model)
+    structure = {_STRUCTURE: structure_of(inner)} if isinstance(inner, ImportedNetwork) else {}
     try:
         with aside(path) as temporary:
-            save_file(plain, temporary, {_HEADER: told})
+            save_file(plain, temporary, {_HEADER: told, **structure})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path} cannot be written: {error}", hint="check that its folder exists, is writable and has space left"

@@ -15,6 +15,7 @@ from compress.data import Data, Preprocessing, preset_for
 from compress.errors import ConfigError, ModelError, one_line
 from compress.networks.architecture import UNNAMED, Architecture
 from compress.networks.checkpoint import Loaded, state_digest
+from compress.networks.onnx_network import named
 from compress.signature import Signature, taking_rows
 from compress.surgery import cuttable
 from compress.tasks import Outputs, Task, built_in, task_named, task_of
@@ -93,6 +94,8 @@ def network_from(
     Raises:
         ModelError: it does not run on the example.
     """
+    if example is None and preprocessing is None and loaded.preprocessing is None:
+        example = loaded.example
     preset = None if example is not None else preset_for(loaded.architecture.name)
     model, signature = _called(loaded.model, example)
     return Network(
@@ -171,7 +174,7 @@ def _called(model: nn.Module, example: Any) -> tuple[nn.Module, Signature | None
     """The network as everything after it calls it: with one tensor."""
     if example is None:
         return model, None
-    signature = Signature.of(_evaluating(model), example)
+    signature = named(model, Signature.of(_evaluating(model), example))
     return (model if signature.plain else taking_rows(_copied(model), signature)), signature
 
 

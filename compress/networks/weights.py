@@ -103,8 +103,6 @@ def _inspect(path: Path) -> tuple[int, bytes]:
 def _what_it_may_be(path: Path, head: bytes) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "this is a Git LFS pointer; fetch the real file with `git lfs pull`"
-    if path.suffix == ".onnx":
-        return "an ONNX file cannot be pruned; give the PyTorch weights that it was exported from"
     if head.startswith(b"\x89HDF") or path.suffix in (".h5", ".keras"):
         return "Keras files are not supported; give PyTorch weights"
     if head.lstrip()[:1] in (b"<", b"{"):

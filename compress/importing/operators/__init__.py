@@ -1,0 +1,1 @@
+"""Modules for nodes, one family of operators a file."""
