@@ -83,7 +83,7 @@ def run(name: str, method: str, folder: Path, *, targets: bool = True, **more: A
     ],
 )
 def test_every_task_with_every_method(name: str, method: str, targets: bool, tmp_path: Path) -> None:
-    more: dict[str, Any] = {"epochs": 12, "value": 0.7} if method == "csgd" else {}
+    more: dict[str, Any] = {"epochs": 12, "batch": 16, "value": 0.7} if method == "csgd" else {}
     report = run(name, method, tmp_path / "run", targets=targets, **more)
     assert report.after.macs < report.before.macs
     assert bool(report.scores) == (targets and name != "outputs")
