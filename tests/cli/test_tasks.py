@@ -43,6 +43,13 @@ def test_the_unit_of_a_drop_is_the_task_s(net: Path, tmp_path: Path) -> None:
     assert made.exit_code == 0, made.output
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["target"] == "max drop <= 0.5 px" and "px" in made.output and "top-1" not in made.output
+    base, final = (
+        next(s["value"] for s in report["scores"] if (s["when"], s["split"]) == (w, "test")) for w in ("base", "final")
+    )
+    front = json.loads((tmp_path / "run" / "front.json").read_text())
+    within = [p for p in front["points"] if p["error"] <= 0.5]
+    assert within and front["points"][front["chosen"]] == within[0], "the cheapest that loses half a pixel at most"
+    assert (final - base > 0.5) == any("0.5 were allowed" in w for w in report["warnings"])
     picked = compress("pick", tmp_path / "run", "--index", "0", "--out", tmp_path / "p", "--trust-pickle", "-q")
     assert picked.exit_code == 0, picked.output
     other = compress(
