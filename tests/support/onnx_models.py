@@ -153,7 +153,7 @@ def shapes(draw: Draw, opset: int, seed: int) -> onnx.ModelProto:
     if kind == "shuffle":
         made.add("Reshape", "x", made.numbers(draw(st.sampled_from([0, -1])), 2, 2, 6, 6))
         made.add("Transpose", made.last, perm=[0, 2, 1, 3, 4])
-        made.add("Reshape", made.last, made.numbers(-1, 4, 6, 6))
+        made.add("Reshape", made.last, made.numbers(-1, 4, 6, 6), **({"allowzero": 1} if opset >= 14 else {}))
     elif kind == "computed":
         whole = made.add("Shape", "x")
         first = made.add("Gather", whole, made.constant(np.array(0, np.int64)), axis=0)

@@ -62,7 +62,9 @@ def reshape(node: Node) -> Made:
     if node.sizes():
         return Made(module=Reshaped(shape))
     found = opened(shape, node.shapes(), node.batch)
-    return Made(module=Reshaped(found), rows=((1, found),) if found != shape else ())
+    if found == shape:
+        return Made(module=Reshaped(found))
+    return Made(module=Reshaped(found), rows=((1, found),), settings=(("allowzero", None),))  # 0 is "as it was" from now on
 
 
 def _open_joined(node: Node) -> None:
