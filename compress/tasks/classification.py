@@ -106,7 +106,8 @@ class Classification(Task):
 
     def check_step(self, raw: Any, teacher: Any, batch: Any, share: float) -> None:
         """The teacher has the same classes, and the labels are among them."""
-        logits, labels = self.logits(raw), _labels(batch)
+        logits = self.logits(raw)
+        labels = _labels(batch).cpu() if isinstance(batch, tuple | list) and len(batch) == 2 else torch.tensor([-1])
         target = None if teacher is None else self.logits(teacher)
         if target is not None and target.shape != logits.shape:
             raise TrainError(
