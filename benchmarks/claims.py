@@ -91,6 +91,8 @@ def judge(number: int) -> dict[str, Any]:
 def _flags(choice: dict[str, Any]) -> dict[str, Any]:
     kept = {k: choice[k] for k in ("method", "target", "value", "recover", "epochs", "distill", "lr", "zero_kernels")}
     quick = {"round_to": 1, "budget": 3_000, "calibration": 64, "batch": 64, "latency_seconds": 0.0, "exporter": "legacy"}
+    if choice["task"] == "outputs":  # it has no loss: it can only imitate
+        kept["distill"] = 0.9
     return {**quick, **kept, "options": OPTIONS.get(choice["method"], {}), "accept_chance": True}
 
 
