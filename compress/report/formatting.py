@@ -161,7 +161,7 @@ def certified(found: Certificate) -> str:
     if found.disagree is not None:
         seen = f"the pruned network disagrees with the unpruned one on {found.disagree} of {found.images}"
     else:
-        seen = f"the answers changed by {figure.difference(found.change or 0.0)} on average on {found.images}"
+        seen = f"the answers changed by {figure.difference(found.change or 0.0)}, as {figure.name} counts, on {found.images}"
     worse = "dropped" if figure.higher else "rose"
     return (
         f"{figure.name} {worse} by at most {figure.difference(found.bound)} ({percent(found.confidence, 0)} confidence, "

@@ -305,3 +305,25 @@ def test_the_task_that_the_page_shows(tmp_path: Path) -> None:
     found = prune(network_for(one), one.data(targets=False), job_of(), tmp_path / "run")
     told_truly(one, found.report, found.model, tmp_path / "run")
     assert found.report.certificate is not None and "px" in found.report.verdict
+
+
+def test_a_task_s_own_loop_trains(tmp_path: Path) -> None:
+    """A member like any other; what the run is given goes before it."""
+    asked: list[str] = []
+
+    class Looped(type(trained("regression").task)):  # type: ignore[misc]
+        name = "looped"
+
+        def train(self, model: Any, teacher: Any, data: Any, budget: Any, hooks: Any) -> Any:
+            asked.append(f"{self.name} {budget.epochs}")
+            optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+            hooks.gradients(optimizer)
+            for pictures, wanted in data.train.batches(budget.batch):
+                optimizer.zero_grad()
+                self.loss(model(pictures), (pictures, wanted)).backward()
+                optimizer.step()
+            return model
+
+    one = Trained(Looped(), trained("regression").model)
+    found = prune(network_for(one), one.data(), job_of(epochs=1), tmp_path / "run")
+    assert asked == ["looped 1"] and any(s.when == "fine-tuned" for s in found.report.steps)
