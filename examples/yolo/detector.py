@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from ultralytics import YOLO
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.modules import Detect
+from ultralytics.nn.modules import C2f, Detect
 from ultralytics.nn.tasks import BaseModel
 
 import compress
@@ -69,6 +69,8 @@ def save_whole(model: nn.Module, original: Path, path: Path) -> None:
     """
     model = copy.deepcopy(model)
     head(model).export = False
+    for block in (module for module in model.modules() if isinstance(module, C2f)):
+        block.c = block.cv1.conv.out_channels // 2  # read by forward_split() only, which nothing but Ultralytics' export calls
     kept = torch.load(original, map_location="cpu", weights_only=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     told = {"epoch": -1, "optimizer": None, "ema": None, "updates": None, "train_args": kept["train_args"]}
