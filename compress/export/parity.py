@@ -22,11 +22,12 @@ from compress.errors import CompressError, ExportError, ModelError, ParityError
 from compress.export.exporting import BATCHES, Exported, Exporter, beside, export, ways
 from compress.export.other_size import OtherSize, other_size
 from compress.export.other_values import SCALES, OtherValues
+from compress.export.probabilities import probabilities
 from compress.runtime import Array, EagerSession, Feed, OrtRuntime, Session, inputs_of
 from compress.signature import signature_of
 
 _BEYOND = 20.0  # times the noise of an equally right evaluation, up to which a difference is no error
-_PROBABILITY = 5e-7  # what a runtime's own sigmoid is off by
+_PROBABILITY = 5e-7  # what a runtime's own sigmoid or softmax is off by, however small the number is
 _HALF = 1e-3  # tolerances above it are for half precision
 TELLS = 100.0  # least spread across inputs, in errors, for a comparison that means something
 
@@ -112,7 +113,11 @@ def compare(
             noise = [
                 np.maximum.reduce([_apart(w, o) for o in all_]) for (w, _), all_ in zip(pairs.values(), again, strict=True)
             ]
-        outputs = [deviation(n, *pair, distinct, noise=off) for (n, pair), off in zip(pairs.items(), noise, strict=True)]
+        behind_the_point = dict.fromkeys(probabilities(path), _PROBABILITY)
+        outputs = [
+            deviation(n, *pair, distinct, noise=off, least=behind_the_point.get(n, 0.0))
+            for (n, pair), off in zip(pairs.items(), noise, strict=True)
+        ]
         rows = sum(batches)
     telling = [one.size and one.dtype != np.bool_ and len(one) == rows for one, _ in pairs.values()]
     if any(telling):  # truth values, losses, tables and what is empty differ little by nature: the others tell
@@ -223,7 +228,9 @@ def _shapes(wanted: Mapping[str, Array], got: tuple[Array, ...]) -> str:
     return ""
 
 
-def deviation(name: str, wanted: Array, got: Array, distinct: Array, noise: Array | None = None) -> tuple[str, float, float]:
+def deviation(
+    name: str, wanted: Array, got: Array, distinct: Array, *, noise: Array | None = None, least: float = 0.0
+) -> tuple[str, float, float]:
     """(name, error, spread) of one output over all batches, in units of its scale; NaN where something is not finite.
 
     Args:
@@ -233,28 +240,27 @@ def deviation(name: str, wanted: Array, got: Array, distinct: Array, noise: Arra
         distinct: rows of different images, between which the spread is taken.
         noise: how far an equally right evaluation is from ``wanted``. With it, each channel's error over its own scale
             counts, too, where it is beyond the channel's noise; boxes in pixels do not hide what is wrong with scores.
+        least: a difference that is no error of a channel, however small its scale.
     """
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
         return name, float("nan"), float("nan")
     scale = float(np.abs(wanted).max(initial=0.0)) or float(np.abs(got).max(initial=0.0)) or 1.0
-    if noise is not None and wanted.min(initial=0.0) >= 0.0 and scale <= 1.0:
-        scale = 1.0  # of probabilities, which runtimes compute to so many digits behind the point
     rows = wanted[distinct] if len(wanted) > int(distinct.max(initial=0)) else wanted  # what has no row an image stays whole
     rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     apart = [float(np.abs(rows[i] - rows[j]).max(initial=0.0)) for i in range(len(rows)) for j in range(i)]
     error = float(np.abs(wanted - got).max(initial=0.0)) / scale
     if noise is not None:
-        own, where = channel_error(wanted, got, noise)
+        own, where = channel_error(wanted, got, noise, least)
         name, error = (f"{name}{where}", own) if own > error else (name, error)
     return name, error, float(np.median(apart)) / scale if apart else 0.0
 
 
-def channel_error(wanted: Array, got: Array, noise: Array | None = None) -> tuple[float, str]:
+def channel_error(wanted: Array, got: Array, noise: Array | None = None, least: float = 0.0) -> tuple[float, str]:
     """The largest error of a channel over the channel's own scale, and which channel that is.
 
     Layouts differ, so that every index of every dimension behind the first is taken for a channel once. What is within
-    the noise of its arithmetic is no error: a channel that is near zero has nothing but noise.
+    the noise of its arithmetic, or within ``least``, is no error: a channel that is near zero has nothing but noise.
     """
     worst, where = 0.0, ""
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
@@ -263,9 +269,7 @@ def channel_error(wanted: Array, got: Array, noise: Array | None = None) -> tupl
         others = tuple(d for d in range(wanted.ndim) if d != axis)
         off, scale = difference.max(axis=others, initial=0.0), size.max(axis=others, initial=0.0)
         floor = np.zeros_like(off) if noise is None else _BEYOND * noise.max(axis=others, initial=0.0)
-        if noise is not None:  # runtimes compute a probability to so many digits behind the point, however small it is
-            probable = (scale <= 1.0) & (wanted.min(axis=others, initial=0.0) >= 0.0)
-            floor = np.maximum(floor, probable * _PROBABILITY)
+        floor = np.maximum(floor, least)
         errors = np.where(off > floor, off / np.where(scale > 0, scale, 1.0), 0.0)
         if errors.size and float(errors.max()) > worst:
             index = int(errors.argmax())

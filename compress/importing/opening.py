@@ -91,6 +91,11 @@ def import_onnx(path: Path, *, sizes: InputShapes | None = None) -> Imported:
     except (RecursionError, MemoryError, torch.OutOfMemoryError) as error:
         raise ImportRefused(f"{path}: {type(error).__name__} while it is imported", hint="do not use this file") from error
     notes = [f"imported from ONNX: outputs within {proof.error:.1e} of ONNX Runtime's"]
+    if proof.silent:
+        notes.append(
+            f"on random inputs {', '.join(proof.silent)[:200]} is near zero everywhere: that it is ONNX Runtime's says little; "
+            "look at answers on inputs of yours"
+        )
     if graph.batch:
         notes.append(f"the file fixes its batch to {graph.batch}; the network takes any")
     return Imported(network=network, proof=proof, metadata=metadata, notes=tuple(notes))
