@@ -301,10 +301,12 @@ class Topology:
         """(group, slot) -> every index the group has there, and the channel each belongs to."""
         table = {}
         for group in self.groups:
+            known: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}  # norms share positions with their layer
             for m in group.members:
-                indices = np.array([i for p in m.positions for i in p], dtype=np.int64)
-                owners = np.repeat(np.arange(group.size), [len(p) for p in m.positions])
-                table[group.id, (m.key, m.dim)] = (indices, owners)
+                if id(m.positions) not in known:
+                    indices = np.array([i for p in m.positions for i in p], dtype=np.int64)
+                    known[id(m.positions)] = indices, np.repeat(np.arange(group.size), [len(p) for p in m.positions])
+                table[group.id, (m.key, m.dim)] = known[id(m.positions)]
         return table
 
     @cached_property

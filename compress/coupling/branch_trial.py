@@ -6,30 +6,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from compress.core import Branch, BranchId, Plan, Topology, without_nested
 from compress.coupling.branch_search import find_branches
-from compress.coupling.trial_cut import shaken
+from compress.coupling.trial_cut import TrialNetworks, random_images
 from compress.surgery import cut, verify
 
 
-def with_branches(network: nn.Module, topology: Topology, examples: Sequence[Tensor]) -> Topology:
+def with_branches(trials: TrialNetworks, topology: Topology, examples: Sequence[Tensor]) -> Topology:
     """The topology with the branches that can be left out, and why others cannot.
 
     Args:
-        network: in evaluation mode; copied.
+        trials: of the network, in evaluation mode.
         topology: of it.
         examples: its inputs, one image each.
     """
-    found = find_branches(network, examples, topology)
+    found = find_branches(trials.network, examples, topology)
     whole = replace(topology, branches=found.branches, kept_branches=dict(found.kept))
     if not found.branches:
         return whole
-    rng = np.random.default_rng(0)
-    inputs = [torch.from_numpy(rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
-    trained = shaken(network, inputs).double()
+    trained, inputs = trials.on(random_images(examples, np.random.default_rng(0)))
     failed: dict[BranchId, str] = {}
     left = list(found.branches)
     while left:  # those inside others are tried where the others stay

@@ -6,7 +6,6 @@ and ``coupling.merging`` makes one of what they show.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.merging import merged
-from compress.coupling.operation_list import dataflow, operations
+from compress.coupling.operation_list import Listing, dataflow
 from compress.coupling.provenance import follow
 from compress.errors import CompressError, TraceError, one_line
+from compress.surgery import deep_copy
 
 _SHARES = (4, 2)
 """A trial is run on images of a quarter, else of half, of the example's height and width, where the network allows."""
@@ -64,11 +64,11 @@ def follow_all(network: nn.Module, examples: Sequence[Tensor]) -> Followed:
         TraceError: the network does not run on the examples.
     """
     first = _evaluated(network.eval(), examples)
-    small = _smaller(network, examples, first.operations)
+    small, listed = _smaller(network, examples, first.operations)
     forms, sizes = _Forms(network, first), list(_other_sizes(examples))
     found = [forms.first_that_runs([_images(x, 3) for x in (*sizes[:1], examples)], "batches of several images")]
     found.append(forms.first_that_runs(sizes[1:]))
-    trains_otherwise = forms.train_otherwise(small or examples)
+    trains_otherwise = forms.train_otherwise(small or examples, listed or dataflow(network, examples))
     if trains_otherwise:
         trained = forms.first_that_runs([_images(x, 2) for x in (small, examples) if x is not None], _TRAINING)
         if trained is not None:
@@ -103,7 +103,7 @@ class _Forms:
     """
 
     def __init__(self, network: nn.Module, first: Provenance) -> None:
-        self.network, self.first, self.copied = network, first, copy.deepcopy(network)
+        self.network, self.first, self.copied = network, first, deep_copy(network)
         self.unfollowed: list[str] = []
 
     def first_that_runs(self, forms: Sequence[Sequence[Tensor]], what: str = "") -> Provenance | None:
@@ -119,7 +119,7 @@ class _Forms:
                 run = follow(self.copied.train(what == _TRAINING), examples, _keys(self.copied))
             except Exception as error:  # whatever the user's forward raises; what it returns in training mode is no matter
                 why = f"{type(error).__name__}: {one_line(error, 160)}"
-                self.copied = copy.deepcopy(self.network)
+                self.copied = deep_copy(self.network)
                 continue
             if what == _TRAINING or self._alike(run.outputs, len(examples[0])):
                 return run
@@ -134,13 +134,18 @@ class _Forms:
             return False
         return all(a[:1] != (1,) or b[:1] == (count,) for a, b in zip(self.first.outputs, outputs, strict=True))
 
-    def train_otherwise(self, examples: Sequence[Tensor]) -> bool:
-        """Whether training mode runs anything else than evaluation, torch's own batch norms and dropout aside."""
+    def train_otherwise(self, examples: Sequence[Tensor], evaluated: Listing | None) -> bool:
+        """Whether training mode runs anything else than evaluation, torch's own batch norms and dropout aside.
+
+        Args:
+            examples: inputs.
+            evaluated: what evaluation runs on them.
+        """
         self.copied.train()
         for module in self.copied.modules():
             if isinstance(module, _KNOWN) and type(module).__module__.startswith("torch."):
                 module.eval()
-        return dataflow(self.copied, examples) != dataflow(self.network, examples)
+        return dataflow(self.copied, examples) != evaluated
 
 
 def _keys(network: nn.Module) -> dict[int, str]:
@@ -156,15 +161,18 @@ def _images(examples: Sequence[Tensor], count: int) -> list[Tensor]:
     return [x.repeat(count, *[1] * (x.dim() - 1)) if x.dim() else x for x in examples]
 
 
-def _smaller(network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]) -> tuple[Tensor] | None:
-    """An example with fewer pixels on which the network runs the very same operations, where there is one."""
+def _smaller(
+    network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]
+) -> tuple[tuple[Tensor], Listing] | tuple[None, None]:
+    """An example with fewer pixels on which the network runs the very same operations, where there is one, and what it runs."""
     if len(examples) != 1 or examples[0].dim() != 4:
-        return None
+        return None, None
     for size in _smaller_sizes(examples[0]):
         example = examples[0].new_zeros(1, examples[0].shape[1], *size)
-        if operations(network, (example,)) == ran:
-            return (example,)
-    return None
+        listed = dataflow(network, (example,))
+        if listed is not None and listed.names == ran:
+            return (example,), listed
+    return None, None
 
 
 def _smaller_sizes(example: Tensor) -> Iterator[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,46 +15,46 @@ from compress.coupling.value_questions import ValueQuestions, called
 from compress.surgery import DispatchMode
 
 
-def operations(model: nn.Module, examples: Sequence[Tensor]) -> list[str] | None:
-    """What runs, by its name in the dispatcher, in order; None where the network does not run on these inputs."""
-    return _listed(model, examples, _Names())
+@dataclass
+class Listing:
+    """A run, in order. Two runs of one network on inputs of one shape that are equal do the same to its channels.
 
-
-def dataflow(model: nn.Module, examples: Sequence[Tensor]) -> list[str] | None:
-    """What runs on which results of what, with all arguments, and where Python reads values; None where it does not run.
-
-    Two runs of one network on inputs of one shape with the same dataflow do the same to its channels.
+    Attributes:
+        names: what ran, by its name in the dispatcher; ``read`` where Python read values of the input.
+        told: the same with all arguments, on which results of what it ran, and where Python read values of any of these.
     """
-    return _listed(model, examples, _Dataflow())
+
+    names: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
-def _listed(model: nn.Module, examples: Sequence[Tensor], listing: _Names) -> list[str] | None:
+def dataflow(model: nn.Module, examples: Sequence[Tensor]) -> Listing | None:
+    """What runs on these inputs; None where the network does not run on them."""
+    run = _Dataflow(examples)
     try:
-        for example in examples:
-            listing.questions.depends(example)
-        with torch.no_grad(), listing.questions.value_mode(lambda _: listing.names.append("read")), listing:
+        with torch.no_grad(), run.questions.value_mode(run.read), run:
             called(model, examples, {})
     except Exception:  # whatever the user's forward raises
         return None
-    return listing.names
+    return run.listing
 
 
-class _Names(DispatchMode):
-    def __init__(self) -> None:
+class _Dataflow(DispatchMode):
+    def __init__(self, examples: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.names: list[str] = []
-        self.questions = ValueQuestions()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func._schema.name.removeprefix("aten::"))
-        return func(*args, **(kwargs or {}))
-
-
-class _Dataflow(_Names):  # type: ignore[no-untyped-call]
-    def __init__(self) -> None:
-        super().__init__()
+        self.listing = Listing()
+        self.questions, self.input = ValueQuestions(), ValueQuestions()
+        for example in examples:
+            self.questions.depends(example)
+            self.input.depends(example)
         self.numbers: Any = WeakTensorKeyDictionary()
         self.count = 0
+
+    def read(self, tensor: Tensor) -> None:
+        """Python reads values."""
+        self.listing.told.append("read")
+        if self.input.of_input(tensor):
+            self.listing.names.append("read")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name.removeprefix("aten::")
@@ -61,12 +62,15 @@ class _Dataflow(_Names):  # type: ignore[no-untyped-call]
         told = [self._number(x) if isinstance(x, Tensor) else x for x in given]
         out = func(*args, **(kwargs or {}))
         made = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
-        self.names.append(f"{name} {told} {[self._number(x) for x in made]}")
+        self.listing.names.append(name)
+        self.listing.told.append(f"{name} {told} {[self._number(x) for x in made]}")
         self.questions.operation(func, name, [x for x in given if isinstance(x, Tensor)], out)
         return out
 
     def _number(self, tensor: Tensor) -> str:
         """Tensors are numbered as they turn up: parameters and inputs by their first use."""
-        if tensor not in self.numbers:
-            self.numbers[tensor], self.count = self.count, self.count + 1
-        return f"#{self.numbers[tensor]} {tuple(tensor.shape)}"
+        number = self.numbers.get(tensor)
+        if number is None:
+            self.numbers[tensor] = number = self.count
+            self.count += 1
+        return f"#{number} {tuple(tensor.shape)}"

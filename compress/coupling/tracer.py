@@ -9,7 +9,6 @@ with the reason.
 
 from __future__ import annotations
 
-import copy
 import gc
 import math
 import warnings
@@ -29,10 +28,10 @@ from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.branch_trial import with_branches
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.forms import Followed, follow_all
-from compress.coupling.trial_cut import TrialOutcome
+from compress.coupling.trial_cut import TrialNetworks, TrialOutcome
 from compress.coupling.trial_cut import probe as tried
 from compress.errors import TraceError, one_line
-from compress.surgery import unsteady
+from compress.surgery import deep_copy, unsteady
 
 _CONVOLVED = 0.5
 """A network with attention whose convolutions do less of the work than this is a transformer."""
@@ -91,9 +90,10 @@ def trace_with_agreement(
         wrong = compare(topology, proposed.groups) if not proposed.why_not else {}
         numbered = _by_number(topology, run)
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
-        done = tried(network, topology, examples, confirmed=confirmed, small=small, training=seen.trains_otherwise)
-        done = _with_attributes(network, seen, topology, examples, done)
-        whole = with_branches(network, done.topology, small or examples)
+        trials = TrialNetworks(network)
+        done = tried(trials, topology, examples, confirmed=confirmed, small=small, training=seen.trains_otherwise)
+        done = _with_attributes(trials, seen, topology, examples, done)
+        whole = with_branches(trials, done.topology, small or examples)
     left = done.topology.by_id
     return whole, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
@@ -107,15 +107,15 @@ def trace_with_agreement(
 
 
 def _with_attributes(
-    network: nn.Module, seen: Followed, topology: Topology, examples: Sequence[Tensor], done: TrialOutcome
+    trials: TrialNetworks, seen: Followed, topology: Topology, examples: Sequence[Tensor], done: TrialOutcome
 ) -> TrialOutcome:
     """The outcome, or a better one: groups that failed may be divided by a number that a module holds, and that can follow."""
     most = max((len(chunk.options) + chunk.counted for chunk in seen.run.chunks), default=0)
     for variant in range(1, most):
         if len(done.topology.groups) == len(topology.groups):
             break
-        other = _topology(network, seen.run, examples[0], variant)
-        again = tried(network, other, examples, training=seen.trains_otherwise)
+        other = _topology(trials.network, seen.run, examples[0], variant)
+        again = tried(trials, other, examples, training=seen.trains_otherwise)
         better = again.topology if len(again.topology.groups) > len(done.topology.groups) else done.topology
         done = TrialOutcome(better, done.trials + again.trials)
     left = done.topology.by_id
@@ -161,7 +161,7 @@ def _by_number(topology: Topology, run: Provenance) -> dict[GroupId, str]:
 
 def _copied(model: nn.Module) -> nn.Module:
     try:
-        return copy.deepcopy(model)
+        return deep_copy(model)
     except Exception as error:  # weights computed by hooks, locks, open files
         raise TraceError(
             f"{type(model).__name__} cannot be copied: {type(error).__name__}: {one_line(error)}",

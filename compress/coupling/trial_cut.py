@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from compress.core import GroupId, Plan, Topology
 from compress.errors import CompressError, GuardError
-from compress.surgery import cut, random_plan, verify, verify_training
+from compress.surgery import cut, deep_copy, random_plan, verify, verify_training
 
 _RATIOS = (0.3, 0.55)
 
@@ -26,8 +25,36 @@ class TrialOutcome:
     trials: int
 
 
+class TrialNetworks:
+    """A network, and what it is tried on: a :func:`shaken` copy in float64, kept for the next trial on the same images.
+
+    Attributes:
+        network: in eval mode; left as it is.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self._ready: tuple[nn.Module, Sequence[Tensor]] | None = None
+
+    def on(self, images: Sequence[Tensor]) -> tuple[nn.Module, Sequence[Tensor]]:
+        """The copy for these images, and the images. Nobody may write into either."""
+        if self._ready is None or not _same(self._ready[1], images):
+            self._ready = None  # two copies at once are one too many
+            self._ready = shaken(self.network, images).double(), images
+        return self._ready
+
+
+def _same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
+    return len(one) == len(other) and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def random_images(examples: Sequence[Tensor], rng: np.random.Generator) -> list[Tensor]:
+    """Three for each of a network's inputs, of the example's shape and dtype."""
+    return [torch.from_numpy(rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
+
+
 def probe(
-    network: nn.Module,
+    networks: TrialNetworks,
     topology: Topology,
     examples: Sequence[Tensor],
     *,
@@ -41,7 +68,7 @@ def probe(
     spared, and the groups that fail are found by halving.
 
     Args:
-        network: in eval mode; copied.
+        networks: of the network, in eval mode.
         topology: what tracing found.
         examples: its inputs; only their shapes and dtypes matter.
         confirmed: groups that a second witness has exactly as the topology has them.
@@ -49,7 +76,7 @@ def probe(
             is tried again on inputs of the examples' size before anything is frozen.
         training: compare in training mode, too: the network does something else there.
     """
-    trials = _Trials(network, topology, training)
+    trials = _Trials(networks, topology, training)
     if small is not None and trials.pass_on(small, confirmed):
         return TrialOutcome(topology, trials.count)
     failed = trials.failing_on(examples, confirmed if small is None else ())
@@ -62,8 +89,8 @@ def probe(
 
 
 class _Trials:
-    def __init__(self, network: nn.Module, topology: Topology, training: bool) -> None:
-        self.network, self.topology, self.training, self.count = network, topology, training, 0
+    def __init__(self, networks: TrialNetworks, topology: Topology, training: bool) -> None:
+        self.networks, self.topology, self.training, self.count = networks, topology, training, 0
 
     def pass_on(self, examples: Sequence[Tensor], spared: Collection[GroupId]) -> bool:
         """Whether everything can be cut on these inputs, as far as one can tell on them."""
@@ -84,8 +111,7 @@ class _Trials:
 
     def _start(self, examples: Sequence[Tensor]) -> None:
         self.rng = np.random.default_rng(0)
-        self.inputs = [torch.from_numpy(self.rng.standard_normal((3, *x.shape[1:]))).to(x.dtype) for x in examples]
-        self.trained = shaken(self.network, self.inputs).double()  # once, and not for every trial
+        self.trained, self.inputs = self.networks.on(random_images(examples, self.rng))  # once, and not for every trial
 
     def _cut(self, suspects: list[GroupId], spared: Collection[GroupId]) -> None:
         for ratio, left_out in zip(_RATIOS, ((), spared), strict=True):
@@ -127,7 +153,7 @@ def shaken(network: nn.Module, inputs: Sequence[Tensor]) -> nn.Module:
     An untrained or constant norm hides what it is fed, and then any cut would look right.
     """
     generator = torch.Generator().manual_seed(0)
-    copied = copy.deepcopy(network)
+    copied = deep_copy(network)
     with torch.no_grad():
         for tensor in copied.parameters():
             if tensor.dim() and tensor.numel() == max(tensor.shape):

@@ -9,6 +9,7 @@ from compress.core import lazy
 if TYPE_CHECKING:
     from compress.surgery.channel_moments import MOMENTS as MOMENTS
     from compress.surgery.channel_moments import reduced_dims as reduced_dims
+    from compress.surgery.copying import deep_copy as deep_copy
     from compress.surgery.cutting import cut as cut
     from compress.surgery.cutting import cut_state as cut_state
     from compress.surgery.cutting import is_channel_map as is_channel_map
@@ -30,6 +31,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "channel_moments": "MOMENTS reduced_dims",
+            "copying": "deep_copy",
             "cutting": "cut cut_state is_channel_map own_tensors refresh_attributes replaced shaped_to",
             "dispatching": "DispatchMode",
             "guard": "Verified random_plan verify",

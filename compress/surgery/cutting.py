@@ -7,7 +7,6 @@ survive.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -39,6 +38,7 @@ from compress.core import (
 )
 from compress.errors import PlanError, UnsupportedLayer
 from compress.surgery.channel_moments import over_kept_channels
+from compress.surgery.copying import deep_copy
 from compress.surgery.skipping import codes_of, silence, skip
 
 
@@ -238,12 +238,12 @@ def replaced(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
                 memo[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
         else:
             memo.setdefault(id(old), old)
-    return copy.deepcopy(model, memo)
+    return deep_copy(model, memo)
 
 
 def own_tensors(model: nn.Module) -> nn.Module:
     """A copy that shares nothing, to be trained: ``cut`` and ``simulate`` share what they did not change."""
-    return copy.deepcopy(model)
+    return deep_copy(model)
 
 
 def refresh_attributes(module: nn.Module, original: nn.Module, name: str, *, depthwise: bool | None = None) -> None:

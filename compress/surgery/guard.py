@@ -9,7 +9,6 @@ forgiven.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from compress.core import GroupId, LayerName, Plan, Topology, canonical, gone_keys, kept_positions
 from compress.errors import GuardError, one_line
 from compress.signature import leaves
+from compress.surgery.copying import deep_copy
 from compress.surgery.cutting import replaced, simulate
 
 TOLERANCE = 1e-5
@@ -156,7 +156,7 @@ def _trainable(model: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> 
 
 def _in_training(model: nn.Module, inputs: Sequence[Tensor]) -> list[tuple[int, ...]]:
     """Shapes of what a copy gives in training mode."""
-    network = copy.deepcopy(model).train()
+    network = deep_copy(model).train()
     kind = next((t.dtype for t in network.parameters() if t.is_floating_point()), torch.float32)
     with torch.no_grad():
         output = network(*(x.to(kind) if x.is_floating_point() else x for x in inputs))
@@ -310,7 +310,7 @@ def _observe(
     modules = dict(network.named_modules())
     hooks = [modules[name].register_forward_hook(keep_as(name)) for name in names]
     try:
-        with torch.no_grad(), _Depthwise():
+        with torch.no_grad(), Depthwise():
             output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
     finally:
         for hook in hooks:
@@ -329,7 +329,7 @@ def _in_double(model: nn.Module) -> nn.Module:
     return replaced(model, doubled).double().eval()
 
 
-class _Depthwise(TorchFunctionMode):
+class Depthwise(TorchFunctionMode):
     """Depthwise convolutions in float64 as sums of shifted products: the library runs them one channel at a time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -350,6 +350,12 @@ def _shifted(
     rows, columns = weight.shape[2:]
     height = (x.shape[2] - dy * (rows - 1) - 1) // sy + 1
     width = (x.shape[3] - dx * (columns - 1) - 1) // sx + 1
+    if rows * columns > height * width:  # a product for every tap of the kernel would be a product of next to nothing
+        n, c, down, right = x.stride()
+        size = (*x.shape[:2], height, width, rows, columns)
+        windows = x.as_strided(size, (n, c, down * sy, right * sx, down * dy, right * dx))
+        result = torch.einsum("nchwrs,crs->nchw", windows, weight[:, 0])
+        return result if bias is None else result + bias.view(1, -1, 1, 1)
     result = torch.zeros(x.shape[0], x.shape[1], height, width, dtype=x.dtype, device=x.device)
     for r in range(rows):
         for c in range(columns):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +11,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from compress.core import Plan, Topology
 from compress.errors import GuardError
 from compress.signature import leaves
+from compress.surgery.copying import deep_copy
 from compress.surgery.cutting import simulate
-from compress.surgery.guard import TOLERANCE, SeenValues, nudged, thin, worst_error
+from compress.surgery.guard import TOLERANCE, Depthwise, SeenValues, nudged, thin, worst_error
 
 
 def verify_training(model: nn.Module, topology: Topology, plan: Plan, small: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -60,12 +60,12 @@ def verify_training(model: nn.Module, topology: Topology, plan: Plan, small: nn.
 
 def _outputs(model: nn.Module, inputs: Sequence[Tensor], *, seed: int) -> dict[str, SeenValues]:
     """The outputs in training mode, of a copy."""
-    network = copy.deepcopy(model).double().train()
+    network = deep_copy(model).double().train()
     for module in network.modules():
         if isinstance(module, _DropoutNd):
             module.eval()
     torch.manual_seed(seed)
-    with torch.no_grad():
+    with torch.no_grad(), Depthwise():
         output = network(*(x.double() if x.is_floating_point() else x for x in inputs))
     found = [t for _, t in leaves(output) if isinstance(t, Tensor)]
     return {f"output {i}" if i else "output": thin(tensor) for i, tensor in enumerate(found)}

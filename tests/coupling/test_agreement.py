@@ -25,7 +25,7 @@ from compress.core import Cut, LayerName, Member, Plan, Topology
 from compress.coupling import dependency_graph
 from compress.coupling.agreement import Proposal, Proposed, compare
 from compress.coupling.tracer import trace, trace_with_agreement
-from compress.coupling.trial_cut import probe
+from compress.coupling.trial_cut import TrialNetworks, probe
 from compress.surgery import cut, cuttable
 
 assert set(structures.STRUCTURES) <= set(ALL)
@@ -174,7 +174,7 @@ def test_where_both_witnesses_were_wrong_the_trial_cut_freezes(name: str) -> Non
     members: tuple[Member, ...] = (*victim.members[:reader], turned, *victim.members[reader + 1 :])
     groups = tuple(replace(g, members=members) if g.id == victim.id else g for g in topology.groups)
     wrong = replace(topology, groups=groups)
-    done = probe(copy.deepcopy(model), wrong, (example(name),), confirmed=[g.id for g in groups])
+    done = probe(TrialNetworks(copy.deepcopy(model)), wrong, (example(name),), confirmed=[g.id for g in groups])
     assert victim.id not in done.topology.by_id and "trial cut failed" in done.topology.frozen[LayerName(victim.id)]
 
 
