@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from compress.coupling.channel_labels import Provenance
 from compress.coupling.merging import merged
-from compress.coupling.operation_list import Listing, dataflow
+from compress.coupling.operation_list import RunListing, dataflow
 from compress.coupling.provenance import follow
 from compress.errors import CompressError, TraceError, one_line
 from compress.surgery import deep_copy
@@ -134,7 +134,7 @@ class _Forms:
             return False
         return all(a[:1] != (1,) or b[:1] == (count,) for a, b in zip(self.first.outputs, outputs, strict=True))
 
-    def train_otherwise(self, examples: Sequence[Tensor], evaluated: Listing | None) -> bool:
+    def train_otherwise(self, examples: Sequence[Tensor], evaluated: RunListing | None) -> bool:
         """Whether training mode runs anything else than evaluation, torch's own batch norms and dropout aside.
 
         Args:
@@ -163,7 +163,7 @@ def _images(examples: Sequence[Tensor], count: int) -> list[Tensor]:
 
 def _smaller(
     network: nn.Module, examples: Sequence[Tensor], ran: Sequence[str]
-) -> tuple[tuple[Tensor], Listing] | tuple[None, None]:
+) -> tuple[tuple[Tensor], RunListing] | tuple[None, None]:
     """An example with fewer pixels on which the network runs the very same operations, where there is one, and what it runs."""
     if len(examples) != 1 or examples[0].dim() != 4:
         return None, None

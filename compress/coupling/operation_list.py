@@ -16,7 +16,7 @@ from compress.surgery import DispatchMode
 
 
 @dataclass
-class Listing:
+class RunListing:
     """A run, in order. Two runs of one network on inputs of one shape that are equal do the same to its channels.
 
     Attributes:
@@ -28,7 +28,7 @@ class Listing:
     told: list[str] = field(default_factory=list)
 
 
-def dataflow(model: nn.Module, examples: Sequence[Tensor]) -> Listing | None:
+def dataflow(model: nn.Module, examples: Sequence[Tensor]) -> RunListing | None:
     """What runs on these inputs; None where the network does not run on them."""
     run = _Dataflow(examples)
     try:
@@ -42,7 +42,7 @@ def dataflow(model: nn.Module, examples: Sequence[Tensor]) -> Listing | None:
 class _Dataflow(DispatchMode):
     def __init__(self, examples: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.listing = Listing()
+        self.listing = RunListing()
         self.questions, self.input = ValueQuestions(), ValueQuestions()
         for example in examples:
             self.questions.depends(example)
