@@ -19,6 +19,9 @@ from compress.runtime import OrtRuntime
 from compress.search import Target
 from compress.tasks import Task
 
+_LOST = 1.0
+"""The error of outputs that are the mean over the images, whatever the image."""
+
 
 @dataclass
 class Log:
@@ -106,6 +109,10 @@ class Run:
     def better(self, before: nn.Module, after: nn.Module, when: str) -> nn.Module:
         """What a recovery made, unless it is worse than the network that was judged last; then it is taken back, and said.
 
+        Outputs that are further off than a constant answer would be (:data:`_LOST`) tell no better network from a worse one: a
+        detector that finds nothing is closer there than one that finds something. Then the recovery stays, unless it doubles
+        the error.
+
         Args:
             before: the network that was judged last.
             after: what the step ``when`` made of it.
@@ -117,7 +124,8 @@ class Run:
         figure = self.task.figure
         last = next((s.score for s in reversed(self.log.steps) if s.kept), math.nan)
         worse = figure.worse(last, score) if self.scored and figure is not None else score - last
-        kept = worse <= 0 or math.isnan(last)  # a score of NaN is never kept
+        untold = not self.scored and last >= _LOST and score <= 2 * last
+        kept = worse <= 0 or math.isnan(last) or untold  # a score of NaN is never kept
         self.log.steps.append(Step(when, score, kept))
         if kept:
             return after
