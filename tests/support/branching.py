@@ -145,7 +145,7 @@ BRANCHING: dict[str, Branching] = {
     "joined in training": Branching(trunk(joined_in_training, 16, b=lambda: block(3, 8)), TRAINING, ("a.0", "b.0")),
     "joined in batches": Branching(trunk(joined_in_batches, 16, b=lambda: block(3, 8)), BATCHES, ("a.0", "b.0")),
     "joined where large": Branching(trunk(joined_where_large, 16, b=lambda: block(3, 8)), SIZES, ("a.0", "b.0")),
-    "normed in training": Branching(trunk(normed_in_training), TRAINING, ("c.0",), ("a.0",)),
+    "normed in training": Branching(trunk(normed_in_training), TRAINING, ("a.0", "c.0")),
     "noisy of eight": Branching(trunk(noisy_of_eight), TRAINING, ("c.0",), ("a.0",)),
     "averaged in training": Branching(trunk(averaged, seen=lambda: torch.arange(8)), TRAINING),
     "a second head": Branching(Deep, TRAINING, ("a.0", "b.0")),

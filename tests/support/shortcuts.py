@@ -261,11 +261,12 @@ SHORTCUTS: dict[str, Case] = {
     "prelu": Case(with_parts(lambda: Basic(8, lambda: nn.PReLU())), ("1",)),
     "leaky": Case(with_parts(Leaky), (), kept={"1": "used elsewhere"}),
     "tied-blocks": Case(with_parts(TiedBlocks), (), kept={"1.one": "one tensor", "1.two": "one tensor"}),
-    "recurrent": Case(with_parts(Recurrent), (), kept={"1.block": "runs once"}),
+    "run twice": Case(with_parts(Recurrent), (), kept={"1.block": "runs once"}),
     "bare": Case(with_parts(Bare), (), kept={"1": "not the output of a module"}),
     "looks-inside": Case(with_parts(LooksInside), (), kept={"1": "no attribute"}),
 }
 
 WITH_BRANCHES = tuple(name for name, case in SHORTCUTS.items() if case.branches)
 
+assert not ALL.keys() & SHORTCUTS.keys(), "a name is one network's"
 ALL |= {name: Net(case.make) for name, case in SHORTCUTS.items()}
