@@ -1,6 +1,6 @@
 """The same network in fewer bits: converted, judged by a rule of its own, and written down.
 
-- fp16 is compared like fp32, with a tolerance of 5e-3 of the logits' scale.
+- fp16 is compared like fp32, with a tolerance of 5e-3 of the outputs' scale.
 - int8 must point the same way (cosine of the logits above 0.99) and keep the accuracy; layers that cost too much of it stay
   in fp32, and the record names them. Which they are is decided on validation images; the test images are read once, after.
 """

@@ -43,7 +43,7 @@ class ParityVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far the file's outputs are from the network's, as fractions of the logits' scale (their largest magnitude).
+    """How far the file's outputs are from the network's, as fractions of the outputs' scale (their largest magnitude).
 
     Attributes:
         error: the largest absolute difference over the scale, worst of the outputs; 4 to 6e-7 is float noise.
@@ -293,7 +293,7 @@ def judge(
     discrimination = min(_discrimination(error, spread) for _, error, spread in outputs)
     passes_at = _would_pass_at(error)
     facts = (
-        f"error {error:.1e} of the logits' scale (output {name!r}), tolerance {tolerance:.0e}, would pass at {passes_at:.0e}"
+        f"error {error:.1e} of the output's scale (output {name!r}), tolerance {tolerance:.0e}, would pass at {passes_at:.0e}"
     )
     if error > warn:
         verdict, message = ParityVerdict.FAIL, f"the ONNX file computes something else: {facts}"

@@ -69,7 +69,7 @@ class Precision:
         rule: what it had to pass.
         verdict: ``pass``, ``warn`` or ``inconclusive``; a file that fails is not written.
         message: the comparison with fp32 in words.
-        error: largest deviation over the logits' scale (fp16).
+        error: largest deviation over the outputs' scale (fp16).
         cosine: mean over images of the cosine between its logits and fp32's (int8).
         agreement: share of the images on which it answers as fp32 does.
         score: the figure on the test images; None where nothing was measured.
