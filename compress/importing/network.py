@@ -81,11 +81,11 @@ class ImportedNetwork(nn.Module):
         values: dict[str, Any] = dict(zip(self.graph.input_names, given, strict=True))
         for step in self.steps:
             found = self.get_submodule(step.name)(*[values[name] for name in step.inputs])
-            if len(step.outputs) == 1 and not isinstance(found, tuple | list):
+            if not isinstance(found, tuple | list):
                 found = (found,)
             values.update(zip(step.outputs, found, strict=False))
             for name in step.done:
-                del values[name]
+                values.pop(name, None)  # a second output that no module makes, as the mask of a dropout
         outputs = {name: as_tensor(x) if is_sizes(x := values[name]) else x for name in self.graph.output_names}
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 

@@ -97,3 +97,20 @@ def test_a_cut_network_goes_back_into_its_file_and_is_read_again(tmp_path: Path)
     reread = load(tmp_path / "small.onnx")
     with torch.no_grad():
         torch.testing.assert_close(reread.model(images), small(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_output_that_nobody_reads_is_none(tmp_path: Path) -> None:
+    """Files of old exporters name the mask of every dropout."""
+    from onnx import TensorProto, helper, numpy_helper, save_model
+
+    weight = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1]),
+        helper.make_node("Dropout", ["a"], ["b", "mask"]),
+        helper.make_node("Relu", ["b"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", c, 8, 8]) for name, c in (("x", 3), ("y", 4))]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weight, "w")])
+    path = tmp_path / "dropout.onnx"
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    assert import_onnx(path).proof.error < 1e-5
