@@ -77,10 +77,10 @@ def proven(network: ImportedNetwork, path: Path, *, batches: Sequence[int] = _BA
 
 
 def _tells(wanted: Array) -> bool:
-    """Whether an output is large enough for what is allowed of a probability to be nothing beside it."""
-    if wanted.dtype.kind != "f" or not wanted.size:
+    """Whether an output is no probability, or large enough for what is allowed of one to be nothing beside it."""
+    if wanted.dtype.kind != "f" or not wanted.size or float(np.nan_to_num(wanted).min()) < 0:
         return True
-    return float(np.abs(np.nan_to_num(wanted)).max()) >= _TELLS * _PROBABILITY
+    return float(np.nan_to_num(wanted).max()) >= _TELLS * _PROBABILITY
 
 
 def _in_double(network: ImportedNetwork) -> ImportedNetwork | None:

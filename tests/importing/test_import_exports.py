@@ -114,3 +114,24 @@ def test_a_second_output_that_nobody_reads_is_none(tmp_path: Path) -> None:
     path = tmp_path / "dropout.onnx"
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     assert import_onnx(path).proof.error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("last", "bias", "silent"), [("Sigmoid", -30.0, True), ("Sigmoid", 0.0, False), ("Identity", 1e-5, False)]
+)
+def test_a_probability_that_is_near_zero_everywhere_is_said_not_to_be_told(
+    last: str, bias: float, silent: bool, tmp_path: Path
+) -> None:
+    from onnx import TensorProto, helper, numpy_helper, save_model
+
+    weight = 1e-4 * np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32)
+    held = [numpy_helper.from_array(weight.astype(np.float32), "w"), numpy_helper.from_array(np.full(2, bias, np.float32), "b")]
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["a"]), helper.make_node(last, ["a"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", c, 4, 4]) for name, c in (("x", 3), ("y", 2))]
+    path = tmp_path / "one.onnx"
+    model = helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:], held), ir_version=8)
+    model.opset_import[0].version = 13
+    save_model(model, path)
+    found = import_onnx(path)
+    assert found.proof.silent == (("y",) if silent else ())
+    assert any("near zero everywhere" in note for note in found.notes) is silent
