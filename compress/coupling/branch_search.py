@@ -161,8 +161,10 @@ def _candidates(graph: RunGraph) -> list[_Candidate]:
 
 
 def _source(graph: RunGraph, value: int) -> int:
-    """What a value is a copy of."""
-    while value in graph.makers and graph.operations[graph.makers[value]].name in UNCHANGED:
+    """What a value is a copy of; an operation may give back the very value that it was given."""
+    seen: set[int] = set()
+    while value not in seen and value in graph.makers and graph.operations[graph.makers[value]].name in UNCHANGED:
+        seen.add(value)
         value = graph.operations[graph.makers[value]].inputs[0]
     return value
 
@@ -247,9 +249,11 @@ def _leaves(graph: RunGraph, call: ModuleCall, value: int) -> bool:
 def _activations(graph: RunGraph, value: int, start: int) -> tuple[int, ...] | None:
     """The activations that make a value of another one, in order."""
     codes: list[int] = []
+    seen: set[int] = set()
     while value != start:
-        if value not in graph.makers:
+        if value not in graph.makers or value in seen:
             return None
+        seen.add(value)
         operation = graph.operations[graph.makers[value]]
         if operation.name not in UNCHANGED:
             code = _code(operation)

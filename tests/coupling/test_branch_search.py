@@ -8,7 +8,8 @@ import pytest
 from support.nets import NETS, example, traced
 from support.shortcuts import SHORTCUTS
 
-from compress.coupling.branch_search import find_branches
+from compress.coupling.branch_search import _activations, _source, find_branches
+from compress.coupling.run_graph import Operation, RunGraph
 
 
 @pytest.mark.parametrize("name", SHORTCUTS)
@@ -42,3 +43,21 @@ def test_the_digest_of_a_topology_does_not_depend_on_its_branches() -> None:
 
     _, topology = traced("resnet")
     assert replace(topology, branches=()).digest == topology.digest
+
+
+def test_a_value_that_is_its_own_copy_ends_no_search_late() -> None:
+    """Arrays that come back from NumPy may lie where another tensor lay, and be taken for its copy and its source."""
+    operations = tuple(
+        Operation(number=i, name="detach", inputs=(given,), outputs=(made,), plain=(), module="")
+        for i, (given, made) in enumerate([(1, 2), (2, 1), (3, 3)])
+    )
+    graph = RunGraph(
+        operations=operations,
+        calls=(),
+        shapes={1: (1,), 2: (1,), 3: (1,)},
+        keys={},
+        given=frozenset(),
+        answers=frozenset(),
+    )
+    assert _source(graph, 1) == 1 and _source(graph, 3) == 3
+    assert _activations(graph, 1, 4) is None
