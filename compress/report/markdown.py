@@ -131,7 +131,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _section(title: str) -> tuple[str, str]:
-    return f"## {title}", ""
+    return f"## {markdown(title)}", ""
 
 
 def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:

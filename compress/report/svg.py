@@ -123,6 +123,9 @@ def svg_of(draw: Callable[[], Figure]) -> str:
     with drawing():
         text = io.StringIO()
         made = draw()
+        for axes in made.axes:  # figures of a task and what a stranger's report calls them
+            for label in (axes.xaxis.label, axes.yaxis.label, axes.title):
+                label.set_text(clean(label.get_text(), 200))
         engine = made.get_layout_engine()
         if engine is not None:  # laid out here, or matplotlib draws every figure twice: once only for the layout
             made.dpi = _UNITS
