@@ -142,7 +142,7 @@ def test_another_point_is_picked_without_a_search(
 def test_one_run_every_budget(digits: tuple[Network, Data], tmp_path: Path) -> None:
     """A nested order has a plan for any share; it is made without a search and exactly as a run for that share makes it (which
     may try other places on its line too)."""
-    quick = {**UNIFORM, "method": "obs", "branches": False, "options": {"line": ()}}
+    quick = {**UNIFORM, "method": "obs", "branches": False, "prefer_fast": False, "options": {"line": ()}}
     run = prune(*digits, make_job(flags=quick), tmp_path / "half")
     events: list[Any] = []
     picked = pick(*digits, run.folder, macs=0.37, listen=events.append)
