@@ -15,6 +15,7 @@ from compress.errors import TaskError
 from compress.signature import first_tensor
 from compress.tasks.base import Task
 from compress.tasks.binary import bernoulli_kl
+from compress.tasks.extra import need
 
 LABEL_ACCURACY = Figure("label-wise accuracy", share=True)
 F1 = Figure("F1 (micro)", share=True)
@@ -60,6 +61,7 @@ class Multilabel(Task):
 
     def score(self, model: nn.Module, batches: Iterable[Any]) -> Mapping[str, TaskScore]:
         """The share of right answers over all labels, and micro-averaged F1; intervals over images."""
+        need(self.name, "torchmetrics")
         from torchmetrics.functional.classification import multilabel_f1_score
 
         rows, said, truth = [], [], []
@@ -85,6 +87,7 @@ class Multilabel(Task):
 
     def check(self, raw: Any, batch: Any) -> None:
         """Logits, and as many targets of 0 and 1."""
+        need(self.name, "torchmetrics")
         logits, targets = self.logits(raw), _targets(batch)
         if targets.shape != logits.shape or not bool(((targets == 0) | (targets == 1)).all()):
             raise TaskError(

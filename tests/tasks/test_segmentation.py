@@ -142,3 +142,5 @@ def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(TaskError, match="torchmetrics, which is not installed") as caught:
         Segmentation().check(torch.zeros(2, 3, 4, 4), (None, torch.zeros(2, 4, 4, dtype=torch.long)))
     assert "smaller-convnets[tasks]" in caught.value.hint
+    with pytest.raises(TaskError, match="the task multilabel is scored by torchmetrics"):
+        task_named("multilabel").check(torch.zeros(2, 3), (None, torch.zeros(2, 3)))

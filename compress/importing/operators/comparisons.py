@@ -11,6 +11,7 @@ from onnx import TensorProto
 from torch import Tensor, nn
 
 from compress.importing.node import Held, Made, Maker, Node
+from compress.importing.operators.activations import Pointwise
 from compress.importing.operators.tensors import keeps
 from compress.importing.sizes import MOST, Sizes, as_tensor, is_sizes, plain
 
@@ -147,23 +148,10 @@ class Not(nn.Module):
         return torch.logical_not(x)
 
 
-class Finite(nn.Module):
-    """Which numbers are none, or infinite."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Truth values."""
-        result: Tensor = getattr(torch, self.name)(x)
-        return result
-
-
 MAKERS: Mapping[str, Maker] = {
     **dict.fromkeys(_FUNCTIONS, compared),
     "Where": where,
     "Cast": cast,
     "Not": lambda node: Made(module=Not()),
-    "IsNaN": lambda node: Made(module=Finite("isnan")),
+    "IsNaN": lambda node: Made(module=Pointwise("isnan")),
 }
