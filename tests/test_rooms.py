@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
@@ -90,3 +91,9 @@ def test_many_fields_are_filled_by_keyword() -> None:
     calls = [(p, n) for p, found in nodes.items() for n in found if isinstance(n, ast.Call) and n.args]
     named = [(p, n, n.func.attr if isinstance(n.func, ast.Attribute) else getattr(n.func, "id", "")) for p, n in calls]
     assert not [f"{path.name}:{call.lineno} {name}" for path, call, name in named if name in large]
+
+
+def test_a_test_file_s_name_is_used_once() -> None:
+    """pytest imports test files by their bare names: of two that share one, the second is never run."""
+    names = Counter(path.name for path in (LIBRARY.parent / "tests").rglob("test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
