@@ -28,7 +28,7 @@ app = typer.Typer(
     cls=Commands,
     help="Prune a trained convolutional network, prove that nothing broke, and deploy a faster ONNX file.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )

@@ -49,7 +49,7 @@ def compare_methods(
     epochs: Annotated[int | None, typer.Option(help="Fine-tuning, the same for all; 0 turns it off.")] = None,
     recover: Annotated[str | None, typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.")] = None,
     latency_seconds: Annotated[float | None, typer.Option(help="Measuring time a run; 0 measures nothing.")] = None,
-    config: Annotated[Path | None, typer.Option(metavar="JOB.toml", help="Settings from a file.")] = None,
+    config: o.Config = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import MISSING, fields
 from typing import Annotated, Any
 
 import typer
@@ -12,10 +10,10 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from compress.errors import ConfigError
 from compress.report import number
 from compress_cli import options as o
 from compress_cli.console import guarded, out, print_json
+from compress_cli.naming import method_names, unknown_method
 
 app = typer.Typer()
 
@@ -50,29 +48,58 @@ def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 
 @app.command()
 @guarded()
-def methods(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
-    """List the pruning methods with their options."""
-    from compress.search import METHODS
+def methods(
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="Explain one, with its options and what they cost.", autocompletion=method_names),
+    ] = None,
+    as_json: o.AsJson = False,
+    debug: o.Debug = False,
+) -> None:
+    """List the pruning methods with their options, or explain one of them."""
+    from compress.search import METHODS, options_of
 
+    if method is not None and method not in METHODS:
+        raise unknown_method(method, METHODS)
+    if method is not None:
+        _explain(method, as_json)
+        return
     found = {
-        name: {"summary": m.summary, "citation": m.citation, "options": dict(_defaults(m.searcher))}
+        name: {"summary": m.summary, "citation": m.citation, "options": {o.name: o.default for o in options_of(m.searcher)}}
         for name, m in METHODS.items()
     }
     if as_json:
         print_json(found)
         return
     console = out()
-    for name, method in METHODS.items():
-        console.print(f"[bold]{name}[/]  {escape(method.summary)}", soft_wrap=True)
-        console.print(f"  [dim]{escape(method.citation)}[/]", soft_wrap=True)
-        for option, value in _defaults(method.searcher):
-            console.print(f"  --set options.{option}={escape(json.dumps(value))}", soft_wrap=True)
+    for name, one in METHODS.items():
+        console.print(f"[bold]{name}[/]  {escape(one.summary)}", soft_wrap=True)
+        console.print(f"  [dim]{escape(one.citation)}[/]", soft_wrap=True)
+        for option in options_of(one.searcher):
+            console.print(f"  --set options.{option.name}={escape(json.dumps(option.default))}", soft_wrap=True)
+    console.print("[dim]compress methods NAME explains one of them and each of its options[/]")
 
 
-def _defaults(searcher: type[Any]) -> Iterator[tuple[str, Any]]:
-    for field in fields(searcher):
-        value = field.default_factory() if field.default_factory is not MISSING else field.default
-        yield field.name, list(value) if isinstance(value, tuple) else value
+def _explain(name: str, as_json: bool) -> None:
+    """One method: what it does, whose it is, and a sentence or two an option."""
+    from compress.search import METHODS, options_of
+
+    method, options = METHODS[name], options_of(METHODS[name].searcher)
+    if as_json:
+        told = {o.name: {"default": o.default, "meaning": o.meaning, "cost": o.cost} for o in options}
+        print_json({"name": name, "summary": method.summary, "citation": method.citation, "options": told})
+        return
+    console = out()
+    console.print(f"[bold]{name}[/]  {escape(method.summary)}", soft_wrap=True)
+    console.print(f"  [dim]{escape(method.citation)}[/]", soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("--set options.", "default", "what it decides, and what it costs"):
+        table.add_column(column, overflow="fold")
+    for option in options:
+        said = f"{escape(option.meaning)}\n[dim]costs: {escape(option.cost)}[/]"
+        table.add_row(option.name, escape(json.dumps(option.default)), said)
+    console.print(table)
+    console.print(f"[dim]compress cite {name} prints what to cite; docs/methods.md describes the search[/]")
 
 
 @app.command()
@@ -120,7 +147,10 @@ def doctor(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 @app.command()
 @guarded()
 def cite(
-    method: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="A method; everything without it.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="METHOD", help="A method; everything without it.", autocompletion=method_names),
+    ] = None,
     debug: o.Debug = False,
 ) -> None:
     """Print what to cite, as BibTeX."""
@@ -131,5 +161,5 @@ def cite(
     elif method in OF_METHOD:
         wanted = [*OF_METHOD[method], *OF_EVERY_RUN]
     else:
-        raise ConfigError(f"no method is called {method!r}", hint=f"one of {', '.join(OF_METHOD)}")
+        raise unknown_method(method, OF_METHOD)
     typer.echo("\n\n".join(CITATIONS[key] for key in wanted))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INPUTS = "inputs.json"
 """Beside a run's files: what the command line was given, so that ``pick`` needs not be told again."""
 
+JOB = "job.json"
+"""The settings of a run, beside it."""
+
 _PATHS = ("model", "data", "labels")
 _SWITCHES = ("trust_pickle", "download")
 
@@ -210,6 +213,22 @@ class Inputs:
             return replace(found, model=said.model)
         return replace(found, model=_network(kept.model, places.get("model"), digest, folder)) if network else found
 
+    @staticmethod
+    def again(config: Path | None, given: Inputs) -> Inputs:
+        """Those of the run whose job is repeated, where no network was typed; what was typed goes before what it remembers.
+
+        Raises:
+            UsageError: the settings are not those of a run.
+            ConfigError: as for :meth:`of`.
+        """
+        from compress_cli.console import UsageError
+
+        if config is None or config.name != JOB:
+            raise UsageError("no network is given", hint="compress prune MODEL, or repeat a run: --config RUN/job.json")
+        found = Inputs.of(config.parent, given)
+        typed = {name: getattr(given, name) for name in ("arch", "size", "example", "mean", "std")}
+        return replace(found, **{name: value for name, value in typed.items() if value is not None})
+
 
 def _remembered(kept: str | None, said: str | None, folder: Path) -> str | None:
     """The task of a run: as said now, else as it remembers it, where that is one of ours.
@@ -301,7 +320,7 @@ def seed_of(run: Path) -> int:
     from compress.core import read_json
 
     again = "give the folder of a finished run"
-    kept = read_json(run / "job.json", hint=again)
+    kept = read_json(run / JOB, hint=again)
     try:
         return int(kept["job"]["seed"])
     except (ValueError, KeyError, TypeError, OverflowError) as error:

@@ -14,8 +14,11 @@ import typer
 
 _NETWORK, IMAGES, _OUTPUT = "Network", "Images", "Output"
 
-Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="The network's file: .pt, .pth, .safetensors, TorchScript or our own.")
+MODEL = "The network's file: .pt, .pth, .safetensors, TorchScript, .onnx or our own."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Settings from a TOML file, or from a run: RUN/job.json.", rich_help_panel="Search"),
 ]
 Arch = Annotated[
     str | None,

@@ -43,7 +43,7 @@ def profile(
     debug: o.Debug = False,
 ) -> None:
     """Time, MACs and rates of every layer, and what binds it; with a second file, what became of each layer there."""
-    from compress.core import Clock, write_json
+    from compress.core import Clock, did_you_mean, write_json
     from compress.latency import changes, explain, read_graph, summarise
     from compress.latency import profile as profiled
     from compress.runtime import PROVIDERS, OrtRuntime
@@ -54,7 +54,9 @@ def profile(
         writable(target, folder=False)
     name = next((known for known in PROVIDERS if known == runtime), None)
     if name is None:
-        raise ConfigError(f"no runtime is called {runtime!r}", hint=f"one of {', '.join(PROVIDERS)}")
+        raise ConfigError(
+            f"no runtime is called {runtime!r}", hint=did_you_mean(runtime, PROVIDERS, f"one of {', '.join(PROVIDERS)}")
+        )
     where = OrtRuntime(provider=name, threads=threads if name == "cpu" else None)
     files = [before] if after is None else [before, after]
     image = image_of(size, before)

@@ -12,6 +12,7 @@ from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs, seed_of, stem
+from compress_cli.naming import method_names
 
 if TYPE_CHECKING:
     from compress.pipeline import Result
@@ -24,9 +25,12 @@ _SEARCH, _TARGET, _RECOVERY, _MEASURING, _OUTPUT = "Search", "Target (one of the
 @guarded(resumes=True)
 def prune(
     *,
-    model: o.Model,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", show_default=False, help=f"{o.MODEL} With --config RUN/job.json the run's own.")
+    ] = "",
     method: Annotated[
-        str | None, typer.Option(help="One of `compress methods`. Default: smoea.", rich_help_panel=_SEARCH)
+        str | None,
+        typer.Option(help="One of `compress methods`. Default: smoea.", rich_help_panel=_SEARCH, autocompletion=method_names),
     ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.", rich_help_panel=_TARGET)
@@ -112,9 +116,7 @@ def prune(
     ] = None,
     exporter: o.Exporter = None,
     dynamic_size: o.DynamicSize = False,
-    config: Annotated[
-        Path | None, typer.Option(metavar="JOB.toml", help="Settings from a file.", rich_help_panel=_SEARCH)
-    ] = None,
+    config: o.Config = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,6 +190,8 @@ def _prune(
     from compress_cli.progress import listening
 
     loop = loop_from(train)
+    if not inputs.model:
+        inputs = Inputs.again(config, inputs)
     job = make_job(config, settings, flags)
     if job.table:
         writable(Path(job.table), folder=False)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from compress.core.suggestions import did_you_mean
 from compress.errors import ConfigError
 
 T = TypeVar("T")
@@ -33,7 +35,13 @@ def validated(kind: type[T], values: Mapping[str, Any], *, prefix: str = "", hin
         where = prefix + ".".join(str(p) for p in first["loc"])
         cause = first.get("ctx", {}).get("error")
         text = f"setting {where or 'job'}: {cause or first['msg']} (got {first['input']!r:.200})"
-        raise ConfigError(text, hint=hint) from error
+        raise ConfigError(text, hint=_meant(first) or hint) from error
+
+
+def _meant(error: Any) -> str:
+    """The word that was probably meant, where a field takes some words only."""
+    words = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", ""))) if error["type"] == "literal_error" else []
+    return did_you_mean(str(error["input"]), words)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 import math
@@ -16,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from compress.core import import_entrypoint, is_entrypoint
+from compress.core import did_you_mean, import_entrypoint, is_entrypoint
 from compress.errors import CheckpointError
 from compress.networks.inference import seeded
 
@@ -108,12 +107,9 @@ def canonical(name: str, zoo: Zoo) -> str:
     wanted = rest if library == "torchvision" else name
     if wanted in known:
         return f"torchvision:{wanted}"
-    near = difflib.get_close_matches(wanted, [*zoo, *known], n=3)
-    raise CheckpointError(
-        f"no architecture is called {name!r}",
-        hint=(f"did you mean {', '.join(near)}? " if near else "")
-        + "`compress models` lists the zoo; torchvision:NAME, timm:NAME and package.module:factory work too",
-    )
+    meant = did_you_mean(wanted, [*zoo, *known], most=3)
+    listed = "`compress models` lists the zoo; torchvision:NAME, timm:NAME and package.module:factory work too"
+    raise CheckpointError(f"no architecture is called {name!r}", hint=f"{meant} {listed}".lstrip())
 
 
 def factory_of(name: str, zoo: Zoo) -> Callable[..., nn.Module]:
@@ -163,8 +159,7 @@ def _timm(name: str) -> Callable[..., nn.Module]:
     import timm
 
     if name not in timm.list_models():  # also refuses hub and folder names, which would fetch or read something
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise CheckpointError(f"timm has no network {name!r}", hint=f"did you mean {', '.join(near)}?" if near else "")
+        raise CheckpointError(f"timm has no network {name!r}", hint=did_you_mean(name, timm.list_models(), most=3))
     return lambda **kwargs: timm.create_model(name, pretrained=False, **kwargs)
 
 

@@ -6,7 +6,6 @@ Pruners that are not ours take part as *arms*: a callable that prunes a module; 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from compress.core import (
     Phase,
     Warned,
     capture,
+    did_you_mean,
     difference,
     ignore,
     make_folder,
@@ -115,8 +115,7 @@ def entry(
             hint=f"add, in the root of this project's repository: --arm {name}={TORCH_PRUNING}:{function}",
         )
     known = [*METHODS, *CRITERIA, *(f"global-{c}" for c in CRITERIA), *(arms or ())]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}, or another pruner with --arm {name}=..."
+    hint = did_you_mean(name, known, f"one of {', '.join(known)}, or another pruner with --arm {name}=...")
     raise ConfigError(f"there is no method {name!r}", hint=hint)
 
 

@@ -1,8 +1,7 @@
-"""A run's settings: defaults, then a TOML file, then ``--set a.b=c``, then flags, resolved into one frozen job."""
+"""A run's settings: defaults, then a file, then ``--set a.b=c``, then flags, resolved into one frozen job."""
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.core import read_text, validated
+from compress.core import did_you_mean, read_json, read_text, validated
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS
 from compress.search import METHODS, Target
@@ -121,12 +120,13 @@ class Job:
         for name, (fits, rule) in wanted.items():
             if not fits:
                 value = getattr(self, name)
-                raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=_similar(str(value), METHODS))
+                meant = did_you_mean(str(value), METHODS) if name == "method" else ""
+                raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=meant)
         unknown = [name for name in self.runtimes if name not in PROVIDERS]
         if unknown or not self.runtimes:
             raise ConfigError(
                 f"no runtime is called {', '.join(map(repr, unknown)) or 'nothing'}",
-                hint=_similar(unknown[0] if unknown else "", tuple(PROVIDERS)) or f"one of {', '.join(PROVIDERS)}",
+                hint=did_you_mean(unknown[0] if unknown else "", PROVIDERS, f"one of {', '.join(PROVIDERS)}"),
             )
         if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
             raise ConfigError(
@@ -148,7 +148,8 @@ class Job:
         for name in self.options:
             if name not in known:
                 raise ConfigError(
-                    f"method {self.method} has no option {name!r}", hint=_similar(name, known) or f"it has {', '.join(known)}"
+                    f"method {self.method} has no option {name!r}",
+                    hint=did_you_mean(name, known, f"it has {', '.join(known)}"),
                 )
         METHODS[self.method].make(**self.options)
 
@@ -203,7 +204,7 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     """Resolves a job.
 
     Args:
-        file: TOML with the names of :class:`Job`; searcher parameters under ``[options]``.
+        file: TOML with the names of :class:`Job`, searcher parameters under ``[options]``; or the ``job.json`` of a run.
         settings: ``name=value`` or ``options.name=value``, in TOML's notation.
         flags: values given on the command line; None means not given.
 
@@ -213,7 +214,8 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     values = {} if file is None else read_settings(file)
     for text in settings:
         _merge(values, _parse(text))
-    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    given = {k: v for k, v in (flags or {}).items() if v is not None}
+    values.update({"auto_round": False} | given if "round_to" in given else given)
     if values.get("round_to") == "auto":
         del values["round_to"]
         values["auto_round"] = True
@@ -228,16 +230,22 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     known = [f.name for f in fields(Job)]
     for name in values:
         if name not in known:
-            raise ConfigError(f"unknown setting {name!r}", hint=_similar(name, known) or f"known: {', '.join(known)}")
+            raise ConfigError(f"unknown setting {name!r}", hint=did_you_mean(name, known, f"known: {', '.join(known)}"))
     return validated(Job, values)
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """A TOML file's names and values, not checked.
+    """A file's names and values, not checked: TOML, or the ``job.json`` of a run.
 
     Raises:
-        ConfigError: it is no TOML file.
+        ConfigError: it is neither.
     """
+    if file.suffix == ".json":
+        hint = "give the job.json of a run, or a TOML file with lines of name = value"
+        held = read_json(file, hint=hint).get("job")
+        if not isinstance(held, dict):
+            raise ConfigError(f"{file} is no job.json of a run: it has no job", hint=hint)
+        return stored_values(held)
     try:
         return tomllib.loads(read_text(file))
     except (OSError, ValueError, RecursionError) as error:
@@ -264,8 +272,3 @@ def _merge(into: dict[str, Any], more: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-
-def _similar(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else ""

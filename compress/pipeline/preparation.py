@@ -23,6 +23,7 @@ from compress.core import (
     Warned,
     count,
     derive,
+    did_you_mean,
     near_chance,
 )
 from compress.data import Data, Split
@@ -227,7 +228,10 @@ def _check_criteria(job: Job) -> None:
     for setting, names in named.items():
         for name in names:
             if name not in CRITERIA:
-                raise ConfigError(f"{setting}: {name!r} is no criterion", hint=f"there are {', '.join(CRITERIA)}")
+                raise ConfigError(
+                    f"{setting}: {name!r} is no criterion",
+                    hint=did_you_mean(name, CRITERIA, f"there are {', '.join(CRITERIA)}"),
+                )
 
 
 def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:

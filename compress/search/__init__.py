@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from compress.search.bicnn.ordering import slices as slices
     from compress.search.csgd_clusters import clusters_at as clusters_at
     from compress.search.depth import depths as depths
+    from compress.search.explained import MethodOption as MethodOption
+    from compress.search.explained import options_of as options_of
     from compress.search.journal import Asked as Asked
     from compress.search.journal import Journal as Journal
     from compress.search.journal import drive as drive
@@ -63,6 +65,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "bicnn.ordering": "slices",
             "csgd_clusters": "clusters_at",
             "depth": "depths",
+            "explained": "MethodOption options_of",
             "journal": "Asked Journal drive",
             "methods": "METHODS behind",
             "obs": "plan_for",

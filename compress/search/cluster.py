@@ -36,24 +36,28 @@ class Cluster:
     """Parameters.
 
     Attributes:
-        population: NP of the evolution.
-        generations: G.
+        population: NP of the evolution. Cost: image-forwards in proportion; where the budget is short, images and then
+            generations are fewer.
+        generations: G, the steps of the evolution, fewer where the budget is short. Cost: image-forwards in proportion.
         keep: ``crowding``: the largest finite crowding distance inside a cluster survives (the paper's); ``obs``: the channel
-            that the readers could least make up for (ours); ``random`` and ``l1`` are ablations.
+            that the readers could least make up for (ours); ``random`` and ``l1`` are ablations. Cost: none.
         rule: ``one_per_cluster``: as many clusters as kept channels; ``ratio_per_cluster``: ``clusters`` clusters per group,
-            each keeps the same share.
-        clusters: for ``ratio_per_cluster``.
-        cosine: the direction of the third feature: ``ones`` (then it is mu / sqrt(mu^2 + sigma^2)) or ``mean-filter``.
-        folded: the filters are given with their batch norms folded into them.
-        least: r_min, the smallest share of clusters per group.
-        grid: numbers of clusters per group that are tabulated at the most.
-        restarts: of K-means.
-        adapt: F and CR follow what succeeded (SHADE); without, F falls from 0.9 to 0.4 and CR is 0.9.
+            each keeps the same share. Cost: none.
+        clusters: clusters of a group for ``ratio_per_cluster``. Cost: none to speak of.
+        cosine: the direction of the third feature: ``ones`` (then it is mu / sqrt(mu^2 + sigma^2)) or ``mean-filter``. Cost:
+            none.
+        folded: the filters are given with their batch norms folded into them. Cost: none.
+        least: r_min, the smallest share of clusters per group. Cost: none.
+        grid: numbers of clusters per group that are tabulated at the most. Cost: a clustering per group and entry before the
+            search.
+        restarts: starts of K-means, of which the best clustering is taken. Cost: the clusterings' time in proportion.
+        adapt: F and CR follow what succeeded (SHADE); without, F falls from 0.9 to 0.4 and CR is 0.9. Cost: none.
         fitness: what is done to a candidate before it is scored: ``bn``: batch norms re-estimated; ``compensated``: its
             readers re-solved in closed form as well, as the recovery after the cut will do. The second needs the recovery
-            ``reconstruct``.
-        least_images: images of a candidate's score at the least.
-        finalists: best candidates that are recovered as the result will be, and scored again on all images.
+            ``reconstruct``. Cost: a linear system per reader and candidate for the second.
+        least_images: images of a candidate's score at the least. Cost: fewer generations where the budget is short.
+        finalists: best candidates that are recovered as the result will be, and scored again on all images. Cost: a recovery
+            and all judged images each, a quarter of the budget at the most (but two).
     """
 
     population: AtLeastTwo = 20

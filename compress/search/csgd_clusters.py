@@ -35,11 +35,14 @@ class Clusters:
 
     Attributes:
         clusters: ``kmeans`` on the filters; ``even``: consecutive chunks; ``imbalanced``: one big cluster and singletons.
+            Cost: a clustering per group for ``kmeans``.
         squeeze: divide every width by this instead of looking for the widths that meet the target: a network that was trained
-            1.5 times as wide goes back to its original widths with 1.5. None turns it off.
-        restarts: of k-means.
-        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
-        images: images for each plan's score, which is that of the untrained network; 0 leaves it to the evaluator.
+            1.5 times as wide goes back to its original widths with 1.5. None turns it off. Cost: none.
+        restarts: starts of k-means, of which the best clustering is taken. Cost: the clusterings' time in proportion.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried. Cost: a clustering and all judged
+            images for each.
+        images: images for each plan's score, which is that of the untrained network; 0 leaves it to the evaluator. Cost:
+            image-forwards in proportion.
     """
 
     clusters: Division = "kmeans"

@@ -25,11 +25,13 @@ class Ranked:
     """One threshold for all groups.
 
     Attributes:
-        criterion: what channels are ranked by.
-        protected: share of each orbit's channels that no threshold takes, as long as the target can be met with it.
-        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
-        images: images for each point's score; 0 leaves it to the evaluator.
-        depths: networks without some branches that are scored too, where branches may go (ours).
+        criterion: what channels are ranked by. Cost: none, but second moments of what the layers read for ``obs``.
+        protected: share of each orbit's channels that no threshold takes, as long as the target can be met with it. Cost:
+            none.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried. Cost: all judged images for each.
+        images: images for each point's score; 0 leaves it to the evaluator. Cost: image-forwards in proportion.
+        depths: networks without some branches that are scored too, where branches may go (ours). Cost: all judged images for
+            each.
     """
 
     criterion: str = "l1"

@@ -44,13 +44,16 @@ class Allocated:
     """Widths by compensated elimination, without an evolution.
 
     Attributes:
-        criterion: which channels a width keeps; where it was not computed, the run's own ranking.
+        criterion: which channels a width keeps; where it was not computed, the run's own ranking. Cost: none.
         even: how far the widths go from the greedy ones (0) to the same share everywhere (1), where only one plan is made.
-        line: the places on that line whose plans are recovered and scored, as far as the budget goes.
-        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried.
-        images: images for each plan's score; 0 leaves it to the evaluator.
-        depths: networks without some branches that are scored too, where branches may go (ours).
-        whole_streams: whether a network with whole residual streams is scored too.
+            Cost: none.
+        line: the places on that line whose plans are recovered and scored, as far as the budget goes. Cost: a recovery and
+            all judged images for each.
+        points: for a target of accuracy, how many budgets between 0.1 and 0.95 are tried. Cost: the same for each; where the
+            budget is short, plans are scored without a recovery.
+        images: images for each plan's score; 0 leaves it to the evaluator. Cost: image-forwards in proportion.
+        depths: networks without some branches that are scored too, where branches may go (ours). Cost: as for ``line``, each.
+        whole_streams: whether a network with whole residual streams is scored too. Cost: as for ``line``, once.
     """
 
     criterion: str = "obs"

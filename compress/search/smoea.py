@@ -54,20 +54,26 @@ class Smoea:
     """Parameters.
 
     Attributes:
-        population: individuals of NSGA-II.
-        generations: generations per stage; fewer where the budget of image-forwards buys fewer.
-        crossover: probability that a pair is recombined, layer by layer.
+        population: individuals of NSGA-II. Cost: image-forwards in proportion; where the budget is short, images and then
+            generations are fewer.
+        generations: generations per stage, fewer where the budget is short. Cost: image-forwards in proportion.
+        crossover: probability that a pair is recombined, layer by layer. Cost: none.
         objective: ``compensated`` scores a candidate with its readers re-solved from second moments, as the recovery after
             the cut will do; ``plain`` takes them as they are. ``outputs`` re-solves, runs all of the network from the stage
-            on, and looks at its outputs. The first and the last need the recovery ``reconstruct``.
-        seeds: criteria whose ranks give the starting masks, at eight ratios each.
-        least_images: images a candidate sees at the least; generations are given up before images.
-        most_images: images a candidate sees at the most.
-        compromises: points near the controller's share that are re-ranked at full fidelity, per stage.
-        finalists: points near the target that are scored at full fidelity.
-        spread: points along the whole front that are scored too, so that others can be picked later.
+            on, and looks at its outputs. The first and the last need the recovery ``reconstruct``. Cost: a linear system per
+            reader and candidate, with ``outputs`` the layers behind the stage as well.
+        seeds: criteria whose ranks give the starting masks, at eight ratios each. Cost: none, a run computes the ranks
+            anyway.
+        least_images: images a candidate sees at the least; generations are given up before images. Cost: none, the budget
+            holds.
+        most_images: images a candidate sees at the most. Cost: image-forwards in proportion.
+        compromises: points near the controller's share that are re-ranked at full fidelity, per stage. Cost: a look on a
+            quarter of the judged images each, a sixth of the budget at the most.
+        finalists: points near the target that are scored at full fidelity. Cost: such a look each, with ``spread`` a fifth of
+            the budget at the most.
+        spread: points along the whole front that are scored too, so that others can be picked later. Cost: see ``finalists``.
         judged: the best of these, the closed forms, and then neighbours of the best so far are recovered as the result will
-            be, and scored on all images.
+            be, and scored on all images. Cost: a recovery and all judged images each, a third of the budget at the most.
     """
 
     population: AtLeastTwo = 40

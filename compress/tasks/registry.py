@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from compress.core import Figure, import_entrypoint, is_entrypoint, validated
+from compress.core import Figure, did_you_mean, import_entrypoint, is_entrypoint, validated
 from compress.errors import ConfigError, one_line
 from compress.tasks.base import Task
 
@@ -43,8 +42,7 @@ def task_named(text: str) -> Task:
         module, _, kind = TASKS[name].partition(":")
         return _made(getattr(import_module(module), kind), name, rest)
     if not is_entrypoint(text):
-        close = difflib.get_close_matches(name, TASKS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(TASKS)}, or your own: package.module:Name"
+        hint = did_you_mean(name, TASKS, f"one of {', '.join(TASKS)}, or your own: package.module:Name")
         raise ConfigError(f"no task is called {text!r}", hint=hint)
     try:
         return task_of(import_entrypoint(text))

@@ -104,6 +104,18 @@ def test_pick_needs_only_the_run(finished: tuple[Path, Result]) -> None:
     assert inputs.Inputs.of(folder / "picks" / str(last)) == inputs.Inputs.of(folder)
 
 
+def test_a_run_s_job_repeats_it(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    folder, again = finished[0], tmp_path / "again"
+    result = compress("prune", "--config", folder / "job.json", "--epochs", "0", "--out", again, "--quiet")
+    assert result.exit_code == 0, text(result)
+    assert Plan.from_json(json.loads((again / "plan.json").read_text())) == Plan.from_json(
+        json.loads((folder / "plan.json").read_text())
+    )
+    jobs = [json.loads((run / "job.json").read_text()) for run in (folder, again)]
+    assert jobs[1] == {**jobs[0], "job": {**jobs[0]["job"], "epochs": 0}}
+    assert inputs.Inputs.of(again) == inputs.Inputs.of(folder)
+
+
 def test_dry_run_leaves_nothing(tmp_path: Path) -> None:
     result = compress("prune", DIGITS, "--dry-run", "--out", tmp_path / "run")
     assert result.exit_code == 0
@@ -142,6 +154,7 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(there / "one" / "train" / "cat" / "1.png")
     (there / "none").mkdir()
     (there / "bad.toml").write_text("method = ")
+    (there / "no-job.json").write_text('{"method": "obs"}')
     (there / "unknown.toml").write_text("metod = 'smoea'\n")
     return there
 
@@ -156,7 +169,7 @@ BAD = {
     "fits not the architecture": (["{bad}/nan.pt", "--arch", "vgg14"], 3, "not those of vgg14"),
     "fits not its record": (["{digits}", "--arch", "lenet"], 3, "do not belong to"),
     "NaN": (["{bad}/nan.pt", "--arch", "lenet"], 3, "not finite"),
-    "unknown architecture": (["{bad}/nan.pt", "--arch", "resnet2O"], 3, "resnet20,"),
+    "unknown architecture": (["{bad}/nan.pt", "--arch", "resnet2O"], 3, "'resnet20'"),
     "missing data": (["{digits}", "--data", "{bad}/nothing"], 3, "nothing"),
     "data without images": (["{digits}", "--data", "{bad}/none"], 3, "none"),
     "one class": (["{digits}", "--data", "{bad}/one"], 3, "class"),
@@ -170,6 +183,9 @@ BAD = {
     "unknown option": (["{digits}", "--set", "options.populaton=8"], 3, "did you mean 'population'"),
     "setting without value": (["{digits}", "--set", "round_to"], 3, "name=value"),
     "setting of the wrong type": (["{digits}", "--set", "round_to=many"], 3, "round_to"),
+    "no network": ([], 2, "no network is given"),
+    "no network, and settings of no run": (["--config", "{bad}/unknown.toml"], 2, "RUN/job.json"),
+    "settings of no run": (["{digits}", "--config", "{bad}/no-job.json"], 3, "no job.json of a run"),
     "bad toml": (["{digits}", "--config", "{bad}/bad.toml"], 3, "TOML"),
     "unknown key in toml": (["{digits}", "--config", "{bad}/unknown.toml"], 3, "did you mean 'method'"),
     "unknown method": (["{digits}", "--method", "smoae"], 3, "did you mean 'smoea'"),

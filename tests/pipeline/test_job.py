@@ -36,6 +36,18 @@ def test_a_job_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [{}, {"target": "max_drop", "value": 1.5}, {"method": "csgd"}, {"round_to": "auto", "ignore": ("fc",)}, {"epochs": 0}],
+)
+def test_the_job_of_a_run_is_a_config(tmp_path: Path, flags: dict[str, object]) -> None:
+    job = make_job(settings=["budget=900"], flags=flags)
+    write_json(tmp_path / "job.json", {"job": job.to_json(), "identity": {}})
+    assert make_job(tmp_path / "job.json") == job
+    wanted = make_job(settings=["budget=900"], flags={**flags, "round_to": 4})
+    assert make_job(tmp_path / "job.json", flags={"round_to": 4}) == wanted and not wanted.auto_round
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         (["metod='x'"], "did you mean 'method'"),

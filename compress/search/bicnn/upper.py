@@ -66,29 +66,36 @@ class BiCnn:
     """Parameters.
 
     Attributes:
-        population: of A, and of B.
-        generations: T_u; they run no image.
-        lower_population: of a, and of b.
-        lower_generations: T_l.
-        crossover: probability of two-point crossover, per layer.
-        rho: fraction of the offspring that gets a lower search of its own; 1 is plain nesting.
-        warm_start: whether a lower search starts from the nearest archived u's answer.
-        migrate: whether populations exchange their best.
-        migrants: how many.
-        upper_every: upper steps between migrations.
-        lower_every: lower steps between migrations.
-        patience: lower steps without progress after which a lower search ends.
-        delta: what a layer that reads less may add to the outputs' relative error.
-        lower: ``constrained``, or ``scalarised`` with ``weight`` on the share of inputs read.
-        weight: see there.
-        error: ``compensated`` (weights re-solved, a bound) or ``plain``.
-        widest: channels of a reader beyond which the network's errors are plain: a system as large is solved per candidate.
-        criterion: ranks that start the populations and that repair goes by; the run's own where it was not computed.
-        seeds: criteria whose ranks start the populations.
-        greedy: start one of A at the widths by marginal error (method ``obs``).
-        arrange: order kept channels so that input selections are contiguous where possible.
-        finalists: points near the target that are scored at full fidelity, recovered as the result will be.
-        spread: points along the front that are scored too.
+        population: individuals of A, and of B. Cost: closed forms in proportion, no image.
+        generations: T_u, the upper steps; they run no image. Cost: closed forms in proportion.
+        lower_population: individuals of a, and of b, in every lower search. Cost: closed forms of every lower search in
+            proportion.
+        lower_generations: T_l, the steps of a lower search. Cost: the same, at the most.
+        crossover: probability of two-point crossover, per layer. Cost: none.
+        rho: fraction of the offspring that gets a lower search of its own; 1 is plain nesting. Cost: lower searches in
+            proportion.
+        warm_start: whether a lower search starts from the nearest archived u's answer. Cost: none, without it lower searches
+            are several times dearer.
+        migrate: whether populations exchange their best. Cost: none.
+        migrants: how many of them change places. Cost: none.
+        upper_every: upper steps between migrations. Cost: none.
+        lower_every: lower steps between migrations. Cost: none.
+        patience: lower steps without progress after which a lower search ends. Cost: longer lower searches.
+        delta: what a layer that reads less may add to the outputs' relative error. Cost: none in time.
+        lower: ``constrained``, or ``scalarised`` with ``weight`` on the share of inputs read. Cost: none.
+        weight: of the share of inputs read, for ``scalarised``. Cost: none.
+        error: ``compensated`` (weights re-solved, a bound) or ``plain``. Cost: a linear system per candidate and reader for
+            the first.
+        widest: channels of a reader beyond which the network's errors are plain. Cost: a system as large is solved per
+            candidate.
+        criterion: ranks that start the populations and that repair goes by; the run's own where it was not computed. Cost:
+            none.
+        seeds: criteria whose ranks start the populations. Cost: none, a run computes the ranks anyway.
+        greedy: start one of A at the widths by marginal error (method ``obs``). Cost: none to speak of.
+        arrange: order kept channels so that input selections are contiguous where possible. Cost: none.
+        finalists: points near the target that are scored at full fidelity, recovered as the result will be. Cost: a recovery
+            and all judged images each, within the budget (but two).
+        spread: points along the front that are scored too. Cost: the same.
     """
 
     population: AtLeastTwo = 10

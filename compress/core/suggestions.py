@@ -1,0 +1,30 @@
+"""What was probably meant by a name that nothing has: one mechanism for settings, methods, networks, tasks and criteria.
+
+Commands and their options are told apart by Typer, which goes by the same distance (difflib's).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The known names most like one, the most alike first; upper and lower case are the same."""
+    plain: dict[str, str] = {}
+    for one in known:
+        plain.setdefault(one.lower(), one)
+    return [plain[found] for found in difflib.get_close_matches(name.lower(), list(plain), n=most)]
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int = 1) -> str:
+    """The hint of an error about a name that is not there.
+
+    Args:
+        name: as typed.
+        known: names that are there.
+        otherwise: the hint where none of them is alike.
+        most: how many may be offered.
+    """
+    found = [repr(one) for one in nearest(name, known, most)]
+    return f"did you mean {' or '.join(found)}?" if found else otherwise
