@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +12,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from compress.core import plural
 from compress.errors import ConfigError
-from compress.report import byte_size, duration, times
+from compress.report import byte_size, clock_name, duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
@@ -232,9 +234,11 @@ def _of_a_run(folder: Path) -> list[Path]:
 
 def _show(result: LatencyResult, found: Measurement, base: str) -> None:
     console = out()
-    title = f"{result.runtime}, batch {result.settings.batch}, {result.rounds} rounds, stopped by {result.stopped_by}"
+    clock = next(iter(result.ratios.values()), result.control).decided_by
+    title = f"{result.runtime}, batch {result.settings.batch}, {plural(result.rounds, 'round')} by {clock_name(clock)}, "
+    title += f"stopped by {result.stopped_by}"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for column in ("file", "", "p50", "p90", "images/s", "speed-up (95 %)", "clock", "verdict"):
+    for column in ("file", "", "p50", "wall p90", "images/s", "speed-up (95 %)", "clock", "verdict"):
         table.add_column(column, justify="left" if column in ("file", "verdict", "clock", "") else "right")
     for arm in result.arms:
         ratio = {"base": None, "base again": result.control}.get(arm.name, result.ratios.get(arm.name))
@@ -247,7 +251,7 @@ def _show(result: LatencyResult, found: Measurement, base: str) -> None:
         table.add_row(
             escape(name),
             file.precision if file else "",
-            duration(arm.latency.p50),
+            duration(median(arm.cpu if clock == "cpu" else arm.wall)),
             duration(arm.latency.p90),
             f"{arm.images_per_second:,.1f}",
             *cells,

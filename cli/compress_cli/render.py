@@ -15,11 +15,13 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
+from compress.core import plural
 from compress.report import (
     Latency,
     Report,
     certified,
     changed,
+    clock_name,
     duration,
     expected,
     judged,
@@ -27,6 +29,7 @@ from compress.report import (
     sizes,
     speed_in_words,
     times,
+    useful,
 )
 from compress.search import METHODS, Planner, behind
 
@@ -70,13 +73,13 @@ def _sizes(report: Report) -> Table:
     for row in sizes(report):
         table.add_row(row.name, row.before, row.after, row.ratio)
     for latency in report.latency:
-        name = f"{latency.runtime}, batch {latency.batch}" + _threads(latency.threads)
-        table.add_row(escape(name), duration(latency.base_p50), duration(latency.pruned_p50), _coloured(latency))
+        name = f"{latency.runtime}, batch {latency.batch}{_threads(latency.threads)}, {clock_name(latency.typical_clock)}"
+        table.add_row(escape(name), *map(duration, latency.typical), _coloured(latency, useful(report.warnings)))
     return table
 
 
 def _threads(threads: int) -> str:
-    return "" if threads < 1 else f", {threads} thread{'s' * (threads != 1)}"
+    return "" if threads < 1 else f", {plural(threads, 'thread')}"
 
 
 def _scores(report: Report) -> Table:
@@ -93,9 +96,10 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _coloured(latency: Latency) -> str:
-    faster = latency.verdict == "different" and latency.speedup > 1
-    colour = "green" if faster else "yellow" if latency.verdict != "different" else "red"
+def _coloured(latency: Latency, useful_network: bool) -> str:
+    """Green for what is certainly faster and of use."""
+    faster = latency.verdict == "different" and latency.low > 1
+    colour = ("green" if useful_network else "yellow") if faster else "yellow" if latency.verdict != "different" else "red"
     return f"[{colour}]{escape(speed_in_words(latency))}[/]"
 
 
@@ -107,7 +111,7 @@ def widths(report: Report) -> str:
     listed = ", ".join(f"{w.layer} {w.before}→{w.after}" for w in cut[:_MOST_WIDTHS])
     more = f" and {len(cut) - _MOST_WIDTHS} more" if len(cut) > _MOST_WIDTHS else ""
     same = len(report.widths) - len(cut)
-    return f"{listed}{more}" + (f"; {same} layer{'s' * (same != 1)} unchanged" if same else "")
+    return f"{listed}{more}" + (f"; {plural(same, 'layer')} unchanged" if same else "")
 
 
 def _another(report: Report, folder: Path) -> Iterator[str]:

@@ -100,7 +100,10 @@ if TYPE_CHECKING:
     from compress.core.text import markdown as markdown
     from compress.core.text import markdown_block as markdown_block
     from compress.core.text import markdown_code as markdown_code
+    from compress.core.text import plural as plural
     from compress.core.text import printable as printable
+    from compress.core.toolkit_version import MadeBy as MadeBy
+    from compress.core.toolkit_version import made_by as made_by
     from compress.core.topology import READS as READS
     from compress.core.topology import WIDTH_OF as WIDTH_OF
     from compress.core.topology import ChannelGroup as ChannelGroup
@@ -131,6 +134,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "latency_estimate": "estimated",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
             "locks": "hold_folder",
+            "toolkit_version": "MadeBy made_by",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",
             "restriction": "compose restrict widths",
@@ -139,7 +143,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "mean_interval near_chance pooled_difference resampled upper wilson",
             "step": "Step",
             "suggestions": "did_you_mean nearest",
-            "text": "csv_cell markdown markdown_block markdown_code printable",
+            "text": "csv_cell markdown markdown_block markdown_code plural printable",
             "topology": "ChannelGroup GroupId Layer LayerName Member READS "
             "Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",
             "validation": "validated",

@@ -63,6 +63,11 @@ class Figure:
             return "–"
         return ("+" if value >= 0 else "-") + self.difference(abs(value), places)
 
+    def signed_range(self, low: float, high: float, places: int = 2) -> str:
+        """Two differences as an interval, the unit said elsewhere: ``-0.61 to +1.17``."""
+        unit = f" {self.step}" if self.step else ""
+        return " to ".join(self.signed(value, places).removesuffix(unit) for value in (low, high))
+
     def range(self, low: float, high: float, places: int = 1) -> str:
         """Two values as an interval, the unit said elsewhere: ``90.1 to 92.5``."""
         return f"{self.number(low, places)} to {self.number(high, places)}"

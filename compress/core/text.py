@@ -37,6 +37,22 @@ def markdown(text: object) -> str:
     return _LINE_START.sub(r"\1\\", line)
 
 
+def plural(count: int, noun: str) -> str:
+    """A number and what is counted, in the form that the number asks for: ``1 epoch``, ``1,200 images``, ``2 branches``.
+
+    Args:
+        count: how many.
+        noun: singular, English; of several words the last one changes.
+    """
+    return f"{count:,} {noun if count == 1 else _of_several(noun)}"
+
+
+def _of_several(noun: str) -> str:
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    return f"{noun[:-1]}ies" if noun.endswith("y") and noun[-2:-1] not in "aeiou" else f"{noun}s"
+
+
 def markdown_code(text: object) -> str:
     """A code span of one line, within a table too."""
     return f"`{' '.join(printable(text).split()).replace('`', chr(39)).replace('|', '¦')}`"

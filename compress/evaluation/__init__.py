@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from compress.evaluation.predictions import agreements as agreements
     from compress.evaluation.predictions import blind as blind
     from compress.evaluation.predictions import certify as certify
+    from compress.evaluation.predictions import change_of as change_of
     from compress.evaluation.predictions import on_test as on_test
+    from compress.evaluation.predictions import paired_difference as paired_difference
     from compress.evaluation.predictions import predict as predict
     from compress.evaluation.predictions import read_predictions as read_predictions
     from compress.evaluation.predictions import save_predictions as save_predictions
@@ -45,8 +47,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
             "evaluator": "Evaluator Material logits",
             "output_error": "outputs_apart",
-            "predictions": "AGREEMENT Agreement JudgedTest OUTPUT_ERROR agreements blind certify on_test predict "
-            "read_predictions save_predictions unseen",
+            "predictions": "AGREEMENT Agreement JudgedTest OUTPUT_ERROR agreements blind certify change_of on_test "
+            "paired_difference predict read_predictions save_predictions unseen",
             "reader_losses": "closed_form",
             "scores": "score_on",
             "stage_runner": "StageRunner cutout",

@@ -17,12 +17,15 @@ from torch import nn
 from compress.core import (
     TOP1,
     Certificate,
+    Difference,
     Figure,
     Right,
     TaskScore,
     bounded_mean,
     certificate,
+    difference,
     finite_json,
+    pooled_difference,
     read_json,
     write_json,
 )
@@ -235,6 +238,33 @@ def on_test(before: nn.Module, after: nn.Module, test: Split, task: Task) -> Jud
     return JudgedTest(
         figure=task.figure, one=one, values={w: float(s.value) for w, s in scores.items()}, rows=rows, scores=scores
     )
+
+
+def paired_difference(
+    task: Task, figure: Figure, ours: Sequence[NDArray[np.float64]], theirs: Sequence[NDArray[np.float64]]
+) -> Difference:
+    """How much more of a figure ours have than theirs, paired by image.
+
+    Args:
+        task: that judged them.
+        figure: of the rows.
+        ours: per seed, what each image contributes, (images, k).
+        theirs: the same images in the same order.
+    """
+    if task.names_one_label:
+        return difference([rows[:, 0] == 1 for rows in ours], [rows[:, 0] == 1 for rows in theirs])
+    pool = task.pooled if figure == task.figure else Task().pooled
+    return pooled_difference(ours, theirs, pool, higher=figure.higher)
+
+
+def change_of(judged: JudgedTest | None, task: Task) -> Difference | None:
+    """What became of the figure, pruned minus unpruned; None where it is not computed from images with targets."""
+    if judged is None or judged.one == _UNPRUNED or set(judged.rows) != set(_WHENS):
+        return None
+    base, final = (judged.rows[when] for when in _WHENS)
+    if not len(base) or base.shape != final.shape:
+        return None
+    return paired_difference(task, judged.figure, [final], [base])
 
 
 def blind(

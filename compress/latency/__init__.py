@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compress.latency.explanation import LayerTiming as LayerTiming
     from compress.latency.explanation import changes as changes
     from compress.latency.explanation import explain as explain
+    from compress.latency.explanation import outweighed as outweighed
     from compress.latency.explanation import summarise as summarise
     from compress.latency.input_selection import GAIN as GAIN
     from compress.latency.input_selection import TimedReader as TimedReader
@@ -59,7 +60,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "bench_kit": "pack",
             "bounds": "Outcome parse",
             "comparison": "Compared Side compare find side",
-            "explanation": "Change Explained LayerTiming changes explain summarise",
+            "explanation": "Change Explained LayerTiming changes explain outweighed summarise",
             "input_selection": "GAIN TimedReader gains readers worthwhile",
             "intervals": "mean_ratio",
             "matrix": "cells measure_all try_out",

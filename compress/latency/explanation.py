@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import onnx
 
+from compress.core import plural
 from compress.latency.profiling import KernelTime, Profile, modules
 
 Binds = Literal["compute", "memory", "launch", "layout", "alignment"]
@@ -194,15 +195,39 @@ def summarise(before: Explained, after: Explained) -> tuple[str, ...]:
         f"{_ms(before.seconds)} → {_ms(after.seconds)} in kernels: {before.seconds / after.seconds:.2f}x the speed for "
         f"{before.macs / max(after.macs, 1):.2f}x fewer MACs; in proportion to them it would be {_ms(promised)}"
     ]
+    for cause, group, extra in _causes(before, after):
+        if total > 0 and extra > SAID * total:
+            lines.append(f"{_ms(extra)} of the {_ms(total)} beyond that: {cause} ({plural(len(group), 'row')}{_rates(group)})")
+    return tuple(lines)
+
+
+def outweighed(before: Explained, after: Explained) -> tuple[str, ...]:
+    """What took the time that the multiply-accumulates did not promise, as shares of it, largest first.
+
+    For where a latency stands beside it: a total of the profiler's times would be a second speed-up, and not the measured one.
+    """
+    causes = _causes(before, after)
+    total = sum(extra for _, _, extra in causes if extra > 0)
+    if total <= SAID * after.seconds:
+        return ("the layers take as little time as their MACs promise",)
+    lines = []
+    for cause, group, extra in causes:
+        if extra > SAID * total:
+            lines.append(
+                f"{extra / total:.0%} of the time beyond what the MACs promise: {cause} ({plural(len(group), 'row')}"
+                f"{_rates(group)})"
+            )
+    return tuple(lines)
+
+
+def _causes(before: Explained, after: Explained) -> list[tuple[str, list[Change], float]]:
+    """(cause, what it binds, seconds beyond the promise), most first."""
     groups: dict[str, list[Change]] = {}
     for change in changes(before, after):
         if change.after is not None:
             groups.setdefault(f"{change.after.binds}, {change.after.cause}", []).append(change)
-    for cause, group in sorted(groups.items(), key=lambda item: -sum(change.excess for change in item[1])):
-        extra = sum(change.excess for change in group)
-        if total > 0 and extra > SAID * total:
-            lines.append(f"{_ms(extra)} of the {_ms(total)} beyond that: {cause} ({len(group)} rows{_rates(group)})")
-    return tuple(lines)
+    found = [(cause, group, sum(change.excess for change in group)) for cause, group in groups.items()]
+    return sorted(found, key=lambda row: -row[2])
 
 
 def _rates(group: Sequence[Change]) -> str:

@@ -20,16 +20,14 @@ from compress.core import (
     Warned,
     capture,
     did_you_mean,
-    difference,
     ignore,
     make_folder,
-    pooled_difference,
     write,
     write_json,
 )
 from compress.data import Data
 from compress.errors import CompressError, ConfigError
-from compress.evaluation import AGREEMENT, CRITERIA, OUTPUT_ERROR, JudgedTest, read_predictions
+from compress.evaluation import AGREEMENT, CRITERIA, OUTPUT_ERROR, JudgedTest, paired_difference, read_predictions
 from compress.networks import Network
 from compress.pipeline.compared_run import RunFigures, compared_run
 from compress.pipeline.external import ExternalPruner, Prune, prune_externally
@@ -261,12 +259,7 @@ def _differences(name: str, others: Sequence[str], judged: Mapping[str, list[Jud
         ours, theirs = ([j.rows["final"] for j in judged.get(n, []) if j.rows] for n in (name, other))
         if other == name or not ours or not theirs or len({rows.shape for rows in (*ours, *theirs)}) != 1:
             continue
-        figure = judged[name][0].figure
-        if task.names_one_label:
-            found[other] = difference([rows[:, 0] == 1 for rows in ours], [rows[:, 0] == 1 for rows in theirs])
-        else:
-            pool = task.pooled if figure == task.figure else Task().pooled
-            found[other] = pooled_difference(ours, theirs, pool, higher=figure.higher)
+        found[other] = paired_difference(task, judged[name][0].figure, ours, theirs)
     return found
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from compress.core import Plan, read_json, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError, PlanError
-from compress.evaluation import Agreement, JudgedTest, agreements, blind, certify, on_test, save_predictions, unseen
-from compress.latency import Explained, explain, profile, read_graph, summarise
+from compress.evaluation import Agreement, JudgedTest, agreements, blind, certify, change_of, on_test, save_predictions, unseen
+from compress.latency import Explained, explain, outweighed, profile, read_graph
 from compress.networks import Network
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
@@ -55,7 +55,7 @@ class Result:
 
 def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary) -> Result:
     """What can be said without labels; the test split, once; then the report."""
-    bound = None
+    bound, change = None, None
     if run.data is not None:
         agreed: Sequence[Agreement] = ()
         if run.task.bounded is not None:
@@ -64,13 +64,14 @@ def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary
                 agreed = agreements(run.network.model, done.model, parts, run.task)
                 bound = certify(agreed, run.task)
         judged = final_predictions(run, run.data, done.model, agreed)
+        change = change_of(judged, run.task)
         if judged is not None:
             run.log.scores += [measured(found, when, "test") for when, found in judged.scores.items()]
     if done.latency:
         write_json(run.folder / "latency.json", [r.to_json() for r in done.latency])
         times = layer_times(run, done)
         write_json(run.folder / "profile.json", times.to_json() if times is not None else {})
-    report = build_report(run, prepared, done, search, bound)
+    report = build_report(run, prepared, done, search, certificate=bound, change=change)
     write_report(report, run.folder)
     return Result(
         model=bare(done.model),
@@ -108,7 +109,7 @@ class ProfiledPair:
     Attributes:
         base: of the unpruned network's file.
         pruned: of the pruned one's.
-        summary: what happened, in sentences.
+        summary: what took the time that the MACs did not promise, in sentences.
     """
 
     base: Explained
@@ -136,7 +137,7 @@ def layer_times(run: Run, done: Realised) -> ProfiledPair | None:
         except CompressError as error:
             run.note(f"the layers were not profiled: {error.message}")
             return None
-        return ProfiledPair(before, after, summarise(before, after))
+        return ProfiledPair(before, after, outweighed(before, after))
 
 
 def exit_code(report: Report) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from compress.core import Certificate, Figure, Plan, capture, count, finite_json, sizes_after, widths
+from compress.core import Certificate, Difference, Figure, Plan, capture, count, finite_json, made_by, sizes_after, widths
 from compress.data import Data
 from compress.latency import identify
 from compress.pipeline.job import Job
@@ -18,9 +18,24 @@ from compress.search import METHODS, NARROW, Space, behind, prunable, skippable
 
 
 def build_report(
-    run: Run, prepared: Prepared, done: Realised, search: SearchSummary, certificate: Certificate | None = None
+    run: Run,
+    prepared: Prepared,
+    done: Realised,
+    search: SearchSummary,
+    *,
+    certificate: Certificate | None = None,
+    change: Difference | None = None,
 ) -> Report:
-    """One frozen report of everything that was measured."""
+    """One frozen report of everything that was measured.
+
+    Args:
+        run: that ended.
+        prepared: what its search stood on.
+        done: the network that was made.
+        search: where its plan comes from.
+        certificate: what can have been lost, without targets.
+        change: of the test figure, paired by image.
+    """
     network, data, job, folder = run.network, run.data, run.job, run.folder
     topology, space, scores = prepared.topology, prepared.space, (*prepared.base, *run.log.scores)
     task, figure = run.task, run.task.figure
@@ -56,7 +71,7 @@ def build_report(
         )
     return Report(
         name=folder.name,
-        verdict=verdict_sentence(latency, scores, before.macs / max(after.macs, 1), certificate, figure),
+        verdict=verdict_sentence(latency, scores, before.macs / max(after.macs, 1), certificate, figure, change),
         warnings=tuple(warnings),
         notes=tuple(notes),
         method=job.method,
@@ -95,6 +110,8 @@ def build_report(
         task=task.name,
         figure=figure,
         image=tuple(network.shape),
+        change=change,
+        made_by=made_by(),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from compress.report.formatting import byte_size as byte_size
     from compress.report.formatting import certified as certified
     from compress.report.formatting import changed as changed
+    from compress.report.formatting import clock_name as clock_name
     from compress.report.formatting import duration as duration
     from compress.report.formatting import expected as expected
     from compress.report.formatting import judged as judged
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from compress.report.verdict import flags as flags
     from compress.report.verdict import latency_of as latency_of
     from compress.report.verdict import missed_drop as missed_drop
+    from compress.report.verdict import useful as useful
     from compress.report.verdict import verdict_sentence as verdict_sentence
     from compress.report.verification import verified as verified
 else:  # so that a name that is gone is an error to a type checker, and not Any
@@ -61,7 +63,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "comparison": "Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
-            "formatting": "NONE byte_size certified changed speed_in_words "
+            "formatting": "NONE byte_size certified changed clock_name speed_in_words "
             "duration expected judged number percent score_text scores sizes times",
             "fronts": "front_latency told",
             "html": "runs_page",
@@ -73,7 +75,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "store": "HTML page_of read_report report_text write_report",
             "tables": "front_latency_table",
             "timm_csv": "to_timm_csv",
-            "verdict": "Scoring flags latency_of missed_drop verdict_sentence",
+            "verdict": "Scoring flags latency_of missed_drop useful verdict_sentence",
             "verification": "verified",
         },
     )

@@ -138,6 +138,17 @@ def last_kept(states: Sequence[str], refused: Collection[str]) -> str | None:
     return kept[-1] if len(kept) > 1 else None
 
 
+def clocked(latency: Latency) -> str:
+    """``63.9 µs -> 51.1 µs``: a batch before and after, by the clock that decides."""
+    before, after = latency.typical
+    return f"{duration(before)} -> {duration(after)}"
+
+
+def clock_name(clock: str) -> str:
+    """What a clock is called: ``CPU time``."""
+    return f"{'CPU' if clock == 'cpu' else clock} time"
+
+
 def speed_in_words(latency: Latency) -> str:
     """The verdict of one runtime in words."""
     speed = times(latency.low, latency.speedup, latency.high)

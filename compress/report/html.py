@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,13 +19,15 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from compress.core import printable
+from compress.core import plural, printable
 from compress.report import charts, fronts, plots, side_by_side, tables, timm_csv
 from compress.report.formatting import (
     NONE,
     byte_size,
     certified,
     changed,
+    clock_name,
+    clocked,
     duration,
     efficiency,
     kept,
@@ -38,6 +41,7 @@ from compress.report.formatting import (
 from compress.report.model import FrontLatency, Latency, Report
 from compress.report.run_files import LayerTimes, RawComparison, RunFiles
 from compress.report.svg import inline, svg_of
+from compress.report.verdict import told_change, useful
 
 _PARTS = Path(__file__).parent / "page"
 _FACTOR = re.compile(r"(\d)x\b")
@@ -47,6 +51,7 @@ _MOST_SAMPLED = 4
 FLAGS = (
     ("parity", "Parity", ("parity",)),
     ("lost", "Score lost", ("of no use",)),
+    ("chance", "At chance", ("told from chance",)),
     ("fallback", "Fallback", ("fallback", "not available here")),
     ("slower", "Slower", ("slower than the unpruned",)),
     ("speed", "Not faster", ("not measurably faster",)),
@@ -133,11 +138,14 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
         "job": _pairs(report.job),
         "command": report.command,
         "citation": report.citation,
+        "made": "compress (smaller-convnets)" if report.made_by is None else f"{report.made_by.text} (smaller-convnets)",
         "notes": (*report.notes, *files.damaged),
         "downloads": downloads,
         **_scores(report),
         **_latency(report, files.latency),
-        "precisions": None if files.precisions is None else tables.precision_table(files.precisions),
+        "precisions": None
+        if files.precisions is None
+        else tables.precision_table(files.precisions, of_use=useful(report.warnings)),
         **_layers(report, files.times),
         **_front(report, files),
     }
@@ -179,6 +187,7 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         "tone": "bad" if flags else "good",
         "flags": flags,
         "verdicts": tuple((name, _typeset(r.verdict), *status(r)) for name, r in reports.items()),
+        "made": "compress (smaller-convnets)",
         "runs": side_by_side.runs_table(reports),
         "plots": plots,
         "notes": side_by_side.differences(reports),
@@ -213,8 +222,9 @@ def _kind(text: str) -> tuple[int, str]:
 
 def status(report: Report) -> tuple[str, bool]:
     """One word for the first measurement, and whether it is good news; no speed is, of a network that is of no use."""
-    if any(flag.label == "Score lost" for flag in flags_of(report)):
-        return f"{score_title(report)} lost", False
+    if not useful(report.warnings):
+        at_chance = any(flag.label == "At chance" for flag in flags_of(report))
+        return "At chance" if at_chance else f"{score_title(report)} lost", False
     if not report.latency:
         return "Latency not measured", False
     first = report.latency[0]
@@ -227,7 +237,8 @@ def _tiles(report: Report) -> Iterator[Tile]:
     promised = report.speedup_macs
     if report.latency:
         first = report.latency[0]
-        interval = f"95 % interval {first.low:.2f} to {first.high:.2f}; {_conditions(first)}"
+        interval = f"95 % interval {first.low:.2f} to {first.high:.2f}; "
+        interval += f"{_typeset(clocked(first))} by {clock_name(first.typical_clock)}, {_conditions(first)}"
         yield Tile("Measured speed-up", f"{first.speedup:.2f}×", interval)
         share = efficiency(promised, first.speedup)
         about = f"of the speed-up that {promised:.2f}× fewer MACs promise arrived"
@@ -235,8 +246,8 @@ def _tiles(report: Report) -> Iterator[Tile]:
     before, after = (report.measured(when, "test") for when in ("base", "final"))
     if before is not None and after is not None:
         figure = report.scored_by
-        interval = f"95 % interval {figure.range(after.low, after.high)}"
-        about = f"{figure.signed(after.value - before.value)} from {figure.text(before.value)}; {interval}"
+        told = told_change(figure, before.value, after.value, report.change)
+        about = f"from {figure.text(before.value)}: {told}"
         yield Tile(f"{score_title(report)}, test", figure.text(after.value), about)
     else:
         why = "not measured: no labelled images" if report.figure is not None else f"the task {report.task} is not scored"
@@ -250,7 +261,7 @@ def _tiles(report: Report) -> Iterator[Tile]:
 
 
 def _conditions(x: Latency) -> str:
-    threads = f", {x.threads} thread{'s' * (x.threads != 1)}" if x.threads else ""
+    threads = f", {plural(x.threads, 'thread')}" if x.threads else ""
     return f"{machine_of(x)}, batch {x.batch}{threads}"
 
 
@@ -267,7 +278,7 @@ def _scores(report: Report) -> dict[str, Any]:
     return {"score_title": title, "scores": tables.score_table(report), "scores_plot": drawn}
 
 
-def _latency(report: Report, clocked: Sequence[RawComparison]) -> dict[str, Any]:
+def _latency(report: Report, results: Sequence[RawComparison]) -> dict[str, Any]:
     promised = report.speedup_macs
     if not report.latency:
         return {"dumbbells": None, "latency_sentence": f"The MACs promise {promised:.2f}×; nothing was clocked."}
@@ -283,28 +294,28 @@ def _latency(report: Report, clocked: Sequence[RawComparison]) -> dict[str, Any]
         "latency_sentence": sentence,
         "dumbbells": Plot("Promised and measured", "The distance between the dots is what the MACs do not tell.", svg),
         "ratios": tables.ratio_table(report),
-        "arms": tables.arm_table(report, clocked),
-        "samples": tuple(_samples(i, c) for i, c in enumerate(clocked[:_MOST_SAMPLED])),
+        "arms": tables.arm_table(report, results),
+        "samples": tuple(_samples(i, c) for i, c in enumerate(results[:_MOST_SAMPLED])),
         "grid": tables.grid_table(report),
     }
 
 
-def _samples(index: int, clocked: RawComparison) -> dict[str, Any]:
+def _samples(index: int, raw: RawComparison) -> dict[str, Any]:
     """The raw samples of one comparison, drawn twice; by the clock that decided."""
-    result = clocked.result
-    where = f"{result.runtime} on {clocked.machine}" if clocked.machine else result.runtime
+    result = raw.result
+    where = f"{result.runtime} on {raw.machine}" if raw.machine else result.runtime
     name, decided = next(iter(result.ratios.items()))
     clock, interval = decided.decided_by, decided.decisive
     arms = {arm.name: arm.cpu if clock == "cpu" else arm.wall for arm in result.arms}
     base, again, other = arms["base"], arms["base again"], arms[name]
     repeats = result.arms[0].inner_repeats
     mean = f", each the mean of {repeats} runs" if repeats > 1 else ""
-    medians = "; ".join(f"{arm.name} {duration(arm.latency.p50)}" for arm in result.arms)
+    medians = "; ".join(f"{name_} {duration(statistics.median(samples))}" for name_, samples in arms.items())
     spread = _plot(
         partial(charts.distribution, {n: arms[n] for n in ("base", "base again", name)}),
         f"plot-samples-{index}",
         f"Distribution of the samples on {where}",
-        f"Medians of the wall time: {medians}",
+        f"Medians of the {clock_name(clock)}: {medians}",
     )
     strip = _plot(
         partial(
@@ -320,7 +331,7 @@ def _samples(index: int, clocked: RawComparison) -> dict[str, Any]:
         f"Ratio of every round on {where}",
         f"Base over {name}: median {times(interval.low, interval.ratio, interval.high)} over {result.rounds} rounds",
     )
-    clock_words = "CPU time of the thread" if clock == "cpu" else "wall time"
+    clock_words = clock_name(clock)
     slow = "the slowest hundredth is in the last bar"
     return {
         "title": f"{where}, batch {result.settings.batch}: raw samples",
@@ -365,9 +376,9 @@ def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
 
 
 def _front(report: Report, files: RunFiles) -> dict[str, Any]:
-    clocked = None if report.front_latency is None else _front_latency(report.front_latency)
+    measured = None if report.front_latency is None else _front_latency(report.front_latency)
     if files.front is None:
-        return {"front": None, "front_latency": clocked, "front_sentence": ""}
+        return {"front": None, "front_latency": measured, "front_sentence": ""}
     counted = report.errors
     points, chosen, knee = (files.front[k] for k in ("points", "chosen", "knee"))
     told = "; ".join(f"{percent(p['macs_share'], 1)} of the MACs, {counted.name} {counted.text(p['error'], 1)}" for p in points)
@@ -376,7 +387,7 @@ def _front(report: Report, files: RunFiles) -> dict[str, Any]:
     return {
         "front": Plot("Pareto front of the search", about, svg),
         "front_table": tables.front_table(points, chosen, knee, counted),
-        "front_latency": clocked,
+        "front_latency": measured,
         "front_sentence": f"{len(points)} networks, none of which another one beats in both MACs and error.",
     }
 

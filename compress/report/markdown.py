@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from compress.core import markdown, markdown_block, markdown_code
+from compress.core import markdown, markdown_block, markdown_code, plural
 from compress.report.formatting import (
     NONE,
     certified,
     changed,
+    clock_name,
     duration,
     efficiency,
     expected,
@@ -68,8 +69,9 @@ def _lines(report: Report) -> Iterator[str]:
             "runtime",
             "batch",
             "threads",
-            "before p50 / p90",
-            "after p50 / p90",
+            "before p50",
+            "after p50",
+            "p90 on the wall",
             "verdict",
             "efficiency",
             "same file twice",
@@ -78,11 +80,11 @@ def _lines(report: Report) -> Iterator[str]:
             columns,
             [
                 (
-                    f"{machine_of(x)}, {x.rounds} rounds by {x.clock} time",
+                    f"{machine_of(x)}, {plural(x.rounds, 'round')} by {clock_name(x.clock)}",
                     str(x.batch),
                     str(x.threads),
-                    f"{duration(x.base_p50)} / {duration(x.base_p90)}",
-                    f"{duration(x.pruned_p50)} / {duration(x.pruned_p90)}",
+                    *map(duration, x.typical),
+                    f"{duration(x.base_p90)} -> {duration(x.pruned_p90)}",
                     speed_in_words(x),
                     NONE if (share := efficiency(report.speedup_macs, x.speedup)) is None else percent(share, 0),
                     times(x.control_low, x.control, x.control_high),
@@ -127,7 +129,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section("Cite")
     yield f"{markdown(report.citation)}"
     yield ""
-    yield _REPOSITORY_LINE
+    by = report.made_by
+    yield _REPOSITORY_LINE if by is None else f"Made by {markdown(by.text)} (smaller-convnets)."
 
 
 def _section(title: str) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from compress.core import ERROR, TOP1, Certificate, Figure, Measured, Step
+from compress.core import ERROR, TOP1, Certificate, Difference, Figure, MadeBy, Measured, Step
 
 SCHEMA = "compress-report-2"
 
@@ -77,6 +77,8 @@ class Latency:
         flags: what makes the figures doubtful.
         machine: the processor or card, where it is not the run's own machine; its figures were imported.
         file: the pruned network's file, where that is not ``model.onnx``: another precision of it.
+        base_decisive: median seconds per batch by the clock that decides; 0 in reports that do not hold it.
+        pruned_decisive: the same of the pruned network.
     """
 
     runtime: str
@@ -98,6 +100,19 @@ class Latency:
     flags: tuple[str, ...] = ()
     machine: str = ""
     file: str = ""
+    base_decisive: float = 0.0
+    pruned_decisive: float = 0.0
+
+    @property
+    def typical(self) -> tuple[float, float]:
+        """Before and after, as the clock that decides has them; the wall's where an older report knows no other."""
+        known = self.base_decisive > 0 and self.pruned_decisive > 0
+        return (self.base_decisive, self.pruned_decisive) if known else (self.base_p50, self.pruned_p50)
+
+    @property
+    def typical_clock(self) -> str:
+        """The clock of :attr:`typical`: ``wall`` or ``cpu``."""
+        return self.clock if self.base_decisive > 0 and self.pruned_decisive > 0 else "wall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +197,9 @@ class Report:
         task: what the network is for.
         figure: what it is scored by; None where nothing scores it.
         steps: judged networks from the cut to the result, those too that were taken back.
+        change: the test figure of the pruned network minus that of the unpruned one, on the same images, with its interval;
+            None where they were not judged image by image.
+        made_by: the library that wrote the report, and when; None in older ones.
     """
 
     name: str
@@ -213,6 +231,8 @@ class Report:
     task: str = "classification"
     figure: Figure | None = TOP1
     steps: tuple[Step, ...] = ()
+    change: Difference | None = None
+    made_by: MadeBy | None = None
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:

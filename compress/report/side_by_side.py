@@ -34,6 +34,8 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
         figure = report.scored_by
         told = NONE if final is None else score_text(final, figure)
         change = NONE if final is None or base is None else figure.signed(final.value - base.value)
+        if report.change is not None:
+            change = f"{change} ({figure.signed_range(report.change.low, report.change.high)})"
         rows.append(
             (
                 Cell(text=name),
@@ -44,7 +46,7 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
                 Cell(text=change),
                 Cell(text="not measured")
                 if first is None
-                else Cell(text=speed_in_words(first), sort=first.speedup, tone=tone(first), whole=True),
+                else Cell(text=speed_in_words(first), sort=first.speedup, tone=tone(report, first), whole=True),
                 Cell(text=NONE if share is None else percent(share, 0)),
                 Cell(text=str(len(report.warnings)), tone="bad-text" if report.warnings else ""),
             )
@@ -52,7 +54,8 @@ def runs_table(reports: Mapping[str, Report]) -> ReportTable:
     sizes, speeds = (">MACs kept", ">params kept"), (">speed-up (95 %)", ">efficiency", ">flags")
     names = " or ".join(dict.fromkeys(r.scored_by.name for r in reports.values() if r.scores)) or "score"
     head = heads("run", "method", *sizes, f">{names}, test (95 %)", ">change", *speeds)
-    about = "Change: against the run's own unpruned network. Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
+    about = "Change: against the run's own unpruned network, 95 % interval by pairs of the same images. "
+    about += "Efficiency: (measured speed-up − 1) ÷ (MACs speed-up − 1)."
     return ReportTable(title="Side by side", about=about, head=head, rows=tuple(rows), sortable=True)
 
 

@@ -12,6 +12,7 @@ from compress.export import Precisions
 from compress.report.formatting import (
     NONE,
     byte_size,
+    clock_name,
     duration,
     efficiency,
     judged,
@@ -25,6 +26,7 @@ from compress.report.formatting import (
 )
 from compress.report.model import FrontLatency, Latency, Report, Width
 from compress.report.run_files import RawComparison, Timed
+from compress.report.verdict import useful
 
 _RATES = re.compile(r"(\d+)% of the best compute rate here, (\d+)% of the best memory rate")
 _BLOCK = 32
@@ -94,8 +96,8 @@ def ratio_table(report: Report) -> ReportTable:
             (
                 Cell(text=machine_of(x)),
                 Cell(text=str(x.batch)),
-                Cell(text=times(x.low, x.speedup, x.high), sort=x.speedup, tone=tone(x), whole=True),
-                Cell(text=x.verdict if x.verdict != "different" else "faster" if x.speedup > 1 else "slower"),
+                Cell(text=times(x.low, x.speedup, x.high), sort=x.speedup, tone=tone(report, x), whole=True),
+                Cell(text=_in_a_word(x), about=f"by {clock_name(x.clock)}"),
                 Cell(text=NONE if share is None else percent(share, 0)),
                 Cell(text=times(x.control_low, x.control, x.control_high), whole=True),
             )
@@ -105,9 +107,15 @@ def ratio_table(report: Report) -> ReportTable:
     return ReportTable(title="Measured against promised", about=about, head=head, rows=tuple(rows))
 
 
-def tone(x: Latency) -> str:
-    """Green only for what is certainly faster."""
-    return "good-text" if x.verdict == "different" and x.low > 1 else "bad-text" if x.high <= 1 else ""
+def _in_a_word(x: Latency) -> str:
+    return x.verdict if x.verdict != "different" else "faster" if x.speedup > 1 else "slower"
+
+
+def tone(report: Report, x: Latency) -> str:
+    """Green only for what is certainly faster, and of any use."""
+    if x.verdict == "different" and x.low > 1:
+        return "good-text" if useful(report.warnings) else ""
+    return "bad-text" if x.high <= 1 else ""
 
 
 def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
@@ -118,10 +126,10 @@ def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
         ">batch",
         ">threads",
         ">p50",
-        ">p90",
-        ">p95",
-        ">p99",
-        ">CPU p50",
+        ">wall p50",
+        ">wall p90",
+        ">wall p95",
+        ">wall p99",
         ">images/s",
         ">load",
         ">first run",
@@ -129,14 +137,15 @@ def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
     rows: list[tuple[Cell, ...]] = []
     for each in results:
         result = each.result
+        clock = next(iter(result.ratios.values()), result.control).decided_by
         for arm in result.arms:
             found = arm.latency
             p99 = NONE if found.p99 is None else duration(found.p99)
             texts = [str(result.settings.batch), str(result.environment.threads or NONE)]
-            texts += [duration(x) for x in (found.p50, found.p90, found.p95)]
+            decisive = arm.cpu if clock == "cpu" else arm.wall
+            texts += [duration(x) for x in (statistics.median(decisive), found.p50, found.p90, found.p95)]
             texts += [
                 p99,
-                duration(statistics.median(arm.cpu)),
                 f"{arm.images_per_second:,.0f}",
                 duration(arm.load_seconds),
                 duration(arm.first_run_seconds),
@@ -146,12 +155,16 @@ def arm_table(report: Report, results: Sequence[RawComparison]) -> ReportTable:
             rows.append((*named, *(Cell(text=t, whole=True) for t in texts)))
     if not results:
         for x in report.latency:
-            for name, p50, p90 in (("base", x.base_p50, x.base_p90), ("pruned", x.pruned_p50, x.pruned_p90)):
-                texts = [str(x.batch), str(x.threads or NONE), duration(p50), duration(p90), NONE, NONE, NONE]
+            before, after = x.typical
+            for name, typical, p50, p90 in (
+                ("base", before, x.base_p50, x.base_p90),
+                ("pruned", after, x.pruned_p50, x.pruned_p90),
+            ):
+                texts = [str(x.batch), str(x.threads or NONE), duration(typical), duration(p50), duration(p90), NONE, NONE]
                 texts += [f"{x.batch / p50:,.0f}" if p50 > 0 else NONE, NONE, NONE]
                 rows.append((Cell(text=name), Cell(text=machine_of(x)), *(Cell(text=t, whole=True) for t in texts)))
     about = (
-        "p50 to p99 are wall time a batch, what a user waits for, a busy processor included; CPU p50 is the work alone. "
+        "p50 is by the clock that decides, named above; wall time a batch is what a user waits for, a busy processor included. "
         "“base again” is the same file as the base. p99 from 1,000 rounds on."
     )
     return ReportTable(title="Every file that was clocked", about=about, head=head, rows=tuple(rows))
@@ -167,7 +180,7 @@ def grid_table(report: Report) -> ReportTable | None:
     rows = []
     for name in names:
         cells = [found.get((name, batch)) for batch in batches]
-        texts = [Cell(text=NONE) if x is None else Cell(text=speed_in_words(x), tone=tone(x)) for x in cells]
+        texts = [Cell(text=NONE) if x is None else Cell(text=speed_in_words(x), tone=tone(report, x)) for x in cells]
         rows.append((Cell(text=name), *texts))
     return ReportTable(
         title="Speed-up by batch",
@@ -177,8 +190,13 @@ def grid_table(report: Report) -> ReportTable | None:
     )
 
 
-def precision_table(found: Precisions) -> ReportTable:
-    """Other precisions of the pruned network: what they had to pass, and how fast they are beside fp32 at every batch."""
+def precision_table(found: Precisions, *, of_use: bool = True) -> ReportTable:
+    """Other precisions of the pruned network: what they had to pass, and how fast they are beside fp32 at every batch.
+
+    Args:
+        found: in the run's folder.
+        of_use: whether the network is worth a green word.
+    """
     batches = sorted({batch for _, batch in found.grid()})
     rows = []
     for entry in found.entries:
@@ -195,7 +213,7 @@ def precision_table(found: Precisions) -> ReportTable:
         cells.append(Cell(text=agreement))
         for batch in batches:
             x = found.grid().get((entry.precision, batch))
-            good = "good-text" if x is not None and x.direction == "faster" else ""
+            good = "good-text" if of_use and x is not None and x.direction == "faster" else ""
             bad = "bad-text" if x is not None and x.direction == "slower" else ""
             cells.append(
                 Cell(text=NONE)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.core import TOP1, Certificate, Figure, Measured, images_needed
+from compress.core import TOP1, Certificate, Difference, Figure, Measured, images_needed
 from compress.latency import LatencyResult
 from compress.report.formatting import machine_of
 from compress.report.model import Latency, Report
@@ -33,7 +34,14 @@ def latency_of(result: LatencyResult, name: str = "pruned") -> Latency:
         control_high=control.high,
         rounds=result.rounds,
         flags=result.flags,
+        base_decisive=_median(result, "base", ratio.decided_by),
+        pruned_decisive=_median(result, name, ratio.decided_by),
     )
+
+
+def _median(result: LatencyResult, name: str, clock: str) -> float:
+    arm = result.arm(name)
+    return statistics.median(arm.cpu if clock == "cpu" else arm.wall)
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ def flags(scoring: Scoring, scores: Sequence[Measured], latency: Sequence[Latenc
             f"{figure.short} was not measured: {scoring.missing}; the outputs were only compared with the unpruned network's"
         )
     else:
-        found += _destroyed(scores, figure, scoring.chance)
+        found += _destroyed(scores, figure, scoring.chance) or _at_chance(scores, figure, scoring.chance)
     return [*found, *speed_flags(latency)]
 
 
@@ -92,6 +100,28 @@ def _destroyed(scores: Sequence[Measured], figure: Figure, chance: float | None)
     told = f", chance is {100 * least:.3g} %" if chance is not None else ""
     fall = f"{named}{figure.text(base, places)} -> {figure.text(final, places)} ({split} images{told})"
     return [f"the pruned network is of no use as it is: {fall}; --recover reconstruct, train it (--epochs), or cut less"]
+
+
+def _at_chance(scores: Sequence[Measured], figure: Figure, chance: float | None) -> list[str]:
+    """A network whose figure guessing could have reached, as the unpruned one's may."""
+    last = scores[-1]
+    if chance is None or not figure.share or not figure.higher or last.low > chance:
+        return []
+    base = next((a for a in scores if a.when == "base" and a.split == last.split), None)
+    too = ", nor can the unpruned one" if base is not None and base.low <= chance else ""
+    seen = f"{figure.text(last.value, 1)} ({figure.range(last.low, last.high)}) on {last.images} {last.split} images"
+    return [
+        f"the pruned network cannot be told from chance{too}: {seen}, chance is {100 * chance:.3g} %; "
+        "give more images, or look at --labels, --mean and --std"
+    ]
+
+
+_USELESS = ("of no use as it is", "cannot be told from chance")
+
+
+def useful(warnings: Sequence[str]) -> bool:
+    """Whether a report's flags leave its network any use, without which no speed is good news."""
+    return not any(said in warning for said in _USELESS for warning in warnings)
 
 
 def speed_flags(latency: Sequence[Latency]) -> list[str]:
@@ -139,7 +169,19 @@ def missed_drop(value: float, figure: Figure, scores: Sequence[Measured], certif
 
 def verdict_of(report: Report) -> str:
     """The sentence again, from what the report holds now."""
-    return verdict_sentence(report.latency, report.scores, report.speedup_macs, report.certificate, report.figure)
+    return verdict_sentence(
+        report.latency, report.scores, report.speedup_macs, report.certificate, report.figure, report.change
+    )
+
+
+def told_change(figure: Figure, before: float, after: float, change: Difference | None) -> str:
+    """A difference of two networks on the test images, with its paired interval where they were judged image by image."""
+    seen = figure.signed(after - before)
+    if change is None:
+        return seen
+    said = {"ahead": "better", "behind": "worse"}.get(change.verdict, "no difference that can be told")
+    interval = figure.signed_range(change.low, change.high)
+    return f"{seen}, {100 * change.confidence:.0f} % interval {interval} on the same {change.images:,} images: {said}"
 
 
 def verdict_sentence(
@@ -148,6 +190,7 @@ def verdict_sentence(
     promised: float,
     certificate: Certificate | None,
     figure: Figure | None = TOP1,
+    change: Difference | None = None,
 ) -> str:
     """One sentence for somebody who decides."""
     if not latency:
@@ -168,8 +211,9 @@ def verdict_sentence(
     if figure is None:
         said = "nothing scored, outputs compared only"
     elif "base" in test and "final" in test:
-        change = figure.signed(test["final"] - test["base"])
-        return f"{speed}; test {figure.short} {figure.text(test['base'])} -> {figure.text(test['final'])} ({change})"
+        base, final = test["base"], test["final"]
+        told = told_change(figure, base, final, change)
+        return f"{speed}; test {figure.short} {figure.text(base)} -> {figure.text(final)} ({told})"
     else:
         said = f"{figure.short} not measured"
     if certificate is not None:

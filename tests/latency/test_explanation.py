@@ -14,7 +14,7 @@ from compress.core.cost import count
 from compress.core.environment import capture
 from compress.coupling.tracer import trace
 from compress.export.exporting import export
-from compress.latency.explanation import Explained, LayerTiming, block, changes, explain, summarise, widths
+from compress.latency.explanation import Explained, LayerTiming, block, changes, explain, outweighed, summarise, widths
 from compress.latency.profiling import KernelTime, Profile, profile, read_graph
 
 
@@ -121,6 +121,12 @@ def test_the_excess_is_what_the_macs_did_not_promise() -> None:
     assert "1.27x the speed for 2.00x fewer MACs" in first and "3500.00 ms" in first
     assert causes[0].startswith("2000.00 ms of the 2000.00 ms beyond that: alignment, lost")
     assert summarise(before, before) == (summarise(before, before)[0],)
+    # Beside a measured latency: shares, and no time or speed-up of the profiler's.
+    said = outweighed(before, after)
+    assert [line.partition(" ")[0] for line in said] == ["80%", "20%"]
+    assert said[0].startswith("80% of the time beyond what the MACs promise: alignment, lost (1 row,")
+    assert not any(" ms" in line or "x " in line.replace("GMAC/s", "") for line in said)
+    assert outweighed(before, before) == ("the layers take as little time as their MACs promise",)
 
 
 def kernel(op: str = "Conv", **more: object) -> KernelTime:

@@ -160,7 +160,7 @@ def test_only_what_is_certainly_faster_is_called_so(low: float, high: float, ver
     found = replace(SAMPLE.latency[0], low=low, high=high, speedup=(low + high) / 2, verdict=verdict)
     said, good = html.status(replace(SAMPLE, latency=(found,)))
     assert said == word and good == (word == "Faster")
-    assert ("good-text" in tables.tone(found)) == good
+    assert ("good-text" in tables.tone(SAMPLE, found)) == good
 
 
 def test_a_damaged_neighbour_costs_its_part_only(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from compress.core.accuracy import Measured
-from compress.core.statistics import Certificate
+from compress.core.statistics import Certificate, Difference
 from compress.core.step import Step
+from compress.core.toolkit_version import MadeBy
 from compress.report.model import FrontLatency, FrontPoint, Latency, Report, Size, Width
 
 SAMPLE = Report(
@@ -97,6 +98,7 @@ reports = st.builds(
             _COUNT,
             _TEXTS,
             *[_TEXT] * 2,
+            *[_NUMBER] * 2,
         ),
         max_size=2,
     ).map(tuple),
@@ -115,5 +117,7 @@ reports = st.builds(
         _TEXTS,
     ),
     image=st.lists(_COUNT, max_size=3).map(tuple),
+    change=st.none() | st.builds(Difference, *[st.floats(-1, 1)] * 3, *[_COUNT] * 2, st.just(0.95), st.booleans()),
+    made_by=st.none() | st.builds(MadeBy, *[_TEXT] * 3),
     schema=st.just(SAMPLE.schema),
 )
