@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers consumers browser examples lint format clean
+.PHONY: all venv demo test slow servers consumers browser examples docs lint format clean
 
 all: lint test
 
@@ -45,6 +45,11 @@ examples:
 	test -x .venv-examples/bin/python || $(PYTHON) -m venv .venv-examples
 	.venv-examples/bin/python -m pip install --quiet --editable . --requirement examples/requirements.txt
 	for loop in $(LOOPS); do YOLO_OFFLINE=true .venv-examples/bin/python examples/loops/$$loop.py || exit 1; done
+
+# The documentation as a site, every link checked: build/site/index.html.
+docs: venv
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 lint: venv
 	$(BIN)/ruff check .

@@ -5,12 +5,18 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+from collections import Counter
+from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
+
+import compress
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {"compress": ROOT, "compress_cli": ROOT / "cli", "compress_models": ROOT / "models"}
@@ -135,3 +141,49 @@ def test_every_word_stands_once_in_the_glossary() -> None:
     rows = re.findall(r"^\| ([^|]+?) \|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     words = [word.strip() for row in rows[1:] for word in row.split(",")]
     assert len(words) > 50 and sorted(words) == sorted(set(words))
+
+
+# ---- the site --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def site() -> Any:
+    """docs/hooks.py, which MkDocs imports."""
+    spec = spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    hooks = module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    return hooks
+
+
+def leaves(nav: list[Any]) -> Iterator[str]:
+    for entry in nav:
+        for below in [entry] if isinstance(entry, str) else entry.values():
+            yield from leaves(below) if isinstance(below, list) else [below]
+
+
+def test_every_page_is_in_the_navigation_once(site: Any) -> None:
+    """A new page in docs/ wants a line under nav: in mkdocs.yml."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert Counter(leaves(site.with_stars(nav, site.pages()))) == Counter(site.pages())
+    assert all((ROOT / source).is_file() for source in site.ELSEWHERE.values())
+
+
+def test_the_reference_has_every_public_name_once() -> None:
+    shown = re.findall(r"^::: compress\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    assert sorted(shown) == sorted(compress.__all__)
+
+
+def test_the_reference_has_every_command(site: Any) -> None:
+    page = site.commands()
+    for name in ("prune", "bench", "serve-bench"):
+        assert f"\n## compress {name}\n" in page
+    assert "`--max-drop POINTS`" in page and page.count("\n## compress ") >= 20
+
+
+def test_links_between_files_become_links_between_pages(site: Any) -> None:
+    text = "[a](docs/tasks.md#outputs) [b](benchmarks/README.md) [c](Makefile) [d](#use) ![e](docs/demo.png)"
+    assert site.relinked(text, "index.md") == "[a](tasks.md#outputs) [b](benchmarks.md) c [d](#use) ![e](demo.png)"
+    assert site.relinked("[a](../tasks.md) [b](../../README.md)\n```\n[c](d)\n```", "adr/0012-tasks.md") == (
+        "[a](../tasks.md) [b](../index.md)\n```\n[c](d)\n```"
+    )
