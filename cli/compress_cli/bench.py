@@ -20,7 +20,7 @@ from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
 
 if TYPE_CHECKING:
-    from compress.latency import LatencyResult, Measurement
+    from compress.latency import Condition, LatencyResult, Measurement, Settings
 
 app = typer.Typer()
 
@@ -29,8 +29,8 @@ Providers = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        metavar="cpu|cuda|tensorrt",
-        help="Where to measure; repeatable, or several with commas. Default: cpu.",
+        metavar="cpu|cuda|tensorrt|torch-cpu|torch-cuda",
+        help="Where to measure; repeatable, or several with commas. Default: cpu. torch-...: networks instead of ONNX files.",
         rich_help_panel="Measuring",
     ),
 ]
@@ -63,14 +63,18 @@ class BenchOptions:
 @guarded()
 def bench(
     *,
-    files: Annotated[list[Path], typer.Argument(metavar="BASE.onnx [OTHER.onnx ...]", help="The first one is the base.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BASE.onnx [OTHER.onnx ...]",
+            help="The first one is the base. With --runtime torch-...: a run's folder, or BASE.safetensors OTHER.safetensors.",
+        ),
+    ],
     front: Annotated[
         bool, typer.Option("--front", help="Measure the networks of a run's front: RUN instead of files.")
     ] = False,
     points: Annotated[int | None, typer.Option(help="With --front: how many, spread over it. Default: all.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="With --front: the unpruned network, where the run does not find it.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of a run: the unpruned network, where the run does not find it.")] = None,
     trust_pickle: o.TrustPickle = False,
     how: BenchOptions,
     target: Target = None,
@@ -90,7 +94,8 @@ def bench(
         raise UsageError("--points belongs to --front", hint="leave it out, or measure a run: compress bench RUN --front")
     if target is not None:
         writable(target, folder=False)
-    found = measured(files, how, quiet=quiet or as_json)
+    given = Inputs(model=model or "", trust_pickle=trust_pickle)
+    found = measured(files, how, given=given, quiet=quiet or as_json)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, found.to_json())
@@ -130,6 +135,10 @@ def _bench_front(
     job = make_job(flags=stored_values(held))
     network, _ = Inputs.of(run, given).open(job.seed)
     settings = Settings(batch=sizes[0], budget_seconds=how.seconds, seed=how.seed)
+    if names[0].startswith("torch-"):
+        raise UsageError(
+            f"--front measures ONNX files, {names[0]} loads networks", hint="--runtime cpu; or one network: compress pick"
+        )
     cell = next(iter(cells(names, sizes, settings, threads=how.threads, require_gpu=how.require_gpu)))
     with listening(err(), quiet=quiet or as_json) as listen:
         found = clock_front(network, run, job, cell.runtime, cell.settings, points=points, listen=listen)
@@ -183,27 +192,61 @@ def bench_kit(
     console.print("[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py", soft_wrap=True)
 
 
-def measured(files: list[Path], how: BenchOptions, *, quiet: bool, min_rounds: int | None = None) -> Measurement:
+def measured(
+    files: list[Path], how: BenchOptions, *, quiet: bool, given: Inputs | None = None, min_rounds: int | None = None
+) -> Measurement:
     """What ``bench`` and ``compare`` do before they differ."""
     from dataclasses import replace
     from tempfile import TemporaryDirectory
 
     from compress.latency import Settings, cells, describe_all, file_arms, measure_all
+    from compress.runtime import TORCH_RUNTIMES
     from compress_cli.loading import image_of
     from compress_cli.progress import listening
 
-    settings = Settings(
-        budget_seconds=how.seconds, seed=how.seed, image=image_of(how.size, _first(files)) if how.size else None
-    )
+    settings = Settings(budget_seconds=how.seconds, seed=how.seed)
     if min_rounds is not None:
         settings = replace(settings, min_rounds=min_rounds)
+    if set(how.providers) & set(TORCH_RUNTIMES):
+        return _measured_by_torch(files, how, settings, given or Inputs(model=""), quiet=quiet)
+    if how.size:
+        settings = replace(settings, image=image_of(how.size, _first(files)))
     with TemporaryDirectory(prefix="compress-engines-") as engines, listening(err(), quiet=quiet) as listen:
-        given = (how.providers, _batches(how.batch), settings)
-        combinations = list(cells(*given, threads=how.threads, require_gpu=how.require_gpu, engines=Path(engines)))
+        where = (how.providers, _batches(how.batch), settings)
+        combinations = list(cells(*where, threads=how.threads, require_gpu=how.require_gpu, engines=Path(engines)))
         named = file_arms(files)
         facts = describe_all(named)
         base, *others = named.items()
         return measure_all(base[1], dict(others), combinations, files=facts, listen=listen)
+
+
+def _measured_by_torch(files: list[Path], how: BenchOptions, settings: Settings, given: Inputs, *, quiet: bool) -> Measurement:
+    """Networks, on torch's own runtimes: a run's two, or those of files that say themselves what they hold."""
+    from tempfile import TemporaryDirectory
+
+    from compress_models import MODELS
+
+    from compress.latency import cells, file_arms, identify, measure_all, network_opener, torch_runtimes
+    from compress.pipeline import module_opener, pair_of
+    from compress_cli.loading import numbers
+    from compress_cli.progress import listening
+
+    sides = numbers("size", how.size)
+    size = None if sides is None else tuple(int(side) for side in (sides * 2)[:2])
+    opens = network_opener(MODELS, size=size, trust_pickle=given.trust_pickle)
+
+    def conditions() -> list[Condition]:
+        return list(cells(how.providers, _batches(how.batch), settings, of_torch=torch_runtimes(opens, how.threads)))
+
+    conditions()  # a device that is not there, or a name that is none, is told before anything is read
+    with TemporaryDirectory(prefix="compress-networks-") as folder, listening(err(), quiet=quiet) as listen:
+        if len(files) == 1 and files[0].is_dir():
+            network = Inputs.of(files[0], given).opened()[0]
+            opens, files = module_opener(network), pair_of(network, files[0], Path(folder))
+        named = file_arms(files)
+        facts = {arm: identify(path) for arm, path in named.items()}
+        others = {arm: path for arm, path in named.items() if arm != "base"}
+        return measure_all(named["base"], others, conditions(), files=facts, listen=listen)
 
 
 def _batches(text: str) -> list[int]:

@@ -116,7 +116,8 @@ def doctor(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
 
     here = capture()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    runtimes = {name: OrtRuntime(provider=name).available() for name in PROVIDERS}
+    runtimes: dict[str, bool] = {name: OrtRuntime(provider=name).available() for name in PROVIDERS}
+    runtimes |= {"torch-cpu": True, "torch-cuda": torch.cuda.is_available()}
     facts: dict[str, Any] = {
         "runtimes": runtimes,
         "training": {"device": device.type, "bf16": computes_bf16(device)},

@@ -110,7 +110,7 @@ Runtimes = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        metavar="cpu|cuda|tensorrt",
+        metavar="cpu|cuda|tensorrt|torch-cpu|torch-cuda",
         help="Where to measure; repeatable. Default: cpu.",
         rich_help_panel="Measuring",
     ),

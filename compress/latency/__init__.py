@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compress.latency.input_selection import readers as readers
     from compress.latency.input_selection import worthwhile as worthwhile
     from compress.latency.intervals import mean_ratio as mean_ratio
+    from compress.latency.matrix import Condition as Condition
     from compress.latency.matrix import cells as cells
     from compress.latency.matrix import measure_all as measure_all
     from compress.latency.matrix import try_out as try_out
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from compress.latency.table_measure import machine as machine
     from compress.latency.table_measure import relative_times as relative_times
     from compress.latency.table_measure import table_of as table_of
+    from compress.latency.torch_files import network_opener as network_opener
+    from compress.latency.torch_files import torch_runtimes as torch_runtimes
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -63,7 +66,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "explanation": "Change Explained LayerTiming changes explain outweighed summarise",
             "input_selection": "GAIN TimedReader gains readers worthwhile",
             "intervals": "mean_ratio",
-            "matrix": "cells measure_all try_out",
+            "matrix": "Condition cells measure_all try_out",
             "measurement": "LARGEST Measurement identify read_measurement",
             "arms": "noise",
             "onnx_files": "describe_all file_arms",
@@ -71,6 +74,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "protocol": "measure",
             "result": "LatencyResult MeasuringProgress Settings",
             "statistics": "Interval LatencyVerdict P99_FROM",
+            "torch_files": "network_opener torch_runtimes",
             "table_measure": "NETWORKS block_of collect machine relative_times table_of",
         },
     )

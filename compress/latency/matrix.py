@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compress.core import Phase
 from compress.errors import CompressError, ConfigError, RuntimeUnavailable
@@ -12,7 +13,13 @@ from compress.latency.arms import noise
 from compress.latency.measurement import MeasuredFile, Measurement
 from compress.latency.protocol import BASE, measure
 from compress.latency.result import Event, LatencyResult, Settings
-from compress.runtime import ON_GPU, PROVIDERS, OrtRuntime, Provider
+from compress.runtime import PROVIDERS, TORCH_RUNTIMES, OrtRuntime, Provider
+
+if TYPE_CHECKING:
+    from compress.runtime import TorchRuntime
+
+TORCH = "torch-"
+"""How the names of torch's own runtimes begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,49 +30,71 @@ class Condition:
         optional: what cannot be measured this way is skipped instead of failing: not every network can be captured as a graph.
     """
 
-    runtime: OrtRuntime
+    runtime: OrtRuntime | TorchRuntime
     settings: Settings
     optional: bool = False
 
     @property
     def name(self) -> str:
         """As messages say it."""
-        where = f", {self.settings.transfer}" if self.runtime.provider in ON_GPU else ""
+        where = f", {self.settings.transfer}" if self.runtime.on_gpu else ""
         return f"{self.runtime.name}, batch {self.settings.batch}{where}"
 
 
 def cells(
     providers: Sequence[str], batches: Sequence[int], settings: Settings, *, threads: int | None = 1, require_gpu: bool = False,
-    engines: Path | None = None,
+    engines: Path | None = None, of_torch: Callable[[str], TorchRuntime] | None = None,
 ) -> Iterator[Condition]:  # fmt: skip
     """Every combination. On a GPU each batch comes three times: with the copies, without them, and captured as a CUDA graph.
 
     Args:
-        providers: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``; ``tensorrt-fp16`` lets TensorRT halve the precision.
+        providers: ``cpu``, ``cuda``, ``tensorrt``, ``openvino``; ``tensorrt-fp16`` lets TensorRT halve the precision; torch's
+            own are those of ``compress.runtime.TORCH_RUNTIMES``.
         batches: images a run.
         settings: the rest, the same for all.
         threads: on the CPU.
         engines: where TensorRT keeps what it built.
+        of_torch: makes one of torch's runtimes, by name; see :func:`compress.latency.torch_files.torch_runtimes`.
 
     Raises:
-        ConfigError: a provider has another name.
+        ConfigError: a provider has another name, torch's runtimes are mixed with ONNX Runtime's, or nothing opens networks.
+        RuntimeUnavailable: torch is asked for a device that is not there.
     """
+    modules = sum(wanted.startswith(TORCH) for wanted in providers)
+    if 0 < modules < len(providers):
+        raise ConfigError(
+            "torch's runtimes load networks and ONNX Runtime's load .onnx files: one measurement cannot have both",
+            hint="measure twice, with --runtime torch-... and without",
+        )
     for wanted in dict.fromkeys(providers):
-        runtime = _runtime(wanted, threads, require_gpu, engines)
+        runtime = _torch(wanted, of_torch) if modules else _runtime(wanted, threads, require_gpu, engines)
         for batch in dict.fromkeys(batches):
             one = replace(settings, batch=batch, transfer="e2e")
             yield Condition(runtime, one)
-            if runtime.provider in ON_GPU:
+            if runtime.on_gpu:
                 yield Condition(runtime, replace(one, transfer="device"))
-            if runtime.provider == "cuda":
+            if runtime.name.startswith(("ort-cuda", "torch-cuda")):
                 yield Condition(replace(runtime, cuda_graph=True), replace(one, transfer="device"), optional=True)
+
+
+def _torch(wanted: str, of_torch: Callable[[str], TorchRuntime] | None) -> TorchRuntime:
+    if wanted not in TORCH_RUNTIMES:
+        raise ConfigError(f"no runtime is called {wanted!r}", hint=f"one of {', '.join((*PROVIDERS, *TORCH_RUNTIMES))}")
+    if of_torch is None:
+        raise ConfigError(
+            f"{wanted} loads networks and their weights, here are only ONNX files and ONNX Runtime",
+            hint=f"one of {', '.join(PROVIDERS)}; where the library is installed: compress bench RUN --runtime {wanted}",
+        )
+    return of_torch(wanted)
 
 
 def _runtime(wanted: str, threads: int | None, require_gpu: bool, engines: Path | None) -> OrtRuntime:
     fp16 = wanted == "tensorrt-fp16"
     name: Provider | None = next((known for known in PROVIDERS if known == wanted.removesuffix("-fp16")), None)
     if name is None or (wanted.endswith("-fp16") and not fp16):
-        raise ConfigError(f"no runtime is called {wanted!r}", hint=f"one of {', '.join(PROVIDERS)}, tensorrt-fp16")
+        raise ConfigError(
+            f"no runtime is called {wanted!r}", hint=f"one of {', '.join((*PROVIDERS, 'tensorrt-fp16', *TORCH_RUNTIMES))}"
+        )
     return OrtRuntime(
         provider=name,
         threads=threads if name == "cpu" else None,
@@ -102,7 +131,7 @@ def measure_all(
     for cell in wanted:
         missing = cell.runtime.missing()
         if missing and not cell.runtime.require_gpu:
-            skipped.append(f"{cell.runtime.provider}: {missing}")
+            skipped.append(f"{cell.runtime.name.removeprefix('ort-').removesuffix('-graph')}: {missing}")
         else:
             there.append(cell)
     skipped = list(dict.fromkeys(skipped))

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from compress.pipeline.latency_tables import source_of as source_of
     from compress.pipeline.latency_target import clocking as clocking
     from compress.pipeline.latency_target import latency_trials as latency_trials
+    from compress.pipeline.module_files import module_opener as module_opener
+    from compress.pipeline.module_files import of_torch as of_torch
+    from compress.pipeline.module_files import pair_of as pair_of
+    from compress.pipeline.module_files import torch_runtime as torch_runtime
+    from compress.pipeline.module_files import write_module as write_module
     from compress.pipeline.picking import pick as pick
     from compress.pipeline.precision_latency import measure_precision as measure_precision
     from compress.pipeline.preparation import prepare as prepare
@@ -52,6 +57,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "job": "Job make_job read_settings stored_values",
             "latency_tables": "Measuring alignment load make source_of",
             "latency_target": "clocking latency_trials",
+            "module_files": "module_opener of_torch pair_of torch_runtime write_module",
             "picking": "pick",
             "precision_latency": "measure_precision",
             "preparation": "prepare",

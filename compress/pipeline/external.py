@@ -94,7 +94,7 @@ def _clocked(run: Run, small: nn.Module, images: Tensor) -> tuple[Latency, ...]:
         return ()
     with run.clock.phase("export", "ONNX"):
         files = export_pair(run, small, images, {})
-    return tuple(latency_of(found) for found in clock_files(run, files))
+    return tuple(latency_of(found) for found in clock_files(run, files, small))
 
 
 def _checked(small: Any, model: nn.Module, images: Tensor, name: str) -> nn.Module:

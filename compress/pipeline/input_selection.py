@@ -17,6 +17,7 @@ from torch import nn
 from compress.core import LayerName, Plan, Topology, kept_positions, read_json, selectable, write_json
 from compress.errors import ConfigError
 from compress.latency import GAIN, TimedReader, gains, readers, worthwhile
+from compress.pipeline.module_files import of_torch
 from compress.pipeline.run import Run
 from compress.pipeline.run_folder import SELECTIONS
 from compress.runtime import OrtRuntime
@@ -107,7 +108,7 @@ def _paying(model: nn.Module, topology: Topology, plan: Plan, gain: Callable[[Ti
 
 def _runtime(run: Run) -> OrtRuntime | None:
     """What the selections are measured on; None where nothing is measured."""
-    if run.job.latency_seconds == 0:
+    if run.job.latency_seconds == 0 or of_torch(run.job.runtimes[0]):
         return None
     runtime = run.runtime(run.job.runtimes[0])
     return runtime if runtime.available() else None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from compress.core import did_you_mean, read_json, read_text, validated
 from compress.errors import ConfigError
-from compress.runtime import PROVIDERS
+from compress.runtime import PROVIDERS, TORCH_RUNTIMES
 from compress.search import METHODS, Target
 
 Recover = Literal["none", "bn", "reconstruct"]
@@ -122,11 +122,12 @@ class Job:
                 value = getattr(self, name)
                 meant = did_you_mean(str(value), METHODS) if name == "method" else ""
                 raise ConfigError(f"{name} is {value!r}, but must be {rule}", hint=meant)
-        unknown = [name for name in self.runtimes if name not in PROVIDERS]
+        known_runtimes = (*PROVIDERS, *TORCH_RUNTIMES)
+        unknown = [name for name in self.runtimes if name not in known_runtimes]
         if unknown or not self.runtimes:
             raise ConfigError(
                 f"no runtime is called {', '.join(map(repr, unknown)) or 'nothing'}",
-                hint=did_you_mean(unknown[0] if unknown else "", PROVIDERS, f"one of {', '.join(PROVIDERS)}"),
+                hint=did_you_mean(unknown[0] if unknown else "", known_runtimes, f"one of {', '.join(known_runtimes)}"),
             )
         if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
             raise ConfigError(

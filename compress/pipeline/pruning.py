@@ -13,6 +13,7 @@ from compress.pipeline.csgd import csgd_images
 from compress.pipeline.deciding import decided
 from compress.pipeline.job import Job
 from compress.pipeline.latency_target import judge_latency
+from compress.pipeline.module_files import check_torch_runtimes
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run, loop_for, with_task
@@ -52,6 +53,7 @@ def prune(
     job = with_loop(job, train, data)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
+    check_torch_runtimes(network, job.runtimes)
     job = as_held(folder, job, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
     _check_training(run)

@@ -14,6 +14,7 @@ from compress.export import Parity, ParityVerdict, export_verified, serving_fact
 from compress.latency import LatencyResult, Settings, measure
 from compress.networks import TASK, save
 from compress.pipeline.csgd import train_and_trim
+from compress.pipeline.module_files import of_torch, torch_runtime
 from compress.pipeline.preparation import Prepared, holding_out
 from compress.pipeline.run import Run
 from compress.pipeline.steps import effective, finetune, guarded_cut, recovered, with_zero_kernels
@@ -86,7 +87,7 @@ def realise(run: Run, prepared: Prepared, plan: Plan, trained: nn.Module | None 
         guard=guard,
         onnx=exported.pruned,
         parity=exported.parity,
-        latency=clock_files(run, exported),
+        latency=clock_files(run, exported, small),
         digest=digest,
     )
 
@@ -140,14 +141,17 @@ def export_pair(run: Run, small: nn.Module, images: Tensor, metadata: Mapping[st
     return ExportedPair(base, exported.path, parity, tuple(exported.warnings))
 
 
-def clock_files(run: Run, files: ExportedPair) -> tuple[LatencyResult, ...]:
-    """Base and pruned in turn, on every runtime that the job names and the machine has."""
+def clock_files(run: Run, files: ExportedPair, small: nn.Module) -> tuple[LatencyResult, ...]:
+    """Base and pruned in turn, on every runtime that the job names and the machine has: files, or on torch the modules."""
     job, clock = run.job, run.clock
     if job.latency_seconds == 0:
         run.note("latency was not measured (--latency-seconds 0)")
         return ()
     results = []
     for name in job.runtimes:
+        if of_torch(name):
+            results.append(_clock_modules(run, name, small))
+            continue
         runtime = run.runtime(name)
         if not runtime.available() and not job.require_gpu:
             run.warn(f"runtime {name} is not available here; it was not measured", now=True)
@@ -157,6 +161,16 @@ def clock_files(run: Run, files: ExportedPair) -> tuple[LatencyResult, ...]:
             arms = {"pruned": files.pruned}
             results.append(measure(files.base, arms, runtime=runtime, settings=settings, listen=clock.listen))
     return tuple(results)
+
+
+def _clock_modules(run: Run, name: str, small: nn.Module) -> LatencyResult:
+    """The unpruned network and what became of it in turn, on one of torch's own runtimes."""
+    job, clock, base, pruned = run.job, run.clock, Path("base"), Path("pruned")
+    modules = {base: run.network.model, pruned: small}
+    runtime = torch_runtime(run.network, name, threads=job.threads, modules=modules)
+    settings = Settings(budget_seconds=job.latency_seconds, seed=job.seed, transfer="device" if runtime.on_gpu else "e2e")
+    with clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
+        return measure(base, {"pruned": pruned}, runtime=runtime, settings=settings, listen=clock.listen)
 
 
 def _provenance(run: Run, plan: Plan) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.runtime.base import TORCH_RUNTIMES as TORCH_RUNTIMES
     from compress.runtime.base import Array as Array
     from compress.runtime.base import Feed as Feed
     from compress.runtime.base import Runtime as Runtime
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
     from compress.runtime.ort import OrtRuntime as OrtRuntime
     from compress.runtime.ort import OrtSession as OrtSession
     from compress.runtime.ort import Provider as Provider
+    from compress.runtime.torch_module import Opens as Opens
+    from compress.runtime.torch_module import TimedByEvents as TimedByEvents
+    from compress.runtime.torch_module import TorchRuntime as TorchRuntime
+    from compress.runtime.torch_module import TorchSession as TorchSession
+    from compress.runtime.torch_module import check_torch_device as check_torch_device
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "base": "Array Feed Runtime Session SessionInput Transfer arrays_of inputs_of",
+            "base": "Array Feed Runtime Session SessionInput TORCH_RUNTIMES Transfer arrays_of inputs_of",
             "eager": "EagerSession",
             "onnx_file": "keeps_external_weights onnx_bytes read_onnx",
             "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
+            "torch_module": "Opens TimedByEvents TorchRuntime TorchSession check_torch_device",
         },
     )

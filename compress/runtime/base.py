@@ -14,6 +14,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Feed = Array | Sequence[Array]  # one array, or one for each input in the order of `inputs_of`
 Transfer = Literal["e2e", "device"]  # with the copies from and to the host, or between tensors that already lie on the device
+TorchPrecision = Literal["fp32", "tf32", "fp16"]
+TORCH_RUNTIMES: Mapping[str, tuple[Literal["cpu", "cuda"], TorchPrecision]] = {
+    "torch-cpu": ("cpu", "fp32"),
+    "torch-cuda": ("cuda", "fp32"),
+    "torch-cuda-tf32": ("cuda", "tf32"),
+    "torch-cuda-fp16": ("cuda", "fp16"),
+}
+"""torch's own runtimes: name -> device and number format."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,11 @@ class OrtRuntime:
         """``ort-cpu``, ``ort-cuda``, with ``-graph`` where CUDA graphs are on and ``-fp16`` where TensorRT may halve."""
         return f"ort-{self.provider}" + ("-graph" if self.cuda_graph else "") + ("-fp16" if self.fp16 else "")
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a card is asked for."""
+        return self.provider in ON_GPU
+
     def available(self) -> bool:
         """Whether the wheel has the provider and the machine its device."""
         return not self.missing()

@@ -16,7 +16,9 @@ from compress.export.exporting import export
 from compress.latency.matrix import Condition, cells, measure_all
 from compress.latency.onnx_files import describe, describe_all, file_arms, precision
 from compress.latency.result import Settings
+from compress.latency.torch_files import torch_runtimes
 from compress.runtime.ort import OrtRuntime, OrtSession
+from compress.runtime.torch_module import TorchRuntime
 
 
 def ways(*providers: str, batches: tuple[int, ...] = (1,)) -> list[str]:
@@ -36,6 +38,23 @@ def test_every_combination_once() -> None:
     for wrong in ("gpu", "cpu-fp16", "cuda-fp16", ""):
         with pytest.raises(ConfigError, match="no runtime is called"):
             ways(wrong)
+
+
+def test_torchs_runtimes_stand_alone_and_want_something_that_opens_networks() -> None:
+    def opens(path: Path) -> tuple[torch.nn.Module, tuple[int, ...]]:
+        return chain(1), (3, 24, 24)
+
+    made = torch_runtimes(opens, 1)
+    found = list(cells(["torch-cpu"], [1, 4], Settings(), of_torch=made))
+    assert [cell.name for cell in found] == ["torch-cpu, batch 1", "torch-cpu, batch 4"]
+    card = Condition(TorchRuntime(opens, device="cuda", precision="fp16", cuda_graph=True), Settings(transfer="device"))
+    assert card.name == "torch-cuda-fp16-graph, batch 1, device"
+    with pytest.raises(ConfigError, match="cannot have both"):
+        list(cells(["torch-cpu", "cpu"], [1], Settings(), of_torch=made))
+    with pytest.raises(ConfigError, match="loads networks and their weights, here are only ONNX files"):  # as in a bench kit
+        list(cells(["torch-cpu"], [1], Settings()))
+    with pytest.raises(ConfigError, match="no runtime is called"):
+        list(cells(["torch-gpu"], [1], Settings(), of_torch=made))
 
 
 def test_threads_are_the_processors_and_engines_tensorrts(tmp_path: Path) -> None:
