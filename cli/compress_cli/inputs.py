@@ -22,6 +22,7 @@ INPUTS = "inputs.json"
 JOB = "job.json"
 """The settings of a run, beside it."""
 
+_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors", ".onnx")
 _PATHS = ("model", "data", "labels")
 _SWITCHES = ("trust_pickle", "download")
 
@@ -284,6 +285,13 @@ def _network(text: str, place: str | None, digest: str, folder: Path) -> str:
     Raises:
         ConfigError: it is in none of them; the message says what is there instead.
     """
+    from compress.networks import is_remote
+
+    if is_remote(text):
+        raise ConfigError(
+            f"{folder} was made from {text}, and what a folder names is not fetched",
+            hint=f"name it yourself, as MODEL or with --model {text}",
+        )
     places = _places(text, place, folder)
     there = [p for p in places if p.is_file()]
     for path in there:
@@ -311,7 +319,12 @@ def _digest(path: Path) -> str:
 
 
 def stem(model: str) -> str:
-    """A run's name from a file's."""
+    """A run's name from a file's, or a source's."""
+    from compress.networks import is_remote, short_name
+
+    if is_remote(model):
+        model = short_name(model)
+        return model if Path(model).suffix not in _SUFFIXES else Path(model).stem
     return Path(model).name.removesuffix("".join(Path(model).suffixes[-1:])) or "model"
 
 

@@ -14,7 +14,10 @@ import typer
 
 _NETWORK, IMAGES, _OUTPUT = "Network", "Images", "Output"
 
-MODEL = "The network's file: .pt, .pth, .safetensors, TorchScript, .onnx or our own."
+MODEL = (
+    "The network's file: .pt, .pth, .safetensors, TorchScript, .onnx or our own; or its source, whose weights are fetched: "
+    "torchvision:NAME, timm:NAME, hf-hub:ORG/NAME, an address."
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)]
 Config = Annotated[
     Path | None,

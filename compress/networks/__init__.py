@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from compress.networks.network import network_from as network_from
     from compress.networks.network import network_of as network_of
     from compress.networks.purpose import recognised as recognised
+    from compress.networks.remote import is_remote as is_remote
+    from compress.networks.remote import short_name as short_name
     from compress.networks.tensor_file import file_state_digest as file_state_digest
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
@@ -43,6 +45,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
             "network": "Network TASK identity network_from network_of",
             "purpose": "recognised",
+            "remote": "is_remote short_name",
             "tensor_file": "file_state_digest",
         },
     )

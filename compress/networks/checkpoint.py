@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -29,6 +30,7 @@ from compress.importing import ImportedNetwork, rebuilt, structure_of
 from compress.networks.architecture import UNNAMED, Architecture, Zoo, build, canonical
 from compress.networks.onnx_network import from_onnx, is_onnx
 from compress.networks.recognition import Match, of_torchvision, search
+from compress.networks.remote import is_remote, load_remote
 from compress.networks.selection import PLAIN, Selected, select
 from compress.networks.weights import Weights, read_weights
 from compress.signature import bare
@@ -91,7 +93,8 @@ def load(
 
     Args:
         path: our own format, a state_dict as people keep them (see ``weights.read_weights``), or an ONNX file, which is
-            imported and compared with what ONNX Runtime makes of it.
+            imported and compared with what ONNX Runtime makes of it. Or the source of one, by which the caller allows to
+            fetch its weights: ``torchvision:NAME``, ``timm:NAME``, ``hf-hub:ORG/NAME``, an http, https or file address.
         zoo: networks by name, beside torchvision's.
         arch: the architecture, where it cannot be recognised; also needed, and equal, to load one of our own files whose
             network comes from ``package.module:factory``, because importing that runs its code.
@@ -104,6 +107,8 @@ def load(
         CheckpointError: the file cannot be used; the hint says what to do.
         ImportRefused: an ONNX file cannot be made a network that computes the same.
     """
+    if isinstance(path, str) and is_remote(path):
+        return load_remote(path, partial(load, zoo=zoo, weights=weights, size=size), arch, trust_pickle)
     path = Path(path)
     if is_onnx(path):
         return _load_onnx(path, size)
