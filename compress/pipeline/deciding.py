@@ -117,6 +117,7 @@ class Decided:
             fallback=self.prepared.evaluator.fallback,
             effort=self.searched.effort,
             latency=self.trials,
+            found=self.searched.found(self.plan),
         )
 
 

@@ -41,6 +41,8 @@ class Job:
         prefer_fast: for a target of MACs or parameters: of plans whose errors cannot be told apart the fastest is taken.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
+        stop_after: share of an evolution's generations without growth of its front's hypervolume after which it ends; 0 spends
+            the whole budget. Only smoea, bicnn and cluster evolve.
         calibration: images for statistics, objectives and reconstruction; None is 256, and up to 1,024 of small ones.
         recover: what is done without training after the cut.
         zero_kernels: kernel mode after the recovery: share of its output's variance that every filter may lose by ignoring
@@ -79,6 +81,7 @@ class Job:
     prefer_fast: bool = True
     seed: int = 0
     budget: int | None = None
+    stop_after: float = 0.1
     calibration: int | None = None
     recover: Recover = "reconstruct"
     zero_kernels: float = 0.0
@@ -110,6 +113,7 @@ class Job:
             "epochs": (self.epochs is None or self.epochs >= 0, "0 or more"),
             "stage_epochs": (self.stage_epochs >= 0, "0 or more"),
             "eps": (self.eps is None or 0 < self.eps < 1e3, "above 0"),
+            "stop_after": (0 <= self.stop_after <= 1, "in [0, 1]; 0 never stops early"),
             "zero_kernels": (0 <= self.zero_kernels < 1, "in [0, 1)"),
             "lr": (0 < self.lr < math.inf, "above 0"),
             "batch": (self.batch >= 2, "at least 2"),
@@ -188,12 +192,17 @@ class Job:
         return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
 
 
+EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "stop_after": 0.0}
+"""How jobs of earlier versions went about what they do not mention."""
+
+
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
     """A stored job's values as :class:`Job` takes them today.
 
-    Where a drop has no unit, it is a fraction, of an earlier version; nor did those leave branches out, or go by time.
+    Where a drop has no unit, it is a fraction, of an earlier version; nor did those leave branches out, go by time, or stop
+    before their budget was spent.
     """
-    held = {"branches": False, "prefer_fast": False, **held}
+    held = {**EARLIER, **held}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name != "unit"}
     drop = values.get("value")
     if values.get("target") == "max_drop" and held.get("unit") != _UNIT and isinstance(drop, int | float):

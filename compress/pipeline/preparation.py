@@ -193,6 +193,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         full_images=full,
         stage_images=len(material.calibration),
         solved_images=solved if solves else 0,
+        stop_after=job.stop_after,
     )
     return Prepared(space, evaluator, base)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from compress.core import hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
-from compress.pipeline.job import Job, stored_values
+from compress.pipeline.job import EARLIER, Job, stored_values
 
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
@@ -34,7 +34,7 @@ def as_held(folder: Path, job: Job, fresh: bool) -> Job:
     if not isinstance(held, dict):
         return job
     known = stored_values(held)
-    newer = {name: known[name] for name in ("branches", "prefer_fast") if name not in held}
+    newer = {name: known[name] for name in EARLIER if name not in held}
     return replace(job, **newer)
 
 

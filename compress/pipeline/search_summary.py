@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from compress.core import Plan, PredictionError
+from compress.search import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class SearchEffort:
         judged_images: images of a full score.
         figures: the searcher's own, by name.
         notes: its sentences, and what else was found out before the choice.
+        ended: why evolutions ended before their budget was spent, one sentence each.
     """
 
     budget: int
@@ -48,6 +50,7 @@ class SearchEffort:
     judged_images: int
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    ended: tuple[str, ...] = ()
 
     def noting(self, *notes: str) -> SearchEffort:
         """The same with more notes."""
@@ -63,6 +66,7 @@ class SearchEffort:
             "judged_images": self.judged_images,
             **self.figures,
             "notes": list(self.notes),
+            **({"ended": list(self.ended)} if self.ended else {}),
         }
 
 
@@ -82,7 +86,25 @@ def added(efforts: Sequence[SearchEffort]) -> SearchEffort:
         image_forwards=sum(e.image_forwards for e in efforts),
         requests=requests,
         notes=tuple(note for e in efforts for note in e.notes),
+        ended=tuple(why for e in efforts for why in e.ended),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a plan comes from.
+
+    Attributes:
+        by: what found it.
+        after: image-forwards that the search had spent when it was first scored as a whole network.
+    """
+
+    by: Origin
+    after: float
+
+    def told(self, effort: SearchEffort) -> str:
+        """As a sentence."""
+        return f"the plan was found by {self.by}, after {self.after:,.0f} of {effort.budget:,} image-forwards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +160,7 @@ class SearchSummary:
         fallback: why whole networks were evaluated instead of stages; empty where stages were.
         effort: of the search; None where a plan was taken without one.
         latency: for a target of latency: what was clocked.
+        found: where the plan comes from; None where no search scored it.
     """
 
     points: int
@@ -145,11 +168,15 @@ class SearchSummary:
     fallback: str
     effort: SearchEffort | None = None
     latency: LatencyTrials | None = None
+    found: Found | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Of the search, for the report."""
-        return self.effort.notes if self.effort is not None else ()
+        """Of the search, for the report: its own, who found the plan, and why it ended where it did."""
+        if self.effort is None:
+            return ()
+        by = (self.found.told(self.effort),) if self.found is not None else ()
+        return (*self.effort.notes, *by, *(f"the search {why}" for why in self.effort.ended))
 
     def to_json(self) -> dict[str, Any]:
         """Flat; what there was not has no name in it."""
@@ -158,5 +185,6 @@ class SearchSummary:
             "points": self.points,
             "chosen": self.chosen,
             "fallback": self.fallback,
+            **({"found_by": str(self.found.by), "found_after": self.found.after} if self.found is not None else {}),
             **(self.latency.to_json() if self.latency is not None else {}),
         }

@@ -15,8 +15,8 @@ from compress.core import Plan, derive
 from compress.errors import SearchError
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
-from compress.pipeline.search_summary import RequestCount, SearchEffort
-from compress.search import METHODS, Ask, Asked, Fidelity, Front, Journal, Recovery, Search, Told, drive
+from compress.pipeline.search_summary import Found, RequestCount, SearchEffort
+from compress.search import METHODS, Ask, Asked, Fidelity, Front, Journal, Origin, Recovery, Search, Told, drive
 
 _TRUEST: tuple[Recovery, ...] = ("reconstructed", "compensated", "bn")
 _ABOVE = 1.05
@@ -32,12 +32,20 @@ class Searched:
         effort: what they cost.
         trained: the network, where it was cut and trained already on the way.
         judged: every plan that was scored on all images, with the truest recovery that any was -> its error.
+        origins: what found each plan that was scored as a whole network, and when.
     """
 
     front: Front
     effort: SearchEffort
     trained: nn.Module | None = None
     judged: Mapping[Plan, float] = field(default_factory=dict)
+    origins: Mapping[Plan, Found] = field(default_factory=dict)
+
+    def found(self, plan: Plan) -> Found | None:
+        """What found a plan, and when; selections of inputs may have been given up since. None of what no search found."""
+        found = self.origins.get(plan)
+        same = (o for p, o in self.origins.items() if p.cuts == plan.cuts and p.branches == plan.branches)
+        return found if found is not None else next(same, None)
 
 
 def search(run: Run, prepared: Prepared) -> Searched:
@@ -51,19 +59,17 @@ def search(run: Run, prepared: Prepared) -> Searched:
     rng = np.random.default_rng(derive(job.seed, "search"))
     requests: dict[str, RequestCount] = {}
     told: list[Told] = []
-    judged: dict[Recovery, dict[Plan, float]] = {}
-    spent = 0.0
+    heard = _Heard()
 
     def count(event: Asked) -> None:
-        nonlocal spent
         requests[event.fidelity] = requests.get(event.fidelity, RequestCount()) + RequestCount(1, event.asked, event.distinct)
-        spent = event.spent
+        heard.spent = event.spent
         run.clock.add("search", event.earlier)
         run.listen(event)
 
     with run.clock.phase("search", f"{job.method}, {space.budget} image-forwards"):
         front = drive(
-            _noting(searcher.search(space, rng), judged),
+            _noting(searcher.search(space, rng), heard),
             evaluator,
             Journal(run.folder / "journal.jsonl", score_context(run, prepared)),
             price=evaluator.price,
@@ -75,21 +81,39 @@ def search(run: Run, prepared: Prepared) -> Searched:
         raise SearchError("no candidate could be scored", hint="give more or other images with --data")
     effort = SearchEffort(
         budget=space.budget,
-        image_forwards=spent,
+        image_forwards=heard.spent,
         requests=requests,
         metric=prepared.material.metric,
         judged_images=len(prepared.material.judged),
         figures={name: value for t in told for name, value in t.figures.items()},
         notes=tuple(note for t in told for note in t.notes),
+        ended=tuple(t.ended for t in told if t.ended),
     )
-    if spent > _ABOVE * space.budget:
+    if heard.spent > _ABOVE * space.budget:
         least = f"the least that {job.method} needs with these options"
-        effort = effort.noting(f"the search spent {spent:,.0f} image-forwards, {space.budget:,} were allowed: {least}")
-    truest = next((judged[r] for r in _TRUEST if r in judged), {})
-    return Searched(front, effort, judged=truest)
+        effort = effort.noting(f"the search spent {heard.spent:,.0f} image-forwards, {space.budget:,} were allowed: {least}")
+    truest = next((heard.judged[r] for r in _TRUEST if r in heard.judged), {})
+    by = {plan: origin for t in told for plan, origin in t.origins.items()}
+    origins = {plan: Found(by.get(plan, Origin.CLOSED_FORM), when) for plan, when in heard.first.items()}
+    return Searched(front=front, effort=effort, judged=truest, origins=origins)
 
 
-def _noting(search: Search, judged: dict[Recovery, dict[Plan, float]]) -> Search:
+@dataclass
+class _Heard:
+    """What a search's requests tell.
+
+    Attributes:
+        judged: errors of whole networks on all images, by what was done to them before.
+        first: whole network -> image-forwards that were spent when it had its first score.
+        spent: image-forwards so far.
+    """
+
+    judged: dict[Recovery, dict[Plan, float]] = field(default_factory=dict)
+    first: dict[Plan, float] = field(default_factory=dict)
+    spent: float = 0.0
+
+
+def _noting(search: Search, heard: _Heard) -> Search:
     """The same search; what it hears of whole networks on all images is written down, by what was done to them before."""
     scores: Any = None
     while True:
@@ -99,9 +123,12 @@ def _noting(search: Search, judged: dict[Recovery, dict[Plan, float]]) -> Search
             front: Front = ended.value
             return front
         scores = yield asked
-        if isinstance(asked, Ask) and asked.fidelity is Fidelity.FULL and not asked.images:
+        if not isinstance(asked, Ask) or asked.fidelity is not Fidelity.FULL:
+            continue
+        heard.first = {**dict.fromkeys(asked.plans, heard.spent), **heard.first}
+        if not asked.images:
             found = zip(asked.plans, scores, strict=True)
-            judged.setdefault(asked.recovery, {}).update((plan, score.error) for plan, score in found)
+            heard.judged.setdefault(asked.recovery, {}).update((plan, score.error) for plan, score in found)
 
 
 def score_context(run: Run, prepared: Prepared) -> str:

@@ -57,7 +57,8 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
     metric, judged = prepared.material.metric, len(prepared.material.judged)
     nothing = SearchEffort(budget=0, image_forwards=0.0, requests={}, metric=metric, judged_images=judged)
     effort = added(efforts or [nothing])
-    return Searched((space.point(plan, error, Fidelity.FULL),), effort.noting(*notes), current.model)
+    front = (space.point(plan, error, Fidelity.FULL),)
+    return Searched(front=front, effort=effort.noting(*notes), trained=current.model)
 
 
 def _seen(training: Run) -> str:

@@ -98,6 +98,21 @@ Front = tuple[Point, ...]
 """Non-dominated points, cheapest first."""
 
 
+class Origin(StrEnum):
+    """What found a plan."""
+
+    CLOSED_FORM = "a closed form"
+    NEAR_CLOSED_FORM = "a closed form's neighbour"
+    EVOLUTION = "the evolution"
+    NEAR_EVOLUTION = "a neighbour of the evolution's"
+
+    @property
+    def neighbour(self) -> Origin:
+        """What finds a plan one step away from a plan of this origin."""
+        formed = self in (Origin.CLOSED_FORM, Origin.NEAR_CLOSED_FORM)
+        return Origin.NEAR_CLOSED_FORM if formed else Origin.NEAR_EVOLUTION
+
+
 @dataclass(frozen=True, slots=True)
 class Told:
     """What a searcher says about its own work, for the report; it is sent nothing back.
@@ -105,10 +120,14 @@ class Told:
     Attributes:
         figures: counts by name.
         notes: sentences.
+        origins: plan -> what found it, of plans that are scored as whole networks.
+        ended: why an evolution ended before its budget was spent.
     """
 
-    figures: Mapping[str, float]
+    figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    origins: Mapping[Plan, Origin] = field(default_factory=dict)
+    ended: str = ""
 
 
 Search = Generator[Ask | Told, Sequence[Score], Front]
@@ -251,6 +270,8 @@ class Space:
         selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
             a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
         gone: branches that every plan of this space leaves out.
+        stop_after: share of an evolution's generations without growth of its front's hypervolume after which it ends
+            (``compress.search.stopping``); 0 never ends early.
     """
 
     cost: CostModel
@@ -264,6 +285,7 @@ class Space:
     solved_images: int = 0
     selecting: Mapping[LayerName, float] | None = None
     gone: tuple[BranchId, ...] = ()
+    stop_after: float = 0.0
 
     @property
     def topology(self) -> Topology:

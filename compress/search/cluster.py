@@ -23,9 +23,10 @@ import numpy as np
 from pydantic import PositiveInt
 
 from compress.core import Cut, Floats, GroupId, Indices, Plan
-from compress.search.base import Ask, Fidelity, Front, Point, Score, Search, Space, non_dominated
+from compress.search.base import Ask, Fidelity, Front, Origin, Point, Score, Search, Space, Told, non_dominated
 from compress.search.depth import depths
 from compress.search.options import AtLeastTwo, Fraction
+from compress.search.stopping import Stopping
 from compress.search.widths import Widths, allowed, fill, full_widths, meet, nearest, orbits
 
 _DROP_BUDGETS = (0.25, 0.4, 0.55, 0.7, 0.85)
@@ -149,7 +150,7 @@ class Cluster:
         budget: float,
         part: float,
         rng: np.random.Generator,
-    ) -> Generator[Ask, Sequence[Score], list[Point]]:
+    ) -> Generator[Ask | Told, Sequence[Score], list[Point]]:
         """SHADE over x in [r_min, 1]^groups, k = round(x C)."""
         generations, images = self._effort(space, part)
         rows = ((), *depths(space, budget)) if space.branches else ((),)
@@ -163,6 +164,8 @@ class Cluster:
         seen = dict(zip(plans, fitness.tolist(), strict=True))
         memory_f, memory_cr, place = np.full(5, 0.5), np.full(5, 0.9), 0
         archive: list[Floats] = []
+        stopping = Stopping(space.stop_after, generations + 1)
+        stopping.settled(_seen_errors(fitness))
         for number in range(generations):
             if not self.adapt:
                 memory_f, memory_cr = np.full(5, 0.9 - 0.5 * number / max(generations - 1, 1)), np.full(5, 0.9)
@@ -181,8 +184,12 @@ class Cluster:
                 memory_f[place] = (weight * f[better] ** 2).sum() / (weight * f[better]).sum()  # Lehmer mean
                 memory_cr[place] = (weight * cr[better]).sum()
                 place = (place + 1) % len(memory_f)
+            if stopping.settled(_seen_errors(errors)):
+                yield Told(ended=stopping.told(f"the evolution at {budget:.2f}"))
+                break
         best = sorted(seen, key=lambda p: (seen[p], p.digest))[: self._finalists(space, part) - 1]
         best = list(dict.fromkeys([*best, even]))  # few images mislead: the result is not behind equal shares of every group
+        yield Told(origins={p: Origin.CLOSED_FORM if p == even else Origin.EVOLUTION for p in best})
         scores = yield Ask(plans=best, fidelity=Fidelity.FULL, recovery=space.recovery)
         return [space.point(p, s.error, Fidelity.FULL) for p, s in zip(best, scores, strict=True)]
 
@@ -335,5 +342,14 @@ def _quotas(labels: Indices, width: int) -> dict[int, int]:
     return dict(zip(names.tolist(), quota.tolist(), strict=True))
 
 
+_LOST = 1e9
+"""The error of what cannot be scored."""
+
+
 def _finite(error: float) -> float:
-    return error if np.isfinite(error) else 1e9
+    return error if np.isfinite(error) else _LOST
+
+
+def _seen_errors(fitness: Floats) -> Floats:
+    """Objectives for :class:`Stopping`: every candidate meets the budget, so that only the error is left."""
+    return np.where(fitness < _LOST, fitness, np.nan)[:, None]

@@ -26,12 +26,14 @@ from compress.search.base import (
     Ask,
     Fidelity,
     Front,
+    Origin,
     Point,
     Recovery,
     Score,
     Search,
     Space,
     Stage,
+    Told,
     knee,
     non_dominated,
     scored,
@@ -42,11 +44,14 @@ from compress.search.genes import Genes
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.stages import whole_streams
+from compress.search.stopping import Stopping
 from compress.search.uniform import Uniform
 from compress.search.widths import meet, plan_of, reachable, scaled
 
 _FINALIST_WINDOW = 0.06
 _CLOSED_FORMS, _DEPTHS = 5, 4
+_IDLE = 2
+"""Rounds of neighbours without a better one after which a search that may end early does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,7 @@ class Smoea:
 
     def _stage(
         self, space: Space, number: int, before: Plan, rng: np.random.Generator
-    ) -> Generator[Ask, Sequence[Score], tuple[Front, float]]:
+    ) -> Generator[Ask | Told, Sequence[Score], tuple[Front, float]]:
         """NSGA-II on one stage's sub-network: error against cost, in the already pruned surroundings."""
         from pymoo.algorithms.moo.nsga2 import NSGA2
         from pymoo.core.evaluator import Evaluator
@@ -128,7 +133,7 @@ class Smoea:
         problem = Problem(n_var=genes.length, n_obj=2, vtype=bool, xl=0, xu=1)
         algorithm.setup(problem, seed=int(rng.integers(2**31)), verbose=False)
         seen: dict[bytes, Point] = {}
-        whole = space.share(before)
+        whole, stopping = space.share(before), Stopping(space.stop_after, generations)
         for generation in range(generations):
             asked = algorithm.ask()
             if asked is None or len(asked) == 0:  # no mask is left that was not seen
@@ -145,6 +150,9 @@ class Smoea:
             objectives = np.array([[_finite(s.error), space.share(p) / whole] for s, p in zip(scores, plans, strict=True)])
             Evaluator().eval(StaticProblem(problem, F=objectives), asked)
             algorithm.tell(infills=asked)
+            if stopping.settled(np.where(objectives < _LOST, objectives, np.nan)):
+                yield Told(ended=stopping.told(stage.name))
+                break
         return non_dominated(list(seen.values()), space.target.kind), base
 
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
@@ -243,6 +251,7 @@ class Smoea:
             chosen += [p.plan for p in sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]]
             chosen += known
         plans = list(dict.fromkeys(chosen))
+        yield Told(origins=_origins(plans, known))
         scores = yield self._fully(plans, self._screened(space))
         looked = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         if not budgeted:  # whether a drop is within what is allowed is asked of all images, never of some
@@ -256,7 +265,7 @@ class Smoea:
 
     def _judge(
         self, space: Space, rivals: Sequence[Plan], known: Sequence[Plan], rng: np.random.Generator
-    ) -> Generator[Ask, Sequence[Score], list[Point]]:
+    ) -> Generator[Ask | Told, Sequence[Score], list[Point]]:
         """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
         count = self._judged(space)
         few = rivals[: max(1, count // 3)]
@@ -264,17 +273,23 @@ class Smoea:
         scores = yield self._truly(space, plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         genes = Genes(space, Stage(name="all", groups=space.groups, fraction=1.0, branches=space.branches))
-        left = count - len(plans)
+        origins, left, idle = _origins(plans, known), count - len(plans), 0
         while left > 0 and (usable := [p for p in judged if np.isfinite(p.error)]):
             best = min(usable, key=lambda p: p.error)
+            if space.stop_after and idle >= _IDLE:
+                yield Told(ended=f"ended among the neighbours of the best: {_IDLE} rounds found no better one")
+                break
             near = [
                 genes.plan(genes.exchange(genes.bits(best.plan), space.target.value, rng), Plan()) for _ in range(min(left, 4))
             ]
             left -= len(near)
             fresh = [p for p in dict.fromkeys(near) if all(p != q.plan for q in judged)]
             if fresh:
+                origins |= dict.fromkeys(fresh, origins[best.plan].neighbour)
+                yield Told(origins={p: origins[p] for p in fresh})
                 scores = yield self._truly(space, fresh)
                 judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
+            idle = 0 if any(p.error < best.error for p in judged) else idle + 1
         return judged
 
     def _truly(self, space: Space, plans: Sequence[Plan]) -> Ask:
@@ -292,6 +307,11 @@ class Smoea:
     @property
     def _recovery(self) -> Recovery:
         return "bn" if self.objective == "plain" else "compensated"
+
+
+def _origins(plans: Sequence[Plan], known: Sequence[Plan]) -> dict[Plan, Origin]:
+    """What found each plan; what the evolution came to as well needed no search."""
+    return {p: Origin.CLOSED_FORM if p in known else Origin.EVOLUTION for p in plans}
 
 
 def _closed_count(space: Space) -> int:
@@ -316,8 +336,12 @@ def closed_forms(space: Space) -> list[Plan]:
     return plans
 
 
+_LOST = 1e9
+"""The error of what cannot be scored."""
+
+
 def _finite(error: float) -> float:
-    return error if np.isfinite(error) else 1e9
+    return error if np.isfinite(error) else _LOST
 
 
 def controller(space: Space, number: int, before: Plan) -> float:

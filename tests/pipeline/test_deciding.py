@@ -17,6 +17,7 @@ from compress.data import Data
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline import Decision, Job, decide, make_job, pick, prune
+from compress.search import Origin
 
 SMALL: dict[str, Any] = {
     "method": "smoea",
@@ -86,6 +87,9 @@ def test_a_killed_search_goes_on_and_a_run_takes_it_over(
     result = prune(*digits, JOB, tmp_path / "run")
     assert result.plan == found.plan and journal.read_bytes() == grown
     assert any(found.why in note for note in result.report.notes)
+    told = result.report.search
+    assert told["found_by"] in list(Origin) and 0 <= told["found_after"] <= told["image_forwards"] <= 1.05 * told["budget"]
+    assert any(f"found by {told['found_by']}, after" in note for note in result.report.notes)
 
 
 def test_a_job_that_trains_between_decisions_is_refused(digits: tuple[Network, Data], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from compress.core.latency_table import PredictionError
 from compress.core.plan import Plan
 from compress.pipeline.search_summary import (
+    Found,
     LatencyTrial,
     LatencyTrials,
     RequestCount,
@@ -18,6 +20,7 @@ from compress.pipeline.search_summary import (
     SearchSummary,
     added,
 )
+from compress.search import Origin
 
 EARLIER = Path(__file__).parent / "data" / "finished" / "report.json"
 counts = st.builds(RequestCount, *[st.integers(0, 99)] * 3)
@@ -43,6 +46,19 @@ def test_names_are_those_that_reports_have_had(effort: SearchEffort, points: int
     for row in found["requests"].values():
         assert list(row) == list(earlier["requests"]["full"])
     assert json.loads(json.dumps(found)) == found
+
+
+@given(efforts, st.lists(st.text(max_size=5), max_size=2).map(tuple), st.sampled_from(Origin))
+def test_who_found_the_plan_and_why_the_search_ended_are_said_behind_its_notes(
+    effort: SearchEffort, ended: tuple[str, ...], by: Origin
+) -> None:
+    found = SearchSummary(points=1, chosen="", fallback="", effort=replace(effort, ended=ended), found=Found(by, 12.0))
+    assert found.notes[: len(effort.notes)] == effort.notes
+    said = f"the plan was found by {by}, after 12 of {effort.budget:,} image-forwards"
+    assert found.notes[len(effort.notes) :] == (said, *(f"the search {why}" for why in ended))
+    told = json.loads(json.dumps(found.to_json()))
+    assert told["found_by"] == by and told["found_after"] == 12 and told.get("ended", []) == list(ended)
+    assert added([replace(effort, ended=ended)] * 2).ended == (*ended, *ended)
 
 
 def test_what_was_clocked_stands_last() -> None:

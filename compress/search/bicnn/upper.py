@@ -31,12 +31,13 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Bits, Floats, Plan
-from compress.search.base import Search, Space, Told, scored, thinned
+from compress.search.base import Origin, Search, Space, Told, scored, thinned
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous
 from compress.search.bicnn.problem import Bilevel, BilevelSolution, Reads
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction, NotNegative
+from compress.search.stopping import Stopping
 from compress.search.widths import reachable
 
 _WINDOW = 0.06
@@ -132,6 +133,7 @@ class BiCnn:
         yield run.told(wide)
         plans = [self._plan(problem, s) for s in self._chosen(space, run)]
         plans = list(dict.fromkeys(plans))
+        yield Told(origins=dict.fromkeys(plans, Origin.EVOLUTION))
         return (yield from scored(space, plans, 0, space.recovery))
 
     def _plan(self, problem: Bilevel, found: BilevelSolution) -> Plan:
@@ -174,12 +176,20 @@ class _Cemba:
         self.searches: list[int] = []  # what each lower search spent
         space = problem.space
         self.value = None if space.target.kind == "max_drop" else space.target.value
+        self.ended = ""
         self.least = min(reachable(space.cost, space.groups, space.round_to), 0.95)
 
     def evolve(self) -> None:
         """T_u steps of both populations."""
         populations = [self._first(0), self._first(1)]
+        stopping = [Stopping(self.problem.space.stop_after, self.options.generations + 1) for _ in populations]
         for step in range(1, self.options.generations + 1):
+            settled = [
+                watch.settled(self._objectives(p, i)) for i, (watch, p) in enumerate(zip(stopping, populations, strict=True))
+            ]
+            if all(settled):
+                self.ended = stopping[1].told()
+                break
             for number, population in enumerate(populations):
                 populations[number] = self._survivors([*population, *self._offspring(population, number)], number)
             if self.options.migrate and step % self.options.upper_every == 0:
@@ -190,6 +200,12 @@ class _Cemba:
                     self._survivors([*p, *arrived], i)
                     for i, (p, arrived) in enumerate(zip(populations, reversed(best), strict=True))
                 ]
+
+    def _objectives(self, population: Sequence[BilevelSolution], number: int) -> Floats:
+        """What a population is watched by: A's errors within the budget, B's front."""
+        if number == 0 and self.value is not None:
+            return np.array([[s.error if s.share <= self.value + 1e-9 else np.nan] for s in population])
+        return np.array([[s.share, s.error] for s in population])
 
     # ---- the lower level -------------------------------------------------------------------------------------------------
 
@@ -390,7 +406,7 @@ class _Cemba:
             "folded_groups": len(folded),
             "archived": len(self.archive),
         }
-        return Told(figures, tuple(notes))
+        return Told(figures, tuple(notes), ended=self.ended)
 
 
 def _front(solutions: Sequence[BilevelSolution]) -> list[BilevelSolution]:
