@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers consumers browser examples docs lint format clean
+.PHONY: all venv demo test slow servers consumers browser examples notebooks docs lint format clean
 
 all: lint test
 
@@ -45,6 +45,12 @@ examples:
 	test -x .venv-examples/bin/python || $(PYTHON) -m venv .venv-examples
 	.venv-examples/bin/python -m pip install --quiet --editable . --requirement examples/requirements.txt
 	for loop in $(LOOPS); do YOLO_OFFLINE=true .venv-examples/bin/python examples/loops/$$loop.py || exit 1; done
+
+# The notebooks, from the first cell to the last, in the same environment; what they print is kept nowhere.
+notebooks:
+	test -x .venv-examples/bin/python || $(PYTHON) -m venv .venv-examples
+	.venv-examples/bin/python -m pip install --quiet --editable . nbclient ipykernel ipywidgets
+	.venv-examples/bin/jupyter execute examples/notebooks/*.ipynb
 
 # The documentation as a site, every link checked: build/site/index.html.
 docs: venv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -93,6 +94,16 @@ def test_the_checks_above_can_fail() -> None:
     assert missing("`compress/core/plan.py`, `compress/core/plans.py`", ROOT) == ["compress/core/plans.py"]
     assert known("compress.core.Plan", ast) and known("NodeVisitor.visit", ast) and known("visit", ast)
     assert not known("compress.core.Plann", ast) and not known("NodeVisitor.visits", ast) and not known("compress.cores", ast)
+
+
+@pytest.mark.parametrize("notebook", sorted(ROOT.glob("examples/notebooks/*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_hold_code_and_nothing_that_it_printed(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 6 and len({cell["id"] for cell in cells}) == len(cells)
+    assert not [cell for cell in code if cell["outputs"] or cell["execution_count"] is not None]
+    for cell in code:
+        ast.parse("".join(cell["source"]))
 
 
 # ---- the house -------------------------------------------------------------------------------------------------------
