@@ -18,6 +18,7 @@
     ├── ServingError             an inference server, or the folder it reads
     │   ├── ServerSilent         nobody answers, or not in time
     │   └── ServerRefused        an answer that says no
+    ├── WorkerError              processes that score plans beside this one
     └── ConfigError              options
 
 Foreign exceptions are wrapped where they enter, never deeper.
@@ -144,6 +145,12 @@ class ServerRefused(ServingError):
     def __init__(self, status: int, message: str, *, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.status = status
+
+
+class WorkerError(CompressError):
+    """A process that scores plans beside this one cannot go on."""
+
+    cure = "fewer workers want less memory: --workers 1; the same command goes on from the journal"
 
 
 class ConfigError(CompressError):

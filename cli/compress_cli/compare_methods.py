@@ -17,6 +17,7 @@ from compress.errors import CompressError, ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json
 from compress_cli.inputs import Inputs, stem
+from compress_cli.numbers import choosing_workers, number_or_auto
 
 if TYPE_CHECKING:
     from compress.pipeline import Prune
@@ -46,6 +47,8 @@ def compare_methods(
     params: Annotated[float | None, typer.Option(help="Share of the parameters to keep.")] = None,
     inputs: Inputs,
     budget: Annotated[int | None, typer.Option(help="Image-forwards that each search may spend.")] = None,
+    workers: o.Workers = None,
+    score_threads: o.ScoreThreads = None,
     epochs: Annotated[int | None, typer.Option(help="Fine-tuning, the same for all; 0 turns it off.")] = None,
     recover: Annotated[str | None, typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.")] = None,
     latency_seconds: Annotated[float | None, typer.Option(help="Measuring time a run; 0 measures nothing.")] = None,
@@ -68,7 +71,14 @@ def compare_methods(
     """Compare methods: same images, training, budget and seeds; one table and one plot. The same command goes on."""
     if macs is not None and params is not None:
         raise UsageError("--macs and --params are given, one target is wanted", hint="leave one of them out")
-    flags: dict[str, Any] = {"budget": budget, "epochs": epochs, "recover": recover, "latency_seconds": latency_seconds}
+    flags: dict[str, Any] = {
+        "workers": number_or_auto("--workers", workers, 2),
+        "score_threads": score_threads,
+        "budget": budget,
+        "epochs": epochs,
+        "recover": recover,
+        "latency_seconds": latency_seconds,
+    }
     if params is not None:
         flags |= {"target": "params", "value": params}
     elif macs is not None:
@@ -141,7 +151,7 @@ def _compared(
     if config is not None and read_settings(config).get("options"):
         hint = f"leave [options] out, and add --set {names[0]}.NAME=VALUE"
         raise ConfigError(f"{config}: options belong to one method", hint=hint)
-    job = make_job(config, shared, {"method": "uniform", **flags})
+    job = choosing_workers(make_job(config, shared, {"method": "uniform", **flags}))
     writable(folder, folder=True)
     network, images = inputs.open(seeds[0])
     if images is None:

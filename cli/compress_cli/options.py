@@ -109,6 +109,20 @@ Train = Annotated[
         rich_help_panel="Recovery",
     ),
 ]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        help="Processes that score plans side by side; plan and front do not depend on it. docs/scaling.md. Default: by the "
+        "search's size, cores and memory.",
+        rich_help_panel="Search",
+    ),
+]
+ScoreThreads = Annotated[
+    int | None,
+    typer.Option("--score-threads", help="Threads of each worker. Default: 1 with --workers N.", rich_help_panel="Search"),
+]
 Runtimes = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,12 +25,12 @@ class Position:
     """How far a phase is.
 
     Attributes:
-        done: in the phase's own unit.
+        done: in the phase's own unit; None where that is not known yet.
         total: of the same unit; None where it is unknown.
         note: what goes beside it.
     """
 
-    done: float
+    done: float | None
     total: float | None
     note: str = ""
 
@@ -42,6 +42,7 @@ def position(event: Any) -> Position | None:
     from compress.recovery import TrainingProgress
     from compress.search import Asked
     from compress.serving import Tried
+    from compress.workers import ScoresArrived
 
     match event:
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
@@ -53,6 +54,8 @@ def position(event: Any) -> Position | None:
             return Position(done, total, f"{done} of {total} networks")
         case Asked(spent=spent, budget=budget, best=best):
             return Position(spent, budget, f"error {best:.4f}" if best == best else "")
+        case ScoresArrived(done=done, asked=asked, workers=workers):
+            return Position(None, None, f"{done} of {asked} plans, {workers} workers")
         case TrainingProgress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
             return Position((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch} of {epochs}, loss {loss:.3f}")
         case MeasuringProgress(elapsed=elapsed, budget=budget, half_width=width):
@@ -125,8 +128,11 @@ class _Bars:
         if where is not None:
             if self._task is None:
                 self._task = self._progress.add_task("", total=None, note="")
-            total = where.total if where.total is None else max(where.total, where.done)
-            self._progress.update(self._task, completed=where.done, total=total, note=escape(where.note))
+            if where.done is None:
+                self._progress.update(self._task, note=escape(where.note))
+            else:
+                total = where.total if where.total is None else max(where.total, where.done)
+                self._progress.update(self._task, completed=where.done, total=total, note=escape(where.note))
         if ended:
             self._clear()
             self._console.print(f"[green]✓[/] {escape(ended)}", soft_wrap=True)
@@ -156,7 +162,7 @@ class _Lines:
             self._first = None
             self._console.print(f"{escape(started)} ...", soft_wrap=True)
         where = position(event)
-        if where is not None and self._first is None:
+        if where is not None and where.done is not None and self._first is None:
             self._first = where.done  # what a resumed phase had done before is no measure of its speed
         if where is not None and now - self._spoke >= EVERY:
             self._spoke = now
@@ -167,7 +173,7 @@ class _Lines:
             self._console.print(line, soft_wrap=True)
 
     def _line(self, where: Position, elapsed: float) -> str:
-        if where.total is None or where.total <= 0:
+        if where.done is None or where.total is None or where.total <= 0:
             return where.note
         progressed = where.done - (self._first or 0.0)
         left = f", about {duration(elapsed * max(0.0, where.total - where.done) / progressed)} left" if progressed > 0 else ""

@@ -13,6 +13,7 @@ from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs, seed_of, stem
 from compress_cli.naming import method_names
+from compress_cli.numbers import choosing_workers, number_or_auto
 
 if TYPE_CHECKING:
     from compress.pipeline import Result
@@ -83,6 +84,8 @@ def prune(
     ] = False,
     budget: Annotated[int | None, typer.Option(help="Image-forwards the search may spend.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="The one seed. Default: 0.", rich_help_panel=_SEARCH)] = None,
+    workers: o.Workers = None,
+    score_threads: o.ScoreThreads = None,
     recover: Annotated[
         str | None,
         typer.Option(metavar="none|bn|reconstruct", help="Without training, after the cut.", rich_help_panel=_RECOVERY),
@@ -142,7 +145,7 @@ def prune(
         raise UsageError(f"{names} are given, one target is wanted", hint="leave out all but one of them")
     flags: dict[str, Any] = {
         "method": method,
-        "round_to": alignment(round_to),
+        "round_to": number_or_auto("--round-to", round_to, 16),
         "table": str(table) if table is not None else None,
         "force": True if force else None,
         "ignore": tuple(ignore) if ignore else None,
@@ -150,6 +153,8 @@ def prune(
         "branches": False if no_branches else None,
         "seed": seed,
         "budget": budget,
+        "workers": number_or_auto("--workers", workers, 2),
+        "score_threads": score_threads,
         "recover": recover,
         "realise": realise,
         "epochs": epochs,
@@ -192,7 +197,7 @@ def _prune(
     loop = loop_from(train)
     if not inputs.model:
         inputs = Inputs.again(config, inputs)
-    job = make_job(config, settings, flags)
+    job = choosing_workers(make_job(config, settings, flags))
     if job.table:
         writable(Path(job.table), folder=False)
     folder = writable(folder or Path("runs") / f"{stem(inputs.model)}-{job.method}", folder=True)
@@ -219,20 +224,6 @@ def _end(result: Result, as_json: bool) -> None:
         show(out(), result.report, result.folder)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
-
-
-def alignment(text: str | None) -> int | str | None:
-    """A number, or ``auto``.
-
-    Raises:
-        UsageError: neither.
-    """
-    if text is None or text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"--round-to {text} is neither a number nor auto", hint="--round-to 16, or --round-to auto") from error
 
 
 @app.command()

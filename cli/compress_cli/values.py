@@ -16,6 +16,7 @@ _MOST = 1e12
 _DAY = 86_400.0
 _RANGES: Mapping[str, tuple[float, float, str]] = {
     "seed": (0, 2**63 - 1, "0 or more, below 2^63"),
+    "score_threads": (1, 1024, "between 1 and 1,024"),
     "threads": (0, 4096, "at most 4,096"),
     "batch": (1, 1_000_000, "between 1 and 1,000,000"),
     "epochs": (0, 100_000, "between 0 and 100,000"),

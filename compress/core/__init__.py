@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from compress.core.environment import Environment as Environment
     from compress.core.environment import GpuState as GpuState
     from compress.core.environment import capture as capture
+    from compress.core.environment import cores as cores
+    from compress.core.environment import free_memory as free_memory
     from compress.core.environment import gpu_state as gpu_state
     from compress.core.environment import throttled as throttled
     from compress.core.environment import version_of as version_of
@@ -126,7 +128,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "branches": "ACTIVATIONS Branch BranchId SKIPPED SkippedModule ZEROS is_within without_nested",
             "cost": "Cost Share count sizes_after",
             "entry_points": "import_entrypoint is_entrypoint",
-            "environment": "Environment GpuState capture gpu_state throttled version_of",
+            "environment": "Environment GpuState capture cores free_memory gpu_state throttled version_of",
             "events": "Clock Listen Phase PhaseDone Table Warned ignore",
             "figures": "ERROR Figure TOP1 TaskScore",
             "files": "append aside make_folder read_bytes read_json read_text remove write write_json",

@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -122,6 +123,27 @@ def quota() -> float | None:
             except (OSError, ValueError, ZeroDivisionError):
                 continue
     return min(granted, default=None)
+
+
+def cores() -> int:
+    """Processors that this process may keep busy: its affinity, and what its control group grants."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    granted = quota()
+    return own if granted is None else max(1, min(own, int(granted)))
+
+
+def free_memory() -> int | None:
+    """Bytes that can still be filled: what the system and the control groups have left; None where nothing is known."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))))
+    for folder in _cgroup_folders():
+        with suppress(OSError, ValueError, StopIteration):
+            most, used = (int((folder / name).read_text()) for name in ("memory.max", "memory.current"))
+            counts = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            found.append(most - used + next(int(n) for name, n in counts if name == "inactive_file"))
+    return max(0, min(found)) if found else None
 
 
 def throttled() -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compress.evaluation.criteria import kernels as kernels
     from compress.evaluation.criteria import l1 as l1
     from compress.evaluation.criteria import obs_and_curves as obs_and_curves
+    from compress.evaluation.evaluator import CACHE as CACHE
     from compress.evaluation.evaluator import Evaluator as Evaluator
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from compress.evaluation.scores import score_on as score_on
     from compress.evaluation.stage_runner import StageRunner as StageRunner
     from compress.evaluation.stage_runner import cutout as cutout
+    from compress.evaluation.storing import Stored as Stored
+    from compress.evaluation.storing import store as store
     from compress.evaluation.synthetic_images import matched_inputs as matched_inputs
     from compress.evaluation.top1 import accuracy as accuracy
 else:  # so that a name that is gone is an error to a type checker, and not Any
@@ -45,13 +48,14 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "leaving_out": "branch_errors",
             "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
-            "evaluator": "Evaluator Material logits",
+            "evaluator": "CACHE Evaluator Material logits",
             "output_error": "outputs_apart",
             "predictions": "AGREEMENT Agreement JudgedTest OUTPUT_ERROR agreements blind certify change_of on_test "
             "paired_difference predict read_predictions save_predictions unseen",
             "reader_losses": "closed_form",
             "scores": "score_on",
             "stage_runner": "StageRunner cutout",
+            "storing": "Stored store",
             "synthetic_images": "matched_inputs",
             "top1": "accuracy",
         },

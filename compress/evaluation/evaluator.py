@@ -110,12 +110,17 @@ class Evaluator:
         self._per_image: dict[tuple[int, bool], int] = {}
         self._runner: tuple[tuple[int, bool, str, int, Recovery], StageRunner] | None = None
 
-    def __call__(self, ask: Ask) -> list[Score]:
-        """Scores every plan of a request."""
+    def __call__(self, ask: Ask, lead: Plan | None = None) -> list[Score]:
+        """Scores every plan of a request.
+
+        Args:
+            ask: the request, or a part of one.
+            lead: the plan whose cuts outside the asked stage surround all of them; by default the request's first.
+        """
         if ask.fidelity is not Fidelity.FULL and self.graph is None:
             return [Score(self.whole_error(plan, ask.images, ask.recovery)) for plan in ask.plans]
         if ask.fidelity is not Fidelity.FULL:
-            runner = self._stage(ask)
+            runner = self._stage(ask, lead or ask.plans[0])
             return [Score(runner.error(plan, ask.images)) for plan in ask.plans]
         return [Score(self.full(plan, ask.images, ask.recovery)) for plan in ask.plans]
 
@@ -128,12 +133,19 @@ class Evaluator:
             return float(judged + 3 * self.solve_images)
         return float(judged + min(self.statistics_images, judged))
 
-    def _stage(self, ask: Ask) -> StageRunner:
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what is quickly made again: graphs and caches stay behind."""
+        return {**self.__dict__, "graph": None, "_runner": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self.graph = None if self.fallback else symbolic_graph(self.model)
+
+    def _stage(self, ask: Ask, lead: Plan) -> StageRunner:
         """The runner for this stage in these surroundings; the last one is kept."""
         stage = self.stages[ask.stage]
-        asked = ask.plans[0]
-        others = tuple(b for b in asked.branches if b not in stage.branches)
-        before = Plan({g: c for g, c in asked.cuts.items() if g not in stage.groups}, branches=others)
+        others = tuple(b for b in lead.branches if b not in stage.branches)
+        before = Plan({g: c for g, c in lead.cuts.items() if g not in stage.groups}, branches=others)
         images = min(ask.images, len(self.material.calibration))
         known = self._runner
         to_end = ask.fidelity is Fidelity.TAIL

@@ -8,8 +8,7 @@ channel that raises it least goes first, again and again: every width is then a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from compress.core import Floats, Indices
+from compress.networks import computing_with
 
 SMALL = 2048
 """Columns up to which one thread works: thousands of small steps spend more on waiting for each other than on work."""
@@ -46,18 +46,8 @@ def eliminate(readers: Sequence[EliminationReader]) -> tuple[Indices, Floats]:
         The channels, first removed first, and the compensated errors after 0, 1, ... removals, summed over the readers
         and divided by their totals: one more than there are channels.
     """
-    with _threads(1 if max(len(r.moments) for r in readers) <= SMALL else torch.get_num_threads()):
+    with computing_with(1 if max(len(r.moments) for r in readers) <= SMALL else torch.get_num_threads()):
         return _eliminate([_Elimination(r) for r in readers], len(readers[0].places))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _eliminate(states: Sequence[_Elimination], count: int) -> tuple[Indices, Floats]:

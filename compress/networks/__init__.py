@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from compress.networks.checkpoint import save as save
     from compress.networks.checkpoint import state_digest as state_digest
     from compress.networks.checks import preflight as preflight
+    from compress.networks.checks import random_rows as random_rows
     from compress.networks.inference import autocast as autocast
     from compress.networks.inference import channels_last as channels_last
     from compress.networks.inference import computes_bf16 as computes_bf16
+    from compress.networks.inference import computing_with as computing_with
     from compress.networks.inference import frozen_copy as frozen_copy
     from compress.networks.inference import in_batches as in_batches
     from compress.networks.inference import logits_of as logits_of
@@ -41,8 +43,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "architecture": "Architecture accepts canonical factory_of skeleton untrained",
             "checkpoint": "Loaded load save state_digest",
-            "checks": "preflight",
-            "inference": "autocast channels_last computes_bf16 frozen_copy in_batches logits_of placed seeded",
+            "checks": "preflight random_rows",
+            "inference": "autocast channels_last computes_bf16 computing_with frozen_copy in_batches logits_of placed seeded",
             "network": "Network TASK identity network_from network_of",
             "purpose": "recognised",
             "remote": "is_remote short_name",

@@ -20,7 +20,7 @@ def preflight(network: Network) -> None:
         ModelError: it does not run, what it is judged by has no row an input, or shapes that depend on values.
     """
     with seeded(0):
-        seen = [_shapes(network.model, _inputs(network, count)) for count in _ROWS]
+        seen = [_shapes(network.model, random_rows(network, count)) for count in _ROWS]
     (_, first), (name, second) = (judged for judged, _ in seen)
     if first[:1] != _ROWS[:1] or second[:1] != _ROWS[1:] or first[1:] != second[1:]:
         raise ModelError(
@@ -38,7 +38,8 @@ def preflight(network: Network) -> None:
             )
 
 
-def _inputs(network: Network, count: int) -> Tensor:
+def random_rows(network: Network, count: int) -> Tensor:
+    """Random inputs as the network takes them, so many."""
     signature = signature_of(network.model)
     return torch.randn(count, *network.shape) if signature is None else signature.rows(count)
 

@@ -27,6 +27,17 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Torch computes with so many threads while the block runs; None leaves its number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def channels_last(model: nn.Module) -> nn.Module:
     """The network itself, its image kernels channels last, which is several times faster on narrow layers."""
     for tensor in (*model.parameters(), *model.buffers()):

@@ -19,9 +19,11 @@ from compress.pipeline.latency_target import measured_target
 from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.run import Run, with_task
 from compress.pipeline.run_folder import as_held, claim
+from compress.pipeline.scoring import run_workers
 from compress.pipeline.search_summary import LatencyTrials, SearchSummary
 from compress.pipeline.searching import Searched, search
 from compress.pipeline.stagewise import progressive
+from compress.pipeline.worker_choice import with_workers
 from compress.search import Front, Point
 
 _PLAN = "plan.json"
@@ -74,7 +76,7 @@ def decide(
     network = with_task(network, data, listen)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
-    job = as_held(folder, job, fresh)
+    job = with_workers(network, data, as_held(folder, job, fresh), folder, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen))
     with claim(folder, job, run.identity, fresh):
         if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
@@ -127,10 +129,11 @@ def decided(run: Run) -> Decided:
     Raises:
         CompressError: nothing can be cut, or nothing could be scored.
     """
-    prepared = prepare(run)
-    run = replace(run, job=replace(run.job, round_to=prepared.space.round_to))
-    prepared = replace(prepared, space=may_select(run, prepared.space))
-    found = progressive(run, prepared) if run.job.stage_epochs else search(run, prepared)
+    with run_workers(run) as workers:
+        prepared = prepare(run)
+        run = replace(run, job=replace(run.job, round_to=prepared.space.round_to))
+        prepared = replace(prepared, space=may_select(run, prepared.space))
+        found = (progressive if run.job.stage_epochs else search)(run, prepared, workers)
     front, notes = settled(run, prepared.space, found.front)
     found = replace(found, front=front, effort=found.effort.noting(*notes))
     chosen, why = _chosen(run, prepared, found)

@@ -18,6 +18,10 @@ Recover = Literal["none", "bn", "reconstruct"]
 
 
 _UNIT, _POINTS = "points", 100.0
+_MOST_WORKERS = 1024
+_NOT_KEPT = ("workers", "auto_workers")
+"""What a job does not keep: circumstances of a sitting, on which nothing that is found depends."""
+_WHERE_SAID = ("dynamic_size", "train", "score_threads")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,11 @@ class Job:
         require_gpu: a GPU runtime that falls back is an error.
         latency_seconds: measuring time per runtime; 0 measures nothing.
         threads: intra-op threads while measuring.
+        workers: processes that score plans, each with a network, images and caches of its own; 1 scores in this process. None,
+            too, with as many threads as torch takes. Plan and front do not depend on it, so that a run may go on with others.
+        auto_workers: ``workers`` is chosen from the search's size, cores and memory instead, as on the command line.
+        score_threads: threads that every score is computed with, by every worker; None: 1 where workers are named, else torch's
+            own number. A run keeps the number that it was begun with.
         accept_chance: go on although the unpruned network is near chance.
         options: parameters of the method's searcher.
         train: name of the user's own training loop, for people: nothing is ever imported by it.
@@ -98,6 +107,9 @@ class Job:
     require_gpu: bool = False
     latency_seconds: float = 15.0
     threads: int = 1
+    workers: int | None = None
+    auto_workers: bool = False
+    score_threads: int | None = None
     accept_chance: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     train: str = ""
@@ -120,6 +132,8 @@ class Job:
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
             "latency_seconds": (0 <= self.latency_seconds <= 86_400, "between 0 and a day"),
             "threads": (self.threads >= 1, "at least 1"),
+            "workers": (self.workers is None or 1 <= self.workers <= _MOST_WORKERS, f"between 1 and {_MOST_WORKERS}"),
+            "score_threads": (self.score_threads is None or 1 <= self.score_threads <= _MOST_WORKERS, "at least 1"),
         }
         for name, (fits, rule) in wanted.items():
             if not fits:
@@ -188,7 +202,8 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as written to ``job.json``; ``unit`` says that a drop is in points, which it was not
         always; what is only said where it is wanted is left out elsewhere."""
-        kept = {name: value for name, value in asdict(self).items() if name not in ("dynamic_size", "train") or value}
+        values = {name: value for name, value in asdict(self).items() if name not in _NOT_KEPT}
+        kept = {name: value for name, value in values.items() if name not in _WHERE_SAID or value}
         return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
 
 
@@ -226,6 +241,9 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
         _merge(values, _parse(text))
     given = {k: v for k, v in (flags or {}).items() if v is not None}
     values.update({"auto_round": False} | given if "round_to" in given else given)
+    if values.get("workers") == "auto":
+        del values["workers"]
+        values["auto_workers"] = True
     if values.get("round_to") == "auto":
         del values["round_to"]
         values["auto_round"] = True

@@ -66,7 +66,7 @@ _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
 _FEWEST_FORWARDS = 5_000
 _MOST_FORWARDS = 300_000
-_SYNTHETIC_IMAGES = 16
+SYNTHETIC_IMAGES = 16
 _SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _GRADIENT_IMAGES = 128
@@ -145,7 +145,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         run.listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
     if not only:
         _check_target(topology, job, table, run.listen)
-    budget = job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(count(topology).macs, 1))))
+    budget = search_budget(job, count(topology).macs)
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
     base = _base_score(run)
@@ -196,6 +196,11 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         stop_after=job.stop_after,
     )
     return Prepared(space, evaluator, base)
+
+
+def search_budget(job: Job, macs: int) -> int:
+    """Image-forwards that a search may spend: as told, or by the multiply-accumulates of one image."""
+    return job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(macs, 1))))
 
 
 def _check_structure(network: Network, data: Data) -> None:
@@ -268,7 +273,7 @@ def _material(run: Run, budget: int) -> Material:
     if data is None and job.target == "max_drop":
         raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
-        made = matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
+        made = matched_inputs(network.model, network.shape, SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
         run.listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
         return Material(calibration=made.images, judged=made.images, batches=None, metric="output", task=task)
     most = max(task.images_that_tell if run.scored else 32, min(2048, budget // 60))
@@ -293,7 +298,7 @@ def holding_out(run: Run, prepared: Prepared) -> Run:
     if run.data is not None:
         return replace(run, held_out=prepared.material.judged)
     network, seed = run.network, derive(run.job.seed, "held out")
-    return replace(run, held_out=matched_inputs(network.model, network.shape, _SYNTHETIC_IMAGES, seed=seed).images)
+    return replace(run, held_out=matched_inputs(network.model, network.shape, SYNTHETIC_IMAGES, seed=seed).images)
 
 
 def calibration_count(job: Job, data: Data) -> int:

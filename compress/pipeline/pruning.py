@@ -18,6 +18,7 @@ from compress.pipeline.own_training import with_loop
 from compress.pipeline.realisation import realise
 from compress.pipeline.run import Run, loop_for, with_task
 from compress.pipeline.run_folder import as_held, claim
+from compress.pipeline.worker_choice import with_workers
 from compress.recovery import OwnLoop
 
 
@@ -54,7 +55,7 @@ def prune(
     for note in examined(data) if data is not None else ():
         listen(Warned(note))
     check_torch_runtimes(network, job.runtimes)
-    job = as_held(folder, job, fresh)
+    job = with_workers(network, data, as_held(folder, job, fresh), folder, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
     _check_training(run)
     with claim(folder, job, run.identity, fresh):

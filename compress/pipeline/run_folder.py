@@ -14,6 +14,8 @@ from compress.core import hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import EARLIER, Job, stored_values
 
+JOB = "job.json"
+"""What is to be done."""
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
 _FILES = (  # the report first: without it nothing passes for finished
@@ -27,7 +29,7 @@ _FOLDERS = (*_STATES, "picks", "imported", "front")
 
 def as_held(folder: Path, job: Job, fresh: bool) -> Job:
     """The job, but for what a run in the folder was begun without: one of an earlier version goes on as it was."""
-    path = folder / "job.json"
+    path = folder / JOB
     if fresh or not path.is_file():
         return job
     held = read_json(path, hint="start over with --fresh, or choose --out").get("job")
@@ -63,7 +65,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
                 )
         _sweep(folder)
         wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}
-        held = folder / "job.json"
+        held = folder / JOB
         if held.exists():
             _same(held, wanted, folder)
         else:

@@ -15,6 +15,7 @@ from compress.core import Plan, derive
 from compress.errors import SearchError
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
+from compress.pipeline.scoring import RunWorkers, scoring, width_told
 from compress.pipeline.search_summary import Found, RequestCount, SearchEffort
 from compress.search import METHODS, Ask, Asked, Fidelity, Front, Journal, Origin, Recovery, Search, Told, drive
 
@@ -48,8 +49,8 @@ class Searched:
         return found if found is not None else next(same, None)
 
 
-def search(run: Run, prepared: Prepared) -> Searched:
-    """Drives the job's searcher; what the journal holds is not evaluated again.
+def search(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> Searched:
+    """Drives the job's searcher, over workers where there are some; what the journal holds is not evaluated again.
 
     Raises:
         SearchError: nothing could be scored.
@@ -67,11 +68,16 @@ def search(run: Run, prepared: Prepared) -> Searched:
         run.clock.add("search", event.earlier)
         run.listen(event)
 
-    with run.clock.phase("search", f"{job.method}, {space.budget} image-forwards"):
+    shared = "" if workers is None else f", workers: {width_told(run)}"
+    journal = Journal(run.folder / "journal.jsonl", score_context(run, prepared))
+    with (
+        run.clock.phase("search", f"{job.method}, {space.budget} image-forwards{shared}"),
+        scoring(run, evaluator, workers) as evaluate,
+    ):
         front = drive(
             _noting(searcher.search(space, rng), heard),
-            evaluator,
-            Journal(run.folder / "journal.jsonl", score_context(run, prepared)),
+            evaluate,
+            journal,
             price=evaluator.price,
             budget=space.budget,
             listen=count,
@@ -139,12 +145,17 @@ def score_context(run: Run, prepared: Prepared) -> str:
             **run.identity,
             "job": {k: v for k, v in run.job.to_json().items() if k in ("seed", "calibration", "ignore", "streams")},
             "images": [len(material.calibration), len(material.judged), material.metric],
-            **_computed_by(),
+            **_computed_by(run.job.score_threads),
         },
         sort_keys=True,
     )
 
 
-def _computed_by() -> dict[str, str | int]:
-    """What rounds a score: another torch, or another number of threads, adds in another order."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+def _computed_by(threads: int | None) -> dict[str, str | int]:
+    """What rounds a score: another torch, or another number of threads, adds in another order.
+
+    What scores stand on is computed with torch's own number of threads, which is told where the scores have another one.
+    """
+    own = torch.get_num_threads()
+    by: dict[str, str | int] = {"torch": torch.__version__, "threads": threads or own}
+    return by if threads in (None, own) else {**by, "prepared": own}

@@ -14,13 +14,14 @@ from compress.networks import state_digest
 from compress.pipeline.front import choose
 from compress.pipeline.preparation import Prepared, holding_out, prepare
 from compress.pipeline.run import Log, Run
+from compress.pipeline.scoring import RunWorkers
 from compress.pipeline.search_summary import SearchEffort, added
 from compress.pipeline.searching import Searched, search
 from compress.pipeline.steps import finetune, guarded_cut, recovered
 from compress.search import Fidelity, controller
 
 
-def progressive(run: Run, prepared: Prepared) -> Searched:
+def progressive(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> Searched:
     """Prunes front to back: one point, what was cut in all, because it is the only plan whose weights there are.
 
     Args:
@@ -41,7 +42,7 @@ def progressive(run: Run, prepared: Prepared) -> Searched:
         own = replace(job, value=target, round_to=space.round_to, budget=budget, accept_chance=True)
         part = replace(run, network=current, job=own)
         ready = prepare(part, stage.groups)
-        found = search(part, ready)
+        found = search(part, ready, workers)
         efforts.append(found.effort)
         point, _ = choose(found.front, ready.space.target, ready.space.share, 0.0)
         error = point.error

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from compress.search.explained import MethodOption as MethodOption
     from compress.search.explained import options_of as options_of
     from compress.search.journal import Asked as Asked
+    from compress.search.journal import Evaluate as Evaluate
     from compress.search.journal import Journal as Journal
     from compress.search.journal import drive as drive
     from compress.search.methods import METHODS as METHODS
@@ -67,7 +68,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "csgd_clusters": "clusters_at",
             "depth": "depths",
             "explained": "MethodOption options_of",
-            "journal": "Asked Journal drive",
+            "journal": "Asked Evaluate Journal drive",
             "methods": "METHODS behind",
             "obs": "plan_for",
             "reader_loss": "ReaderLoss",

@@ -195,6 +195,8 @@ BAD = {
     "table of words": (["{digits}", "--latency", "0.5", "--table", "{bad}/text.pt"], 3, "no latency table"),
     "latency on a GPU": (["{digits}", "--latency", "0.5", "--runtime", "cuda"], 3, "measured on the CPU"),
     "round to words": (["{digits}", "--round-to", "blocks"], 2, "nor auto"),
+    "no workers": (["{digits}", "--workers", "0"], 3, "between 1 and 1024"),
+    "workers in words": (["{digits}", "--workers", "many"], 2, "nor auto"),
     "round to 0": (["{digits}", "--round-to", "0"], 3, "between 1"),
     "unknown exporter": (["{digits}", "--exporter", "tf"], 3, "exporter"),
     "size in words": (["{digits}", "--size", "large"], 2, "--size"),

@@ -230,10 +230,10 @@ def test_what_a_stage_caches_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     stages = make_stages(topology, prunable(topology, [])[0])
     evaluator = Evaluator(model, topology, stages, Material(images, images, None, "output"))
     plan = random_plan(topology, 0.4, np.random.default_rng(0), list(stages[0].groups))
-    whole = evaluator._stage(Ask([plan], Fidelity.STAGE, 0, 6)).bytes()
+    whole = evaluator._stage(Ask([plan], Fidelity.STAGE, 0, 6), plan).bytes()
     monkeypatch.setattr("compress.evaluation.evaluator.CACHE", whole // 2)
     held = Evaluator(model, topology, stages, Material(images, images, None, "output"))
-    small = held._stage(Ask([plan], Fidelity.STAGE, 0, 6))
+    small = held._stage(Ask([plan], Fidelity.STAGE, 0, 6), plan)
     assert len(small.targets[0]) == 3 and small.bytes() <= whole // 2
     assert np.isfinite(held(Ask([plan], Fidelity.STAGE, 0, 6))[0].error)
 

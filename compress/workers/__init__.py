@@ -1,0 +1,31 @@
+"""Workers: a request's plans scored by several processes, with the answers of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compress.core import lazy
+
+if TYPE_CHECKING:
+    from compress.workers.base import Answered as Answered
+    from compress.workers.base import Lost as Lost
+    from compress.workers.base import Recipe as Recipe
+    from compress.workers.base import RequestPart as RequestPart
+    from compress.workers.base import ScorePart as ScorePart
+    from compress.workers.base import Transport as Transport
+    from compress.workers.processes import WorkerProcesses as WorkerProcesses
+    from compress.workers.processes import refuse_unguarded as refuse_unguarded
+    from compress.workers.sizing import check_memory as check_memory
+    from compress.workers.sizing import fitting as fitting
+    from compress.workers.spreading import ScoresArrived as ScoresArrived
+    from compress.workers.spreading import SpreadEvaluation as SpreadEvaluation
+else:  # so that a name that is gone is an error to a type checker, and not Any
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "base": "Answered Lost RequestPart Recipe ScorePart Transport",
+            "processes": "WorkerProcesses refuse_unguarded",
+            "sizing": "check_memory fitting",
+            "spreading": "ScoresArrived SpreadEvaluation",
+        },
+    )
