@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compress.networks import Architecture as Architecture
     from compress.networks import Loaded as Loaded
     from compress.networks import Network as Network
+    from compress.networks import from_pretrained as from_pretrained
     from compress.networks import load as load
     from compress.networks import network_from as network_from
     from compress.networks import network_of as network_of
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from compress.pipeline import make_job as make_job
     from compress.pipeline import pick as pick
     from compress.pipeline import prune as prune
+    from compress.pipeline import push as push
+    from compress.pipeline import save_pretrained as save_pretrained
     from compress.report import Report as Report
     from compress.search import METHODS as METHODS
     from compress.surgery import cut as cut
@@ -68,6 +71,7 @@ _HOMES = {
     "cuttable": "compress.surgery.rewriting",
     "data_from": "compress.data",
     "decide": "compress.pipeline.deciding",
+    "from_pretrained": "compress.networks.pretrained",
     "inspect": "compress.pipeline.inspection",
     "load": "compress.networks.checkpoint",
     "make_job": "compress.pipeline.job",
@@ -76,7 +80,9 @@ _HOMES = {
     "open_data": "compress.data",
     "pick": "compress.pipeline.picking",
     "prune": "compress.pipeline.pruning",
+    "push": "compress.pipeline.publishing",
     "save": "compress.networks.checkpoint",
+    "save_pretrained": "compress.pipeline.publishing",
 }
 
 __all__ = [
@@ -100,6 +106,7 @@ __all__ = [
     "cuttable",
     "data_from",
     "decide",
+    "from_pretrained",
     "inspect",
     "load",
     "make_job",
@@ -108,7 +115,9 @@ __all__ = [
     "open_data",
     "pick",
     "prune",
+    "push",
     "save",
+    "save_pretrained",
 ]
 
 

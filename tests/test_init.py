@@ -33,6 +33,7 @@ SURFACE = [
     "cuttable",
     "data_from",
     "decide",
+    "from_pretrained",
     "inspect",
     "load",
     "make_job",
@@ -41,7 +42,9 @@ SURFACE = [
     "open_data",
     "pick",
     "prune",
+    "push",
     "save",
+    "save_pretrained",
 ]
 HEAVY = (
     "PIL accelerate jaxtyping jinja2 joblib markupsafe matplotlib numpy onnx onnxruntime onnxscript onnxslim pandas "

@@ -18,6 +18,7 @@ from compress_cli import (
     package,
     profile,
     prune,
+    push,
     report,
     training,
 )
@@ -33,7 +34,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 families = (
-    prune, report, compare_methods, training, export, bench, compare, profile, latency_table, package, deploy, inspect, info,
+    prune, report, compare_methods, training, export, bench, compare, profile, latency_table, package, deploy, push, inspect,
+    info,
 )  # fmt: skip
 for family in families:
     app.add_typer(family.app)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from compress.networks.checkpoint import state_digest as state_digest
     from compress.networks.checks import preflight as preflight
     from compress.networks.checks import random_rows as random_rows
+    from compress.networks.hub import Repository as Repository
     from compress.networks.inference import autocast as autocast
     from compress.networks.inference import channels_last as channels_last
     from compress.networks.inference import computes_bf16 as computes_bf16
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from compress.networks.network import identity as identity
     from compress.networks.network import network_from as network_from
     from compress.networks.network import network_of as network_of
+    from compress.networks.pretrained import from_pretrained as from_pretrained
     from compress.networks.purpose import recognised as recognised
     from compress.networks.remote import is_remote as is_remote
     from compress.networks.remote import short_name as short_name
@@ -44,8 +46,10 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "architecture": "Architecture accepts canonical factory_of skeleton untrained",
             "checkpoint": "Loaded load save state_digest",
             "checks": "preflight random_rows",
+            "hub": "Repository",
             "inference": "autocast channels_last computes_bf16 computing_with frozen_copy in_batches logits_of placed seeded",
             "network": "Network TASK identity network_from network_of",
+            "pretrained": "from_pretrained",
             "purpose": "recognised",
             "remote": "is_remote short_name",
             "tensor_file": "file_state_digest",

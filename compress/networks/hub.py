@@ -62,6 +62,29 @@ class Repository:
                 hint="check its name; one that is private or gated wants `hf auth login`",
             ) from error
 
+    def put(self, folder: Path, *, private: bool, message: str) -> str:
+        """All files of a folder as one commit; the repository is made where there is none.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            CheckpointError: huggingface_hub is not installed, or the hub refuses or cannot be reached.
+        """
+        need_hub(f"pushing to {self.name}")
+        from huggingface_hub import HfApi
+
+        api = HfApi(endpoint=endpoint())
+        try:
+            api.create_repo(self.name, private=private, exist_ok=True)
+            done = api.upload_folder(repo_id=self.name, folder_path=folder, commit_message=message, revision=self.revision)
+        except Exception as error:  # its HTTP library has a tree of errors of its own
+            raise CheckpointError(
+                f"nothing was pushed to {self.name}: {one_line(error, 200)}",
+                hint="`hf auth login` with a token that may write, and check the name; then the same command again",
+            ) from error
+        return str(done.commit_url)
+
 
 def endpoint() -> str | None:
     """The hub's address where the environment says one, asked when it is needed; None is huggingface_hub's own."""

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from compress.pipeline.precision_latency import measure_precision as measure_precision
     from compress.pipeline.preparation import prepare as prepare
     from compress.pipeline.pruning import prune as prune
+    from compress.pipeline.publishing import push as push
+    from compress.pipeline.publishing import save_pretrained as save_pretrained
     from compress.pipeline.run import Run as Run
     from compress.pipeline.run import with_task as with_task
 else:  # so that a name that is gone is an error to a type checker, and not Any
@@ -62,6 +64,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "precision_latency": "measure_precision",
             "preparation": "prepare",
             "pruning": "prune",
+            "publishing": "push save_pretrained",
             "run": "Run with_task",
         },
     )

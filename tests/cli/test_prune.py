@@ -26,12 +26,14 @@ from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits
 from support.commands import DIGITS, compress, stopped_after_an_epoch, text
+from support.hub_server import Hub, running_hub
 from support.reports import SAMPLE, reports
 from torch import nn
 from typer.core import TyperGroup
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from compress import from_pretrained
 from compress.core import events
 from compress.core.plan import Plan
 from compress.data import Preprocessing
@@ -114,6 +116,62 @@ def test_a_run_s_job_repeats_it(finished: tuple[Path, Result], tmp_path: Path) -
     jobs = [json.loads((run / "job.json").read_text()) for run in (folder, again)]
     assert jobs[1] == {**jobs[0], "job": {**jobs[0]["job"], "epochs": 0}}
     assert inputs.Inputs.of(again) == inputs.Inputs.of(folder)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub of our own, that huggingface_hub takes for the one there is."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    with running_hub() as found:
+        monkeypatch.setenv("HF_ENDPOINT", found.address)
+        yield found
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's own
+def test_a_run_is_pushed_and_is_the_same_network_from_there(finished: tuple[Path, Result], hub: Hub, tmp_path: Path) -> None:
+    folder = finished[0]
+    listed = json.loads(compress("push", folder, "me/net", "--dry-run", "--json").stdout)
+    assert hub.repositories == {}
+    done = compress("push", folder, "me/net", "--private", "--json")
+    assert done.exit_code == 0, text(done)
+    pushed = hub.repositories["me/net"]
+    assert {name: len(data) for name, data in pushed.items()} == listed["files"] and hub.private["me/net"]
+    assert set(pushed) == {"model.safetensors", "model.onnx", "plan.json", "config.json", "README.md"}
+    for place in (folder, Path.cwd(), Path.home()):  # nothing of this machine goes along
+        assert not [name for name, data in pushed.items() if str(place).encode() in data]
+    assert pushed["README.md"].startswith(b"---\nlibrary_name: smaller-convnets\n")
+    assert json.loads(pushed["config.json"])["architecture"]["name"] == "digits_net"
+    wanted = load(folder / "model.safetensors", zoo=MODELS)
+    for source in ("me/net", "hf-hub:me/net@main", _unpacked(pushed, tmp_path / "saved")):
+        found = from_pretrained(source, zoo=MODELS)
+        assert (found.digest, found.plan, found.preprocessing) == (wanted.digest, wanted.plan, wanted.preprocessing)
+        x = torch.randn(2, *found.shape)
+        torch.testing.assert_close(found.model(x), wanted.model(x), rtol=0, atol=0)
+
+
+def _unpacked(files: dict[str, bytes], folder: Path) -> Path:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_what_cannot_be_pushed_says_why(
+    finished: tuple[Path, Result], hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    wrongs = {("nowhere", "me/net"): "not a folder", ("empty", "me/net"): "no model", ("empty", "net"): "names no repository"}
+    for (run, name), words in wrongs.items():
+        wrong = compress("push", tmp_path / run, name)
+        assert wrong.exit_code == 3 and words in wrong.stderr
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    silent = compress("push", finished[0], "me/net")
+    assert silent.exit_code == 3 and "nothing was pushed" in silent.stderr and "hf auth login" in silent.stderr
+    with pytest.raises(CompressError, match="no folder"):
+        from_pretrained(tmp_path / "nowhere")
 
 
 def test_dry_run_leaves_nothing(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def line(command: str, place: Path) -> list[str]:
         "package": [onnx, "--out", f"{out}-{time.monotonic_ns()}"],
         "deploy": [run, "--repository", str(place / "repository"), "--url", url],
         "serve-bench": [url, "--model", "net"],
+        "push": [run, "me/net", "--dry-run"],
         "inspect": [str(DIGITS)],
         "models": [],
         "methods": [],

@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             name = f"{said.get('organization') or 'someone'}/{said['name']}"
             known = name in self.hub.repositories
             self.hub.repositories.setdefault(name, {})
-            self.hub.private.setdefault(name, bool(said.get("private")))
+            self.hub.private.setdefault(name, bool(said.get("private")) or said.get("visibility") == "private")
             self.answer(409 if known else 200, {"url": f"{self.hub.address}/{name}"})
         elif self.path.endswith("/preupload/main"):
             modes = [
