@@ -5,7 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from compress.core import Certificate, Difference, Figure, Plan, capture, count, finite_json, made_by, sizes_after, widths
+import numpy as np
+
+from compress.core import (
+    Certificate,
+    Difference,
+    Figure,
+    Plan,
+    Topology,
+    capture,
+    count,
+    finite_json,
+    gone_keys,
+    made_by,
+    sizes_after,
+    widths,
+)
 from compress.data import Data
 from compress.latency import identify
 from compress.pipeline.job import Job
@@ -13,7 +28,18 @@ from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.run import Run
 from compress.pipeline.search_summary import SearchSummary
-from compress.report import Report, Scoring, Size, Width, flags, latency_of, missed_drop, verdict_sentence
+from compress.report import (
+    BranchSpan,
+    Report,
+    Scoring,
+    Sensitivity,
+    Size,
+    Width,
+    flags,
+    latency_of,
+    missed_drop,
+    verdict_sentence,
+)
 from compress.search import METHODS, NARROW, Space, behind, prunable, skippable
 
 
@@ -111,8 +137,30 @@ def build_report(
         figure=figure,
         image=tuple(network.shape),
         change=change,
+        branches=_branches(topology, done.plan),
+        sensitivity=_sensitivity(space, done.plan),
         made_by=made_by(),
     )
+
+
+def _branches(topology: Topology, plan: Plan) -> tuple[BranchSpan, ...]:
+    """The branches beside shortcuts that hold a layer, in forward order."""
+    held = [(b, tuple(x.name for x in topology.layers if b.holds(x.name))) for b in topology.branches]
+    return tuple(BranchSpan(b.name, layers, left_out=b.name in plan.branches) for b, layers in held if layers)
+
+
+def _sensitivity(space: Space, plan: Plan) -> tuple[Sensitivity, ...]:
+    """From the curves that the search stood on: nothing is measured anew."""
+    lateness, gone = space.statistics.importance.get("obs", {}), gone_keys(space.topology, plan.branches)
+    rows = []
+    for group in (g.id for g in space.topology.groups if g.id in space.statistics.curves):
+        curve = space.statistics.curves[group]
+        errors = np.append(0.0, np.cumsum(np.asarray(curve)[np.argsort(lateness[group], kind="stable")]))
+        size = len(curve)
+        kept = len(plan.cuts[group].keep) if group in plan.cuts else size
+        left_out = all(m.key in gone for m in space.topology.by_id[group].members)
+        rows.append(Sensitivity(group, float(errors[size // 2]), None if left_out else float(errors[size - kept])))
+    return tuple(rows)
 
 
 def target_text(job: Job, figure: Figure | None) -> str:

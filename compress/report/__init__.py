@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from compress.report.html import runs_page as runs_page
     from compress.report.imported import take_in as take_in
     from compress.report.markdown import report_markdown as report_markdown
+    from compress.report.model import BranchSpan as BranchSpan
     from compress.report.model import FrontLatency as FrontLatency
     from compress.report.model import Latency as Latency
     from compress.report.model import Report as Report
+    from compress.report.model import Sensitivity as Sensitivity
     from compress.report.model import Size as Size
     from compress.report.model import Width as Width
     from compress.report.plots import comparison_svg as comparison_svg
@@ -69,7 +71,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "html": "runs_page",
             "imported": "take_in",
             "markdown": "report_markdown",
-            "model": "FrontLatency Latency Report Size Width",
+            "model": "BranchSpan FrontLatency Latency Report Sensitivity Size Width",
             "plots": "comparison_svg front_svg",
             "side_by_side": "differences runs_markdown runs_table",
             "store": "HTML page_of read_report report_text write_report",

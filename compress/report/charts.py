@@ -12,7 +12,7 @@ import numpy as np
 from compress.core import ERROR, Measured
 from compress.core import Figure as ScoredBy
 from compress.report.formatting import STATES, duration, last_kept
-from compress.report.model import Latency, Width
+from compress.report.model import Latency
 from compress.report.svg import (
     BAD,
     BASE,
@@ -23,7 +23,6 @@ from compress.report.svg import (
     PRUNED,
     RULE,
     TEST,
-    WIDE,
     bare,
     clean,
     figure,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_DOTS = 600
-_NAMED_LAYERS = 24
 _ROW = 0.42  # inches
 
 
@@ -186,33 +184,6 @@ def rounds(name: str, ratios: Sequence[float], control: Sequence[float], low: fl
 
 def _ordinal(n: int) -> str:
     return f"{n}{'th' if n % 100 in (11, 12, 13) else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}"
-
-
-def staircase(layers: Sequence[Width]) -> Figure:
-    """Channels of every layer, before and after, in forward order."""
-    made, axes = figure(WIDE, 2.6 if len(layers) > _NAMED_LAYERS else 3.1)
-    edges = np.arange(len(layers) + 1) + 0.5
-    before, after = ([getattr(w, name) for w in layers] for name in ("before", "after"))
-    axes.stairs(before, edges, fill=True, color=BASE, alpha=0.22, label="removed")
-    axes.stairs(after, edges, fill=True, color=PRUNED, alpha=0.75, label="kept")
-    axes.stairs(before, edges, color=BASE, linewidth=1.3)
-    for edge in edges[1:-1]:
-        axes.axvline(edge, color=RULE, linewidth=0.4, zorder=0)
-    axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, max(before, default=1) * 1.08)
-    if len(layers) <= _NAMED_LAYERS:
-        names, slanted = [clean(w.layer, 26) for w in layers], {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(1, len(layers) + 1), names, **slanted)
-        for x, w in enumerate(layers, 1):
-            said = f"{w.before}→{w.after}" if w.before != w.after else f"{w.before}"
-            axes.annotate(said, (x, w.before), (0, 3), textcoords="offset points", ha="center", color=MUTED, size="small")
-        axes.set_ylim(0, max(before, default=1) * 1.16)
-    else:
-        axes.set_xlabel("layer, numbered as in the table")
-    axes.set_ylabel("channels")
-    bare(axes, grid="y")
-    axes.legend(loc="upper left", ncols=2, handlelength=1.2)
-    return made
 
 
 def front(points: Sequence[tuple[float, float]], chosen: int, knee: int | None, counted: ScoredBy = ERROR) -> Figure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from compress.report.formatting import (
     NONE,
     byte_size,
     certified,
-    changed,
     clock_name,
     clocked,
     duration,
@@ -34,57 +32,20 @@ from compress.report.formatting import (
     machine_of,
     number,
     percent,
-    plain,
     score_title,
     times,
 )
 from compress.report.model import FrontLatency, Latency, Report
-from compress.report.run_files import LayerTimes, RawComparison, RunFiles
-from compress.report.svg import inline, svg_of
-from compress.report.verdict import told_change, useful
+from compress.report.page_layers import layers_section
+from compress.report.page_parts import Plot, Tile, inline_plot, pairs, sentence, typeset
+from compress.report.red_flags import Flag, flags_of, kind_of_flag, status
+from compress.report.run_files import RawComparison, RunFiles
+from compress.report.svg import inline
+from compress.report.verdict import useful
 
 _PARTS = Path(__file__).parent / "page"
-_FACTOR = re.compile(r"(\d)x\b")
 _MOST_SAMPLED = 4
 """Comparisons whose samples are drawn."""
-
-FLAGS = (
-    ("parity", "Parity", ("parity",)),
-    ("lost", "Score lost", ("of no use",)),
-    ("chance", "At chance", ("told from chance",)),
-    ("fallback", "Fallback", ("fallback", "not available here")),
-    ("slower", "Slower", ("slower than the unpruned",)),
-    ("speed", "Not faster", ("not measurably faster",)),
-    ("score", "Score", ("accuracy", "points", "certifies", "scored", "not measured:", "were allowed")),
-    ("noise", "Noisy", ("noisy", "contended", "contaminated", "drift", "unsettled", "throttled", "quota", "few rounds")),
-)
-"""Kinds of red flags, most serious first: key, what the page calls them, words that tell them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """One red flag."""
-
-    label: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A drawing and what is said above it."""
-
-    title: str
-    about: str
-    svg: Markup
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """One of the few large figures."""
-
-    name: str
-    value: str
-    about: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +80,23 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
     word, good = status(report)
     shown: dict[str, Any] = {
         "title": f"{report.name}: {word.lower()}",
-        "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {_typeset(report.target)}, "
-        f"{kept(report)} · {report.data}",
+        "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {typeset(report.target)}, "
+        f"{kept(report)} · {report.data}{_found_by(report)}",
         "name": report.name,
         "tone": "good" if good and not flags else "bad",
         "flags": flags,
         "word": word,
         "word_tone": "good" if good else "bad",
-        "verdict": _typeset(report.verdict),
+        "verdict": typeset(report.verdict),
         "tiles": tuple(_tiles(report)),
-        "certificate": "" if report.certificate is None else _sentence(certified(report.certificate)),
-        "parity": _pairs({k: v for k, v in report.parity.items() if k != "message"}),
-        "guard": _pairs(report.guard),
-        "environment": _pairs(report.environment),
-        "digests": _pairs(report.digests),
-        "search": _pairs(report.search),
+        "certificate": "" if report.certificate is None else sentence(certified(report.certificate)),
+        "parity": pairs({k: v for k, v in report.parity.items() if k != "message"}),
+        "guard": pairs(report.guard),
+        "environment": pairs(report.environment),
+        "digests": pairs(report.digests),
+        "search": pairs(report.search),
         "seconds": tuple((k, duration(v)) for k, v in report.seconds.items()),
-        "job": _pairs(report.job),
+        "job": pairs(report.job),
         "command": report.command,
         "citation": report.citation,
         "made": "compress (smaller-convnets)" if report.made_by is None else f"{report.made_by.text} (smaller-convnets)",
@@ -146,7 +107,7 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
         "precisions": None
         if files.precisions is None
         else tables.precision_table(files.precisions, of_use=useful(report.warnings)),
-        **_layers(report, files.times),
+        **layers_section(report, files.times),
         **_front(report, files),
     }
     return _render("run.html.j2", shown)
@@ -159,12 +120,17 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         reports: name of the run -> its report.
     """
     raised = [(name, flag) for name, r in reports.items() for flag in flags_of(r)]
-    flags = [Flag(flag.label, f"{name}: {flag.text}") for name, flag in sorted(raised, key=lambda each: _kind(each[1].text)[0])]
+    flags = [
+        Flag(flag.label, f"{name}: {flag.text}")
+        for name, flag in sorted(raised, key=lambda each: kind_of_flag(each[1].text)[0])
+    ]
     rows = [(name, r.speedup_macs, r.latency[0]) for name, r in reports.items() if r.latency]
     plots = []
     if rows:
         told = "; ".join(f"{name}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for name, p, x in rows)
-        svg = _plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told)
+        svg = inline_plot(
+            partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up of every run: promised and measured", told
+        )
         plots.append(Plot("Promised and measured", "By the first runtime of each run.", svg))
     dots = side_by_side.dots(reports)
     if dots:
@@ -172,7 +138,7 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         told = "; ".join(f"{d.name}: {d.x[1]:.2f} times, {figure.text(d.y[1] / figure.scale)}" for d in dots)
         draw = partial(charts.runs, dots, "measured speed-up (95 % interval)", f"{figure.heading}, test (95 % interval)")
         title = f"{figure.short[:1].upper()}{figure.short[1:]}"
-        svg = _plot(draw, "plot-runs", f"{title} on the test images against measured speed-up", told)
+        svg = inline_plot(draw, "plot-runs", f"{title} on the test images against measured speed-up", told)
         plots.append(
             Plot(
                 f"{title} against speed",
@@ -186,7 +152,7 @@ def runs_page(reports: Mapping[str, Report]) -> str:
         "name": f"{len(reports)} runs compared",
         "tone": "bad" if flags else "good",
         "flags": flags,
-        "verdicts": tuple((name, _typeset(r.verdict), *status(r)) for name, r in reports.items()),
+        "verdicts": tuple((name, typeset(r.verdict), *status(r)) for name, r in reports.items()),
         "made": "compress (smaller-convnets)",
         "runs": side_by_side.runs_table(reports),
         "plots": plots,
@@ -196,41 +162,10 @@ def runs_page(reports: Mapping[str, Report]) -> str:
     return _render("runs.html.j2", shown)
 
 
-def _typeset(text: str) -> str:
-    """A terminal's signs as a page has them."""
-    return _FACTOR.sub(r"\1×", text).replace(" -> ", " → ").replace("<=", "≤").replace(" %", "\u00a0%")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def flags_of(report: Report) -> tuple[Flag, ...]:
-    """The red flags, most serious first, each with a word for what it is."""
-    kinds = [_kind(text) for text in report.warnings]
-    order = sorted(range(len(kinds)), key=lambda i: (kinds[i][0], i))
-    return tuple(Flag(kinds[i][1], report.warnings[i]) for i in order)
-
-
-def _kind(text: str) -> tuple[int, str]:
-    low = text.lower()
-    for place, (_, label, words) in enumerate(FLAGS):
-        if any(word in low for word in words):
-            return place, f"{label} inconclusive" if "inconclusive" in low and label == "Parity" else label
-    return len(FLAGS), "Warning"
-
-
-def status(report: Report) -> tuple[str, bool]:
-    """One word for the first measurement, and whether it is good news; no speed is, of a network that is of no use."""
-    if not useful(report.warnings):
-        at_chance = any(flag.label == "At chance" for flag in flags_of(report))
-        return "At chance" if at_chance else f"{score_title(report)} lost", False
-    if not report.latency:
-        return "Latency not measured", False
-    first = report.latency[0]
-    if first.verdict == "different" and first.low > 1:
-        return "Faster", True
-    return ("Slower", False) if first.high <= 1 else ("Not measurably faster", False)
+def _found_by(report: Report) -> str:
+    """Which part of the method found the plan, where the search said so."""
+    found = report.search.get("found_by")
+    return f" · plan found by {found}" if isinstance(found, str) and found else ""
 
 
 def _tiles(report: Report) -> Iterator[Tile]:
@@ -238,7 +173,7 @@ def _tiles(report: Report) -> Iterator[Tile]:
     if report.latency:
         first = report.latency[0]
         interval = f"95 % interval {first.low:.2f} to {first.high:.2f}; "
-        interval += f"{_typeset(clocked(first))} by {clock_name(first.typical_clock)}, {_conditions(first)}"
+        interval += f"{typeset(clocked(first))} by {clock_name(first.typical_clock)}, {_conditions(first)}"
         yield Tile("Measured speed-up", f"{first.speedup:.2f}×", interval)
         share = efficiency(promised, first.speedup)
         about = f"of the speed-up that {promised:.2f}× fewer MACs promise arrived"
@@ -246,8 +181,11 @@ def _tiles(report: Report) -> Iterator[Tile]:
     before, after = (report.measured(when, "test") for when in ("base", "final"))
     if before is not None and after is not None:
         figure = report.scored_by
-        told = told_change(figure, before.value, after.value, report.change)
-        about = f"from {figure.text(before.value)}: {told}"
+        about = f"{figure.signed(after.value - before.value)} from {figure.text(before.value)}"
+        if report.change is not None:
+            about += f"; 95 % interval of the change {figure.signed_range(report.change.low, report.change.high)}, same images"
+        else:
+            about += f"; 95 % interval {figure.range(after.low, after.high)}"
         yield Tile(f"{score_title(report)}, test", figure.text(after.value), about)
     else:
         why = "not measured: no labelled images" if report.figure is not None else f"the task {report.task} is not scored"
@@ -272,10 +210,10 @@ def _scores(report: Report) -> dict[str, Any]:
         return {"score_title": title, "scores": None, "no_scores": missing}
     back = report.refused
     told = "; ".join(f"{a.when} ({a.split}{', taken back' * (a.when in back)}) {figure.text(a.value)}" for a in report.scores)
-    svg = _plot(partial(charts.scores, report.scores, figure, back), "plot-scores", f"{title} after every step", told)
+    svg = inline_plot(partial(charts.scores, report.scores, figure, back), "plot-scores", f"{title} after every step", told)
     about = "A dot is what was measured, the line its 95 % interval."
-    drawn = Plot(f"Where the {figure.short} went and came back", about, svg)
-    return {"score_title": title, "scores": tables.score_table(report), "scores_plot": drawn}
+    plot = Plot(f"Where the {figure.short} went and came back", about, svg)
+    return {"score_title": title, "scores": tables.score_table(report), "scores_plot": plot}
 
 
 def _latency(report: Report, results: Sequence[RawComparison]) -> dict[str, Any]:
@@ -289,7 +227,7 @@ def _latency(report: Report, results: Sequence[RawComparison]) -> dict[str, Any]
         sentence += f" Efficiency {percent(share, 0)}: that much of the promised speed-up arrived."
     rows = [(f"{machine_of(x)}, batch {x.batch}", promised, x) for x in report.latency]
     told = "; ".join(f"{label}: promised {p:.2f} times, measured {times(x.low, x.speedup, x.high)}" for label, p, x in rows)
-    svg = _plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
+    svg = inline_plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
     return {
         "latency_sentence": sentence,
         "dumbbells": Plot("Promised and measured", "The distance between the dots is what the MACs do not tell.", svg),
@@ -311,13 +249,13 @@ def _samples(index: int, raw: RawComparison) -> dict[str, Any]:
     repeats = result.arms[0].inner_repeats
     mean = f", each the mean of {repeats} runs" if repeats > 1 else ""
     medians = "; ".join(f"{name_} {duration(statistics.median(samples))}" for name_, samples in arms.items())
-    spread = _plot(
+    spread = inline_plot(
         partial(charts.distribution, {n: arms[n] for n in ("base", "base again", name)}),
         f"plot-samples-{index}",
         f"Distribution of the samples on {where}",
         f"Medians of the {clock_name(clock)}: {medians}",
     )
-    strip = _plot(
+    strip = inline_plot(
         partial(
             charts.rounds,
             name,
@@ -339,39 +277,6 @@ def _samples(index: int, raw: RawComparison) -> dict[str, Any]:
         f"stopped by {result.stopped_by} after {duration(result.seconds)}.",
         "distribution": Plot("Distribution", f"{clock_words[0].upper()}{clock_words[1:]} a run; {slow}.", spread),
         "rounds": Plot("Round by round", "Blue band: the 95 % interval of the ratio. Grey: the base against itself.", strip),
-    }
-
-
-def _layers(report: Report, times: LayerTimes | None) -> dict[str, Any]:
-    cut = changed(report)
-    told = ", ".join(f"{w.layer} {w.before} to {w.after}" for w in cut[:60]) or "no layer lost channels"
-    svg = _plot(partial(charts.staircase, report.widths), "plot-staircase", "Channels per layer, before and after", told)
-    lost, total = sum(w.before - w.after for w in report.widths), sum(w.before for w in report.widths)
-    return {
-        "layers_sentence": f"{len(cut)} of {len(report.widths)} layers lost channels, {lost:,} of {total:,} in all.",
-        "staircase": Plot("Channel staircase", "Forward order from left to right.", svg),
-        "layers": tables.layer_table(report.widths, () if times is None else times.rows),
-        **_times(report, times),
-    }
-
-
-def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
-    """Why the layers take the time they take; and the kernels that are no layer of the table."""
-    if times is None:
-        return {"others": None, "why": (), "layer_notes": ()}
-    known = {w.layer for w in report.widths}
-    rest = [t for t in times.rows if t.name not in known]
-    most = max((s for t in times.rows for s in (t.before, t.after) if s is not None), default=0.0)
-    sides = [[(t.name, (t.before, t.after)[side] or 0.0) for t in times.rows] for side in (0, 1)]
-    other = [sum(s for name, s in side if name not in known) / max(sum(s for _, s in side), 1e-12) for side in sides]
-    slow = "Times are from ONNX Runtime's profiler on the CPU, which slows what it watches: they are shares of each other"
-    rest_of_it = (
-        f"kernels that are no layer above take {percent(other[0], 0)} of the time before and {percent(other[1], 0)} after"
-    )
-    return {
-        "others": tables.others_table(rest, most) if rest else None,
-        "why": tuple(_typeset(text) for text in times.summary),
-        "layer_notes": (f"{slow}, not the latencies above; {rest_of_it}.",),
     }
 
 
@@ -401,7 +306,7 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
         f"point {p.index}: {percent(p.macs, 1)} of the MACs, {percent(p.latency, 1)} of the latency" for p in found.points
     )
     title = "MACs against measured latency over the front"
-    svg = _plot(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
+    svg = inline_plot(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
     where = (
         f"{found.runtime}, batch {found.batch}, {found.threads} threads"
         if found.threads > 1
@@ -410,18 +315,10 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
     about = f"{where}; every network in the same {found.rounds:,} rounds. Red: fewer MACs, and slower than one with more."
     return {
         "title": title,
-        "sentence": " ".join([fronts.told(found), *(f"{_sentence(flag)}." for flag in found.flags)]),
+        "sentence": " ".join([fronts.told(found), *(f"{sentence(flag)}." for flag in found.flags)]),
         "plot": Plot("Measured latency", about, svg),
         "table": tables.front_latency_table(found),
     }
-
-
-def _plot(draw: Any, name: str, title: str, description: str) -> Markup:
-    return Markup(inline(svg_of(draw), name, title, description))
-
-
-def _pairs(facts: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple((str(k).replace("_", " "), plain(v)) for k, v in facts.items())
 
 
 def _render(template: str, shown: Mapping[str, Any]) -> str:

@@ -116,6 +116,46 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchSpan:
+    """What is added to an identity shortcut, by the layers in it.
+
+    Attributes:
+        name: its id, as ``Plan.branches`` has it.
+        layers: in forward order; one at least.
+        left_out: it is gone.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    left_out: bool = False
+
+    @property
+    def first(self) -> str:
+        """Its first layer."""
+        return self.layers[0]
+
+    @property
+    def last(self) -> str:
+        """Its last one."""
+        return self.layers[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """What cutting one group of channels alone does to the layers that read it, re-solved by least squares, in closed form.
+
+    Attributes:
+        layer: the first that makes the channels.
+        halved: relative error of its readers' outputs when half of the channels are gone, those that go first.
+        chosen: the same with as many as the plan removes; None where the plan leaves the group out altogether.
+    """
+
+    layer: str
+    halved: float
+    chosen: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FrontPoint:
     """A network of the front, clocked; shares of the base, latency with its 95 % interval.
 
@@ -199,6 +239,8 @@ class Report:
         steps: judged networks from the cut to the result, those too that were taken back.
         change: the test figure of the pruned network minus that of the unpruned one, on the same images, with its interval;
             None where they were not judged image by image.
+        branches: beside the network's shortcuts, in forward order.
+        sensitivity: of every group of channels, in forward order; empty where the method takes no moments.
         made_by: the library that wrote the report, and when; None in older ones.
     """
 
@@ -232,6 +274,8 @@ class Report:
     figure: Figure | None = TOP1
     steps: tuple[Step, ...] = ()
     change: Difference | None = None
+    branches: tuple[BranchSpan, ...] = ()
+    sensitivity: tuple[Sensitivity, ...] = ()
     made_by: MadeBy | None = None
     schema: str = field(default=SCHEMA)
 

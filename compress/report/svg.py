@@ -46,8 +46,8 @@ _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 _UNREADABLE = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _UNITS = 72
-NARROW, WIDE = 4.5, 10.4
-"""Inches, of 72 units each: the narrow ones fit a phone as they are and a desktop's column half as large again."""
+NARROW = 4.5
+"""Inches, of 72 units each: it fits a phone as it is and a desktop's column half as large again."""
 
 
 @contextmanager

@@ -101,7 +101,7 @@ def requests(browser: Any) -> set[str]:
     return {e["params"]["request"]["url"] for e in told if e["method"] == "Network.requestWillBeSent"}
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (360, "light"), (360, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (360, "dark")])
 def test_it_is_drawn_without_a_word_on_the_console_and_asks_for_nothing(
     browser: Any, page: Path, width: int, scheme: str
 ) -> None:
@@ -112,9 +112,29 @@ def test_it_is_drawn_without_a_word_on_the_console_and_asks_for_nothing(
     assert browser.title.startswith('"><script>')
     seen = "[s.id, s.getBoundingClientRect().width, s.querySelectorAll('path').length]"
     drawn = browser.execute_script(f"return [...document.querySelectorAll('svg.plot')].map(s => {seen})")
-    assert len(drawn) == 9 and all(w > 200 and paths > 3 for _, w, paths in drawn), drawn
+    assert len(drawn) == 10 and all(w > 200 and paths > 3 for _, w, paths in drawn), drawn
     assert browser.execute_script("return document.documentElement.scrollWidth") == width  # nothing sticks out
     kept(browser, f"report-{width}-{scheme}", width)
+
+
+_OUT_OF_SIGHT = """
+const width = document.documentElement.clientWidth;
+return [...document.querySelectorAll('td, tbody th, caption, dd, figcaption, svg.plot, .flags li')]
+  .filter(e => e.getBoundingClientRect().right > width + 1 || e.scrollWidth > e.clientWidth + 1 && e.clientWidth > 0)
+  .map(e => e.tagName + ' ' + e.textContent.slice(0, 60));
+"""
+
+
+@pytest.mark.parametrize(("width", "media"), [(390, ""), (688, "print")])
+def test_no_column_is_out_of_sight_on_a_phone_and_on_paper(browser: Any, page: Path, width: int, media: str) -> None:
+    """688 pixels are what the margins leave of a sheet of A4."""
+    opened(browser, page, width=width, media=media)
+    assert browser.execute_script(_OUT_OF_SIGHT) == []
+    shown = (
+        "return [...document.querySelectorAll('section > *, section li, td')].filter(e => !e.getClientRects().length).length"
+    )
+    hidden = len(browser.find_elements("css selector", ".downloads li")) + 1 if media else 0
+    assert browser.execute_script(shown) == hidden
 
 
 def test_dark_and_light_differ_and_both_can_be_read(browser: Any, page: Path) -> None:
@@ -159,7 +179,7 @@ def test_a_screen_reader_finds_its_way(browser: Any, page: Path) -> None:
     roles = {role for role, _ in named}
     assert {"main", "navigation", "banner", "contentinfo", "table", "columnheader", "rowheader"} <= roles
     images = [name for role, name in named if role in ("image", "img")]
-    assert len(images) == 9 and all("," in name or " " in name for name in images)
+    assert len(images) == 10 and all("," in name or " " in name for name in images)
     levels = browser.execute_script("return [...document.querySelectorAll('h1,h2,h3')].map(h => +h.tagName[1])")
     assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert all(name for role, name in named if role in ("table", "region", "link", "button"))

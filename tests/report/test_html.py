@@ -22,7 +22,7 @@ from support.reports import SAMPLE, reports
 from compress.core import TOP1
 from compress.export.precision import Precision, Precisions
 from compress.export.precision import PrecisionLatency as Beside
-from compress.report import charts, formatting, html, plots, run_files, store, tables, timm_csv
+from compress.report import charts, formatting, html, layer_charts, plots, red_flags, run_files, store, tables, timm_csv
 from compress.report.model import Report, Width
 from compress.report.run_files import RawComparison, RunFiles, Timed
 from compress.report.schema import validate
@@ -114,7 +114,7 @@ def test_every_reference_has_its_target(full: Page) -> None:
 def test_sections_plots_and_tables(full: Page) -> None:
     assert {"scores", "latency", "layers", "front", "proof", "run", "main"} <= set(full.ids)
     plots = {a["id"] for a in full.all("svg")}
-    assert plots == {f"plot-{n}" for n in ("scores", "dumbbells", "samples-0", "rounds-0", "staircase", "front")}
+    assert plots == {f"plot-{n}" for n in ("scores", "dumbbells", "samples-0", "rounds-0", "network", "sensitivity", "front")}
     for a in full.all("svg"):
         assert a["role"] == "img" and "viewbox" in a and "width" not in a
     assert len(full.all("table")) == len(full.all("caption")) >= 5
@@ -137,10 +137,10 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
         "the pruned network is of no use as it is: 99.4 % -> 14.5 % (test images, chance is 10 %)",
         "ONNX parity is inconclusive: no spread",
     )
-    told = html.flags_of(replace(SAMPLE, warnings=warnings))
+    told = red_flags.flags_of(replace(SAMPLE, warnings=warnings))
     labels = ["Parity inconclusive", "Score lost", "Fallback", "Not faster", "Score", "Noisy", "Warning"]
     assert [flag.label for flag in told] == labels and sorted(f.text for f in told) == sorted(warnings)
-    assert html.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
+    assert red_flags.status(replace(SAMPLE, warnings=warnings)) == ("Accuracy lost", False)
     source = html.html_page(replace(SAMPLE, warnings=warnings), RunFiles())
     places = [source.index(t) for t in ("Parity inconclusive</span>", "Not faster</span>", 'class="sentence"', 'id="scores"')]
     assert places == sorted(places)
@@ -158,7 +158,7 @@ def test_red_flags_come_first_and_the_worst_of_them_before_the_others() -> None:
 )
 def test_only_what_is_certainly_faster_is_called_so(low: float, high: float, verdict: str, word: str) -> None:
     found = replace(SAMPLE.latency[0], low=low, high=high, speedup=(low + high) / 2, verdict=verdict)
-    said, good = html.status(replace(SAMPLE, latency=(found,)))
+    said, good = red_flags.status(replace(SAMPLE, latency=(found,)))
     assert said == word and good == (word == "Faster")
     assert ("good-text" in tables.tone(SAMPLE, found)) == good
 
@@ -257,22 +257,22 @@ def test_timms_units() -> None:
 
 
 def test_drawings_are_text_in_the_pages_colours() -> None:
-    svg = inline(svg_of(lambda: charts.staircase(SAMPLE.widths)), "one", "Channels", "stem.0 16")
+    svg = inline(svg_of(lambda: layer_charts.network(SAMPLE.widths)), "one", "Channels", "stem.0 16")
     assert "stem.0</text>" in svg and "<style" not in svg and "#0a00" not in svg
     assert "var(--pruned)" in svg and svg.startswith("<svg") and "stem.0 16</desc>" in svg
-    again = inline(svg_of(lambda: charts.staircase(SAMPLE.widths)), "one", "Channels", "stem.0 16")
+    again = inline(svg_of(lambda: layer_charts.network(SAMPLE.widths)), "one", "Channels", "stem.0 16")
     assert svg == again
 
 
 def test_no_name_is_a_formula() -> None:
     named = [replace(w, layer="$x_{$") for w in SAMPLE.widths]
-    assert "$x_{$</text>" in inline(svg_of(lambda: charts.staircase(named)), "one", "", "")
+    assert "$x_{$</text>" in inline(svg_of(lambda: layer_charts.network(named)), "one", "", "")
 
 
-@pytest.mark.parametrize("name", ["staircase", "scores"])
+@pytest.mark.parametrize("name", ["network", "scores"])
 def test_laid_out_once_it_is_what_matplotlib_draws(name: str) -> None:
     def draw() -> Any:
-        return charts.staircase(SAMPLE.widths) if name == "staircase" else charts.scores(SAMPLE.scores, TOP1, {"fine-tuned"})
+        return layer_charts.network(SAMPLE.widths) if name == "network" else charts.scores(SAMPLE.scores, TOP1, {"fine-tuned"})
 
     plain = io.StringIO()
     with drawing():

@@ -19,7 +19,7 @@ from compress.core import TOP1, Measured, difference, made_by
 from compress.evaluation import JudgedTest, change_of
 from compress.latency.result import LatencyResult
 from compress.latency.statistics import percentiles
-from compress.report import formatting, html, tables
+from compress.report import formatting, html, red_flags, tables
 from compress.report.markdown import report_markdown
 from compress.report.model import Report
 from compress.report.run_files import RunFiles
@@ -76,7 +76,7 @@ def test_a_network_at_chance_gets_no_green_word(low: float, high: float, lost: b
     warnings = tuple(flags(Scoring("classification", TOP1, chance=0.1), scores, (quiet,)))
     report = replace(SAMPLE, scores=scores, warnings=warnings, latency=(quiet,))
     assert useful(warnings) != lost
-    assert html.status(report) == (("At chance", False) if lost else ("Faster", True))
+    assert red_flags.status(report) == (("At chance", False) if lost else ("Faster", True))
     page = html.html_page(report, RunFiles()).partition("</style>")[2]
     assert any("good" in names for names in re.findall(r'class="([^"]*)"', page)) != lost
     assert tables.tone(report, quiet) == ("" if lost else "good-text")

@@ -8,7 +8,7 @@ from compress.core.accuracy import Measured
 from compress.core.statistics import Certificate, Difference
 from compress.core.step import Step
 from compress.core.toolkit_version import MadeBy
-from compress.report.model import FrontLatency, FrontPoint, Latency, Report, Size, Width
+from compress.report.model import BranchSpan, FrontLatency, FrontPoint, Latency, Report, Sensitivity, Size, Width
 
 SAMPLE = Report(
     name="digits-net-smoea",
@@ -49,6 +49,9 @@ SAMPLE = Report(
     environment={"cpu": "some | processor", "versions": {"torch": "2.14.1"}},
     job={"method": "smoea", "value": 0.5, "ignore": []},
     command="compress prune digits-net.safetensors --data digits",
+    change=Difference(mean=-0.0223, low=-0.0402, high=-0.0045, images=359, seeds=1),
+    branches=(BranchSpan("stage1", ("stage1.0",)), BranchSpan("stage2", ("stage2.0",), left_out=True)),
+    sensitivity=(Sensitivity("stem.0", 0.02, 0.0), Sensitivity("stage1.0", 0.3, 0.1), Sensitivity("stage2.0", 0.5)),
     certificate=Certificate(1976, 41, 0.0272, 0.95, "1976 validation images that the run had not used"),
 )  # fmt: skip
 
@@ -117,6 +120,10 @@ reports = st.builds(
         _TEXTS,
     ),
     image=st.lists(_COUNT, max_size=3).map(tuple),
+    branches=st.lists(
+        st.builds(BranchSpan, _TEXT, st.lists(_TEXT, min_size=1, max_size=2).map(tuple), st.booleans()), max_size=2
+    ).map(tuple),
+    sensitivity=st.lists(st.builds(Sensitivity, _TEXT, _NUMBER, st.none() | _NUMBER), max_size=2).map(tuple),
     change=st.none() | st.builds(Difference, *[st.floats(-1, 1)] * 3, *[_COUNT] * 2, st.just(0.95), st.booleans()),
     made_by=st.none() | st.builds(MadeBy, *[_TEXT] * 3),
     schema=st.just(SAMPLE.schema),
