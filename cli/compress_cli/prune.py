@@ -82,6 +82,14 @@ def prune(
     no_branches: Annotated[
         bool, typer.Option("--no-branches", help="Leave out no branch beside a shortcut.", rich_help_panel=_SEARCH)
     ] = False,
+    finalists: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N|0",
+            help="Plans trained for some steps before one is taken, half an epoch in all; 0: none. Default: 8.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     budget: Annotated[int | None, typer.Option(help="Image-forwards the search may spend.", rich_help_panel=_SEARCH)] = None,
     seed: Annotated[int | None, typer.Option(help="The one seed. Default: 0.", rich_help_panel=_SEARCH)] = None,
     workers: o.Workers = None,
@@ -151,6 +159,7 @@ def prune(
         "ignore": tuple(ignore) if ignore else None,
         "streams": False if no_streams else None,
         "branches": False if no_branches else None,
+        "finalists": finalists,
         "seed": seed,
         "budget": budget,
         "workers": number_or_auto("--workers", workers, 2),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from compress.core import ERROR, Figure, Plan, Topology
+from compress.core import ERROR, Figure, Plan, Topology, wilson
 from compress.coupling import NotTraceable, symbolic_graph
 from compress.evaluation.output_error import output_error, outputs_of, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, values_at
@@ -213,14 +214,30 @@ class Evaluator:
 
     def full(self, plan: Plan, images: int = 0, recovery: Recovery = "bn") -> float:
         """The real thing: cut, re-solve if wanted, re-estimate, run; on so many images, or on all."""
-        judged = self.material.judged[: images or None]
-        small = self.small(plan, len(judged), recovery)
+        judged = len(self.material.judged[: images or None])
+        return self.judge(self.small(plan, judged, recovery), judged).error
+
+    def judge(self, small: nn.Module, images: int = 0) -> Score:
+        """What a small network is worth on so many of the judged images, or on all, with its interval where there is one."""
+        judged, task = self.material.judged[: images or None], self.material.task
+        small = small.eval()
         if self.material.metric == "output":
-            return output_error([t[: len(judged)] for t in self.outputs], outputs_of(small, judged))
+            return Score(output_error([t[: len(judged)] for t in self.outputs], outputs_of(small, judged)))
         if self.material.scored:
             assert self.material.batches is not None
-            return self.material.task.error(small.eval(), first_of(self.material.batches, len(judged)), self.base)
-        return self._change(small.eval(), judged)
+            return self._scored(small, list(first_of(self.material.batches, len(judged))))
+        error = self._change(small, judged)
+        exact = task.names_one_label and math.isfinite(error)
+        return Score(error, wilson(round(error * len(judged)), len(judged)) if exact else None)
+
+    def _scored(self, small: nn.Module, batches: Sequence[Any]) -> Score:
+        """By the task's figure; without an interval where the task has a measure of its own for searches."""
+        task, figure = self.material.task, self.material.task.figure
+        if type(task).error is not Task.error or figure is None:
+            return Score(task.error(small, batches, self.base))
+        found = task.scored(small, batches)
+        error, *ends = (figure.error(float(x), self.base) for x in (found.value, found.low, found.high))
+        return Score(error, (min(ends), max(ends)) if all(map(math.isfinite, ends)) else None)
 
     @property
     def base_error(self) -> float:

@@ -54,8 +54,9 @@ UNPRUNED = "unpruned"
 TORCH_PRUNING = "benchmarks.torch_pruning_arm"
 """Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
 _SHARED = (
-    "target value round_to ignore streams branches prefer_fast budget stop_after calibration recover epochs lr batch distill"
-).split()
+    *"target value round_to ignore streams branches prefer_fast finalists".split(),
+    *"budget stop_after calibration recover epochs lr batch distill".split(),
+)
 _WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels train".split()
 _OFF = 0.01
 
@@ -124,7 +125,8 @@ class MethodComparison:
     """What is compared, under which protocol.
 
     Attributes:
-        job: what all runs share; its method, options and seed are each run's own.
+        job: what all runs share; its method, options and seed are each run's own. Without a word about finalists there are
+            none: methods are compared by what each finds itself.
         entries: from :func:`entry`.
         seeds: of the runs.
         reference: the entry that the others are set against on the same test images; added where nothing is the same.
@@ -185,7 +187,7 @@ def compare_methods(
     """
     wanted, network = wanted.checked(), with_task(network, data, listen)
     wanted = replace(wanted, train=loop_for(network, wanted.train))
-    wanted = replace(wanted, job=with_loop(wanted.job, wanted.train, data))
+    wanted = replace(wanted, job=with_loop(replace(wanted.job, finalists=wanted.job.finalists or 0), wanted.train, data))
     jobs = {(e.name, s): e.job(wanted.job, s) for s in wanted.seeds for e in wanted.entries}
     rows: list[ComparedRun] = []
     judged: dict[str, list[JudgedTest]] = {}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress.core import Clock, Listen, Plan, Topology, Warned, ignore, read_json, write_json
+from compress.core import Clock, LatencyTable, Listen, Plan, Topology, Warned, ignore, read_json, write_json
 from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline.csgd import with_clusters
 from compress.pipeline.equals import Resolution, fastest_of_equals, predictor, slower_than_plain
+from compress.pipeline.finalists import train_finalists, why_none
 from compress.pipeline.front import FRONT, choose, read_front, save_front
 from compress.pipeline.input_selection import may_select, settled
 from compress.pipeline.inspection import traced_with_agreement
@@ -24,7 +26,8 @@ from compress.pipeline.search_summary import LatencyTrials, SearchSummary
 from compress.pipeline.searching import Searched, search
 from compress.pipeline.stagewise import progressive
 from compress.pipeline.worker_choice import with_workers
-from compress.search import Front, Point
+from compress.report import Finalists
+from compress.search import Fidelity, Front, Point
 
 _PLAN = "plan.json"
 _FRESH = "start over with fresh=True, or choose another folder"
@@ -101,6 +104,7 @@ class Decided:
         plan: what to cut.
         why: why this plan was taken.
         trials: how a target of latency was met.
+        finalists: the last choice by short trainings, where there was one.
     """
 
     run: Run
@@ -109,6 +113,7 @@ class Decided:
     plan: Plan
     why: str
     trials: LatencyTrials | None
+    finalists: Finalists | None = None
 
     @property
     def summary(self) -> SearchSummary:
@@ -120,6 +125,7 @@ class Decided:
             effort=self.searched.effort,
             latency=self.trials,
             found=self.searched.found(self.plan),
+            finalists=self.finalists,
         )
 
 
@@ -137,20 +143,45 @@ def decided(run: Run) -> Decided:
     front, notes = settled(run, prepared.space, found.front)
     found = replace(found, front=front, effort=found.effort.noting(*notes))
     chosen, why = _chosen(run, prepared, found)
-    if run.job.target in ("macs", "params") and run.job.realise == "cut":
-        table = predictor(run, prepared)
-        if run.job.prefer_fast and not run.job.stage_epochs:
-            chosen, faster = fastest_of_equals(prepared.space, _resolution(prepared), table, found.judged, chosen)
-            why = faster or why
-            front = _with_point(front, chosen)
-            found = replace(found, front=front)
-        if slower := slower_than_plain(prepared.space, table, chosen.plan):
-            run.warn(slower)
+    table = predictor(run, prepared) if run.job.target in ("macs", "params") and run.job.realise == "cut" else None
+    if table is not None and run.job.prefer_fast and not run.job.stage_epochs:
+        chosen, faster = fastest_of_equals(prepared.space, _resolution(prepared), table, found.judged, chosen)
+        why = faster or why
+    chosen, why, finalists = _after_training(run, prepared, found, table, chosen, why)
+    front = _with_point(front, chosen)
+    found = replace(found, front=front)
+    if table is not None and (slower := slower_than_plain(prepared.space, table, chosen.plan)):
+        run.warn(slower)
     trials = measured_target(run, prepared, front, chosen.plan)
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
     save_front(run.folder, front, chosen, prepared.space, why, prepared.material.counted)
-    return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials)
+    return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials, finalists=finalists)
+
+
+def _after_training(
+    run: Run, prepared: Prepared, found: Searched, table: LatencyTable | None, chosen: Point, why: str
+) -> tuple[Point, str, Finalists | None]:
+    """The choice, reconsidered after short trainings of some plans; the same where there are none."""
+    space = prepared.space
+    if reason := why_none(run):
+        if run.job.finalists:
+            run.note(f"no finalists were trained: {reason}")
+        return chosen, why, None
+    trained = train_finalists(run, prepared, found, chosen.plan)
+    if trained is None:
+        return chosen, why, None
+    plan, error = next(iter(trained.last.items()))
+    if math.isnan(error):
+        return chosen, why, trained.won(chosen.plan, "no training came to anything: the choice before it stands")
+    why = f"the best of {len(trained.told.rows)} plans after short trainings, the last ones of {trained.steps} steps"
+    best = space.point(plan, error, Fidelity.TRAINED)
+    if table is not None and run.job.prefer_fast:
+        best, faster = fastest_of_equals(space, _resolution(prepared), table, trained.last, best)
+        why = f"after short trainings, {faster}" if faster else why
+    before = trained.untrained[best.plan]
+    taken = space.point(best.plan, before, Fidelity.FULL) if math.isfinite(before) else best
+    return taken, why, trained.won(best.plan, why)
 
 
 def _resolution(prepared: Prepared) -> Resolution:

@@ -70,7 +70,7 @@ def fastest_of_equals(
         for plan, error in judged.items()
         if not plan.inputs and space.share(plan) <= space.target.value + 1e-9 and not seen.apart(error, best.error)
     }
-    if not equal or best.fidelity is not Fidelity.FULL:
+    if not equal or best.fidelity not in (Fidelity.FULL, Fidelity.TRAINED):
         return best, ""
     first = min(equal, key=lambda plan: (equal[plan], judged[plan], plan.digest))
     if equal[first] > _FASTER * here:
@@ -79,7 +79,7 @@ def fastest_of_equals(
         f"the fastest of {len(equal)} plans whose errors {seen.images} images cannot tell from the least: "
         f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}, instead of {here:.3f}"
     )
-    return space.point(first, judged[first], Fidelity.FULL), said
+    return space.point(first, judged[first], best.fidelity), said
 
 
 def slower_than_plain(space: Space, table: LatencyTable, plan: Plan) -> str:

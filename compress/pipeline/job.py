@@ -12,7 +12,7 @@ from typing import Any, Literal
 from compress.core import did_you_mean, read_json, read_text, validated
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS, TORCH_RUNTIMES
-from compress.search import METHODS, Target
+from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
 
 Recover = Literal["none", "bn", "reconstruct"]
 
@@ -43,6 +43,8 @@ class Job:
         streams: whether coupled residual streams are cut too.
         branches: whether branches beside identity shortcuts may go, where the method can leave them out.
         prefer_fast: for a target of MACs or parameters: of plans whose errors cannot be told apart the fastest is taken.
+        finalists: plans that are trained for some steps before one is taken, where the search has several and the run trains;
+            None is 8, 0 takes the best untrained one.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
         stop_after: share of an evolution's generations without growth of its front's hypervolume after which it ends; 0 spends
@@ -88,6 +90,7 @@ class Job:
     streams: bool = True
     branches: bool = True
     prefer_fast: bool = True
+    finalists: int | None = None
     seed: int = 0
     budget: int | None = None
     stop_after: float = 0.1
@@ -119,6 +122,10 @@ class Job:
         wanted = {
             "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
             "round_to": (1 <= self.round_to <= 1024, "between 1 and 1024"),
+            "finalists": (
+                self.finalists in (None, 0) or LEAST_PLANS <= (self.finalists or 0) <= MOST_PLANS,
+                f"0, or between {LEAST_PLANS} and {MOST_PLANS}",
+            ),
             "seed": (self.seed >= 0, "0 or more"),
             "budget": (self.budget is None or self.budget >= 100, "at least 100 image-forwards"),
             "calibration": (self.calibration is None or self.calibration >= 4, "at least 4 images"),
@@ -156,6 +163,10 @@ class Job:
             )
         if METHODS[self.method].clusters:
             object.__setattr__(self, "realise", "csgd")
+        if self.finalists and self.epochs == 0:
+            raise ConfigError(
+                f"finalists is {self.finalists}, but epochs is 0: nothing is trained", hint="leave one of the two out"
+            )
         if self.realise == "csgd" and self.epochs == 0:
             other = "" if METHODS[self.method].clusters else ", or use --realise cut"
             raise ConfigError("epochs is 0, but C-SGD is training", hint=f"leave --epochs out{other}")
@@ -207,15 +218,15 @@ class Job:
         return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
 
 
-EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "stop_after": 0.0}
+EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0}
 """How jobs of earlier versions went about what they do not mention."""
 
 
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
     """A stored job's values as :class:`Job` takes them today.
 
-    Where a drop has no unit, it is a fraction, of an earlier version; nor did those leave branches out, go by time, or stop
-    before their budget was spent.
+    Where a drop has no unit, it is a fraction, of an earlier version; nor did those leave branches out, go by time,
+    train finalists, or stop before their budget was spent.
     """
     held = {**EARLIER, **held}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name != "unit"}

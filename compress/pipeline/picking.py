@@ -74,7 +74,9 @@ def pick(
     run = Run(
         network=network,
         data=data,
-        job=with_loop(job if epochs is None else replace(job, epochs=epochs), train, data),
+        job=with_loop(
+            job if epochs is None else replace(job, epochs=epochs, finalists=job.finalists if epochs else 0), train, data
+        ),
         folder=folder,
         clock=Clock(listen),
         command=shlex.join(["compress", "pick", str(folder), *flags]),

@@ -140,6 +140,7 @@ def build_report(
         branches=_branches(topology, done.plan),
         sensitivity=_sensitivity(space, done.plan),
         made_by=made_by(),
+        finalists=search.finalists,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from compress.core import Plan, PredictionError
+from compress.report import Finalists
 from compress.search import Origin
 
 
@@ -161,6 +162,7 @@ class SearchSummary:
         effort: of the search; None where a plan was taken without one.
         latency: for a target of latency: what was clocked.
         found: where the plan comes from; None where no search scored it.
+        finalists: the last choice by short trainings; a part of the report of its own.
     """
 
     points: int
@@ -169,6 +171,7 @@ class SearchSummary:
     effort: SearchEffort | None = None
     latency: LatencyTrials | None = None
     found: Found | None = None
+    finalists: Finalists | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from compress.report.imported import take_in as take_in
     from compress.report.markdown import report_markdown as report_markdown
     from compress.report.model import BranchSpan as BranchSpan
+    from compress.report.model import Finalist as Finalist
+    from compress.report.model import Finalists as Finalists
+    from compress.report.model import FinalistScore as FinalistScore
     from compress.report.model import FrontLatency as FrontLatency
     from compress.report.model import Latency as Latency
     from compress.report.model import Report as Report
@@ -71,7 +74,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "html": "runs_page",
             "imported": "take_in",
             "markdown": "report_markdown",
-            "model": "BranchSpan FrontLatency Latency Report Sensitivity Size Width",
+            "model": "BranchSpan Finalist FinalistScore Finalists FrontLatency Latency Report Sensitivity Size Width",
             "plots": "comparison_svg front_svg",
             "side_by_side": "differences runs_markdown runs_table",
             "store": "HTML page_of read_report report_text write_report",

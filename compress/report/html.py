@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from compress.core import plural, printable
 from compress.report import charts, fronts, plots, side_by_side, tables, timm_csv
+from compress.report.finalists_table import finalists_table
 from compress.report.formatting import (
     NONE,
     byte_size,
@@ -109,6 +110,7 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
         else tables.precision_table(files.precisions, of_use=useful(report.warnings)),
         **layers_section(report, files.times),
         **_front(report, files),
+        "finalists": None if report.finalists is None else finalists_table(report.finalists, report.errors),
     }
     return _render("run.html.j2", shown)
 

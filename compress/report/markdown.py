@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from compress.core import markdown, markdown_block, markdown_code, plural
+from compress.report.finalists_table import finalists_table
 from compress.report.formatting import (
     NONE,
     certified,
@@ -26,7 +27,7 @@ from compress.report.formatting import (
 )
 from compress.report.fronts import told
 from compress.report.model import Report
-from compress.report.tables import front_latency_table
+from compress.report.tables import Cell, front_latency_table
 
 _REPOSITORY_LINE = "Made by compress (smaller-convnets)."
 
@@ -107,8 +108,13 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"{markdown(told(report.front_latency))}"
         yield ""
         made = front_latency_table(report.front_latency)
-        cells = [[f"{c.text} ({c.about})" if c.about else c.text for c in row] for row in made.rows]
-        yield from table_lines([c.name for c in made.head], cells)
+        yield from table_lines([c.name for c in made.head], [[_with_about(c) for c in row] for row in made.rows])
+    if report.finalists is not None:
+        table = finalists_table(report.finalists, report.errors)
+        yield from _section(table.title)
+        yield markdown(table.about)
+        yield ""
+        yield from table_lines([c.name for c in table.head], [[_with_about(c) for c in row] for row in table.rows])
     yield from _section("Proof")
     yield from _facts("The ONNX file against torch", report.parity)
     yield from _facts("The cut network against the masked one", report.guard)
@@ -131,6 +137,10 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     by = report.made_by
     yield _REPOSITORY_LINE if by is None else f"Made by {markdown(by.text)} (smaller-convnets)."
+
+
+def _with_about(cell: Cell) -> str:
+    return f"{cell.text} ({cell.about})" if cell.about else cell.text
 
 
 def _section(title: str) -> tuple[str, str]:

@@ -204,6 +204,65 @@ class FrontLatency:
 
 
 @dataclass(frozen=True, slots=True)
+class FinalistScore:
+    """What a plan was worth after a short training, on validation images.
+
+    Attributes:
+        steps: of the training.
+        error: in what the search's errors are counted in; None where the training came to nothing.
+        low: lower end of its 95 % interval over the images; None where it is not known.
+        high: upper end.
+    """
+
+    steps: int
+    error: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A plan that was trained for some steps before one was taken.
+
+    Attributes:
+        name: where it comes from.
+        plan: its digest.
+        macs: share that it keeps.
+        latency: share that it keeps by the run's latency table; None without one.
+        untrained: its error before, recovered as the result was.
+        scores: round by round, as far as it came.
+        won: whether it was taken.
+    """
+
+    name: str
+    plan: str
+    macs: float
+    latency: float | None
+    untrained: float | None
+    scores: tuple[FinalistScore, ...]
+    won: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finalists:
+    """The last choice of a search, by short trainings of equal length, seed and images.
+
+    Attributes:
+        rows: the one first that would have been taken without.
+        steps: of all trainings together.
+        image_forwards: what they cost: forward, backward and the teacher's, recovery and judging.
+        images: validation images of a score.
+        why: why that one was taken.
+    """
+
+    rows: tuple[Finalist, ...]
+    steps: int
+    image_forwards: float
+    images: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A run.
 
@@ -242,6 +301,7 @@ class Report:
         branches: beside the network's shortcuts, in forward order.
         sensitivity: of every group of channels, in forward order; empty where the method takes no moments.
         made_by: the library that wrote the report, and when; None in older ones.
+        finalists: the last choice by short trainings; None where there was none.
     """
 
     name: str
@@ -277,6 +337,7 @@ class Report:
     branches: tuple[BranchSpan, ...] = ()
     sensitivity: tuple[Sensitivity, ...] = ()
     made_by: MadeBy | None = None
+    finalists: Finalists | None = None
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from compress.search.depth import depths as depths
     from compress.search.explained import MethodOption as MethodOption
     from compress.search.explained import options_of as options_of
+    from compress.search.finalists import LEAST_PLANS as LEAST_PLANS
+    from compress.search.finalists import MOST_PLANS as MOST_PLANS
+    from compress.search.finalists import Contender as Contender
+    from compress.search.finalists import Rated as Rated
+    from compress.search.finalists import Round as Round
+    from compress.search.finalists import contenders as contenders
+    from compress.search.finalists import finals as finals
+    from compress.search.finalists import halving as halving
     from compress.search.journal import Asked as Asked
     from compress.search.journal import Evaluate as Evaluate
     from compress.search.journal import Journal as Journal
@@ -68,6 +76,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "csgd_clusters": "clusters_at",
             "depth": "depths",
             "explained": "MethodOption options_of",
+            "finalists": "Contender LEAST_PLANS MOST_PLANS Rated Round contenders finals halving",
             "journal": "Asked Evaluate Journal drive",
             "methods": "METHODS behind",
             "obs": "plan_for",

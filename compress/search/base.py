@@ -44,6 +44,8 @@ class Fidelity(StrEnum):
     """All of the network from the stage on, on cached inputs: relative error of the network's outputs."""
     FULL = "full"
     """The whole cut network, batch norms re-estimated: 1 - top-1, or the outputs' relative error without labels."""
+    TRAINED = "trained"
+    """The same after a short training."""
 
 
 Recovery = Literal["bn", "compensated", "reconstructed"]
@@ -61,6 +63,7 @@ class Ask:
         stage: index of the stage for ``STAGE`` and ``TAIL``; the other stages' cuts are the already pruned surroundings.
         images: how many images each candidate sees; 0 leaves it to the evaluator.
         recovery: what is done to a candidate before it is judged; ``bn`` where the evaluator has nothing to solve with.
+        steps: of the short training, for ``TRAINED``.
     """
 
     plans: Sequence[Plan]
@@ -68,13 +71,20 @@ class Ask:
     stage: int = -1
     images: int = 0
     recovery: Recovery = "bn"
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What an evaluation says; lower is better. Not-a-number means that the candidate cannot be scored."""
+    """What an evaluation says.
+
+    Attributes:
+        error: lower is better. Not-a-number means that the candidate cannot be scored.
+        interval: where it lies at 95 % confidence, over the images; None where that is not known.
+    """
 
     error: float
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from compress.core import Plan, append, read_bytes
 from compress.errors import CompressError, SearchError
-from compress.search.base import Ask, Front, Score, Search, Told
+from compress.search.base import Ask, Score, Told
 
+T = TypeVar("T")
 _LARGEST = 2**30
 _LONGEST = 1e9
 
@@ -65,7 +66,7 @@ class Journal:
     def __init__(self, path: Path | None, context: str) -> None:
         self.path = path
         self.context = context
-        self.scores: dict[str, float] = {}
+        self.scores: dict[str, Score] = {}
         self.earlier: dict[str, float] = {}
         """Seconds of the evaluations that were read from the file."""
         if path is not None and path.exists():
@@ -83,21 +84,25 @@ class Journal:
         for line in whole.splitlines():
             found = _entry(line)
             if found is not None:
-                key, self.scores[key], self.earlier[key] = found[0], found[1], found[2]
+                self.scores[found[0]], self.earlier[found[0]] = found[1:]
 
     def key(self, ask: Ask, plan: Plan) -> str:
         """Names one evaluation."""
-        settings = [ask.fidelity.value, ask.stage, ask.images, ask.recovery]
+        settings = [ask.fidelity.value, ask.stage, ask.images, ask.recovery, *([ask.steps] if ask.steps else [])]
         text = json.dumps([self.context, plan.to_json(), *settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-    def add(self, entries: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
+    def add(self, entries: Sequence[tuple[str, Score, dict[str, Any]]]) -> None:
         """Appends scores and makes sure that they are on the disk."""
-        for key, error, _ in entries:
-            self.scores[key] = error
+        for key, score, _ in entries:
+            self.scores[key] = score
         if self.path is None or not entries:
             return
-        append(self.path, "".join(_line({"key": k, "error": e, **more}) for k, e, more in entries))
+        append(self.path, "".join(_line({"key": k, **_told(s), **more}) for k, s, more in entries))
+
+
+def _told(score: Score) -> dict[str, Any]:
+    return {"error": score.error} | ({} if score.interval is None else {"interval": list(score.interval)})
 
 
 def _line(entry: dict[str, Any]) -> str:
@@ -105,24 +110,27 @@ def _line(entry: dict[str, Any]) -> str:
     return json.dumps({**entry, "check": zlib.crc32(text.encode())}) + "\n"
 
 
-def _entry(line: bytes) -> tuple[str, float, float] | None:
+def _entry(line: bytes) -> tuple[str, Score, float] | None:
     """Key, score and seconds of a line; a damaged one is none: it costs an evaluation, and cannot change what is chosen."""
     try:
         entry = json.loads(line)
         check = entry.pop("check", None)
-        key, error, seconds = entry["key"], entry["error"], entry.get("seconds", 0.0)
+        key, error, seconds, ends = entry["key"], entry["error"], entry.get("seconds", 0.0), entry.get("interval")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if check is not None and check != zlib.crc32(json.dumps(entry).encode()):
         return None
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (error, seconds))
+    pair = [] if ends is None else ends
+    if not isinstance(pair, list) or len(pair) not in (0, 2):
+        return None
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (error, seconds, *pair))
     if not isinstance(key, str) or not numbers or not 0 <= seconds < _LONGEST:
         return None
-    return key, float(error), float(seconds)
+    return key, Score(float(error), (float(pair[0]), float(pair[1])) if pair else None), float(seconds)
 
 
 def drive(
-    search: Search,
+    search: Generator[Ask | Told, Sequence[Score], T],
     evaluate: Evaluate,
     journal: Journal,
     *,
@@ -130,8 +138,8 @@ def drive(
     budget: float = float("inf"),
     listen: Callable[[Asked], None] = lambda event: None,
     tell: Callable[[Told], None] = lambda told: None,
-) -> Front:
-    """Runs a searcher to its end.
+) -> T:
+    """Runs a searcher to its end, and gives what it found: a front.
 
     Args:
         search: a searcher's generator.
@@ -152,8 +160,8 @@ def drive(
         try:
             ask = next(search) if answer is None else search.send(answer)
         except StopIteration as end:
-            front: Front = end.value
-            return front
+            found: T = end.value
+            return found
         if isinstance(ask, Told):
             tell(ask)
             answer = ()
@@ -170,8 +178,8 @@ def drive(
                 raise SearchError(f"the evaluation scored {len(scores)} of {len(missing)} plans")
             seconds = (perf_counter() - start) / len(missing)
             more = {"fidelity": ask.fidelity.value, "stage": ask.stage, "seconds": round(seconds, 6)}
-            journal.add([(k, s.error, {**more, "plan": p.digest}) for (k, p), s in zip(missing.items(), scores, strict=True)])
-        answer = [Score(journal.scores[k]) for k in keys]
+            journal.add([(k, s, {**more, "plan": p.digest}) for (k, p), s in zip(missing.items(), scores, strict=True)])
+        answer = [journal.scores[k] for k in keys]
         spent += price(ask) * len(set(keys))
         errors = [s.error for s in answer if s.error == s.error]
         listen(

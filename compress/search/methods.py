@@ -42,6 +42,8 @@ class Method:
     """Whether its plans are clusters of filters, which only C-SGD can make real."""
     branches: bool = False
     """Whether its plans may leave branches out (ours)."""
+    finalists: bool = False
+    """Whether its best plans are trained a little beside closed forms before one is taken (ours)."""
     ranking: str = "l1"
     """What ``ranking = auto`` means."""
 
@@ -66,6 +68,7 @@ METHODS: Mapping[str, Method] = {
         ranks=True,
         ranking="obs",
         branches=True,
+        finalists=True,
     ),
     "bicnn": Method(
         searcher=BiCnn,
@@ -76,6 +79,7 @@ METHODS: Mapping[str, Method] = {
         reader_losses=True,
         ranking="obs",
         branches=True,
+        finalists=True,
     ),
     "cluster": Method(
         searcher=Cluster,
@@ -84,6 +88,7 @@ METHODS: Mapping[str, Method] = {
         moments=True,
         kernels=True,
         branches=True,
+        finalists=True,
     ),
     "csgd": Method(
         searcher=Clusters,
@@ -99,6 +104,7 @@ METHODS: Mapping[str, Method] = {
         citation="this project, after structured optimal brain surgeon (Hassibi, Stork: NIPS 1992)",
         moments=True,
         branches=True,
+        finalists=True,
     ),
     "global": Method(
         searcher=Ranked,

@@ -268,7 +268,14 @@ def test_a_journal_cannot_make_time_up(seconds: str, tmp_path) -> None:
     key = next(iter(Journal(path, "x").scores))
     path.write_text(f'{{"key": "{key}", "error": 0.0, "seconds": {seconds}}}\n{{"key": "old", "error": 0.5}}\n')
     read = Journal(path, "x")
-    assert read.scores == {"old": 0.5} and read.earlier == {"old": 0.0}
+    assert read.scores == {"old": Score(0.5)} and read.earlier == {"old": 0.0}
+
+
+@pytest.mark.parametrize("ends", ["1", "[0.1]", "[0.1, true]", '["a", "b"]', "[0.1, 0.2, 0.3]"])
+def test_an_interval_is_two_numbers(tmp_path, ends: str) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text(f'{{"key": "a", "error": 0.5, "interval": {ends}}}\n{{"key": "b", "error": 0.5, "interval": [0.4, 0.6]}}\n')
+    assert Journal(path, "x").scores == {"b": Score(0.5, (0.4, 0.6))}
 
 
 def test_another_context_is_another_score(tmp_path) -> None:

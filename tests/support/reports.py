@@ -8,7 +8,19 @@ from compress.core.accuracy import Measured
 from compress.core.statistics import Certificate, Difference
 from compress.core.step import Step
 from compress.core.toolkit_version import MadeBy
-from compress.report.model import BranchSpan, FrontLatency, FrontPoint, Latency, Report, Sensitivity, Size, Width
+from compress.report.model import (
+    BranchSpan,
+    Finalist,
+    Finalists,
+    FinalistScore,
+    FrontLatency,
+    FrontPoint,
+    Latency,
+    Report,
+    Sensitivity,
+    Size,
+    Width,
+)
 
 SAMPLE = Report(
     name="digits-net-smoea",
@@ -118,6 +130,25 @@ reports = st.builds(
         *[st.none() | st.floats(-1, 1)] * 2,
         st.just(()),
         _TEXTS,
+    ),
+    finalists=st.none()
+    | st.builds(
+        Finalists,
+        st.lists(
+            st.builds(
+                Finalist,
+                *[_TEXT] * 2,
+                st.floats(0, 1),
+                *[st.none() | st.floats(0, 1)] * 2,
+                st.lists(st.builds(FinalistScore, _COUNT, *[st.none() | st.floats(0, 1)] * 3), max_size=2).map(tuple),
+                st.booleans(),
+            ),
+            max_size=2,
+        ).map(tuple),
+        _COUNT,
+        _NUMBER,
+        _COUNT,
+        _TEXT,
     ),
     image=st.lists(_COUNT, max_size=3).map(tuple),
     branches=st.lists(
