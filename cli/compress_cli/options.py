@@ -138,6 +138,15 @@ RequireGpu = Annotated[
 Exporter = Annotated[
     str | None, typer.Option(metavar="auto|dynamo|legacy", help="Which of torch's exporters.", rich_help_panel=_OUTPUT)
 ]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="tensorboard|wandb|mlflow|trackio",
+        help="Where the run's figures are written as well, through Accelerate; repeatable. tensorboard: RUN/tensorboard.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 OutFolder = Annotated[
     Path | None, typer.Option("--out", help="Run folder. Default: runs/MODEL-METHOD.", rich_help_panel=_OUTPUT)
 ]

@@ -134,6 +134,7 @@ def prune(
             "--set", metavar="NAME=VALUE", help="Any setting, as in options.population=20; repeatable.", rich_help_panel=_SEARCH
         ),
     ] = None,
+    track: o.Track = None,
     folder: o.OutFolder = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget an earlier run in the folder.", rich_help_panel=_OUTPUT)
@@ -181,7 +182,17 @@ def prune(
     for kind, value in given.items():
         flags |= {"target": kind, "value": value}
     _prune(
-        inputs, flags, config, settings or [], folder, train=train, fresh=fresh, dry_run=dry_run, as_json=as_json, quiet=quiet
+        inputs,
+        flags,
+        config,
+        settings or [],
+        folder,
+        train=train,
+        track=track or [],
+        fresh=fresh,
+        dry_run=dry_run,
+        as_json=as_json,
+        quiet=quiet,
     )
 
 
@@ -193,17 +204,19 @@ def _prune(
     folder: Path | None,
     *,
     train: str | None,
+    track: list[str],
     fresh: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from compress.pipeline import inspect, make_job, prune
+    from compress.pipeline import inspect, make_job, need_trackers, prune, tracked
     from compress_cli.inspect import as_data, show_inspection
     from compress_cli.loading import loop_from, writable
     from compress_cli.progress import listening
 
     loop = loop_from(train)
+    need_trackers(track)
     if not inputs.model:
         inputs = Inputs.again(config, inputs)
     job = choosing_workers(make_job(config, settings, flags))
@@ -217,8 +230,9 @@ def _prune(
         return
     if images is None and not quiet:
         warn("no data: nothing will be scored; --data FOLDER lets it be")
-    with listening(err(), quiet=quiet or as_json) as listen:
-        result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=listen)
+    with listening(err(), quiet=quiet or as_json) as listen, tracked(track, folder, job, listen) as tracking:
+        result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=tracking.hear)
+        tracking.conclude(result.report)
     inputs.remember(folder)
     _end(result, as_json)
 

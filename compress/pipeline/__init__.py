@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from compress.pipeline.publishing import save_pretrained as save_pretrained
     from compress.pipeline.run import Run as Run
     from compress.pipeline.run import with_task as with_task
+    from compress.pipeline.tracking import TRACKERS as TRACKERS
+    from compress.pipeline.tracking import need_trackers as need_trackers
+    from compress.pipeline.tracking import tracked as tracked
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -66,5 +69,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "pruning": "prune",
             "publishing": "push save_pretrained",
             "run": "Run with_task",
+            "tracking": "TRACKERS need_trackers tracked",
         },
     )

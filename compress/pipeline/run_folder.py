@@ -24,7 +24,9 @@ _FILES = (  # the report first: without it nothing passes for finished
     "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 _STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
-_FOLDERS = (*_STATES, "picks", "imported", "front")
+TENSORBOARD = "tensorboard"
+"""What TensorBoard shows, where a run is tracked."""
+_FOLDERS = (*_STATES, "picks", "imported", "front", TENSORBOARD)
 
 
 def as_held(folder: Path, job: Job, fresh: bool) -> Job:
@@ -79,7 +81,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
 
 def _release(folder: Path) -> None:
     """A run that failed before any work leaves no claim: the corrected command may have the folder."""
-    if {p.name for p in folder.iterdir()} <= {"job.json", ".lock"}:
+    if {p.name for p in folder.iterdir()} <= {JOB, ".lock", TENSORBOARD}:
         shutil.rmtree(folder, ignore_errors=True)
 
 
