@@ -22,7 +22,7 @@ import torchvision
 from compress.core import LatencyTable, Measured, Topology, capture, count, sizes_after, slow_layers
 from compress.coupling import trace
 from compress.export import Resizable, export, resizable
-from compress.latency import NETWORKS, block_of, collect, table_of
+from compress.latency import NETWORKS, OnnxNetworks, block_of, collect, table_of
 from compress.runtime import OrtRuntime
 from compress.search import prunable
 
@@ -50,9 +50,8 @@ def measured(name: str, topology: Topology, source: Resizable, work: Path, seed:
     """Networks of random widths, by this seed."""
     groups, _ = prunable(topology, ())
     return collect(
-        source,
+        OnnxNetworks(source, OrtRuntime()),
         groups,
-        OrtRuntime(),
         kept=work / f"{name}-{seed}.jsonl",
         networks=networks,
         seconds=1.0 if "mobile" in name or "efficient" in name else 2.0,

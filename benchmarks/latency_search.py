@@ -32,7 +32,7 @@ from compress.core import Plan, capture, count, wilson
 from compress.data import Data, Preprocessing, open_data
 from compress.evaluation import predict
 from compress.export import export, resized
-from compress.latency import Settings, measure
+from compress.latency import OnnxNetworks, Settings, measure
 from compress.networks import Network, in_batches, load, network_from
 from compress.pipeline import Run, choose, clocking, latency_trials, make_job, prepare, source_of
 from compress.recovery import reconstruct, reestimate
@@ -60,7 +60,7 @@ def hit(name: str, work: Path, value: float) -> None:
     cost = CostModel(topology, Target("latency", value), table)
     space = Space(cost=cost, stages=(Stage(name="all", groups=groups, fraction=1.0),), statistics=flat, budget=0)
     runtime = OrtRuntime()
-    shots = latency_trials(space, (), Uniform().plan(space, value), clocking(source, runtime, 0))
+    shots = latency_trials(space, (), Uniform().plan(space, value), clocking(OnnxNetworks(source, runtime), 0))
     base, pruned = work / f"{name}-hit-base.onnx", work / f"{name}-hit.onnx"
     onnx.save(source.model, base)
     onnx.save(resized(source, shots[-1].plan), pruned)
@@ -121,7 +121,7 @@ def against(model: str, data_source: str, shares: list[float], criteria: list[st
             journal = Journal(work / f"{network.name}-{criterion}-{share:g}.jsonl", f"{network.digest} {value} {budget}")
             front = drive(searched, evaluator, journal, price=evaluator.price, budget=budget)
             found, _ = choose(front, wanted.target, wanted.share, 0.0)
-            shots = latency_trials(wanted, (), found.plan, clocking(source, runtime, 0), within=0.01)
+            shots = latency_trials(wanted, (), found.plan, clocking(OnnxNetworks(source, runtime), 0), within=0.01)
             within = [s for s in shots if s.measured <= value * 1.005] or list(shots)
             plan = max(within, key=lambda s: s.measured).plan
             ours = work / f"{network.name}-ours-{criterion}-{share:g}.onnx"

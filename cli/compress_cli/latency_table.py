@@ -19,7 +19,9 @@ app = typer.Typer()
 def table(
     model: o.Model,
     target: Annotated[Path | None, typer.Option("--out", metavar="T.json", help="Default: MODEL.table.json.")] = None,
-    runtime: Annotated[str, typer.Option(help="Where to measure; the CPU only.")] = "cpu",
+    runtime: Annotated[
+        str, typer.Option(metavar="cpu|torch-cpu|torch-cuda", help="Where to measure: ONNX Runtime's CPU, or in torch.")
+    ] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
     networks: Annotated[int, typer.Option(help="Networks of random widths to measure.")] = 20,
     seconds: Annotated[float | None, typer.Option(help="Measuring time a network. Default: by the network's size.")] = None,
@@ -36,25 +38,35 @@ def table(
     debug: o.Debug = False,
 ) -> None:
     """Measure a latency table: once for a network, a machine and a runtime. The same command goes on where it was stopped."""
-    from compress.pipeline import alignment, load, make, make_job, traced
+    from compress.pipeline import alignment, check_torch_runtimes, load, make, make_job, of_torch, traced
     from compress.search import prunable
     from compress_cli.inputs import Inputs
     from compress_cli.loading import writable
     from compress_cli.progress import listening
 
-    if runtime not in ("cpu", "ort-cpu"):
-        raise ConfigError(f"latency tables are measured on the CPU, not on {runtime}", hint="leave --runtime out")
+    runtime = runtime.removeprefix("ort-")
+    if runtime != "cpu" and not of_torch(runtime):
+        raise ConfigError(
+            f"latency tables are measured on ONNX Runtime's CPU or in torch, not on {runtime}",
+            hint="leave --runtime out, or name torch-cpu or torch-cuda",
+        )
     if networks < 6:
         raise ConfigError(f"{networks} networks are too few, 6 or more are wanted", hint="leave --networks out")
     if seconds is not None and not seconds > 0:
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
-    job = make_job(flags={"threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None})
+    job = make_job(
+        flags={"runtimes": (runtime,), "threads": threads, "seed": seed, "ignore": tuple(ignore) if ignore else None}
+    )
     given = Inputs(model=model, arch=arch, trust_pickle=trust_pickle, weights=weights, size=size, example=example)
     network, _ = given.opened()
+    check_torch_runtimes(network, job.runtimes)
     topology = traced(network)
     if path.exists() and not force:
-        found = load(path, topology, force=False, threads=threads)  # of this network and machine, or an error
+        measured_on = "ort-cpu" if runtime == "cpu" else runtime
+        found = load(
+            path, topology, force=False, threads=threads, runtime=measured_on
+        )  # of this network and machine, or an error
     else:
         with listening(err(), quiet=quiet or as_json) as listen:
             found = make(network, topology, job, path, listen, networks=networks, seconds=seconds)

@@ -50,9 +50,9 @@ class LatencyTable:
         topology: digest of the network's topology.
         environment: digest of the machine, the versions and the threads.
         machine: the same, for people.
-        runtime: ``ort-cpu``.
+        runtime: ``ort-cpu``, or one of torch's own.
         batch: images a run.
-        block: output channels that the fast kernels pad to.
+        block: output channels that the fast kernels pad to; 1 where widths are priced as they are.
         layers: the network's, in forward order.
         coefficients: per layer and feature, the share of the unpruned network's time that one unit costs.
         constant: what no layer's width changes.
@@ -171,7 +171,12 @@ def features(
 
 
 def _slow(fixed: LayerFacts, read: Indices, made: Indices, block: int) -> Bits:
-    """Layers at widths that ONNX Runtime has no blocked kernel for (its rules, ``nchwc_transformer.cc``)."""
+    """Layers at widths that ONNX Runtime has no blocked kernel for (its rules, ``nchwc_transformer.cc``).
+
+    A block of 1 says that the kernels hold no channels together: there is no fast one to be lost.
+    """
+    if block == 1:
+        return np.zeros(len(read), dtype=bool)
     several = fixed.groups > 1
     dense = (read >= block) & (read % LANES != 0)
     grouped = (read % block != 0) | (made // np.maximum(fixed.groups, 1) % block != 0)

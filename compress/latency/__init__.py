@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compress.latency.input_selection import readers as readers
     from compress.latency.input_selection import worthwhile as worthwhile
     from compress.latency.intervals import mean_ratio as mean_ratio
+    from compress.latency.layer_shapes import LayerShape as LayerShape
     from compress.latency.matrix import Condition as Condition
     from compress.latency.matrix import cells as cells
     from compress.latency.matrix import measure_all as measure_all
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from compress.latency.measurement import read_measurement as read_measurement
     from compress.latency.onnx_files import describe_all as describe_all
     from compress.latency.onnx_files import file_arms as file_arms
+    from compress.latency.profiling import Profile as Profile
     from compress.latency.profiling import profile as profile
     from compress.latency.profiling import read_graph as read_graph
     from compress.latency.protocol import measure as measure
@@ -48,14 +50,18 @@ if TYPE_CHECKING:
     from compress.latency.statistics import P99_FROM as P99_FROM
     from compress.latency.statistics import Interval as Interval
     from compress.latency.statistics import LatencyVerdict as LatencyVerdict
-    from compress.latency.table_measure import NETWORKS as NETWORKS
+    from compress.latency.table_measure import OnnxNetworks as OnnxNetworks
     from compress.latency.table_measure import block_of as block_of
-    from compress.latency.table_measure import collect as collect
-    from compress.latency.table_measure import machine as machine
-    from compress.latency.table_measure import relative_times as relative_times
-    from compress.latency.table_measure import table_of as table_of
+    from compress.latency.table_networks import NETWORKS as NETWORKS
+    from compress.latency.table_networks import SizedNetworks as SizedNetworks
+    from compress.latency.table_networks import collect as collect
+    from compress.latency.table_networks import machine as machine
+    from compress.latency.table_networks import relative_times as relative_times
+    from compress.latency.table_networks import table_of as table_of
     from compress.latency.torch_files import network_opener as network_opener
     from compress.latency.torch_files import torch_runtimes as torch_runtimes
+    from compress.latency.torch_networks import ModuleNetworks as ModuleNetworks
+    from compress.latency.torch_profiling import profile_modules as profile_modules
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -66,15 +72,19 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "explanation": "Change Explained LayerTiming changes explain outweighed summarise",
             "input_selection": "GAIN TimedReader gains readers worthwhile",
             "intervals": "mean_ratio",
+            "layer_shapes": "LayerShape",
             "matrix": "Condition cells measure_all try_out",
             "measurement": "LARGEST Measurement identify read_measurement",
             "arms": "noise",
             "onnx_files": "describe_all file_arms",
-            "profiling": "profile read_graph",
+            "profiling": "Profile profile read_graph",
             "protocol": "measure",
             "result": "LatencyResult MeasuringProgress Settings",
             "statistics": "Interval LatencyVerdict P99_FROM",
             "torch_files": "network_opener torch_runtimes",
-            "table_measure": "NETWORKS block_of collect machine relative_times table_of",
+            "table_measure": "OnnxNetworks block_of",
+            "table_networks": "NETWORKS SizedNetworks collect machine relative_times table_of",
+            "torch_networks": "ModuleNetworks",
+            "torch_profiling": "profile_modules",
         },
     )

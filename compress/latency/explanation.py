@@ -5,7 +5,8 @@ multiply-accumulates, and of the best rate of memory traffic. What it comes clos
 
 * *layout*: it only changes how numbers lie in memory, between kernels that want them differently;
 * *alignment*: a channel count that does not fit the kernel's block cost it the fast kernel, or it computes channels of padding;
-* *launch*: it takes hardly longer than the shortest kernel, whatever it does.
+* *launch*: it takes hardly longer than the shortest kernel, whatever it does; on a card, the device waits for the host to
+  launch it for longer than it works (:mod:`compress.latency.launches`).
 
 Pure functions on a :class:`~compress.latency.profiling.Profile`.
 """
@@ -20,7 +21,9 @@ from typing import Any, Literal
 import onnx
 
 from compress.core import plural
-from compress.latency.profiling import KernelTime, Profile, modules
+from compress.latency.launches import launch_bound, said_of_launches
+from compress.latency.layer_shapes import LayerShape, widths
+from compress.latency.profiling import KernelTime, Profile
 
 Binds = Literal["compute", "memory", "launch", "layout", "alignment"]
 PADDED = 0.15  # share of computed padding from which it is what binds
@@ -28,29 +31,6 @@ LAUNCH = 3.0  # times the shortest kernel
 SAID = 0.03  # of what the MACs did not promise, from which a cause is named
 TIMED_WELL = 10e-6  # seconds: events are written in whole microseconds
 _CONVOLUTIONS = frozenset({"Conv", "FusedConv", "ConvTranspose"})
-
-
-@dataclass(frozen=True, slots=True)
-class LayerShape:
-    """A layer as the file holds it, before a kernel pads it.
-
-    Attributes:
-        outputs, inputs: channels.
-        cardinality: groups of a convolution.
-        weights: elements of its weight.
-        itemsize: bytes of one.
-    """
-
-    outputs: int
-    inputs: int
-    cardinality: int
-    weights: int
-    itemsize: int
-
-    @property
-    def depthwise(self) -> bool:
-        """One filter for each channel."""
-        return self.cardinality > 1 and self.cardinality == self.inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +47,7 @@ class LayerTiming:
         blocked: it runs in the kernels that hold channels in blocks.
         cause: the rule that decided, the same words for every layer of its kind.
         why: with this layer's numbers.
+        alone: seconds of its kernels without any wait for a launch, on a card.
     """
 
     name: str
@@ -83,6 +64,7 @@ class LayerTiming:
     binds: Binds
     cause: str = ""
     why: str = ""
+    alone: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +129,13 @@ class Change:
     excess: float
 
 
-def explain(profiles: Sequence[tuple[Profile, onnx.GraphProto]]) -> tuple[Explained, ...]:
+def explain(profiles: Sequence[tuple[Profile, onnx.GraphProto | Mapping[str, LayerShape]]]) -> tuple[Explained, ...]:
     """Layers of files that are to be compared, by one yardstick.
 
     Args:
-        profiles: a profile with its file's graph, see :func:`compress.latency.profiling.read_graph`.
+        profiles: a profile with its file's graph (:func:`compress.latency.profiling.read_graph`) or its layers' shapes.
     """
-    rows = [_merged(profile, widths(graph)) for profile, graph in profiles]
+    rows = [_merged(profile, held if isinstance(held, Mapping) else widths(held)) for profile, held in profiles]
     well = [row for file in rows for row in file if row.seconds >= TIMED_WELL]
     best_compute = max((row.compute for row in well), default=0.0)
     best_traffic = max((row.traffic for row in well), default=0.0)
@@ -239,42 +221,6 @@ def _rates(group: Sequence[Change]) -> str:
     return f", {rates[0]:.1f} → {rates[1]:.1f} GMAC/s"
 
 
-def widths(graph: onnx.GraphProto) -> dict[str, LayerShape]:
-    """Module -> its channels as the file holds them."""
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    made = {output: node for node in graph.node for output in node.output}
-    owner = modules(graph, [node.name for node in graph.node if node.name])
-    found: dict[str, LayerShape] = {}
-    for node in graph.node:
-        module = owner.get(node.name, "")
-        if not module or node.op_type not in {"Conv", "ConvTranspose", "Gemm", "MatMul"} or len(node.input) < 2:
-            continue
-        name, turned = node.input[1], node.op_type == "MatMul"
-        while name not in tensors and name in made and made[name].op_type in {"Transpose", "Identity", "Cast"}:
-            turned ^= made[name].op_type == "Transpose"
-            name = made[name].input[0]
-        if name not in tensors:
-            continue
-        tensor, given = tensors[name], {attribute.name: attribute.i for attribute in node.attribute}
-        groups = int(given.get("group", 1))
-        first, second = int(tensor.dims[0]), int(tensor.dims[1])
-        if node.op_type == "Gemm":
-            turned = not given.get("transB", 0)
-        if node.op_type == "ConvTranspose" or turned:
-            first, second = second * groups, first
-        else:
-            second *= groups
-        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-        found[module] = LayerShape(
-            outputs=first,
-            inputs=second,
-            cardinality=groups,
-            weights=math.prod(int(size) for size in tensor.dims),
-            itemsize=size,
-        )
-    return found
-
-
 def block(profile: Profile) -> int:
     """Channels that ONNX Runtime's CPU kernels hold together on the machine of the profile."""
     flags = set(profile.environment.flags)
@@ -295,7 +241,8 @@ def _row(name: str, kernels: Sequence[KernelTime], held: LayerShape | None, batc
     computed = sum(k.macs for k in kernels)
     macs = computed
     if held is not None and computed:
-        images = math.prod(main.output[2:]) * batch if main.op in _CONVOLUTIONS else computed // max(held.weights, 1)
+        places = main.inputs[0] if main.op == "ConvTranspose" else main.output
+        images = math.prod(places[2:]) * batch if main.op in _CONVOLUTIONS else computed // max(held.weights, 1)
         macs = held.weights * images
     weights = sum(k.weights for k in kernels)
     if held is not None:  # a packed weight is not among what a linear kernel tells
@@ -315,6 +262,7 @@ def _row(name: str, kernels: Sequence[KernelTime], held: LayerShape | None, batc
         blocked=main.blocked,
         binds="layout" if main.layout else "memory",
         why=f"{len(kernels)} kernels" if len(kernels) > 1 else "",
+        alone=None if any(k.alone is None for k in kernels) else sum(k.alone or 0.0 for k in kernels),
     )
 
 
@@ -323,6 +271,9 @@ def _judge(best_compute: float, best_traffic: float, shortest: float, size: int)
         compute = row.compute / best_compute if best_compute else 0.0
         traffic = row.traffic / best_traffic if best_traffic else 0.0
         reached = f"{compute:.0%} of the best compute rate here, {traffic:.0%} of the best memory rate"
+        if row.alone is not None and launch_bound(row.seconds, row.alone):
+            said = said_of_launches(row.seconds, row.alone)
+            return _said(row, "launch", "launch-bound: its time follows launches, not widths", said)
         if row.binds == "layout":
             return _said(row, "layout", "moves numbers between kernels that want them differently", row.why)
         kind, which = _lost(row, size)
@@ -332,6 +283,8 @@ def _judge(best_compute: float, best_traffic: float, shortest: float, size: int)
             return _said(row, "alignment", "channels of padding", f"{row.padding:.0%} more than its own; {reached}")
         if row.seconds < LAUNCH * shortest:
             return _said(row, "launch", "hardly longer than the shortest kernel", f"{shortest * 1e6:.0f} µs")
+        if not row.macs and not row.traffic:
+            return _said(row, "launch", "what runs between modules: sums, means, calls of Python", "")
         if compute >= traffic:
             return _said(row, "compute", "closer to the best compute rate", reached)
         return _said(row, "memory", "closer to the best memory rate", reached)

@@ -56,6 +56,7 @@ class KernelTime:
         activations: numbers that it makes.
         read: bytes of activations that it reads; ``weights`` and ``written`` likewise.
         macs: multiply-accumulates of a convolution or linear layer at the shapes that really ran, padding included.
+        alone: seconds without any wait for a launch, on a card; None where that was not measured.
     """
 
     name: str
@@ -72,6 +73,7 @@ class KernelTime:
     weights: int
     written: int
     macs: int
+    alone: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +256,12 @@ def _kernels(events: Sequence[Mapping[str, Any]], graph: onnx.GraphProto, skip: 
             times.setdefault(name, []).append(event["dur"] * 1e-6)
             facts[name] = event["args"]
     owner = modules(graph, list(times))
-    found = [_kernel(name, facts[name], owner[name], _typical(times[name][skip:])) for name in times]
+    found = [_kernel(name, facts[name], owner[name], typical(times[name][skip:])) for name in times]
     total = sum(k.seconds for k in found) or 1.0
     return tuple(replace(k, share=k.seconds / total) for k in found), float(np.median(whole))
 
 
-def _typical(seconds: Sequence[float]) -> float:
+def typical(seconds: Sequence[float]) -> float:
     """The mean between the 10 % and 40 % quantiles: finer than the microseconds that the events are written in."""
     ordered = np.sort(np.asarray(seconds))
     low = len(ordered) // 10

@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from compress.pipeline.latency_tables import alignment as alignment
     from compress.pipeline.latency_tables import load as load
     from compress.pipeline.latency_tables import make as make
+    from compress.pipeline.latency_tables import networks_of as networks_of
     from compress.pipeline.latency_tables import source_of as source_of
     from compress.pipeline.latency_target import clocking as clocking
     from compress.pipeline.latency_target import latency_trials as latency_trials
+    from compress.pipeline.module_files import check_torch_runtimes as check_torch_runtimes
     from compress.pipeline.module_files import module_opener as module_opener
     from compress.pipeline.module_files import of_torch as of_torch
     from compress.pipeline.module_files import pair_of as pair_of
@@ -60,9 +62,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "front_latency": "clock_front",
             "inspection": "Inspection inspect traced",
             "job": "Job make_job read_settings stored_values",
-            "latency_tables": "Measuring alignment load make source_of",
+            "latency_tables": "Measuring alignment load make networks_of source_of",
             "latency_target": "clocking latency_trials",
-            "module_files": "module_opener of_torch pair_of torch_runtime write_module",
+            "module_files": "check_torch_runtimes module_opener of_torch pair_of torch_runtime write_module",
             "picking": "pick",
             "precision_latency": "measure_precision",
             "preparation": "prepare",

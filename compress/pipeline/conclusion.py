@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx import GraphProto
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -15,8 +16,9 @@ from compress.core import Plan, read_json, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError, PlanError
 from compress.evaluation import Agreement, JudgedTest, agreements, blind, certify, change_of, on_test, save_predictions, unseen
-from compress.latency import Explained, explain, outweighed, profile, read_graph
+from compress.latency import Explained, LayerShape, Profile, explain, outweighed, profile, profile_modules, read_graph
 from compress.networks import Network
+from compress.pipeline.module_files import of_torch, torch_runtime
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
@@ -122,22 +124,32 @@ class ProfiledPair:
 
 
 def layer_times(run: Run, done: Realised) -> ProfiledPair | None:
-    """The layers of base and pruned on the CPU; None where the job does not measure there, or they cannot be profiled.
+    """The layers of base and pruned on the CPU, else where torch runs them; None where the job measures on neither, or they
+    cannot be profiled.
 
-    A GPU's kernels are not profiled: what ONNX Runtime writes down there is the time of handing them over.
+    Through ONNX Runtime a GPU's kernels are not profiled: what it writes down there is the time of handing them over.
     """
-    if "cpu" not in run.job.runtimes or run.job.latency_seconds == 0:
+    names = [name for name in run.job.runtimes if name == "cpu" or of_torch(name)]
+    if not names or run.job.latency_seconds == 0:
         return None
-    runtime, seconds = run.runtime("cpu"), min(_PROFILED_SECONDS, run.job.latency_seconds)
     with run.clock.phase("profile", "time of every layer, before and after"):
         try:
-            files = (run.folder / "base.onnx", done.onnx)
-            found = [(profile(path, runtime=runtime, seconds=seconds), read_graph(path)) for path in files]
-            before, after = explain(found)
+            before, after = explain(_profiled(run, done, "cpu" if "cpu" in names else names[0]))
         except CompressError as error:
             run.note(f"the layers were not profiled: {error.message}")
             return None
         return ProfiledPair(before, after, outweighed(before, after))
+
+
+def _profiled(run: Run, done: Realised, name: str) -> list[tuple[Profile, GraphProto | Mapping[str, LayerShape]]]:
+    """Both networks' layer times on a runtime: of their files, or in torch of the modules."""
+    seconds = min(_PROFILED_SECONDS, run.job.latency_seconds)
+    if not of_torch(name):
+        files, runtime = (run.folder / "base.onnx", done.onnx), run.runtime(name)
+        return [(profile(path, runtime=runtime, seconds=seconds), read_graph(path)) for path in files]
+    modules = {Path("base"): run.network.model, Path("pruned"): done.model}
+    in_torch = torch_runtime(run.network, name, threads=run.job.threads, modules=modules)
+    return [profile_modules(path, runtime=in_torch, seconds=seconds) for path in modules]
 
 
 def exit_code(report: Report) -> int:

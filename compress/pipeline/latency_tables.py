@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from torch import nn
 
-from compress.core import GroupId, LatencyTable, Listen, Plan, Topology, Warned, write_json
+from compress.core import Environment, GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export import Resizable, export, resizable
-from compress.latency import NETWORKS, block_of, collect, machine, table_of
+from compress.latency import NETWORKS, ModuleNetworks, OnnxNetworks, SizedNetworks, block_of, collect, machine, table_of
 from compress.networks import Network
 from compress.pipeline.job import Job
+from compress.pipeline.module_files import of_torch, torch_runtime
 from compress.pipeline.run import Run, runtime_for
-from compress.runtime import OrtRuntime
+from compress.runtime import TORCH_RUNTIMES, OrtRuntime
 from compress.search import CostModel, Target, prunable, share_at
 from compress.surgery import cut
 
@@ -47,9 +49,9 @@ def needed(job: Job) -> bool:
 def known_table(topology: Topology, job: Job) -> LatencyTable | None:
     """The table that a run would use without measuring; None where it would have to be made."""
     if job.table:
-        return load(Path(job.table), topology, force=job.force, threads=job.threads)
-    path = kept_at(topology, runtime_of(job))
-    return load(path, topology, force=False, threads=job.threads) if path.exists() else None
+        return load(Path(job.table), topology, force=job.force, threads=job.threads, runtime=_clocked_by(job))
+    path = kept_at(topology, job)
+    return load(path, topology, force=False, threads=job.threads, runtime=_clocked_by(job)) if path.exists() else None
 
 
 def table_for(run: Run, topology: Topology) -> LatencyTable:
@@ -57,36 +59,58 @@ def table_for(run: Run, topology: Topology) -> LatencyTable:
 
     Raises:
         ConfigError: the file is damaged, of another network, or from another environment.
-        RuntimeUnavailable: the job measures on something else than the CPU.
+        RuntimeUnavailable: the job's first runtime measures no layers.
     """
     job, clock = run.job, run.clock
     found = known_table(topology, job)
     if found is None:
-        path = kept_at(topology, runtime_of(job))
+        path = kept_at(topology, job)
         with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
             found = make(run.network, topology, job, path, run.listen)
         run.listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
     return found
 
 
-def runtime_of(job: Job) -> OrtRuntime:
-    """What tables are measured on.
+def networks_of(network: Network, topology: Topology, job: Job) -> SizedNetworks:
+    """The unpruned network at any widths, as the job's first runtime measures it: ONNX files on the CPU, or modules in torch.
 
     Raises:
-        RuntimeUnavailable: the job's first runtime is a GPU, whose kernels' times a profile does not tell.
+        ExportError: it cannot be exported so that its weights keep their names.
+        RuntimeUnavailable: the job's first runtime is a GPU through ONNX Runtime, whose kernels' times a profile does not tell.
     """
-    if job.runtimes and job.runtimes[0] != "cpu":
-        raise RuntimeUnavailable(
-            f"latency tables are measured on the CPU runtime, the job's first one is {job.runtimes[0]}",
-            hint="leave --runtime out, or give --macs as the target and let the result be clocked on the GPU",
-        )
-    return runtime_for(job)
+    name = _clocked_by(job)
+    if name in TORCH_RUNTIMES:
+        modules: dict[Path, nn.Module] = {}
+        runtime = torch_runtime(network, name, threads=job.threads, modules=modules)
+        return ModuleNetworks(model=network.model, topology=topology, modules=modules, runtime=runtime)
+    return OnnxNetworks(source_of(network, topology, job), runtime_for(job))
 
 
-def kept_at(topology: Topology, runtime: OrtRuntime) -> Path:
+def _clocked_by(job: Job) -> str:
+    """The runtime that the job's tables are of.
+
+    Raises:
+        RuntimeUnavailable: it is a GPU through ONNX Runtime.
+    """
+    first = job.runtimes[0] if job.runtimes else "cpu"
+    if of_torch(first) or first == "cpu":
+        return first if of_torch(first) else "ort-cpu"
+    raise RuntimeUnavailable(
+        f"latency tables are measured on the CPU or in torch, the job's first runtime is {first}",
+        hint="leave --runtime out, name torch-cuda first, or give --macs as the target and have the result clocked on the GPU",
+    )
+
+
+def _here(runtime: str, threads: int) -> Environment:
+    """The machine as a table of that runtime knows it."""
+    return capture(threads=None if "cuda" in runtime else threads)
+
+
+def kept_at(topology: Topology, job: Job) -> Path:
     """Where this machine's table of a network is kept between runs."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "smaller-convnets" / "tables" / f"{topology.digest}-{machine(runtime).digest}.json"
+    cache, runtime = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"), _clocked_by(job)
+    by = "" if runtime == "ort-cpu" else f"-{runtime}"
+    return cache / "smaller-convnets" / "tables" / f"{topology.digest}-{_here(runtime, job.threads).digest}{by}.json"
 
 
 def make(
@@ -111,22 +135,22 @@ def make(
         seconds: of measuring each; by default as the network's size wants.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    runtime = runtime_of(job)
     groups, _ = prunable(topology, job.ignore, job.realise)
-    source = source_of(network, topology, job)
+    source = networks_of(network, topology, job)
+    runtime = source.runtime
     here = machine(runtime).digest
     journal = path.with_name(f"{path.stem}-{topology.digest}-{here}-{job.seed}.jsonl")
     measured = collect(
         source,
         groups,
-        runtime,
         kept=journal,
         networks=networks,
         seconds=seconds or _seconds(topology),
         seed=job.seed,
         listen=lambda done, total: listen(Measuring(done, total)),
     )
-    table = table_of(topology, measured, runtime, block_of(runtime))
+    block = block_of(runtime) if isinstance(runtime, OrtRuntime) else 1
+    table = table_of(topology, measured, runtime, block)
     write_json(path, table.to_json())
     journal.unlink(missing_ok=True)
     return table
@@ -155,7 +179,7 @@ def source_of(network: Network, topology: Topology, job: Job) -> Resizable:
     return resizable(base, topology, again)
 
 
-def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> LatencyTable:
+def load(path: Path, topology: Topology, *, force: bool, threads: int = 1, runtime: str = "ort-cpu") -> LatencyTable:
     """A table from a file.
 
     Args:
@@ -163,9 +187,10 @@ def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> La
         topology: the network that it must be of.
         force: take one from another environment.
         threads: that the run measures with.
+        runtime: that the run measures on.
 
     Raises:
-        ConfigError: no table, of another network, or from another environment.
+        ConfigError: no table, of another network or runtime, or from another environment.
     """
     try:
         table = LatencyTable.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -180,7 +205,13 @@ def load(path: Path, topology: Topology, *, force: bool, threads: int = 1) -> La
             f"{path} is of network {table.topology}, this one is {topology.digest}",
             hint=f"make one of this network: compress table MODEL --out {path}",
         )
-    here = machine(OrtRuntime(provider="cpu", threads=threads))
+    if table.runtime != runtime:
+        wanted = "" if runtime == "ort-cpu" else f" --runtime {runtime}"
+        raise ConfigError(
+            f"{path} was measured on {table.runtime}, this run measures on {runtime}",
+            hint=f"make one there: compress table MODEL{wanted} --out {path}",
+        )
+    here = _here(runtime, threads)
     if table.environment != here.digest and not force:
         raise ConfigError(
             f"{path} was measured in another environment ({table.machine}; {table.environment}, this one is {here.digest})",

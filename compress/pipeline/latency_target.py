@@ -13,17 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
-from compress.export import Resizable, write_resized
-from compress.latency import LatencyVerdict, block_of, relative_times
-from compress.pipeline.latency_tables import runtime_of, source_of
+from compress.latency import LatencyVerdict, SizedNetworks, block_of, relative_times
+from compress.pipeline.latency_tables import networks_of
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.run import Run, runtime_for
 from compress.pipeline.search_summary import LatencyTrial, LatencyTrials
-from compress.runtime import OrtRuntime
 from compress.search import Front, Space, Target, Uniform, Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
 
 TRIALS = 4
@@ -42,8 +39,8 @@ def measured_target(run: Run, prepared: Prepared, front: Front, plan: Plan) -> L
     if space.target.kind != "latency" or space.table is None:
         return None
     with run.clock.phase("aim", "the chosen widths clocked before anything is recovered"):
-        source = source_of(run.network, space.topology, run.job)
-        trials = latency_trials(space, front, plan, clocking(source, runtime_of(run.job), run.job.seed))
+        source = networks_of(run.network, space.topology, run.job)
+        trials = latency_trials(space, front, plan, clocking(source, run.job.seed))
     return LatencyTrials(trials, space.table.error)
 
 
@@ -139,15 +136,15 @@ def _adapted(space: Space, plan: Plan, widths: Widths) -> Plan:
     return Plan(cuts, plan.inputs)
 
 
-def clocking(source: Resizable, runtime: OrtRuntime, seed: int) -> Callable[[Plan], float]:
-    """Measures a plan's latency over the unpruned network's: its file, with the plan applied, in turn with the base's."""
+def clocking(source: SizedNetworks, seed: int) -> Callable[[Plan], float]:
+    """Measures a plan's latency over the unpruned network's: the network with the plan applied, in turn with the whole one."""
 
     def clock_one(plan: Plan) -> float:
         with tempfile.TemporaryDirectory(prefix="compress-latency-") as name:
-            base, pruned = Path(name) / "base.onnx", Path(name) / "pruned.onnx"
-            onnx.save(source.model, base)
-            write_resized(source, plan, pruned)
-            return relative_times(base, {"pruned": pruned}, runtime, _SECONDS, seed)["pruned"]
+            base, pruned = (Path(name) / f"{part}{source.suffix}" for part in ("base", "pruned"))
+            source.write(Plan(), base)
+            source.write(plan, pruned)
+            return relative_times(base, {"pruned": pruned}, source.runtime, _SECONDS, seed)["pruned"]
 
     return clock_one
 

@@ -68,7 +68,10 @@ def _times(report: Report, times: LayerTimes | None) -> dict[str, Any]:
     most = max((s for t in times.rows for s in (t.before, t.after) if s is not None), default=0.0)
     sides = [[(t.name, (t.before, t.after)[side] or 0.0) for t in times.rows] for side in (0, 1)]
     other = [sum(s for name, s in side if name not in known) / max(sum(s for _, s in side), 1e-12) for side in sides]
-    slow = "Times are from ONNX Runtime's profiler on the CPU, which slows what it watches: they are shares of each other"
+    watched = "from ONNX Runtime's profiler on the CPU"
+    if times.runtime.startswith("torch-"):
+        watched = f"those of torch's modules one by one on {times.runtime}"
+    slow = f"Times are {watched}, which slows what it watches: they are shares of each other"
     rest_of_it = (
         f"kernels that are no layer above take {percent(other[0], 0)} of the time before and {percent(other[1], 0)} after"
     )

@@ -58,10 +58,12 @@ class LayerTimes:
     Attributes:
         rows: in the order in which they run.
         summary: what happened, in sentences.
+        runtime: what ran them.
     """
 
     rows: tuple[Timed, ...]
     summary: tuple[str, ...] = ()
+    runtime: str = "ort-cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ def _times(facts: Any) -> LayerTimes | None:
         rows.append(Timed(name=name, before=before, after=after, binds=str(last["binds"]), why=str(last["why"])))
     summary = tuple(map(str, facts["summary"]))
     # Earlier versions began with a total of the profiler's, a second speed-up beside the measured one.
-    return LayerTimes(tuple(rows), () if any(" in kernels: " in said for said in summary[:1]) else summary)
+    summary = () if any(" in kernels: " in said for said in summary[:1]) else summary
+    return LayerTimes(tuple(rows), summary, str(facts["pruned"].get("runtime", "ort-cpu")))
 
 
 def machine_name(result: LatencyResult) -> str:

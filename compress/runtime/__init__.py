@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compress.runtime.torch_module import TimedByEvents as TimedByEvents
     from compress.runtime.torch_module import TorchRuntime as TorchRuntime
     from compress.runtime.torch_module import TorchSession as TorchSession
+    from compress.runtime.torch_module import captured as captured
     from compress.runtime.torch_module import check_torch_device as check_torch_device
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
@@ -38,6 +39,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "eager": "EagerSession",
             "onnx_file": "keeps_external_weights onnx_bytes read_onnx",
             "ort": "ON_GPU OrtRuntime OrtSession PROVIDERS Provider",
-            "torch_module": "Opens TimedByEvents TorchRuntime TorchSession check_torch_device",
+            "torch_module": "Opens TimedByEvents TorchRuntime TorchSession captured check_torch_device",
         },
     )

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 
 from compress.core import capture
 from compress.errors import ModelError, RuntimeUnavailable, one_line
 from compress.runtime.base import Array, Feed, SessionInput, Transfer, arrays_of
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Provider = Literal["cpu", "cuda", "tensorrt", "openvino"]
 PROVIDERS: Mapping[Provider, str] = {
@@ -102,6 +104,8 @@ class OrtRuntime:
 
     def missing(self) -> str:
         """Why the provider cannot run here; empty when it can. ``get_available_providers`` only lists what was compiled in."""
+        import onnxruntime as ort
+
         wanted = PROVIDERS[self.provider]
         if wanted not in ort.get_available_providers():
             return f"this onnxruntime {ort.__version__} was built without {wanted}"
@@ -119,6 +123,8 @@ class OrtRuntime:
             yield "fp16", "on"
 
     def _open(self, path: Path, provider: Provider) -> ort.InferenceSession:
+        import onnxruntime as ort
+
         if not path.is_file():
             raise ModelError(f"{path} is not a file", hint="give the path of an exported .onnx file")
         options = ort.SessionOptions()
@@ -251,6 +257,8 @@ class OrtSession:
         """A CUDA graph is captured by the first run and replayed on its addresses: runs on other arrays stay out."""
         if "cuda_graph" not in self.options:
             return None
+        import onnxruntime as ort
+
         options = ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", "-1")
         return options
@@ -260,6 +268,8 @@ class OrtSession:
         named = self._named(feed)
         if transfer == "e2e" or self.provider not in ON_GPU:
             return lambda: self.session.run(None, named)
+        import onnxruntime as ort
+
         binding = self.session.io_binding()
         for name, array in named.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, "cuda", 0))
@@ -279,6 +289,8 @@ def _dimensions(shape: Any) -> tuple[int | None, ...]:
 
 def gpus() -> tuple[str, ...]:
     """The NVIDIA GPUs that ONNX Runtime can really use, as PCI device ids; ``get_device`` says GPU even without one."""
+    import onnxruntime as ort
+
     if not hasattr(ort, "get_ep_devices"):  # before 1.22 only the driver can be asked
         return tuple(gpu.name for gpu in capture().gpus)
     devices = (entry.device for entry in ort.get_ep_devices())

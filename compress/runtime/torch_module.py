@@ -192,7 +192,7 @@ class TorchSession:
 
         if not self.runtime.on_gpu:
             return eager
-        return TimedByEvents(_captured(eager) if self.runtime.cuda_graph else eager)
+        return TimedByEvents(captured(eager) if self.runtime.cuda_graph else eager)
 
     def _given(self, arrays: tuple[Array, ...]) -> list[Tensor]:
         return [_laid(torch.from_numpy(array).to(self.runtime.device), self.runtime) for array in arrays]
@@ -229,7 +229,7 @@ class TimedByEvents:
         return total
 
 
-def _captured(run: Callable[[], object]) -> Callable[[], object]:
+def captured(run: Callable[[], object]) -> Callable[[], object]:
     """A CUDA graph of what a run launches.
 
     Raises:

@@ -14,7 +14,8 @@ from compress.core.cost import count
 from compress.core.environment import capture
 from compress.coupling.tracer import trace
 from compress.export.exporting import export
-from compress.latency.explanation import Explained, LayerTiming, block, changes, explain, outweighed, summarise, widths
+from compress.latency.explanation import Explained, LayerTiming, block, changes, explain, outweighed, summarise
+from compress.latency.layer_shapes import widths
 from compress.latency.profiling import KernelTime, Profile, profile, read_graph
 
 

@@ -23,7 +23,8 @@ from compress.errors import ConfigError, ExportError, ModelError
 from compress.export.cutting_onnx import Resizable, resizable, resized, write_resized
 from compress.export.exporting import export
 from compress.latency.table_fit import Sample, fit, validate
-from compress.latency.table_measure import block_of, collect, machine, random_plan, table_of
+from compress.latency.table_measure import OnnxNetworks, block_of
+from compress.latency.table_networks import collect, machine, random_plan, table_of
 from compress.pipeline.latency_tables import alignment, load
 from compress.pipeline.latency_target import TRIALS, latency_trials, proposal, towards
 from compress.runtime.ort import OrtRuntime
@@ -270,10 +271,12 @@ def test_measuring_goes_on_where_it_stopped(inverted: tuple[nn.Module, Topology,
     runtime, kept = OrtRuntime(), tmp_path / "t.jsonl"
     groups = [g.id for g in topology.groups]
     told: list[int] = []
-    first = collect(source, groups, runtime, kept=kept, networks=8, seconds=0.2, listen=lambda done, _: told.append(done))
+    first = collect(
+        OnnxNetworks(source, runtime), groups, kept=kept, networks=8, seconds=0.2, listen=lambda done, _: told.append(done)
+    )
     lines = kept.read_text().splitlines()
     kept.write_text("\n".join(lines[:5]) + "\n" + lines[5][: len(lines[5]) // 2])
-    again = collect(source, groups, runtime, kept=kept, networks=8, seconds=0.2)
+    again = collect(OnnxNetworks(source, runtime), groups, kept=kept, networks=8, seconds=0.2)
     same = {m.plan.digest: m for m in first}
     assert [m.plan for m in again] == [m.plan for m in first]
     assert sum(m == same[m.plan.digest] for m in again) == 5
