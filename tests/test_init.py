@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "import compress": set(),
     "import compress; compress.CompressError; dir(compress)": set(),
     "import compress; compress.__version__": set(),
-    "import compress; compress.prune": {"torch", "PIL", "onnx", "onnxruntime", "safetensors", *NUMBERS},
+    "import compress; compress.prune": {"torch", "PIL", "onnx", "safetensors", *NUMBERS},
     "compress --version": TYPER,
     "compress --help": TYPER,
     "compress prune --help": TYPER,
