@@ -55,7 +55,9 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-@pytest.mark.parametrize("name", ["two images", "a dict with more", "no batch", "sound"])
+@pytest.mark.parametrize(
+    "name", ["a dict with more", *(pytest.param(n, marks=pytest.mark.slow) for n in ("two images", "no batch", "sound"))]
+)
 def test_a_run_from_inspect_to_package(name: str, saved: Any, tmp_path: Path) -> None:
     file, how = saved(name)
     names = CALLED[name][2]
@@ -109,7 +111,14 @@ def test_wrong_examples_are_told_by_every_command(options: list[str], said: str,
     assert not (tmp_path / "e.onnx").exists()
 
 
-@pytest.mark.parametrize(("name", "size"), [("sound", "20"), ("a volume", "6,7,8"), ("six bands", "9,7")])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("sound", "20"),
+        pytest.param("a volume", "6,7,8", marks=pytest.mark.slow),
+        pytest.param("six bands", "9,7", marks=pytest.mark.slow),
+    ],
+)
 def test_other_dimensions_run_by_size_alone_and_on_arrays(name: str, size: str, saved: Any, tmp_path: Path) -> None:
     file, how = saved(name)
     run, shape = tmp_path / "run", CALLED[name][1].shape[1:]

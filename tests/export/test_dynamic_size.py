@@ -87,7 +87,7 @@ OPEN: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("exporter", ["legacy", "dynamo", "auto"])
+@pytest.mark.parametrize("exporter", ["legacy", "dynamo", pytest.param("auto", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", OPEN)
 def test_what_takes_any_size_is_written_for_any(name: str, exporter: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)

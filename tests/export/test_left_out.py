@@ -27,9 +27,7 @@ def nodes(path: Path) -> Counter[str]:
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", pytest.param("legacy", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in ("resnet", "two-in-one") else pytest.mark.slow) for n in WITH_BRANCHES]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "two-in-one" else pytest.mark.slow) for n in WITH_BRANCHES])
 def test_the_file_holds_nothing_of_the_branches(name: str, exporter: Exporter, tmp_path: Path) -> None:
     """Fewer nodes of every kind, no zeros, and the same answers."""
     model, topology = traced(name)

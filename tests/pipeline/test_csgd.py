@@ -93,11 +93,13 @@ def test_any_searchers_widths_are_made_real(digits: tuple[Network, Data], tmp_pa
     assert "brain surgeon" in result.report.citation and "Centripetal SGD" in result.report.citation
 
 
+@pytest.mark.slow
 def test_another_budget_of_the_same_run(digits: tuple[Network, Data], finished: Result) -> None:
     more = pick(*digits, finished.folder, macs=0.7)
     assert 0.6 < more.report.reached <= 0.7 and "the trim changed 0 of" in " ".join(more.report.notes)
 
 
+@pytest.mark.slow
 def test_a_wide_network_is_squeezed_to_its_original_widths(digits: tuple[Network, Data], tmp_path: Path) -> None:
     network, data = digits
     wide = network_of(MODELS["digits_net"](width=1.5).eval(), network.preprocessing)

@@ -131,6 +131,7 @@ def test_csgd_is_trained_by_a_loop_that_calls_the_rewrite(digits: tuple[Network,
     assert "the trim changed 0 of 270 predictions" in " ".join(result.report.notes)
 
 
+@pytest.mark.slow
 def test_zeroed_kernels_stay_zero(digits: tuple[Network, Data], tmp_path: Path) -> None:
     job = make_job(flags={**QUICK, "zero_kernels": 0.05})
     result = prune(*digits, job, tmp_path / "r", train=loops.train)

@@ -70,7 +70,7 @@ def no_worse(before: float, after: float, *, scored: bool) -> bool:
     return after <= before or (not scored and before >= 1 and after <= 2 * before)
 
 
-@pytest.fixture(params=["labelled", "unlabelled"])
+@pytest.fixture(params=["labelled", pytest.param("unlabelled", marks=pytest.mark.slow)])
 def images(request: pytest.FixtureRequest, digits: tuple[Network, Data], unlabelled: Data) -> Data:
     return digits[1] if request.param == "labelled" else unlabelled
 

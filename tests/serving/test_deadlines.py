@@ -125,7 +125,11 @@ def test_a_server_that_answers_everything_just_in_time_does_not_add_up(tmp_path:
     assert _tree(repository) == before
 
 
-@pytest.mark.parametrize("behaviour", ENDLESS[::3], ids=lambda b: b.__name__)
+@pytest.mark.parametrize(
+    "behaviour",
+    [pytest.param(b, marks=() if i < 2 else pytest.mark.slow) for i, b in enumerate(ENDLESS[::3])],
+    ids=lambda b: b.__name__,
+)
 def test_a_measurement_ends_where_the_server_turns_bad(tmp_path: Path, behaviour: Behaviour) -> None:
     repository, _ = _served(tmp_path)
     scenario = Scenario(bound=0.2, requests=100, rounds=1, confirm=100, connections=4)
