@@ -16,7 +16,7 @@ venv: .venv/.installed
 	touch $@
 
 demo: venv
-	$(BIN)/compress prune models/checkpoints/digits-net.safetensors --data digits --method smoea --macs 0.5 --out runs/demo
+	$(BIN)/compress demo --out runs/demo
 
 test: venv
 	$(BIN)/pytest -q
@@ -62,6 +62,7 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint Dockerfile
 
 format: venv
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ from compress_cli import (
     bench,
     compare,
     compare_methods,
+    demo,
     deploy,
     export,
     info,
@@ -34,8 +35,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 families = (
-    prune, report, compare_methods, training, export, bench, compare, profile, latency_table, package, deploy, push, inspect,
-    info,
+    demo, prune, report, compare_methods, training, export, bench, compare, profile, latency_table, package, deploy, push,
+    inspect, info,
 )  # fmt: skip
 for family in families:
     app.add_typer(family.app)

@@ -181,7 +181,7 @@ def prune(
     }
     for kind, value in given.items():
         flags |= {"target": kind, "value": value}
-    _prune(
+    run_prune(
         inputs,
         flags,
         config,
@@ -196,7 +196,7 @@ def prune(
     )
 
 
-def _prune(
+def run_prune(
     inputs: Inputs,
     flags: Mapping[str, Any],
     config: Path | None,
@@ -210,6 +210,7 @@ def _prune(
     as_json: bool,
     quiet: bool,
 ) -> None:
+    """A run as the command line asks for it, from the resolved job to what is printed."""
     from compress.pipeline import inspect, make_job, need_trackers, prune, tracked
     from compress_cli.inspect import as_data, show_inspection
     from compress_cli.loading import loop_from, writable

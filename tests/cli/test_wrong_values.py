@@ -27,6 +27,7 @@ ANY_TEXT = {"name", "ignore", "against", "model", "arm", "weights", "url"}
 """Options that take any words, names of models for example, or what only the file that is read can tell."""
 FOLDERS = {
     ("prune", "--out"),
+    ("demo", "--out"),
     ("pick", "--out"),
     ("compare-methods", "--out"),
     ("package", "--out"),
@@ -86,6 +87,7 @@ def line(command: str, place: Path) -> list[str]:
         "methods": [],
         "doctor": [],
         "cite": [],
+        "demo": ["--out", out],
     }[command]
 
 
