@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
+import tempfile
 
 # Before torch is imported: two workers with two threads each on two cores wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What runs share between them is that of these tests: nothing of the machine's own, and nothing is left there.
+os.environ["COMPRESS_CACHE"] = tempfile.mkdtemp(prefix="compress-cache-")
 
 from functools import cache
 from pathlib import Path
@@ -28,6 +32,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Typer builds every command of an app anew for each call of a test: nine tenths of what a refused call costs.
 typer.testing._get_command = cache(typer.testing._get_command)
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(os.environ["COMPRESS_CACHE"], ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

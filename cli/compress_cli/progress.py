@@ -37,6 +37,7 @@ class Position:
 
 def position(event: Any) -> Position | None:
     """Where an event of the library says that its phase is; None for events that say nothing about it."""
+    from compress.core import Progressed
     from compress.latency import MeasuringProgress
     from compress.pipeline import Measuring
     from compress.recovery import TrainingProgress
@@ -45,6 +46,8 @@ def position(event: Any) -> Position | None:
     from compress.workers import ScoresArrived
 
     match event:
+        case Progressed(done=done, total=total, note=note):
+            return Position(done, total, note)
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
             where = f"round {number} of {rounds}" if number else "confirming"
             return Position(

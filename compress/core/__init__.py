@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from compress.core.events import Listen as Listen
     from compress.core.events import Phase as Phase
     from compress.core.events import PhaseDone as PhaseDone
+    from compress.core.events import Progressed as Progressed
     from compress.core.events import Table as Table
     from compress.core.events import Warned as Warned
     from compress.core.events import ignore as ignore
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from compress.core.files import read_json as read_json
     from compress.core.files import read_text as read_text
     from compress.core.files import remove as remove
+    from compress.core.files import user_cache as user_cache
     from compress.core.files import write as write
     from compress.core.files import write_json as write_json
     from compress.core.json_values import finite_json as finite_json
@@ -129,9 +131,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "cost": "Cost Share count sizes_after",
             "entry_points": "import_entrypoint is_entrypoint",
             "environment": "Environment GpuState capture cores free_memory gpu_state throttled version_of",
-            "events": "Clock Listen Phase PhaseDone Table Warned ignore",
+            "events": "Clock Listen Phase PhaseDone Progressed Table Warned ignore",
             "figures": "ERROR Figure TOP1 TaskScore",
-            "files": "append aside make_folder read_bytes read_json read_text remove write write_json",
+            "files": "append aside make_folder read_bytes read_json read_text remove user_cache write write_json",
             "json_values": "finite_json",
             "latency_estimate": "estimated",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",

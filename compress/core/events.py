@@ -26,6 +26,21 @@ class PhaseDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Progressed:
+    """How far a phase is, in a unit of its own that stands for time.
+
+    Attributes:
+        done: of it.
+        total: of it.
+        note: what is under way.
+    """
+
+    done: float
+    total: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Figures worth seeing before the work starts."""
 

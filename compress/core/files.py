@@ -67,6 +67,12 @@ def read_json(path: Path, *, hint: str) -> dict[str, Any]:
     return found
 
 
+def user_cache() -> Path:
+    """Where runs keep what other runs can use: ``$COMPRESS_CACHE``, or ``smaller-convnets`` among the user's caches."""
+    named = os.environ.get("COMPRESS_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smaller-convnets"
+
+
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
     """A temporary file beside a final name; at the end it has that name, whole and synced, or is gone.

@@ -9,17 +9,20 @@ from compress.core import lazy
 if TYPE_CHECKING:
     from compress.evaluation.criteria import CRITERIA as CRITERIA
     from compress.evaluation.criteria import CriterionInputs as CriterionInputs
+    from compress.evaluation.criteria import elimination_importance as elimination_importance
     from compress.evaluation.criteria import gather as gather
     from compress.evaluation.criteria import importance as importance
     from compress.evaluation.criteria import kernels as kernels
     from compress.evaluation.criteria import l1 as l1
     from compress.evaluation.criteria import obs_and_curves as obs_and_curves
+    from compress.evaluation.criteria import obs_curve as obs_curve
     from compress.evaluation.evaluator import CACHE as CACHE
     from compress.evaluation.evaluator import Evaluator as Evaluator
     from compress.evaluation.evaluator import Material as Material
     from compress.evaluation.evaluator import logits as logits
     from compress.evaluation.leaving_out import branch_errors as branch_errors
     from compress.evaluation.output_error import outputs_apart as outputs_apart
+    from compress.evaluation.output_error import outputs_of as outputs_of
     from compress.evaluation.predictions import AGREEMENT as AGREEMENT
     from compress.evaluation.predictions import OUTPUT_ERROR as OUTPUT_ERROR
     from compress.evaluation.predictions import Agreement as Agreement
@@ -47,9 +50,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "leaving_out": "branch_errors",
-            "criteria": "CRITERIA CriterionInputs gather importance kernels l1 obs_and_curves",
+            "criteria": "CRITERIA CriterionInputs elimination_importance gather importance kernels l1 obs_and_curves obs_curve",
             "evaluator": "CACHE Evaluator Material logits",
-            "output_error": "outputs_apart",
+            "output_error": "outputs_apart outputs_of",
             "predictions": "AGREEMENT Agreement JudgedTest OUTPUT_ERROR agreements blind certify change_of on_test "
             "paired_difference predict read_predictions save_predictions unseen",
             "reader_losses": "closed_form",

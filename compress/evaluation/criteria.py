@@ -6,7 +6,7 @@ over the layers that make a channel, each normalised by its own mean, so that la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -224,14 +224,21 @@ def _lateness(order: Indices) -> Floats:
 def obs_and_curves(
     inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]
 ) -> tuple[dict[GroupId, Floats], dict[GroupId, Floats]]:
-    """For ``Space``: the ``obs`` importance of each group's channels, and what removing each of them adds, one elimination."""
-    importance, curves = {}, {}
-    for group_id in groups:
-        order, errors = obs_curve(inputs, topology, topology.by_id[group_id])
-        importance[group_id] = _lateness(order)
-        curves[group_id] = np.empty(len(order))
-        curves[group_id][order] = np.diff(errors)
-    return importance, curves
+    """:func:`elimination_importance` of every group."""
+    found = {g: elimination_importance(*obs_curve(inputs, topology, topology.by_id[g])) for g in groups}
+    return {g: importance for g, (importance, _) in found.items()}, {g: curve for g, (_, curve) in found.items()}
+
+
+def elimination_importance(order: Indices, errors: Floats) -> tuple[Floats, Floats]:
+    """For ``Space``: the ``obs`` importance of a group's channels, and what removing each of them adds.
+
+    Args:
+        order: from :func:`obs_curve`.
+        errors: the same.
+    """
+    curve = np.empty(len(order))
+    curve[order] = np.diff(errors)
+    return _lateness(order), curve
 
 
 CRITERIA: Mapping[str, Criterion] = {
@@ -245,10 +252,12 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def importance(inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId]) -> dict[str, dict[GroupId, Floats]]:
-    """Every criterion for every group."""
+def importance(
+    inputs: CriterionInputs, topology: Topology, groups: Iterable[GroupId], names: Sequence[str] = tuple(CRITERIA)
+) -> dict[str, dict[GroupId, Floats]]:
+    """These criteria, by default every one, for every group."""
     wanted = list(groups)
-    return {name: {g: criterion(inputs, topology, topology.by_id[g]) for g in wanted} for name, criterion in CRITERIA.items()}
+    return {name: {g: CRITERIA[name](inputs, topology, topology.by_id[g]) for g in wanted} for name in names}
 
 
 def kernels(inputs: CriterionInputs, topology: Topology, group: ChannelGroup, *, folded: bool = False) -> Floats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.core import Environment, GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, write_json
+from compress.core import Environment, GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, user_cache, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export import Resizable, export, resizable
 from compress.latency import NETWORKS, ModuleNetworks, OnnxNetworks, SizedNetworks, block_of, collect, machine, table_of
@@ -108,9 +107,9 @@ def _here(runtime: str, threads: int) -> Environment:
 
 def kept_at(topology: Topology, job: Job) -> Path:
     """Where this machine's table of a network is kept between runs."""
-    cache, runtime = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"), _clocked_by(job)
+    runtime = _clocked_by(job)
     by = "" if runtime == "ort-cpu" else f"-{runtime}"
-    return cache / "smaller-convnets" / "tables" / f"{topology.digest}-{_here(runtime, job.threads).digest}{by}.json"
+    return user_cache() / "tables" / f"{topology.digest}-{_here(runtime, job.threads).digest}{by}.json"
 
 
 def make(

@@ -32,22 +32,19 @@ from compress.evaluation import (
     CRITERIA,
     Evaluator,
     Material,
-    branch_errors,
     closed_form,
-    gather,
-    importance,
     kernels,
     matched_inputs,
-    obs_and_curves,
     score_on,
 )
 from compress.networks import Network, preflight
+from compress.pipeline.channel_statistics import measure_branches, measure_channels, wanted_statistics
 from compress.pipeline.inspection import reach, traced_with_agreement, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
 from compress.pipeline.run import Run, measured
+from compress.pipeline.statistics_store import store_of
 from compress.pipeline.trial_batch import check_asked, try_batch
-from compress.recovery import collect
 from compress.search import (
     METHODS,
     Ask,
@@ -69,7 +66,6 @@ _MOST_FORWARDS = 300_000
 SYNTHETIC_IMAGES = 16
 _SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
-_GRADIENT_IMAGES = 128
 _JUDGED_BATCH = 64
 
 
@@ -149,44 +145,45 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
     base = _base_score(run)
-    with clock.phase("importance", ", ".join(CRITERIA)):
-        images = torch.split(material.calibration[:_GRADIENT_IMAGES], 32)
-        criterion_inputs = gather(network.model, images, seed=derive(job.seed, "random criterion"), task=run.task)
-        wanted = [g for s in stages for g in s.groups]
-        scores: dict[str, Any] = importance(criterion_inputs, topology, wanted)
-        curves: dict[GroupId, Any] = {}
-        rows: dict[GroupId, Any] = {}
-        moments = None
-        if "obs" in (ranking, job.options.get("criterion")) or METHODS[job.method].moments:
-            moments = collect(network.model, topology, torch.split(material.calibration, 32))
-            scores["obs"], curves = obs_and_curves(replace(criterion_inputs, moments=moments), topology, wanted)
+    asked = wanted_statistics(job, ranking)
+    with clock.phase("importance", ", ".join(asked.criteria)):
+        groups = tuple(g for s in stages for g in s.groups)
+        where = None if only else run.folder  # a stage's network is there once only
+        store = store_of(where, network.model, material.calibration, {**run.identity, "topology": topology.digest})
+        measured_channels = measure_channels(run, topology, groups, material.calibration, asked, store)
+        seen, rows = measured_channels.inputs, dict[GroupId, Any]()
         found: Mapping[LayerName, ReaderLoss] = {}
         if METHODS[job.method].reader_losses:
-            seen = replace(criterion_inputs, moments=moments)
-            found, spent = closed_form(network.model, seen, topology, wanted, material.calibration, budget)
+            found, spent = closed_form(network.model, seen, topology, groups, material.calibration, budget)
             budget -= spent
         if METHODS[job.method].kernels:
             folded = bool(job.options.get("folded"))
-            rows = {g: kernels(criterion_inputs, topology, topology.by_id[g], folded=folded) for g in wanted}
+            rows = {g: kernels(seen, topology, topology.by_id[g], folded=folded) for g in groups}
     solves = job.recover == "reconstruct"
     evaluator = Evaluator(
         network.model,
         topology,
         stages,
         material,
-        moments=moments if solves else None,
+        moments=seen.moments if solves else None,
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
     known: Mapping[BranchId, float] = {}
     if branches:
         with run.clock.phase("branches", f"the outputs without each of {len(branches)}"):
-            known, spent = branch_errors(evaluator, branches, budget)
+            known, spent = measure_branches(run, evaluator, branches, budget, store)
             budget -= spent
     full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
     space = Space(
         cost=CostModel(topology, run.goal, table),
         stages=tuple(replace(s, branches=tuple(b for b in s.branches if b in known)) for s in evaluator.stages),
-        statistics=ChannelStatistics(importance=scores, kernels=rows, curves=curves, reader_losses=found, branch_errors=known),
+        statistics=ChannelStatistics(
+            importance=measured_channels.importance,
+            kernels=rows,
+            curves=measured_channels.curves,
+            reader_losses=found,
+            branch_errors=known,
+        ),
         budget=budget,
         round_to=job.round_to,
         ranking=ranking,

@@ -13,6 +13,7 @@ from typing import Any
 from compress.core import hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import EARLIER, Job, stored_values
+from compress.pipeline.statistics_store import FOLDER as STATISTICS
 
 JOB = "job.json"
 """What is to be done."""
@@ -26,7 +27,7 @@ _FILES = (  # the report first: without it nothing passes for finished
 _STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))
 TENSORBOARD = "tensorboard"
 """What TensorBoard shows, where a run is tracked."""
-_FOLDERS = (*_STATES, "picks", "imported", "front", TENSORBOARD)
+_FOLDERS = (*_STATES, "picks", "imported", "front", TENSORBOARD, STATISTICS)
 
 
 def as_held(folder: Path, job: Job, fresh: bool) -> Job:

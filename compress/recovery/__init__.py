@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from compress.recovery.moments import Gram as Gram
     from compress.recovery.moments import Moments as Moments
     from compress.recovery.moments import collect as collect
+    from compress.recovery.moments import moment_columns as moment_columns
+    from compress.recovery.moments import moment_readers as moment_readers
+    from compress.recovery.moments import moment_rows as moment_rows
     from compress.recovery.own_loop import Budget as Budget
     from compress.recovery.own_loop import Hooks as Hooks
     from compress.recovery.own_loop import OwnLoop as OwnLoop
@@ -50,7 +53,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "centripetal_sgd": "CentripetalResult PAPER_EPS Pull Tied train_centripetal train_equal strength tied_slices",
             "compensation": "Compensation RIDGE solve",
             "kernel_sparsity": "effective_params held zero_kernels",
-            "moments": "Gram Moments collect",
+            "moments": "Gram Moments collect moment_columns moment_readers moment_rows",
             "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",
             "reconstruction": "ReconstructionSettings reconstruct",
             "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "

@@ -7,8 +7,9 @@ that collecting costs about as much as a forward pass. Depthwise layers are no r
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +67,20 @@ class Moments:
     images: int = 0
 
 
-def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, widest: int = WIDEST, seed: int = 0) -> Moments:
+def _silent(images: int) -> None:
+    """Listens to nothing."""
+
+
+def collect(
+    model: nn.Module,
+    topology: Topology,
+    batches: Sequence[Tensor],
+    *,
+    widest: int = WIDEST,
+    seed: int = 0,
+    only: Collection[LayerName] | None = None,
+    after: Callable[[int], None] = _silent,
+) -> Moments:
     """One pass over unlabelled images, the moments of every dense reader's inputs.
 
     Args:
@@ -75,6 +89,8 @@ def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, 
         batches: normalised images, (n, c, h, w) each.
         widest: a layer with more columns than this is represented by so many of them, evenly spread.
         seed: of the positions that are sampled.
+        only: the readers that are wanted; None takes all of them.
+        after: is told after every batch how many images it had.
 
     Raises:
         DataError: there are no images.
@@ -82,7 +98,7 @@ def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, 
     images = sum(len(b) for b in batches)
     if images == 0:
         raise DataError("no image to take moments of", hint="give calibration images")
-    readers = {x.name: x for g in topology.groups for x in topology.readers(g.id)}
+    readers = {n: x for n, x in moment_readers(topology).items() if only is None or n in only}
     network = own_tensors(model).eval()
     modules = dict(network.named_modules())
     skipped = {n: why for n, x in readers.items() if (why := unsupported(modules.get(n), x))}
@@ -114,6 +130,7 @@ def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, 
     with torch.no_grad():
         for batch in batches:
             network(batch)
+            after(len(batch))
     found = {}
     for name, total in sums.items():
         columns = width(modules[name])
@@ -124,6 +141,21 @@ def collect(model: nn.Module, topology: Topology, batches: Sequence[Tensor], *, 
         )
     skipped |= {n: "it did not run" for n in readers if n not in found and n not in skipped}
     return Moments(found, skipped, images)
+
+
+def moment_readers(topology: Topology) -> dict[LayerName, Layer]:
+    """The layers whose moments are wanted: all that read channels of a group."""
+    return {x.name: x for g in topology.groups for x in topology.readers(g.id)}
+
+
+def moment_columns(topology: Topology, layer: Layer, widest: int = WIDEST) -> int:
+    """Columns of a layer's moments: what one filter of it reads at one position, thinned where there are too many."""
+    return min(widest, math.prod(topology.tensors[layer.weight].shape[1:]))
+
+
+def moment_rows(columns: int) -> int:
+    """About as many rows as moments of so many columns are taken from."""
+    return max(ROWS, ROWS_PER_COLUMN * columns)
 
 
 def unsupported(module: nn.Module | None, layer: Layer) -> str:

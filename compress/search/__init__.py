@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from compress.search.base import CostModel as CostModel
     from compress.search.base import Fidelity as Fidelity
     from compress.search.base import Front as Front
+    from compress.search.base import NamesCriteria as NamesCriteria
     from compress.search.base import Origin as Origin
     from compress.search.base import Planner as Planner
     from compress.search.base import Point as Point
@@ -70,8 +71,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "base": "Ask ChannelStatistics CostModel Fidelity Front Origin Planner Point Recovery Score Search Searcher Space "
-            "Stage Target Told knee non_dominated",
+            "base": "Ask ChannelStatistics CostModel Fidelity Front NamesCriteria Origin Planner Point Recovery Score "
+            "Search Searcher Space Stage Target Told knee non_dominated",
             "bicnn.ordering": "slices",
             "csgd_clusters": "clusters_at",
             "depth": "depths",

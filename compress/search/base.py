@@ -363,6 +363,16 @@ class Searcher(Protocol):
 
 
 @runtime_checkable
+class NamesCriteria(Protocol):
+    """A searcher that says which criteria it looks at besides the run's ranking and l1; for others every one is computed."""
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Their names; ``obs`` where it looks at ``ChannelStatistics.curves``."""
+        ...
+
+
+@runtime_checkable
 class Planner(Protocol):
     """A searcher that has a plan for every budget at once: a run of it serves them all."""
 

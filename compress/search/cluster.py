@@ -76,6 +76,11 @@ class Cluster:
     least_images: PositiveInt = 16
     finalists: PositiveInt = 5
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return ("obs",) if self.keep == "obs" else ()
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One evolution per budget; every evolution's best candidates are scored again on all images."""
         table = self.tabulate(space, rng)

@@ -51,6 +51,11 @@ class Clusters:
     points: PositiveInt = 18
     images: NonNegativeInt = 0
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return ()
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity as they are before any training."""
         plans = [self.plan(space, b) for b in self._budgets(space)]

@@ -40,6 +40,11 @@ class Ranked:
     images: NonNegativeInt = 0
     depths: NonNegativeInt = 4
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return (self.criterion,)
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""
         plans = by_budget(self, space, self.points)

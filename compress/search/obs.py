@@ -64,6 +64,11 @@ class Allocated:
     depths: NonNegativeInt = 6
     whole_streams: bool = True
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return (self.criterion, "obs")
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
         plans = by_budget(self, space, self.points)

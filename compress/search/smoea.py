@@ -93,6 +93,11 @@ class Smoea:
     spread: NonNegativeInt = 8
     judged: PositiveInt = 30
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return (*self.seeds, "obs")
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Front to back over the stages; then the stages' fronts become one."""
         plan = Plan()

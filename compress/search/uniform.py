@@ -26,6 +26,11 @@ class Uniform:
     points: PositiveInt = 18
     images: NonNegativeInt = 0
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return (self.criterion,)
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """One plan per budget, all scored at full fidelity."""
         plans = by_budget(self, space, self.points)

@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
 }
 JOB = make_job(flags=SMALL)
 ROOT = Path(__file__).parents[2]
-WRITTEN = {"front.json", "front.svg", "job.json", "journal.jsonl", "plan.json", ".lock"}
+WRITTEN = {"front.json", "front.svg", "job.json", "journal.jsonl", "plan.json", "statistics", ".lock"}
 
 
 @pytest.fixture(scope="module")

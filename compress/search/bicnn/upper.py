@@ -123,6 +123,11 @@ class BiCnn:
     finalists: PositiveInt = 8
     spread: NonNegativeInt = 6
 
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What it looks at besides the run's ranking."""
+        return (self.criterion, *self.seeds, "obs")
+
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """CEMBA in closed form, then real scores for the points that matter."""
         wide = any(len(r.sources) > self.widest for r in space.statistics.reader_losses.values())
