@@ -19,6 +19,7 @@ CITATIONS: Mapping[str, str] = entries(REFERENCES.read_text(encoding="utf-8"))
 """Key -> BibTeX, in the file's order."""
 
 OF_METHOD: Mapping[str, tuple[str, ...]] = {
+    "auto": ("obs", "smoea", "nsga2", "pymoo"),
     "smoea": ("smoea", "nsga2", "pymoo"),
     "bicnn": ("bicnn", "cemba", "pymoo"),
     "cluster": ("cluster", "shade"),

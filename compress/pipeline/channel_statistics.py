@@ -30,7 +30,7 @@ from compress.pipeline.job import Job
 from compress.pipeline.run import Run
 from compress.pipeline.statistics_store import StatisticsStore, WantedTensors
 from compress.recovery import Gram, Moments, collect, moment_columns, moment_readers, moment_rows
-from compress.search import METHODS, NamesCriteria
+from compress.search import METHODS, Auto, Case, NamesCriteria
 
 _GRADIENT_IMAGES = 128
 _BATCH = 32
@@ -72,6 +72,21 @@ def wanted_statistics(job: Job, ranking: str) -> WantedStatistics:
     stands_on = "obs" in (ranking, job.options.get("criterion")) or method.moments
     compensates = method.reader_losses or (method.moments and job.recover == "reconstruct")
     return WantedStatistics(criteria, stands_on and ("obs" in criteria or compensates))
+
+
+def as_taken(job: Job, groups: int, budget: int, metric: str) -> Job:
+    """The job with the method that ``auto`` takes at the most, so that no more is measured for it; other jobs as they are.
+
+    Args:
+        job: the job.
+        groups: channel groups that may be cut.
+        budget: image-forwards before any of them is spent: the search has as many or fewer, and then takes no more than this.
+        metric: what a full score is.
+    """
+    if job.method != "auto":
+        return job
+    case = Case(groups=groups, budget=budget, target=job.target, value=job.value, metric=metric)
+    return replace(job, method=Auto(**job.options).choose(case).method, options={})
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ class Job:
             if name not in known:
                 raise ConfigError(
                     f"method {self.method} has no option {name!r}",
-                    hint=did_you_mean(name, known, f"it has {', '.join(known)}"),
+                    hint=did_you_mean(name, known, _whose(name, f"it has {', '.join(known)}")),
                 )
         METHODS[self.method].make(**self.options)
 
@@ -220,6 +220,12 @@ class Job:
 
 EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0}
 """How jobs of earlier versions went about what they do not mention."""
+
+
+def _whose(option: str, otherwise: str) -> str:
+    """Which methods have an option that this one lacks."""
+    having = [name for name, method in METHODS.items() if option in {f.name for f in fields(method.searcher)}]
+    return f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it: --method {having[0]}" if having else otherwise
 
 
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from compress.evaluation import (
     score_on,
 )
 from compress.networks import Network, preflight
-from compress.pipeline.channel_statistics import measure_branches, measure_channels, wanted_statistics
+from compress.pipeline.channel_statistics import as_taken, measure_branches, measure_channels, wanted_statistics
 from compress.pipeline.inspection import reach, traced_with_agreement, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
@@ -145,9 +145,9 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
     base = _base_score(run)
-    asked = wanted_statistics(job, ranking)
+    groups = tuple(g for s in stages for g in s.groups)
+    asked = wanted_statistics(as_taken(job, len(groups), budget, material.metric), ranking)
     with clock.phase("importance", ", ".join(asked.criteria)):
-        groups = tuple(g for s in stages for g in s.groups)
         where = None if only else run.folder  # a stage's network is there once only
         store = store_of(where, network.model, material.calibration, {**run.identity, "topology": topology.digest})
         measured_channels = measure_channels(run, topology, groups, material.calibration, asked, store)
@@ -191,6 +191,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         stage_images=len(material.calibration),
         solved_images=solved if solves else 0,
         stop_after=job.stop_after,
+        metric=material.metric,
     )
     return Prepared(space, evaluator, base)
 

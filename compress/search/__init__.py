@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.search.auto import Auto as Auto
+    from compress.search.auto import Case as Case
     from compress.search.base import Ask as Ask
     from compress.search.base import ChannelStatistics as ChannelStatistics
     from compress.search.base import CostModel as CostModel
@@ -71,6 +73,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "auto": "Auto Case",
             "base": "Ask ChannelStatistics CostModel Fidelity Front NamesCriteria Origin Planner Point Recovery Score "
             "Search Searcher Space Stage Target Told knee non_dominated",
             "bicnn.ordering": "slices",

@@ -280,6 +280,8 @@ class Space:
         selecting: layer -> the largest share of what arrives that it may read where it selects its inputs at all: above that
             a selection saves nothing. 0 and layers that are not listed never select; None lets every layer that can.
         gone: branches that every plan of this space leaves out.
+        metric: what a score at full fidelity is: ``accuracy``, ``score`` (of another task's figure), or without labels
+            ``agreement`` or ``output``.
         stop_after: share of an evolution's generations without growth of its front's hypervolume after which it ends
             (``compress.search.stopping``); 0 never ends early.
     """
@@ -295,6 +297,7 @@ class Space:
     solved_images: int = 0
     selecting: Mapping[LayerName, float] | None = None
     gone: tuple[BranchId, ...] = ()
+    metric: str = "accuracy"
     stop_after: float = 0.0
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compress.core import validated
+from compress.search.auto import Auto
 from compress.search.base import Searcher
 from compress.search.bicnn.upper import BiCnn
 from compress.search.cluster import Cluster
@@ -59,6 +60,15 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
+    "auto": Method(
+        searcher=Auto,
+        summary="closed forms (obs), or the evolution (smoea) where it was measured to pay; the report says which and why",
+        citation="this project: obs, or smoea, whichever the report names",
+        moments=True,
+        ranking="obs",
+        branches=True,
+        finalists=True,
+    ),
     "smoea": Method(
         searcher=Smoea,
         summary="stage by stage, multi-objective evolution on sub-networks",

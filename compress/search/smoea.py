@@ -67,8 +67,8 @@ class Smoea:
             the cut will do; ``plain`` takes them as they are. ``outputs`` re-solves, runs all of the network from the stage
             on, and looks at its outputs. The first and the last need the recovery ``reconstruct``. Cost: a linear system per
             reader and candidate, with ``outputs`` the layers behind the stage as well.
-        seeds: criteria whose ranks give the starting masks, at eight ratios each. Cost: none, a run computes the ranks
-            anyway.
+        seeds: criteria whose ranks give the starting masks, at eight ratios each. Cost: a ranking each before the
+            search, with gradients for ``taylor``.
         least_images: images a candidate sees at the least; generations are given up before images. Cost: none, the budget
             holds.
         most_images: images a candidate sees at the most. Cost: image-forwards in proportion.

@@ -171,6 +171,7 @@ def test_smoea_is_not_behind_l1_where_few_images_mislead(seed: int, value: float
 
 
 def test_every_method_is_under_the_contract() -> None:
+    import test_auto
     import test_bicnn
     import test_csgd_clusters
     import test_global_ranking
@@ -178,7 +179,7 @@ def test_every_method_is_under_the_contract() -> None:
 
     from compress.search.methods import METHODS
 
-    assert test_bicnn and test_csgd_clusters and test_obs and test_global_ranking
+    assert test_auto and test_bicnn and test_csgd_clusters and test_obs and test_global_ranking
     tested = {type(cls().searcher()) for cls in SearcherContract.__subclasses__()}
     assert {m.searcher for m in METHODS.values()} <= tested
 

@@ -91,7 +91,8 @@ class BiCnn:
             candidate.
         criterion: ranks that start the populations and that repair goes by; the run's own where it was not computed. Cost:
             none.
-        seeds: criteria whose ranks start the populations. Cost: none, a run computes the ranks anyway.
+        seeds: criteria whose ranks start the populations. Cost: a ranking each before the search,
+            with gradients for ``taylor``.
         greedy: start one of A at the widths by marginal error (method ``obs``). Cost: none to speak of.
         arrange: order kept channels so that input selections are contiguous where possible. Cost: none.
         finalists: points near the target that are scored at full fidelity, recovered as the result will be. Cost: a recovery

@@ -1,0 +1,97 @@
+"""The default method: a pure decision, and then exactly the method that it names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compress.search.auto import Auto, Case
+from compress.search.base import Search, Target, Told
+from compress.search.obs import Allocated
+from compress.search.smoea import Smoea
+from compress.testing import SearcherContract, ToySpace
+
+PAYS = Case(groups=28, budget=43_033, target="macs", value=0.5, metric="accuracy")
+"""ResNet-56 of the accuracy grid."""
+MEASURED_OTHERWISE = Case(groups=10, budget=133_165, target="macs", value=0.5, metric="accuracy")
+"""ResNet-20 there: a larger budget, fewer groups, and no gain."""
+
+
+class TestAuto(SearcherContract):
+    leaves_branches_out = True
+
+    def searcher(self) -> Auto:
+        return Auto()
+
+
+def test_it_does_what_was_measured() -> None:
+    assert Auto().choose(PAYS).method == "smoea"
+    assert Auto().choose(MEASURED_OTHERWISE).method == "obs"
+
+
+@pytest.mark.parametrize(
+    ("lacks", "said"),
+    [
+        ({"groups": 27}, "from 28 channel groups on, here are 27"),
+        ({"budget": 39_999}, "from 40,000 image-forwards on, here are 39,999"),
+        ({"value": 0.51}, "up to 0.5 of the MACs, here 0.51"),
+        ({"target": "latency"}, "the target is latency"),
+        ({"target": "max_drop", "value": 0.01}, "the target is max_drop"),
+        ({"metric": "output"}, "here a score is the output"),
+        ({"metric": "score"}, "here a score is the score"),
+    ],
+)
+def test_where_nothing_says_that_it_pays_closed_forms_are_taken_and_it_is_said_why(lacks: dict[str, Any], said: str) -> None:
+    taken = Auto().choose(replace(PAYS, **lacks))
+    assert taken.method == "obs" and said in taken.why and "--method smoea" in taken.why
+
+
+CASES = st.builds(
+    Case,
+    groups=st.integers(1, 60),
+    budget=st.integers(100, 300_000),
+    target=st.sampled_from(["macs", "params", "latency", "max_drop"]),
+    value=st.floats(0.05, 1.0),
+    metric=st.sampled_from(["accuracy", "score", "agreement", "output"]),
+)
+
+
+@given(CASES, st.integers(0, 40), st.integers(0, 100_000), st.floats(0.5, 1.0))
+def test_a_larger_case_at_a_smaller_share_never_loses_the_evolution(case: Case, groups: int, more: int, part: float) -> None:
+    larger = replace(case, groups=case.groups + groups, budget=case.budget + more, value=case.value * part)
+    if Auto().choose(case).method == "smoea":
+        assert Auto().choose(larger).method == "smoea"
+
+
+@pytest.mark.parametrize(("auto", "named"), [(Auto(), Allocated()), (Auto(groups=1, budget=1, share=1.0), Smoea())])
+def test_the_search_is_that_of_the_method_it_names(auto: Auto, named: Any) -> None:
+    toy = ToySpace.make(0, target=Target("macs", 0.5), budget=1_500)
+
+    def asked(search: Search) -> tuple[list[Any], Any]:
+        """What is asked and told, and the front; every score is the toy's."""
+        said: list[Any] = []
+        scores: Any = None
+        while True:
+            try:
+                request = search.send(scores)
+            except StopIteration as ended:
+                return said, ended.value
+            said.append(request)
+            scores = None if isinstance(request, Told) else toy.evaluate(request)
+
+    mine = asked(auto.search(toy.space, np.random.default_rng(3)))
+    theirs = asked(named.search(toy.space, np.random.default_rng(3)))
+    assert mine[0][0].notes[0].startswith("auto took ") and (mine[0][1:], mine[1]) == theirs
+    assert auto.plan(toy.space, 0.4) == Allocated().plan(toy.space, 0.4)
+
+
+@given(CASES, st.integers(0, 30_000))
+def test_what_the_branches_cost_never_brings_an_evolution(case: Case, spent: int) -> None:
+    """Statistics are measured for the method that would be taken with the whole budget."""
+    if Auto().choose(case).method == "obs":
+        assert Auto().choose(replace(case, budget=max(1, case.budget - spent))).method == "obs"
