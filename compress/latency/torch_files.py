@@ -41,7 +41,7 @@ def torch_runtimes(opens: Opens, threads: int | None = 1) -> Callable[[str], Tor
 
     Args:
         opens: makes a module of a file.
-        threads: on the CPU.
+        threads: on the CPU; of a card's host, too.
 
     Raises:
         RuntimeUnavailable: when called: the device is not there.
@@ -49,7 +49,7 @@ def torch_runtimes(opens: Opens, threads: int | None = 1) -> Callable[[str], Tor
 
     def made(name: str) -> TorchRuntime:
         device, precision = TORCH_RUNTIMES[name]
-        runtime = TorchRuntime(opens=opens, device=device, precision=precision, threads=threads if device == "cpu" else None)
+        runtime = TorchRuntime(opens=opens, device=device, precision=precision, threads=threads)
         check_torch_device(runtime)
         return runtime
 

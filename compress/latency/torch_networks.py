@@ -38,8 +38,8 @@ class ModuleNetworks:
 
     def layers(self, path: Path, seconds: float) -> tuple[float, ...]:
         """Seconds of each layer; batch norms, activations and sums count to the layer that runs next."""
-        found, _ = profile_modules(path, runtime=self.runtime, seconds=seconds, least_runs=8, most_runs=60)
-        return by_layer(found, self.topology)
+        times = profile_modules(path, runtime=self.runtime, seconds=seconds, least_runs=8, most_runs=60, launches=False)
+        return by_layer(times[0], self.topology)
 
     def forget(self, path: Path) -> None:
         """Lets a network go."""

@@ -64,6 +64,7 @@ def profile_modules(
     least_runs: int = 10,
     most_runs: int = 200,
     seed: int = 0,
+    launches: bool = True,
 ) -> tuple[Profile, Mapping[str, LayerShape]]:
     """Runs a network for some seconds and says what each of its modules takes, and what channels the layers hold.
 
@@ -75,6 +76,7 @@ def profile_modules(
         least_runs: that are done however long they take.
         most_runs: that are done at the most.
         seed: of the input noise.
+        launches: on a card, the kernels of each module are timed once more without launches between them.
 
     Raises:
         ModelError: the network does not run on its input.
@@ -90,7 +92,7 @@ def profile_modules(
         with _watching(session.model, watched, marks):
             while len(whole) <= least_runs or (time.perf_counter() - started < seconds and len(whole) <= most_runs):
                 whole.append(_one_run(launch, watched, marks, runtime))
-        kernels = _kernels(watched, whole[1:], batch, alone=runtime.on_gpu)
+        kernels = _kernels(watched, whole[1:], batch, alone=launches and runtime.on_gpu)
     found = Profile(
         file=path.name,
         runtime=runtime.name,

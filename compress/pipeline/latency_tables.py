@@ -13,7 +13,7 @@ import onnx
 import torch
 from torch import nn
 
-from compress.core import Environment, GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, user_cache, write_json
+from compress.core import GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, user_cache, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export import Resizable, export, resizable
 from compress.latency import NETWORKS, ModuleNetworks, OnnxNetworks, SizedNetworks, block_of, collect, machine, table_of
@@ -100,16 +100,11 @@ def _clocked_by(job: Job) -> str:
     )
 
 
-def _here(runtime: str, threads: int) -> Environment:
-    """The machine as a table of that runtime knows it."""
-    return capture(threads=None if "cuda" in runtime else threads)
-
-
 def kept_at(topology: Topology, job: Job) -> Path:
     """Where this machine's table of a network is kept between runs."""
     runtime = _clocked_by(job)
     by = "" if runtime == "ort-cpu" else f"-{runtime}"
-    return user_cache() / "tables" / f"{topology.digest}-{_here(runtime, job.threads).digest}{by}.json"
+    return user_cache() / "tables" / f"{topology.digest}-{capture(threads=job.threads).digest}{by}.json"
 
 
 def make(
@@ -210,7 +205,7 @@ def load(path: Path, topology: Topology, *, force: bool, threads: int = 1, runti
             f"{path} was measured on {table.runtime}, this run measures on {runtime}",
             hint=f"make one there: compress table MODEL{wanted} --out {path}",
         )
-    here = _here(runtime, threads)
+    here = capture(threads=threads)
     if table.environment != here.digest and not force:
         raise ConfigError(
             f"{path} was measured in another environment ({table.machine}; {table.environment}, this one is {here.digest})",
