@@ -8,9 +8,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from compress.core import plural
 from compress.errors import ConfigError
@@ -18,6 +17,8 @@ from compress.report import byte_size, clock_name, duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
+from compress_cli.safe_console import sentence
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from compress.latency import Condition, LatencyResult, Measurement, Settings
@@ -95,14 +96,14 @@ def bench(
     if target is not None:
         writable(target, folder=False)
     given = Inputs(model=model or "", trust_pickle=trust_pickle)
-    found = measured(files, how, given=given, quiet=quiet or as_json)
+    found = measured(files, how, given=given, quiet=quiet)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, found.to_json())
     for reason in found.skipped:
         warn(f"not measured: {reason}")
     if as_json:
-        print_json([_without_samples(r.to_json()) for r in found.results])
+        print_json({"results": [_without_samples(r.to_json()) for r in found.results], "skipped": list(found.skipped)})
         return
     for result in found.results:
         _show(result, found, str(files[0]))
@@ -140,22 +141,19 @@ def _bench_front(
             f"--front measures ONNX files, {names[0]} loads networks", hint="--runtime cpu; or one network: compress pick"
         )
     cell = next(iter(cells(names, sizes, settings, threads=how.threads, require_gpu=how.require_gpu)))
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         found = clock_front(network, run, job, cell.runtime, cell.settings, points=points, listen=listen)
     if as_json:
         print_json(asdict(found))
         return
     made = front_latency_table(found)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{found.runtime}, batch {found.batch}", title_justify="left")
-    for column in made.head:
-        table.add_column(escape(column.name), justify="right" if column.number else "left")
-    for row in made.rows:
-        table.add_row(*(escape(c.text) + (f" [red]{escape(c.about)}[/]" if c.about else "") for c in row))
+    head = [f">{column.name}" if column.number else column.name for column in made.head]
+    rows = [[Text.assemble(c.text, (f" {c.about}" if c.about else "", "red")) for c in row] for row in made.rows]
     console = out()
-    console.print(table)
-    console.print(escape(told(found)), soft_wrap=True)
+    print_table(console, head, rows, title=f"{found.runtime}, batch {found.batch}")
+    sentence(console, escape(told(found)))
     for flag in found.flags:
-        console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+        sentence(console, f"[red]! {escape(flag)}[/]")
     console.print(f"[dim]files in[/] {escape(str(run))}: front-latency.json, report.html", soft_wrap=True)
 
 
@@ -189,7 +187,7 @@ def bench_kit(
         return
     console = out()
     console.print(f"[dim]saved[/] {escape(str(target))}, {byte_size(len(packed.data))}, kit {packed.identity}", soft_wrap=True)
-    console.print("[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py", soft_wrap=True)
+    sentence(console, "[dim]there:[/]  unzip kit.zip && pip install numpy onnxruntime && python bench.py")
 
 
 def measured(
@@ -280,9 +278,7 @@ def _show(result: LatencyResult, found: Measurement, base: str) -> None:
     clock = next(iter(result.ratios.values()), result.control).decided_by
     title = f"{result.runtime}, batch {result.settings.batch}, {plural(result.rounds, 'round')} by {clock_name(clock)}, "
     title += f"stopped by {result.stopped_by}"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for column in ("file", "", "p50", "wall p90", "images/s", "speed-up (95 %)", "clock", "verdict"):
-        table.add_column(column, justify="left" if column in ("file", "verdict", "clock", "") else "right")
+    rows: list[list[str]] = []
     for arm in result.arms:
         ratio = {"base": None, "base again": result.control}.get(arm.name, result.ratios.get(arm.name))
         cells = ("", "", "base")
@@ -291,32 +287,33 @@ def _show(result: LatencyResult, found: Measurement, base: str) -> None:
             cells = (times(decisive.low, decisive.ratio, decisive.high), ratio.decided_by, str(ratio.verdict))
         name = {"base": base, "base again": "  the same again"}.get(arm.name, arm.name)
         file = found.files.get(arm.name)
-        table.add_row(
-            escape(name),
-            file.precision if file else "",
-            duration(median(arm.cpu if clock == "cpu" else arm.wall)),
-            duration(arm.latency.p90),
-            f"{arm.images_per_second:,.1f}",
-            *cells,
+        rows.append(
+            [
+                name,
+                file.precision if file else "",
+                duration(median(arm.cpu if clock == "cpu" else arm.wall)),
+                duration(arm.latency.p90),
+                f"{arm.images_per_second:,.1f}",
+                *cells,
+            ]
         )
-    console.print(table)
+    head = ("file", "precision", ">p50", ">wall p90", ">images/s", ">speed-up (95 %)", "clock", "verdict")
+    print_table(console, head, rows, title=title)
     for flag in result.flags:
-        console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+        sentence(console, f"[red]! {escape(flag)}[/]")
 
 
 def _matrix(found: Measurement) -> None:
     """Every file on every runtime and batch, in one table."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="speed-up over the base", title_justify="left")
-    table.add_column("file")
-    table.add_column("")
+    head, rows = ["file", "precision"], []
     for result in found.results:
         device = ", device" if result.settings.transfer == "device" else ""
-        table.add_column(f"{result.runtime}, batch {result.settings.batch}{device}", justify="right")
+        head.append(f">{result.runtime}, batch {result.settings.batch}{device}")
     for arm in found.results[0].ratios:
         ratios = [result.ratios[arm] for result in found.results]
         said = [f"{ratio.decisive.ratio:.2f} × {ratio.verdict}" for ratio in ratios]
-        table.add_row(escape(arm), found.files[arm].precision, *said)
-    out().print(table)
+        rows.append([arm, found.files[arm].precision, *said])
+    print_table(out(), head, rows, title="speed-up over the base")
 
 
 def _without_samples(facts: dict[str, Any]) -> dict[str, Any]:

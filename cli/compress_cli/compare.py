@@ -13,6 +13,7 @@ from compress.report import duration, times
 from compress_cli import options as o
 from compress_cli.bench import BenchOptions, Target, measured
 from compress_cli.console import guarded, out, print_json
+from compress_cli.safe_console import sentence
 
 if TYPE_CHECKING:
     from compress.latency import Compared, Measurement, Side
@@ -56,7 +57,7 @@ def compare(
 
     def clock(files: list[Path]) -> Measurement:
         needed = 1000 if any(bound.metric == "p99" for bound in bounds) else None
-        return measured(files, how, quiet=quiet or as_json, min_rounds=needed)
+        return measured(files, how, quiet=quiet, min_rounds=needed)
 
     earlier = side(read_measurement(old), arm, str(old)) if old.suffix == ".json" else None
     if new.suffix == ".json":
@@ -114,16 +115,16 @@ def _show_compared(compared: tuple[Compared, ...], old: str, new: str) -> None:
         how = "in the same rounds" if one.paired else "each against the same base, in its own sitting"
         where = f"{one.result.runtime}, batch {one.result.settings.batch}"
         speed = times(one.ratio.low, one.ratio.ratio, one.ratio.high)
-        console.print(f"{where}: {escape(new)} runs at {speed} the speed of {escape(old)}, {how}", soft_wrap=True)
+        sentence(console, f"{where}: {escape(new)} runs at {speed} the speed of {escape(old)}, {how}")
         for judged in one.bounds:
             colour = {"held": "green", "failed": "red"}.get(judged.outcome, "yellow")
             said = f"{judged.outcome}: {judged.bound.text}"
             if judged.interval is not None:
                 low, value, high = (_in_words(judged.bound.metric, figure) for figure in judged.interval)
                 said += f"; it is {value} ({low} to {high})"
-            console.print(f"  [{colour}]{escape(said + (f'; {judged.why}' if judged.why else ''))}[/]", soft_wrap=True)
+            sentence(console, f"  [{colour}]{escape(said + (f'; {judged.why}' if judged.why else ''))}[/]")
         for flag in one.result.flags:
-            console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+            sentence(console, f"[red]! {escape(flag)}[/]")
 
 
 def _in_words(metric: str, figure: float) -> str:

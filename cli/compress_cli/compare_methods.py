@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from compress.core import plural
 from compress.errors import CompressError, ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json
 from compress_cli.inputs import Inputs, stem
 from compress_cli.numbers import choosing_workers, number_or_auto
+from compress_cli.safe_console import sentence
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from compress.pipeline import Prune
@@ -99,13 +100,13 @@ def compare_methods(
         settings or [],
         folder,
         fresh,
-        quiet or as_json,
+        quiet,
         train,
     )
     print_json(found.to_json()) if as_json else show(out(), found, folder)
     failed = [f"{s.method}, {why}" for s in found.summaries for why in s.failed]
     if failed:
-        raise CompressError(f"{len(failed)} runs failed: {failed[0]}", hint="the others stand in the table")
+        raise CompressError(f"{plural(len(failed), 'run')} failed: {failed[0]}", hint="the others stand in the table")
 
 
 def _compared(
@@ -198,15 +199,11 @@ def show(console: Console, found: Comparison, folder: Path) -> None:
     """A comparison on the terminal."""
     from compress.report import comparison_table
 
-    console.print(f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]", soft_wrap=True)
+    sentence(console, f"[bold]{escape(found.network)} on {escape(found.data)}, {escape(found.target)}[/]")
     head, rows = comparison_table(found, brief=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(head):
-        wraps = column == "speed-up" or column.startswith("−")
-        table.add_column(escape(column), justify="right" if index else "left", no_wrap=not wraps)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+    wraps = [index == 0 or column == "speed-up" or column.startswith("−") for index, column in enumerate(head)]
+    named = [column if may else f">{column}" for column, may in zip(head, wraps, strict=True)]
+    print_table(console, named, rows)
     for note in found.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+        sentence(console, f"[dim]note: {escape(note)}[/]")
     console.print(f"\n[dim]files in[/] {escape(str(folder))}: comparison.md, comparison.svg, comparison.json", soft_wrap=True)

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -13,10 +14,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from compress.core import printable
 from compress.errors import CompressError, ConfigError, one_line
 from compress_cli.options import spread
-from compress_cli.safe_console import SafeConsole
+from compress_cli.safe_console import SafeConsole, sentence
 from compress_cli.values import check
+
+_JSON: ContextVar[bool] = ContextVar("json", default=False)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _WIDE = 120
@@ -49,9 +53,26 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=2))
 
 
+def writes_json() -> bool:
+    """Whether the command under way was called with ``--json``: standard error then holds JSON lines only."""
+    return _JSON.get()
+
+
 def warn(text: str) -> None:
     """A red line that does not stop the command."""
-    err().print(f"[red]warning: {escape(text)}[/]", soft_wrap=True)
+    _aside("warning", text, f"[red]warning: {escape(text)}[/]")
+
+
+def tell(text: str, word: str = "note:") -> None:
+    """A dim word and a sentence beside the results."""
+    _aside("note", f"{word} {text}", f"[dim]{escape(word)}[/] {escape(text)}")
+
+
+def _aside(event: str, text: str, markup: str) -> None:
+    if writes_json():
+        typer.echo(json.dumps({"event": event, "text": printable(text)}), err=True)
+    else:
+        sentence(err(), markup)
 
 
 def command_line() -> str:
@@ -74,6 +95,7 @@ def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
         @wraps(run)
         def inside(**options: Any) -> Any:
             debug, as_json = bool(options.get("debug")), bool(options.get("as_json"))
+            before = _JSON.set(as_json)
             try:
                 check(options)
                 return run(**options)
@@ -86,6 +108,8 @@ def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
                 if debug:
                     raise
                 raise _leave(*_words(error), as_json) from None
+            finally:
+                _JSON.reset(before)
 
         return cast(Command, inside)
 
@@ -103,10 +127,12 @@ def _words(error: Exception) -> tuple[str, str, int]:
 
 
 def _leave(message: str, hint: str, code: int, as_json: bool) -> typer.Exit:
+    if as_json:
+        typer.echo(json.dumps({"event": "error", "text": printable(message), "hint": printable(hint)}), err=True)
+        print_json({"error": message, "hint": hint, "exit_code": code})
+        return typer.Exit(code)
     console = err()
-    console.print(f"[bold red]error:[/] [red]{escape(message)}[/]", soft_wrap=True)
+    sentence(console, f"[bold red]error:[/] [red]{escape(message)}[/]")
     if hint:
         console.print(f"[dim]hint: {escape(hint)}[/]", soft_wrap=True)
-    if as_json:
-        print_json({"error": message, "hint": hint, "exit_code": code})
     return typer.Exit(code)

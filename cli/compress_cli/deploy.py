@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
+from compress.core import plural
 from compress.report import duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
+from compress_cli.safe_console import sentence
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from compress.export import Interface
@@ -72,7 +73,7 @@ def deploy(
     file = onnx_of(run, precision)
     images, source = _images(run, file, data, labels, download)
     serving = Serving(max_batch=max_batch, queue_delay_us=delay, instances=instances, threads=threads, device=device)  # type: ignore[arg-type]
-    with _orderly(), listening(err(), quiet=quiet or as_json) as listen:
+    with _orderly(), listening(err(), quiet=quiet) as listen:
         done = put(
             file,
             images,
@@ -92,7 +93,7 @@ def deploy(
     console.print(
         f"[green]serves[/] version {done.version} of {escape(done.name)} at {escape(done.url)}{before}", soft_wrap=True
     )
-    console.print(f"[dim]compared[/] {done.images} images ({source}): {how}", soft_wrap=True)
+    sentence(console, f"[dim]compared[/] {plural(done.images, 'image')} ({source}): {how}")
     console.print(
         f"[dim]next:[/] compress serve-bench {escape(done.url)} --model {escape(done.name)} --p99 50ms", soft_wrap=True
     )
@@ -152,7 +153,7 @@ def serve_bench(
     arms = {
         name: asking(url, name, batch=batch, timeout=timeout, seed=seed) for name in ([against] if against else []) + [model]
     }
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         result = sustained(arms, scenario, listen=listen)
     if as_json:
         print_json(result.to_json())
@@ -174,20 +175,20 @@ def _seconds(option: str, text: str) -> float:
 def _show(result: LoadResult) -> None:
     scenario = result.scenario
     console = out()
-    title = f"Poisson arrivals, p99 within {duration(scenario.bound)}, batch {scenario.batch}, {scenario.rounds} rounds"
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    for column in ("model", "requests/s", "p50", "p90", "p99", "alone", "rate ratio (95 %)"):
-        table.add_column(column, justify="left" if column == "model" else "right")
+    title = (
+        f"Poisson arrivals, p99 within {duration(scenario.bound)}, batch {scenario.batch}, {plural(scenario.rounds, 'round')}"
+    )
+    rows: list[list[str]] = []
     for place, arm in enumerate(result.arms):
         sure = arm.confirmed
         ratio = result.ratios.get(arm.name) or (result.control if place == len(result.arms) - 1 else None)
         cell = "base" if place == 0 else "" if ratio is None else times(ratio.low, ratio.ratio, ratio.high)
-        table.add_row(
-            escape(arm.name), f"{sure.rate:.4g}", *(duration(t) for t in (sure.p50, sure.p90, sure.p99, arm.unloaded)), cell
-        )
-    console.print(table)
+        times_told = [duration(t) for t in (sure.p50, sure.p90, sure.p99, arm.unloaded)]
+        rows.append([arm.name, f"{sure.rate:.4g}", *times_told, cell])
+    head = ("model", ">requests/s", ">p50", ">p90", ">p99", ">alone", ">rate ratio (95 %)")
+    print_table(console, head, rows, title=title)
     for flag in result.flags:
-        console.print(f"[red]! {escape(flag)}[/]", soft_wrap=True)
+        sentence(console, f"[red]! {escape(flag)}[/]")
 
 
 def _images(run: Path, file: Path, data: str | None, labels: str, download: bool) -> tuple[Array, str]:

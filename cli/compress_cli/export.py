@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
+from compress.core import plural
 from compress.errors import ConfigError
 from compress.report import byte_size, duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs, seed_of
+from compress_cli.safe_console import sentence
+from compress_cli.tables import Cell, print_table
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -110,7 +112,7 @@ def export(
         source = of_file(place, inputs)
     else:
         form = Form(exporter, opset, dynamic_size)
-        source = _fp32(inputs, _fp32_beside(target, precision), form, quiet=quiet or as_json, as_json=None)
+        source = _fp32(inputs, _fp32_beside(target, precision), form, quiet=quiet, as_json=None)
     from compress.export import Options  # not before the options are checked: it loads torch
     from compress.tasks import task_named
 
@@ -118,7 +120,7 @@ def export(
     share = task.figure is None or task.figure.share
     allowed = max_int8_drop / 100 if share else max_int8_drop
     options = Options(max_drop=allowed, calibration=calibration_images, task=task)
-    held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet or as_json)
+    held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet)
     if as_json:
         print_json(held.to_json())
     else:
@@ -158,7 +160,7 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
         TASK: network.purpose.spec,
         **serving_facts(network.preprocessing, classes),
     }
-    with listening(err(), quiet=quiet or bool(as_json)) as listen:
+    with listening(err(), quiet=quiet) as listen:
         clock = Clock(listen)
         if images is None:
             with clock.phase("images", "synthetic, matched to the batch norms"):
@@ -181,10 +183,10 @@ def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: boo
         print_json({**facts, "parity": parity.to_json()})
     elif as_json is not None:
         for warning in written.warnings:
-            err().print(f"[dim]note: {escape(warning)}[/]", soft_wrap=True)
+            sentence(err(), f"[dim]note: {escape(warning)}[/]")
         colour = {ParityVerdict.PASS: "green", ParityVerdict.WARN: "yellow"}.get(parity.verdict, "red")
         console = out()
-        console.print(f"[{colour}]{parity.verdict}[/]: {escape(parity.message)}", soft_wrap=True)
+        sentence(console, f"[{colour}]{parity.verdict}[/]: {escape(parity.message)}")
         kept = f"{target}, {byte_size(written.bytes)}, opset {written.opset}, {written.exporter} exporter"
         console.print(f"[dim]saved[/] {escape(kept)}\n[dim]next:[/]  compress bench {escape(str(target))}", soft_wrap=True)
     if written.value_branches:
@@ -323,11 +325,11 @@ def _show(held: Precisions, found: Precision, target: Path) -> None:
     """What was found out about one precision, then the grid of all."""
     console = out()
     colour = {"pass": "green", "warn": "yellow"}.get(found.verdict, "red")
-    console.print(f"[{colour}]{found.verdict}[/]: {escape(found.message)}", soft_wrap=True)
+    sentence(console, f"[{colour}]{found.verdict}[/]: {escape(found.message)}")
     if found.layers:
         stayed = f", in fp32 stay {len(found.in_fp32)}: {', '.join(found.in_fp32)}" if found.in_fp32 else ", none stays in fp32"
-        quantised = f"{found.layers - len(found.in_fp32)} of {found.layers} layers in int8{stayed}"
-        console.print(f"{escape(quantised)}; calibrated on {found.calibration_images} images", soft_wrap=True)
+        quantised = f"{found.layers - len(found.in_fp32)} of {plural(found.layers, 'layer')} in int8{stayed}"
+        sentence(console, f"{escape(quantised)}; calibrated on {plural(found.calibration_images, 'image')}")
     if found.score is not None and found.fp32_score is not None and found.drop is not None:
         assert found.drop_low is not None and found.drop_high is not None
         figure = found.figure
@@ -336,20 +338,19 @@ def _show(held: Precisions, found: Precision, target: Path) -> None:
             f"{figure.signed(found.drop)} lost ({figure.range(found.drop_low, found.drop_high, 2)})",
             soft_wrap=True,
         )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("precision", "batch", "p50", "fp32 p50", "speed-up (95 %)", "verdict"):
-        table.add_column(column, justify="left" if column in ("precision", "verdict") else "right")
+    rows: list[list[Cell]] = []
     for (precision, batch), row in sorted(held.grid().items()):
         mark = "red" if row.direction == "slower" else "green" if row.direction == "faster" else "yellow"
         speedup = times(row.low, row.speedup, row.high)
-        table.add_row(precision, str(batch), duration(row.p50), duration(row.fp32_p50), speedup, f"[{mark}]{row.direction}[/]")
-    if held.grid():
-        console.print(table)
+        cells = (precision, str(batch), duration(row.p50), duration(row.fp32_p50), speedup)
+        rows.append([*cells, Text(row.direction, mark)])
+    if rows:
+        print_table(console, ("precision", ">batch", ">p50", ">fp32 p50", ">speed-up (95 %)", "verdict"), rows)
     for row in found.latency:
         if row.direction == "slower":
             warn(f"{found.precision} is slower here than fp32 at batch {row.batch} ({row.speedup:.2f}x)")
         for flag in row.flags:
-            console.print(f"[red]! batch {row.batch}: {escape(flag)}[/]", soft_wrap=True)
+            sentence(console, f"[red]! batch {row.batch}: {escape(flag)}[/]")
     for note in found.notes:
         warn(note)
     console.print(f"[dim]saved[/] {escape(str(target))}, {byte_size(found.bytes)} (fp32: {byte_size(held.source_bytes)})")

@@ -6,14 +6,15 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from compress.report import number
 from compress_cli import options as o
 from compress_cli.console import guarded, out, print_json
 from compress_cli.naming import method_names, unknown_method
+from compress_cli.safe_console import sentence
+from compress_cli.tables import Cell, print_table
 
 app = typer.Typer()
 
@@ -34,16 +35,8 @@ def models(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     if as_json:
         print_json({"zoo": found, "others": dict(OWN)})
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("--arch")
-    table.add_column("params", justify="right")
-    table.add_column("")
-    for row in found:
-        table.add_row(str(row["name"]), number(float(str(row["params"]))), escape(str(row["about"])))
-    table.add_section()
-    for name, about in OWN:
-        table.add_row(name, "", about)
-    out().print(table)
+    rows = [(str(row["name"]), number(float(str(row["params"]))), str(row["about"])) for row in found]
+    print_table(out(), ("--arch", ">params", ""), [*rows, *((name, "", about) for name, about in OWN)])
 
 
 @app.command()
@@ -73,10 +66,10 @@ def methods(
         return
     console = out()
     for name, one in METHODS.items():
-        console.print(f"[bold]{name}[/]  {escape(one.summary)}", soft_wrap=True)
-        console.print(f"  [dim]{escape(one.citation)}[/]", soft_wrap=True)
+        sentence(console, f"[bold]{name}[/]  {escape(one.summary)}")
+        sentence(console, f"  [dim]{escape(one.citation)}[/]")
         for option in options_of(one.searcher):
-            console.print(f"  --set options.{option.name}={escape(json.dumps(option.default))}", soft_wrap=True)
+            sentence(console, f"  --set options.{option.name}={escape(json.dumps(option.default))}")
     console.print("[dim]compress methods NAME explains one of them and each of its options[/]")
 
 
@@ -90,15 +83,13 @@ def _explain(name: str, as_json: bool) -> None:
         print_json({"name": name, "summary": method.summary, "citation": method.citation, "options": told})
         return
     console = out()
-    console.print(f"[bold]{name}[/]  {escape(method.summary)}", soft_wrap=True)
-    console.print(f"  [dim]{escape(method.citation)}[/]", soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("--set options.", "default", "what it decides, and what it costs"):
-        table.add_column(column, overflow="fold")
+    sentence(console, f"[bold]{name}[/]  {escape(method.summary)}")
+    sentence(console, f"  [dim]{escape(method.citation)}[/]")
+    rows = []
     for option in options:
-        said = f"{escape(option.meaning)}\n[dim]costs: {escape(option.cost)}[/]"
-        table.add_row(option.name, escape(json.dumps(option.default)), said)
-    console.print(table)
+        said = Text.assemble(option.meaning, "\n", (f"costs: {option.cost}", "dim"))
+        rows.append((option.name, json.dumps(option.default), said))
+    print_table(console, ("--set options.", "default", "what it decides, and what it costs"), rows)
     console.print(f"[dim]compress cite {name} prints what to cite; docs/methods.md describes the search[/]")
 
 
@@ -127,22 +118,21 @@ def doctor(as_json: o.AsJson = False, debug: o.Debug = False) -> None:
     if as_json:
         print_json(facts)
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    rows: list[tuple[str, Cell]] = []
     for name, there in runtimes.items():
-        table.add_row(f"runtime {name}", "[green]yes[/]" if there else "[dim]no[/]")
-    table.add_row("training", f"{device.type}, {'bf16' if facts['training']['bf16'] else 'fp32 (no bf16 in hardware)'}")
-    table.add_row("timm", "installed" if facts["timm"] else "not installed: pip install timm")
-    table.add_row("processor", escape(here.cpu))
+        rows.append((f"runtime {name}", Text("yes", "green") if there else Text("no", "dim")))
+    rows.append(("training", f"{device.type}, {'bf16' if facts['training']['bf16'] else 'fp32 (no bf16 in hardware)'}"))
+    rows.append(("timm", "installed" if facts["timm"] else "not installed: pip install timm"))
+    rows.append(("processor", here.cpu))
     granted = f", the control group grants {here.quota:g}" if here.quota is not None else ""
-    table.add_row("threads", f"{here.affinity} of {here.cores} usable{granted}")
-    table.add_row("instructions", " ".join(here.flags))
+    rows.append(("threads", f"{here.affinity} of {here.cores} usable{granted}"))
+    rows.append(("instructions", " ".join(here.flags)))
     load = "unknown" if here.load is None else f"{here.load:g}"
     busy = here.load is not None and here.load > here.affinity / 2
-    table.add_row("load", f"{load}{' [yellow](busy: latencies will be noisy)[/]' if busy else ''}")
-    for gpu in here.gpus:
-        table.add_row("GPU", escape(f"{gpu.name}, {gpu.memory_mib} MiB, driver {gpu.driver}"))
-    table.add_row("versions", f"python {here.python}, " + ", ".join(f"{n} {v}" for n, v in here.versions))
-    out().print(table)
+    rows.append(("load", Text.assemble(load, (" (busy: latencies will be noisy)" if busy else "", "yellow"))))
+    rows += [("GPU", f"{gpu.name}, {gpu.memory_mib} MiB, driver {gpu.driver}") for gpu in here.gpus]
+    rows.append(("versions", f"python {here.python}, " + ", ".join(f"{n} {v}" for n, v in here.versions)))
+    print_table(out(), ("this machine", ""), rows)
 
 
 @app.command()

@@ -6,14 +6,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from compress.report import number, percent
 from compress_cli import options as o
 from compress_cli.console import guarded, out, print_json
+from compress_cli.safe_console import sentence
+from compress_cli.tables import Cell, print_table
 
 if TYPE_CHECKING:
     from compress.networks import Network
@@ -78,42 +79,37 @@ def as_data(seen: Inspection) -> dict[str, Any]:
     }
 
 
-def _branches(seen: Inspection) -> Table:
+def _branches(console: Console, seen: Inspection) -> None:
     """What may be left out beside shortcuts."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="branches beside identity shortcuts", title_justify="left")
     timed = any(branch.latency is not None for branch in seen.branches)
-    for column in ("branch", "share of MACs", *(["of latency"] if timed else []), "of params", "why it stays"):
-        table.add_column(column, justify="right" if "of" in column.split() else "left")
+    rows: list[list[Cell]] = []
     for branch in seen.branches:
         numbers = (branch.macs, *([branch.latency] if timed else []), branch.params)
-        why = f"[yellow]{escape(branch.why_not)}[/]" if branch.why_not else ""
-        table.add_row(escape(branch.name), *("" if n is None else percent(n, 1) for n in numbers), why)
-    return table
+        shares = ["" if n is None else percent(n, 1) for n in numbers]
+        rows.append([branch.name, *shares, Text(branch.why_not, "yellow")])
+    head = ("branch", ">share of MACs", *([">of latency"] if timed else []), ">of params", "why it stays")
+    print_table(console, head, rows, title="branches beside identity shortcuts")
 
 
 def show_inspection(console: Console, name: str, seen: Inspection) -> None:
     """An inspection as tables."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=escape(name), title_justify="left")
-    for column in ("layer", "kind", "channels", "MACs", "share", "params", "coupled in group, or why it stays"):
-        table.add_column(column, justify="right" if column in ("channels", "MACs", "share", "params") else "left")
+    rows: list[list[Cell]] = []
     for layer in seen.layers:
-        where = escape(layer.group) if layer.group else f"[yellow]{escape(layer.why_not or 'stays')}[/]"
+        where = Text(layer.group) if layer.group else Text(layer.why_not or "stays", "yellow")
         share = percent(layer.macs / max(seen.cost.macs, 1), 1)
-        cells = (str(layer.channels), number(layer.macs), share, number(layer.params))
-        table.add_row(escape(layer.name), layer.kind, *cells, where)
-    console.print(table)
+        rows.append([layer.name, layer.kind, str(layer.channels), number(layer.macs), share, number(layer.params), where])
+    head = ("layer", "kind", ">channels", ">MACs", ">share", ">params", "coupled in group, or why it stays")
+    print_table(console, head, rows, title=name)
     if seen.branches:
-        console.print(_branches(seen))
-    reach = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what can be reached (share kept)", title_justify="left")
-    for column in ("", "whole", "least", "least with --round-to 1"):
-        reach.add_column(column, justify="left" if not column else "right")
+        _branches(console, seen)
     wholes = {"macs": number(seen.cost.macs), "params": number(seen.cost.params), "latency": "1, predicted"}
+    reach: list[tuple[str, str, str, str]] = []
     for kind, least in seen.least.items():
-        reach.add_row(f"--{kind}", wholes[kind], f"{least:.3f}", f"{seen.least_unaligned[kind]:.3f}")
-    console.print(reach)
+        reach.append((f"--{kind}", wholes[kind], f"{least:.3f}", f"{seen.least_unaligned[kind]:.3f}"))
+    print_table(console, ("", ">whole", ">least", ">least with --round-to 1"), reach, title="what can be reached (share kept)")
     if seen.narrow:
-        console.print(f"[dim]narrower than 16, not aligned: {escape(', '.join(seen.narrow))}[/]", soft_wrap=True)
+        sentence(console, f"[dim]narrower than 16, not aligned: {escape(', '.join(seen.narrow))}[/]")
     for warning in seen.warnings:
-        console.print(f"[red]warning: {escape(warning)}[/]", soft_wrap=True)
+        sentence(console, f"[red]warning: {escape(warning)}[/]")
     for note in seen.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+        sentence(console, f"[dim]note: {escape(note)}[/]")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compress.core import plural
 from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import err, guarded, out, print_json
@@ -68,7 +69,7 @@ def table(
             path, topology, force=False, threads=threads, runtime=measured_on
         )  # of this network and machine, or an error
     else:
-        with listening(err(), quiet=quiet or as_json) as listen:
+        with listening(err(), quiet=quiet) as listen:
             found = make(network, topology, job, path, listen, networks=networks, seconds=seconds)
     best = alignment(topology, prunable(topology, job.ignore)[0], found)
     facts: dict[str, Any] = {
@@ -87,8 +88,8 @@ def table(
         return
     out().print(
         f"{path}: {found.machine}\n"
-        f"error on {found.error.networks} networks that it was not fitted to: median {100 * found.error.median:.1f} %, "
-        f"worst {100 * found.error.worst:.1f} %\n"
+        f"error on {plural(found.error.networks, 'network')} that it was not fitted to: "
+        f"median {100 * found.error.median:.1f} %, worst {100 * found.error.worst:.1f} %\n"
         f"kernels pad to {found.block} output channels; --round-to auto takes multiples of {best}\n"
         f"compress prune {model} --latency 0.5 --table {path}",
         soft_wrap=True,

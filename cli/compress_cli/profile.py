@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
-from compress.core import markdown
+from compress.core import markdown, plural
 from compress.errors import ConfigError
 from compress.report import NONE, duration, number, percent
 from compress_cli import options as o
 from compress_cli.console import err, guarded, out, print_json, warn
 from compress_cli.safe_console import say
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from compress.latency import Change, Explained, LayerTiming
@@ -62,7 +61,7 @@ def profile(
     image = image_of(size, before)
     graphs = [read_graph(file) for file in files]
     found = []
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         clock = Clock(listen)
         for file, graph in zip(files, graphs, strict=True):
             with clock.phase("profile", str(file)):
@@ -126,8 +125,8 @@ def _beside(change: Change, arrow: str) -> list[str]:
 
 def _title(file: Explained, shown: int, all_rows: int) -> str:
     facts = file.profile
-    part = f", the {shown} heaviest of {all_rows} rows" if shown < all_rows else ""
-    return f"{file.file}, {facts.runtime}, batch {facts.batch}, {facts.runs} runs{part}"
+    part = f", the {shown} heaviest of {plural(all_rows, 'row')}" if shown < all_rows else ""
+    return f"{file.file}, {facts.runtime}, batch {facts.batch}, {plural(facts.runs, 'run')}{part}"
 
 
 def _channels(layer: LayerTiming) -> str:
@@ -140,14 +139,7 @@ def _channels(layer: LayerTiming) -> str:
 
 
 def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
-    """Cells fold, rather than be cut off, where the terminal is narrow."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title=escape(title), title_justify="left")
-    for column in COLUMNS:
-        justify: Literal["left", "right"] = "left" if column in ("layer", "binds", "why") else "right"
-        table.add_column(column, justify=justify, overflow="fold", min_width=20 if column == "why" else None)
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    out().print(table)
+    print_table(out(), [c if c in ("layer", "binds", "why") else f">{c}" for c in COLUMNS], rows, title=title)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

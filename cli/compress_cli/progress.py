@@ -1,23 +1,33 @@
-"""The library's events as bars on a terminal and as plain lines elsewhere."""
+"""The library's events as a line with a bar on a terminal, as plain lines elsewhere, and as JSON lines beside ``--json``."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+from rich.table import Column
+from rich.text import Text
 
+from compress.core import plural
 from compress.report import duration, percent
+from compress_cli.console import writes_json
+from compress_cli.safe_console import sentence
+from compress_cli.tables import table_for
 
 Listener = Callable[[Any], None]
 EVERY = 10.0
 """Seconds between plain lines."""
+_JSON_EVERY = 1.0
+_NAME, _LEFT, _BAR = 13, 13, 16
+"""Columns of a line for the phase, the time left, and a bar where there is room for one: the percentage says the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +37,61 @@ class Position:
     Attributes:
         done: in the phase's own unit; None where that is not known yet.
         total: of the same unit; None where it is unknown.
-        note: what goes beside it.
+        notes: what goes beside it, the most important first; where they do not fit the last ones are left out.
+        worked: what of ``done`` was worked for in this sitting; None where all of it but the beginning was. What is only read
+            again takes no time, and is no measure of the time left.
+        at_most: the phase may end earlier.
+        left: seconds that are left, where the event itself says so.
     """
 
     done: float | None
     total: float | None
-    note: str = ""
+    notes: tuple[str, ...] = ()
+    worked: float | None = None
+    at_most: bool = False
+    left: float | None = None
+
+    @property
+    def share(self) -> float | None:
+        """Of the whole, at most 1; None where it is unknown."""
+        known = self.done is not None and self.total is not None and self.total > 0
+        return min(1.0, self.done / self.total) if known else None  # type: ignore[operator]
 
 
-def position(event: Any) -> Position | None:
-    """Where an event of the library says that its phase is; None for events that say nothing about it."""
+@dataclass(slots=True)
+class SearchPosition:
+    """Where a search is: its stage, its candidates, and the best error of one kind.
+
+    Errors of a stage, of whole networks on some images, and after different recoveries cannot be compared: only those of the
+    truest kind that was met count, whole networks on all images, as they are recovered in the end.
+    """
+
+    _kind: tuple[int, int] = (-1, -1)
+    _best: float = math.inf
+
+    def at(self, event: Any) -> Position:
+        """After an answered request (:class:`compress.search.Asked`)."""
+        if event.fidelity == "full" and math.isfinite(event.best):
+            kind = (event.images == 0, ("bn", "compensated", "reconstructed").index(event.recovery))
+            if kind > self._kind:
+                self._kind, self._best = kind, math.inf
+            if kind == self._kind:
+                self._best = min(self._best, event.best)
+        where = f"stage {event.stage + 1} of {event.stages}" if event.stage >= 0 and event.stages else "whole networks"
+        notes = [where, plural(event.candidates, "plan")]
+        if math.isfinite(self._best):
+            figure = event.counted
+            notes.append(f"best error {self._best:.4f}" if figure is None else f"best {figure.name} {figure.text(self._best)}")
+        return Position(done=event.spent, total=event.budget, notes=tuple(notes), worked=event.worked, at_most=True)
+
+
+def position(event: Any, search: SearchPosition | None = None) -> Position | None:
+    """Where an event of the library says that its phase is; None for events that say nothing about it.
+
+    Args:
+        event: any.
+        search: what is remembered of the search under way.
+    """
     from compress.core import Progressed
     from compress.latency import MeasuringProgress
     from compress.pipeline import Measuring
@@ -47,22 +102,24 @@ def position(event: Any) -> Position | None:
 
     match event:
         case Progressed(done=done, total=total, note=note):
-            return Position(done, total, note)
+            return Position(done=done, total=total, notes=(note,) if note else ())
         case Tried(arm=arm, round=number, rounds=rounds, rate=rate, kept=kept):
             where = f"round {number} of {rounds}" if number else "confirming"
-            return Position(
-                number - 1 if number else rounds, rounds, f"{where}: {arm}, {rate:.4g}/s {'kept' if kept else 'lost'}"
-            )
+            said = f"{where}: {arm}, {rate:.4g}/s {'kept' if kept else 'lost'}"
+            return Position(done=number - 1 if number else rounds, total=rounds, notes=(said,))
         case Measuring(done=done, total=total):
-            return Position(done, total, f"{done} of {total} networks")
-        case Asked(spent=spent, budget=budget, best=best):
-            return Position(spent, budget, f"error {best:.4f}" if best == best else "")
+            return Position(done=done, total=total, notes=(f"{done} of {plural(total, 'network')}",))
+        case Asked():
+            return (search or SearchPosition()).at(event)
         case ScoresArrived(done=done, asked=asked, workers=workers):
-            return Position(None, None, f"{done} of {asked} plans, {workers} workers")
+            told = f"{done} of {plural(asked, 'plan')}", plural(workers, "worker")
+            return Position(done=None, total=None, notes=told)
         case TrainingProgress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
-            return Position((epoch - 1) * steps + step, epochs * steps, f"epoch {epoch} of {epochs}, loss {loss:.3f}")
+            told = f"epoch {epoch} of {epochs}", f"loss {loss:.3f}"
+            return Position(done=(epoch - 1) * steps + step, total=epochs * steps, notes=told)
         case MeasuringProgress(elapsed=elapsed, budget=budget, half_width=width):
-            return Position(elapsed, budget, "" if width is None else f"± {percent(width, 1)}")
+            seen = () if width is None else (f"± {percent(width, 1)}",)
+            return Position(done=elapsed, total=budget, notes=seen, at_most=True, left=max(0.0, budget - elapsed))
     return None
 
 
@@ -90,6 +147,8 @@ def listening(console: Console, *, quiet: bool) -> Iterator[Listener]:
     """
     if quiet:
         yield lambda event: None
+    elif writes_json():
+        yield _JsonLines(console.file).hear
     elif console.is_terminal:
         with _Bars(console) as bars:
             yield bars.hear
@@ -97,21 +156,55 @@ def listening(console: Console, *, quiet: bool) -> Iterator[Listener]:
         yield _Lines(console).hear
 
 
+@dataclass(slots=True)
+class _Pace:
+    """What a phase did since it began, for the time that is left."""
+
+    clock: Callable[[], float] = time.monotonic
+    phase: str = ""
+    began: float = 0.0
+    search: SearchPosition = field(default_factory=SearchPosition)
+    _first: float | None = None
+
+    def begin(self, phase: str) -> None:
+        """A phase begins."""
+        self.phase, self.began, self._first, self.search = phase, self.clock(), None, SearchPosition()
+
+    def at(self, event: Any) -> Position | None:
+        """Where it is."""
+        where = position(event, self.search)
+        if where is not None and where.done is not None and self._first is None:
+            self._first = where.done  # what a resumed phase had done before is no measure of its speed
+        return where
+
+    def left(self, where: Position) -> float | None:
+        """Seconds that are left at the pace of what was worked for; None where nothing was yet."""
+        if where.left is not None or where.share is None or where.done is None or where.total is None:
+            return where.left
+        worked = where.worked if where.worked is not None else where.done - (self._first or 0.0)
+        return (self.clock() - self.began) * max(0.0, where.total - where.done) / worked if worked > 0 else None
+
+
+def _told_left(seconds: float | None, at_most: bool, words: tuple[str, str] = ("about", "at most")) -> str:
+    return "" if seconds is None else f"{words[at_most]} {duration(seconds)}"
+
+
 class _Bars:
-    """One bar: that of the phase under way."""
+    """One line: that of the phase under way."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self._console, self._pace = console, _Pace()
         self._task: TaskID | None = None
+        bar = [BarColumn(bar_width=_BAR, table_column=Column(width=_BAR))] if console.width >= 100 else []
+        self._room = console.width - _NAME - 5 - _LEFT - 3 - len(bar) * (_BAR + 1)
         self._progress = Progress(
-            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
-            BarColumn(bar_width=16, table_column=Column(width=16)),
-            TaskProgressColumn(table_column=Column(width=4, no_wrap=True)),
-            TimeRemainingColumn(table_column=Column(width=7, no_wrap=True)),
-            TextColumn("[dim]{task.fields[note]}", table_column=Column(ratio=2, no_wrap=True, overflow="ellipsis")),
+            TextColumn("{task.description}", table_column=Column(width=_NAME, no_wrap=True, overflow="ellipsis")),
+            *bar,
+            TaskProgressColumn(table_column=Column(width=5, no_wrap=True)),
+            TextColumn("[cyan]{task.fields[left]}", table_column=Column(width=_LEFT, no_wrap=True)),
+            TextColumn("[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=console,
             transient=True,
-            expand=True,
         )
 
     def __enter__(self) -> _Bars:
@@ -123,24 +216,31 @@ class _Bars:
 
     def hear(self, event: Any) -> None:
         """One event."""
-        started, ended, said = _phases(event)
+        started, detail = _begins(event)
         if started:
             self._clear()
-            self._task = self._progress.add_task(escape(started), total=None, note="")
-        where = position(event)
+            self._pace.begin(started)
+            self._show(started, _fitting((detail,), self._room))
+        where = self._pace.at(event)
         if where is not None:
             if self._task is None:
-                self._task = self._progress.add_task("", total=None, note="")
+                self._show("", "")
+            assert self._task is not None
+            note = escape(_fitting(where.notes, self._room))
             if where.done is None:
-                self._progress.update(self._task, note=escape(where.note))
+                self._progress.update(self._task, note=note)
             else:
                 total = where.total if where.total is None else max(where.total, where.done)
-                self._progress.update(self._task, completed=where.done, total=total, note=escape(where.note))
-        if ended:
+                left = _told_left(self._pace.left(where), where.at_most, ("~", "≤"))
+                self._progress.update(self._task, completed=where.done, total=total, note=note, left=left)
+        if ended := _ends(event):
             self._clear()
             self._console.print(f"[green]✓[/] {escape(ended)}", soft_wrap=True)
-        for line in said:
-            self._console.print(line, soft_wrap=True)
+        for line in _said(event, self._console.width):
+            _put(self._console, line)
+
+    def _show(self, name: str, note: str) -> None:
+        self._task = self._progress.add_task(escape(name), total=None, note=escape(note), left="")
 
     def _clear(self) -> None:
         if self._task is not None:
@@ -148,63 +248,112 @@ class _Bars:
             self._task = None
 
 
+def _fitting(notes: tuple[str, ...], room: int) -> str:
+    """As many notes as fit, whole; of one that alone is too long, as many words as fit."""
+    while len(notes) > 1 and Text(", ".join(notes)).cell_len > room:
+        notes = notes[:-1]
+    words = ", ".join(notes).split(" ")
+    while len(words) > 1 and Text(" ".join(words)).cell_len > room:
+        words = words[:-1]
+    return " ".join(words).rstrip(",:")
+
+
 class _Lines:
     """A line when a phase begins and ends, and now and then in between."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
-        self._began = self._spoke = clock()
-        self._first: float | None = None
+        self._console, self._clock, self._pace = console, clock, _Pace(clock=clock)
+        self._spoke = clock()
+        self._pace.begin("")
 
     def hear(self, event: Any) -> None:
         """One event."""
-        started, ended, said = _phases(event)
-        now = self._clock()
+        started, detail = _begins(event)
         if started:
-            self._began = self._spoke = now
-            self._first = None
-            self._console.print(f"{escape(started)} ...", soft_wrap=True)
-        where = position(event)
-        if where is not None and where.done is not None and self._first is None:
-            self._first = where.done  # what a resumed phase had done before is no measure of its speed
-        if where is not None and now - self._spoke >= EVERY:
-            self._spoke = now
-            self._console.print(f"  {escape(self._line(where, now - self._began))}", soft_wrap=True)
-        if ended:
+            self._pace.begin(started)
+            self._spoke = self._pace.began
+            self._console.print(f"{escape(f'{started}: {detail}' if detail else started)} ...", soft_wrap=True)
+        where = self._pace.at(event)
+        if where is not None and self._clock() - self._spoke >= EVERY:
+            self._spoke = self._clock()
+            left = _told_left(self._pace.left(where), where.at_most)
+            share = "" if where.share is None else percent(where.share, 0)
+            parts = (share, left and f"{left} left", *where.notes)
+            self._console.print(f"  {escape(', '.join(part for part in parts if part))}", soft_wrap=True)
+        if ended := _ends(event):
             self._console.print(f"  {escape(ended)}", soft_wrap=True)
-        for line in said:
-            self._console.print(line, soft_wrap=True)
-
-    def _line(self, where: Position, elapsed: float) -> str:
-        if where.done is None or where.total is None or where.total <= 0:
-            return where.note
-        progressed = where.done - (self._first or 0.0)
-        left = f", about {duration(elapsed * max(0.0, where.total - where.done) / progressed)} left" if progressed > 0 else ""
-        return ", ".join(part for part in (f"{percent(min(1.0, where.done / where.total), 0)}{left}", where.note) if part)
+        for line in _said(event, self._console.width):
+            _put(self._console, line)
 
 
-def _phases(event: Any) -> tuple[str, str, list[Any]]:
-    """(phase that begins, phase that ended, what is printed)."""
-    from compress.core import Phase, PhaseDone, Table, Warned
+class _JsonLines:
+    """One JSON object a line, for a program that shows progress in its own way."""
+
+    def __init__(self, file: TextIO | Any, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file, self._clock, self._pace = file, clock, _Pace(clock=clock)
+        self._spoke = -math.inf
+        self._pace.begin("")
+
+    def hear(self, event: Any) -> None:
+        """One event."""
+        from compress.core import Phase, PhaseDone, Table, Warned
+
+        where = None
+        match event:
+            case Phase(name=name, detail=detail):
+                self._pace.begin(name)
+                self._spoke = -math.inf
+                self._write({"event": "phase", "phase": name, "detail": detail})
+            case PhaseDone(name=name, seconds=seconds):
+                self._write({"event": "phase done", "phase": name, "seconds": round(seconds, 3)})
+            case Warned(text=text):
+                self._write({"event": "warning", "text": text})
+            case Table(title=title, columns=columns, rows=rows):
+                self._write({"event": "table", "title": title, "columns": list(columns), "rows": [list(r) for r in rows]})
+            case _:
+                where = self._pace.at(event)
+        if where is not None and self._clock() - self._spoke >= _JSON_EVERY:
+            self._spoke = self._clock()
+            left = self._pace.left(where)
+            known = {"share": where.share, "seconds_left": None if left is None else round(left, 1), "at_most": where.at_most}
+            self._write({"event": "progress", "phase": self._pace.phase, **known, "notes": list(where.notes)})
+        if said := remark(event):
+            self._write({"event": "remark", "phase": self._pace.phase, "text": said})
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        self._file.write(json.dumps(facts, allow_nan=False) + "\n")
+        self._file.flush()
+
+
+def _begins(event: Any) -> tuple[str, str]:
+    """A phase that begins, and what it is about."""
+    from compress.core import Phase
+
+    return (event.name, event.detail) if isinstance(event, Phase) else ("", "")
+
+
+def _ends(event: Any) -> str:
+    from compress.core import PhaseDone
+
+    return f"{event.name}, {duration(event.seconds)}" if isinstance(event, PhaseDone) else ""
+
+
+def _said(event: Any, width: int) -> list[RenderableType]:
+    """What is printed and stays: markup, or a table."""
+    from compress.core import Table, Warned
 
     match event:
-        case Phase(name=name, detail=detail):
-            return f"{name}: {detail}" if detail else name, "", []
-        case PhaseDone(name=name, seconds=seconds):
-            return "", f"{name}, {duration(seconds)}", []
         case Warned(text=text):
-            return "", "", [f"[red]warning: {escape(text)}[/]"]
+            return [f"[red]warning: {escape(text)}[/]"]
         case Table(title=title, columns=columns, rows=rows):
-            return "", "", [plain_table(title, columns, rows)]
+            head = [str(c) if i == 0 else f">{c}" for i, c in enumerate(columns)]
+            return [table_for(width, head, [[str(cell) for cell in row] for row in rows], title=title)]
     said = remark(event)
-    return "", "", [f"  [dim]{escape(said)}[/]"] if said else []
+    return [f"  [dim]{escape(said)}[/]"] if said else []
 
 
-def plain_table(title: str, columns: Any, rows: Any) -> Table:
-    """A table as the library describes one."""
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for index, column in enumerate(columns):
-        table.add_column(escape(str(column)), justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    return table
+def _put(console: Console, line: RenderableType) -> None:
+    if isinstance(line, str):
+        sentence(console, line)
+    else:
+        console.print(line)

@@ -231,7 +231,7 @@ def run_prune(
         return
     if images is None and not quiet:
         warn("no data: nothing will be scored; --data FOLDER lets it be")
-    with listening(err(), quiet=quiet or as_json) as listen, tracked(track, folder, job, listen) as tracking:
+    with listening(err(), quiet=quiet) as listen, tracked(track, folder, job, listen) as tracking:
         result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=tracking.hear)
         tracking.conclude(result.report)
     inputs.remember(folder)
@@ -293,7 +293,7 @@ def pick(
     inputs = Inputs.of(run, given)
     network, images = inputs.open(seed_of(run))
     loop = loop_from(train)
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
         result = pick(network, images, run, **point, epochs=epochs, train=loop, out=folder, listen=listen)
     inputs.remember(result.folder)

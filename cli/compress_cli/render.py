@@ -9,11 +9,10 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.table import Table
+from rich.text import Text
 
 from compress.core import plural
 from compress.report import (
@@ -32,6 +31,8 @@ from compress.report import (
     useful,
 )
 from compress.search import METHODS, Planner, behind
+from compress_cli.safe_console import sentence
+from compress_cli.tables import Cell, print_table
 
 _SHOWN = ("model.onnx", "model.safetensors", "report.html", "report.md", "front.json")
 _MOST_WIDTHS = 24
@@ -48,66 +49,56 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
     style = "red" if report.warnings else "green"
     console.print(Panel(f"[bold]{escape(report.verdict)}[/]", title=escape(report.name), border_style=style, expand=False))
     for warning in report.warnings:
-        console.print(f"[bold red]! {escape(warning)}[/]", soft_wrap=True)
-    console.print(_sizes(report))
+        sentence(console, f"[bold red]! {escape(warning)}[/]")
+    _sizes(console, report)
     if report.scores:
-        console.print(_scores(report))
+        _scores(console, report)
     else:
         console.print(f"[red]{escape(report.figure.name if report.figure else 'score')}: not measured[/]\n")
     if report.certificate is not None:
-        console.print(f"certificate: {escape(certified(report.certificate))}", soft_wrap=True)
-    console.print(f"[bold]{escape(expected(report))}[/]", soft_wrap=True)
+        sentence(console, f"certificate: {escape(certified(report.certificate))}")
+    sentence(console, f"[bold]{escape(expected(report))}[/]")
     for latency in report.latency:
         control = times(latency.control_low, latency.control, latency.control_high)
-        how = f"{latency.runtime}: {latency.rounds} paired rounds, {latency.clock} time; same file twice {control}"
-        console.print(f"[dim]{escape(how)}[/]", soft_wrap=True)
-    console.print(f"[dim]widths[/] {escape(widths(report))}", soft_wrap=True)
+        rounds = plural(latency.rounds, "paired round")
+        how = f"{latency.runtime}: {rounds}, {clock_name(latency.clock)}; same file twice {control}"
+        sentence(console, f"[dim]{escape(how)}[/]")
+    sentence(console, f"[dim]widths[/] {escape(widths(report))}")
     for note in report.notes:
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+        sentence(console, f"[dim]note: {escape(note)}[/]")
     if folder is not None:
         _next(console, report, folder)
 
 
-def _sizes(report: Report) -> Table:
-    table = _table("", "before", "after", "")
-    for row in sizes(report):
-        table.add_row(row.name, row.before, row.after, row.ratio)
+def _sizes(console: Console, report: Report) -> None:
+    rows: list[tuple[Cell, ...]] = [(row.name, row.before, row.after, row.ratio) for row in sizes(report)]
     for latency in report.latency:
         name = f"{latency.runtime}, batch {latency.batch}{_threads(latency.threads)}, {clock_name(latency.typical_clock)}"
-        table.add_row(escape(name), *map(duration, latency.typical), _coloured(latency, useful(report.warnings)))
-    return table
+        rows.append((name, *map(duration, latency.typical), _coloured(latency, useful(report.warnings))))
+    print_table(console, ("", ">before", ">after", "ratio"), rows)
 
 
 def _threads(threads: int) -> str:
     return "" if threads < 1 else f", {plural(threads, 'thread')}"
 
 
-def _scores(report: Report) -> Table:
-    table = _table(f"{report.scored_by.name} (95 %)", judged(report, "validation"), judged(report, "test"))
-    for row in scores(report):
-        table.add_row(*map(escape, row))
-    return table
+def _scores(console: Console, report: Report) -> None:
+    head = (f"{report.scored_by.name} (95 %)", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
+    print_table(console, head, scores(report))
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if column and index else "left")
-    return table
-
-
-def _coloured(latency: Latency, useful_network: bool) -> str:
+def _coloured(latency: Latency, useful_network: bool) -> Text:
     """Green for what is certainly faster and of use."""
     faster = latency.verdict == "different" and latency.low > 1
     colour = ("green" if useful_network else "yellow") if faster else "yellow" if latency.verdict != "different" else "red"
-    return f"[{colour}]{escape(speed_in_words(latency))}[/]"
+    return Text(speed_in_words(latency), colour)
 
 
 def widths(report: Report) -> str:
     """``conv1 64→32, layer1.0.conv1 64→24 ... and 12 more; 5 layers unchanged``."""
     cut = changed(report)
     if not cut:
-        return f"unchanged in all {len(report.widths)} layers"
+        return f"unchanged in all {plural(len(report.widths), 'layer')}"
     listed = ", ".join(f"{w.layer} {w.before}→{w.after}" for w in cut[:_MOST_WIDTHS])
     more = f" and {len(cut) - _MOST_WIDTHS} more" if len(cut) > _MOST_WIDTHS else ""
     same = len(report.widths) - len(cut)
@@ -127,7 +118,7 @@ def _another(report: Report, folder: Path) -> Iterator[str]:
 
 def _next(console: Console, report: Report, folder: Path) -> None:
     points = report.search.get("points")
-    about = {"front.json": f" ({points} points)"} if isinstance(points, int) else {}
+    about = {"front.json": f" ({plural(points, 'point')})"} if isinstance(points, int) else {}
     place = shlex.quote(str(folder))
     there = ", ".join(f"{name}{about.get(name, '')}" for name in _SHOWN if (folder / name).exists())
     console.print(f"\n[dim]files in[/] {escape(f'{folder}: {there}')}", soft_wrap=True)

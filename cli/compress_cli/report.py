@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from compress_cli import options as o
-from compress_cli.console import UsageError, err, guarded, out
-from compress_cli.safe_console import say
+from compress_cli.console import UsageError, guarded, out, tell
+from compress_cli.safe_console import say, sentence
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from compress.report import Report
@@ -110,10 +109,10 @@ def _text(form: str, found: dict[str, Report], runs: list[Path]) -> str:
 
 
 def _all(found: dict[str, Report]) -> str:
-    """A list of reports, each as its schema has it."""
+    """One object: name of the run -> its report, each as its schema has it."""
     from compress.report import report_text
 
-    return json.dumps([json.loads(report_text(r)) for r in found.values()], indent=2) + "\n"
+    return json.dumps({"reports": {name: json.loads(report_text(r)) for name, r in found.items()}}, indent=2) + "\n"
 
 
 def _give(text: str, target: Path | None) -> None:
@@ -123,25 +122,21 @@ def _give(text: str, target: Path | None) -> None:
         say(text, newline=False)
         return
     write(target, text)
-    err().print(f"[dim]written[/] {escape(str(target))}", soft_wrap=True)
+    tell(str(target), "written")
 
 
 def _compare(found: dict[str, Report]) -> None:
     from compress.report import differences, runs_table
 
     made = runs_table(found)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in made.head:
-        table.add_column(escape(column.name), justify="right" if column.number else "left")
-    for row in made.rows:
-        table.add_row(*(escape(cell.text) for cell in row))
     console = out()
-    console.print(table)
+    head = [f">{column.name}" if column.number else column.name for column in made.head]
+    print_table(console, head, [[cell.text for cell in row] for row in made.rows])
     for name, one in found.items():
         for warning in one.warnings:
-            console.print(f"[bold red]! {escape(f'{name}: {warning}')}[/]", soft_wrap=True)
+            sentence(console, f"[bold red]! {escape(f'{name}: {warning}')}[/]")
     for note in differences(found):
-        console.print(f"[dim]note: {escape(note)}[/]", soft_wrap=True)
+        sentence(console, f"[dim]note: {escape(note)}[/]")
 
 
 def _take_in(runs: list[Path], file: Path) -> None:
@@ -149,6 +144,5 @@ def _take_in(runs: list[Path], file: Path) -> None:
 
     if len(runs) != 1:
         raise UsageError("--import belongs to one run", hint="compress report RUN --import RESULT.json")
-    console = err()
     for said in take_in(_folder(runs[0]), file):
-        console.print(f"[dim]imported[/] {escape(said)}", soft_wrap=True)
+        tell(said, "imported")

@@ -25,6 +25,14 @@ class SafeConsole(Console):
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
+def sentence(console: Console, markup: str) -> None:
+    """Prints a sentence: on a terminal its lines end between words, elsewhere it is one line.
+
+    Commands are not printed so: what is to be copied stays on one line.
+    """
+    console.print(markup, soft_wrap=not console.is_terminal)
+
+
 class Commands(TyperGroup):
     """The commands; what their parsers say about a command line repeats parts of it."""
 

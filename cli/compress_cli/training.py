@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
-from rich.table import Table
 
-from compress.core import Measured, remove
+from compress.core import Measured, plural, remove
 from compress.errors import ConfigError, DataError
 from compress.report import score_text as in_words
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs
+from compress_cli.tables import print_table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,11 +77,11 @@ def finetune(
     images = _trainable(given, data, task, needs_loss=own is None)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed, task=task)
     figure = task.figure.short if task.figure is not None else "score"
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         clock = Clock(listen)
         with clock.phase(f"{figure} before", f"{len(images.validation)} validation images"):
             seen = [_measured(loaded.model, "before", images.validation, task)]
-        about = f"{epochs} epochs of {len(images.train or ())} images"
+        about = f"{plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase(f"{figure} after", f"{len(images.test)} test images, read for the first time"):
             seen += [_measured(trained, "after", split, task) for split in (images.validation, images.test)]
@@ -158,9 +157,9 @@ def train(
     if accepts(factory, name, "num_classes"):
         kwargs["num_classes"] = len(images.classes)
     architecture = Architecture(name, kwargs)
-    with listening(err(), quiet=quiet or as_json) as listen:
+    with listening(err(), quiet=quiet) as listen:
         clock = Clock(listen)
-        about = f"{name} from scratch, {epochs} epochs of {len(images.train or ())} images"
+        about = f"{name} from scratch, {plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         made = untrained(architecture, MODELS, seed)
         trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
@@ -270,11 +269,7 @@ def _done(target: Path, seen: Sequence[Measured], facts: Mapping[str, Any], as_j
     if as_json:
         print_json(facts)
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (task.figures[0].name, "split", ""):
-        table.add_column(column)
-    for m in seen:
-        table.add_row(m.when, m.split, in_words(m, task.figures[0]))
     console = out()
-    console.print(table)
+    rows = [(m.when, m.split, in_words(m, task.figures[0])) for m in seen]
+    print_table(console, (task.figures[0].name, "split", ""), rows)
     console.print(f"[dim]saved[/] {target}\n[dim]next:[/]  compress prune {target} {following}", soft_wrap=True)

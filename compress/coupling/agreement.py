@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.core import GroupId, Slot, Topology
+from compress.core import GroupId, Slot, Topology, plural
 
 _NAMED = 3
 """So many groups are named in a sentence, with their reasons."""
@@ -76,7 +76,9 @@ class CouplingAgreement:
         if self.why_not:
             return (f"coupling: {self.why_not}; channel identities alone are used, {cuts}", *self.unfollowed)
         equal = len(self.confirmed) + len(self.tried)
-        told = [f"coupling: {equal} of {equal + len(self.corrected)} groups as Torch-Pruning's graph has them, {cuts}"]
+        told = [
+            f"coupling: {equal} of {plural(equal + len(self.corrected), 'group')} as Torch-Pruning's graph has them, {cuts}"
+        ]
         told += _named("corrected", self.corrected)
         told += _named("equal, yet tried", self.tried)
         return ("; ".join(told), *self.unfollowed)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-from compress.core import Clock, Figure, Listen, difference, ignore, wilson
+from compress.core import Clock, Figure, Listen, difference, ignore, plural, wilson
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.export.canonical import canonicalise
@@ -148,7 +148,7 @@ def _int8(
     if data is None:
         raise DataError("int8 needs real images to measure the activations' ranges on", hint="add --data FOLDER")
     images = data.calibration.images(options.calibration)
-    with clock.phase("int8", f"ranges of {len(images)} images, per channel"):
+    with clock.phase("int8", f"ranges of {plural(len(images), 'image')}, per channel"):
         quantiser = Quantiser.of(source, images, folder, narrow=options.narrow)
         quantiser.write(aside)
         drop_of, wanted, outputs_of = _judged_by(source, data.validation, options)
@@ -163,7 +163,7 @@ def _int8(
     most = f"{allowed * told.scale:g}"
     if lost > allowed:
         losing = told.difference(lost)
-        with clock.phase("sensitivity", f"int8 loses {losing}: which of {len(quantiser.layers)} layers it is"):
+        with clock.phase("sensitivity", f"int8 loses {losing}: which of {plural(len(quantiser.layers), 'layer')} it is"):
             order = quantiser.ranked(wanted[:RANKED_ON], data.validation.images(RANKED_ON))
         with clock.phase("back to fp32", f"as few layers as keep the drop within {most} {told.step}"):
             found = fewest(order, lambda tried: drop(tried) <= allowed)
@@ -177,7 +177,7 @@ def _int8(
     names = tuple(layer.name for layer in quantiser.layers if layer in left)
     facts = {
         "precision": "int8",
-        "int8 calibration": f"{len(images)} images, digest {digest_of(images)}",
+        "int8 calibration": f"{plural(len(images), 'image')}, digest {digest_of(images)}",
         "int8 layers in fp32": json.dumps(names),
         "int8 weight bits": "7" if quantiser.narrow else "8",
     }

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from compress.core import Plan, read_json, write_json
+from compress.core import Plan, plural, read_json, write_json
 from compress.data import Data
 from compress.errors import CompressError, ConfigError, PlanError
 from compress.evaluation import Agreement, JudgedTest, agreements, blind, certify, change_of, on_test, save_predictions, unseen
@@ -96,7 +96,7 @@ def final_predictions(run: Run, data: Data, small: nn.Module, agreed: Sequence[A
     """
     before, task = run.network.model, run.task
     if run.scored:
-        with run.clock.phase("test", f"{len(data.test)} images, read for the first time"):
+        with run.clock.phase("test", f"{plural(len(data.test), 'image')}, read for the first time"):
             found: JudgedTest | None = on_test(before, small, data.test, task)
     else:
         found = blind(before, small, data.test, task, agreed)

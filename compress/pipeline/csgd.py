@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from compress.core import Plan
+from compress.core import Plan, plural
 from compress.errors import ConfigError, GuardError
 from compress.evaluation import CriterionInputs, logits
 from compress.evaluation import kernels as kernels_of
@@ -72,7 +72,7 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
     topology, material = prepared.topology, prepared.material
     images = csgd_images(run)
     schedule = schedule_for(run, images)
-    with clock.phase("C-SGD", f"{schedule.epochs} epochs towards equal filters"):
+    with clock.phase("C-SGD", f"{plural(schedule.epochs, 'epoch')} towards equal filters"):
         equal = _equal(run, tied_slices(topology, plan), images, schedule)
         run.judge(equal.trained, "C-SGD")
         run.judge(equal.averaged, "averaged")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compress.core import Clock, LatencyTable, Listen, Plan, Topology, Warned, ignore, read_json, write_json
+from compress.core import Clock, LatencyTable, Listen, Plan, Topology, Warned, ignore, plural, read_json, write_json
 from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
@@ -174,7 +174,8 @@ def _after_training(
     plan, error = next(iter(trained.last.items()))
     if math.isnan(error):
         return chosen, why, trained.won(chosen.plan, "no training came to anything: the choice before it stands")
-    why = f"the best of {len(trained.told.rows)} plans after short trainings, the last ones of {trained.steps} steps"
+    tried, steps = plural(len(trained.told.rows), "plan"), plural(trained.steps, "step")
+    why = f"the best of {tried} after short trainings, the last ones of {steps}"
     best = space.point(plan, error, Fidelity.TRAINED)
     if table is not None and run.job.prefer_fast:
         best, faster = fastest_of_equals(space, _resolution(prepared), table, trained.last, best)

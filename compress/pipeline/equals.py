@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from compress.core import LatencyTable, Plan, count, estimated
+from compress.core import LatencyTable, Plan, count, estimated, plural
 from compress.latency import block_of
 from compress.pipeline.latency_tables import known_table
 from compress.pipeline.preparation import Prepared
@@ -76,7 +76,7 @@ def fastest_of_equals(
     if equal[first] > _FASTER * here:
         return best, ""
     said = (
-        f"the fastest of {len(equal)} plans whose errors {seen.images} images cannot tell from the least: "
+        f"the fastest of {plural(len(equal), 'plan')} whose errors {seen.images} images cannot tell from the least: "
         f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}, instead of {here:.3f}"
     )
     return space.point(first, judged[first], best.fidelity), said

@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.core import Plan, count
+from compress.core import Plan, count, plural
 from compress.evaluation import Evaluator
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
@@ -112,7 +112,7 @@ def train_finalists(run: Run, prepared: Prepared, searched: Searched, chosen: Pl
         run.clock.add("finalists", event.earlier)
         run.listen(event)
 
-    with run.clock.phase("finalists", ", ".join(f"{r.plans} plans of {r.steps} steps" for r in rounds)):
+    with run.clock.phase("finalists", ", ".join(f"{plural(r.plans, 'plan')} of {plural(r.steps, 'step')}" for r in rounds)):
         new = [c.plan for c in found if c.plan not in searched.judged]
         ask = Ask(plans=new, fidelity=Fidelity.FULL, recovery=prepared.space.recovery)
         untrained = dict(searched.judged) | dict(

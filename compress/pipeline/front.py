@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from compress.core import CONFIDENCE, ERROR, Cost, Figure, Plan, images_needed, read_json, upper, write, write_json
+from compress.core import CONFIDENCE, ERROR, Cost, Figure, Plan, images_needed, plural, read_json, upper, write, write_json
 from compress.errors import ConfigError, PlanError, SearchError
 from compress.report import front_svg
 from compress.search import Fidelity, Front, Point, Space, Target, knee
@@ -38,14 +38,14 @@ def choose(
         certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
         if certified:
             agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
-            return front[certified[0]], f"the cheapest of {len(certified)} points; before fine-tuning it {agreed}"
+            return front[certified[0]], f"the cheapest of {plural(len(certified), 'point')}; before fine-tuning it {agreed}"
         best = min(front, key=lambda p: p.error)
         few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
         return best, f"no point can be certified before fine-tuning{few}; the one that disagrees least was taken"
     if target.kind == "max_drop":
         allowed = [p for p in front if p.error <= base_error + target.value]
         if allowed:
-            return allowed[0], f"the cheapest of {len(allowed)} points within the allowed drop before fine-tuning"
+            return allowed[0], f"the cheapest of {plural(len(allowed), 'point')} within the allowed drop before fine-tuning"
         best = min(front, key=lambda p: p.error)
         return best, f"no point is within the allowed drop before fine-tuning; the most accurate of {len(front)} was taken"
     within = [p for p in front if share(p.plan) <= target.value + 1e-9]
@@ -56,7 +56,7 @@ def choose(
             hint="a larger --budget, a smaller --round-to, or --method uniform, which meets every reachable target",
         )
     best = min(within, key=lambda p: (p.error, share(p.plan)))
-    reason = f"the most accurate of {len(within)} points within the budget"
+    reason = f"the most accurate of {plural(len(within), 'point')} within the budget"
     if share(best.plan) < target.value - target.slack and target.value < 1:
         reason += f"; it keeps {share(best.plan):.3f}, further below {target.value:g} than {target.slack:g}, "
         reason += "since nothing nearer to it that was tried scored better"

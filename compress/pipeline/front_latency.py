@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, make_folder, read_json, widths, write_json
+from compress.core import Clock, Cost, Listen, Plan, Topology, count, ignore, make_folder, plural, read_json, widths, write_json
 from compress.errors import ConfigError
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
@@ -77,7 +77,7 @@ def clock_front(
     if not base.exists():
         base = _made(run, topology, Plan(), images, "base")
     settings = replace(settings, budget_seconds=max(settings.budget_seconds, _SECONDS_A_POINT * len(wanted)))
-    with clock.phase("latency", f"{len(wanted)} networks and the base in turn"):
+    with clock.phase("latency", f"{plural(len(wanted), 'network')} and the base in turn"):
         arms = {f"point {index}": path for index, path in made.items()}
         result = measure(base, arms, runtime=runtime, settings=settings, listen=listen)
     whole, everything = count(topology), activations(topology, Plan())

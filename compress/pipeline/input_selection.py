@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compress.core import LayerName, Plan, Topology, kept_positions, read_json, selectable, write_json
+from compress.core import LayerName, Plan, Topology, kept_positions, plural, read_json, selectable, write_json
 from compress.errors import ConfigError
 from compress.latency import GAIN, TimedReader, gains, readers, worthwhile
 from compress.pipeline.module_files import of_torch
@@ -47,7 +47,9 @@ def may_select(run: Run, space: Space) -> Space:
     ]
     found = _kept(run.folder, _BEFORE)
     if found is None:
-        with run.clock.phase("selections", f"does it pay to read selected inputs? {len(names)} layers, {runtime.name}"):
+        with run.clock.phase(
+            "selections", f"does it pay to read selected inputs? {plural(len(names), 'layer')}, {runtime.name}"
+        ):
             example = torch.zeros(1, *topology.example)
             model, seed = run.network.model, run.job.seed
             measured = worthwhile(model, example, names, runtime=runtime, seed=seed, listen=run.listen)
@@ -79,7 +81,9 @@ def settled(run: Run, space: Space, front: Front) -> tuple[Front, tuple[str, ...
         return known[key]
 
     points, asked, kept = [p for p in front if not p.plan.inputs], 0, 0
-    with run.clock.phase("selections", f"{len(selecting)} plans read selected inputs: are they faster? {runtime.name}"):
+    with run.clock.phase(
+        "selections", f"{plural(len(selecting), 'plan')} read selected inputs: are they faster? {runtime.name}"
+    ):
         for point in selecting:
             paid = _paying(run.network.model, space.topology, point.plan, gain)
             asked, kept = asked + len(point.plan.inputs), kept + len(paid.inputs)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.core import Cut, GroupId, Plan, count, sizes_after, slow_layers
+from compress.core import Cut, GroupId, Plan, count, plural, sizes_after, slow_layers
 from compress.latency import LatencyVerdict, SizedNetworks, block_of, relative_times
 from compress.pipeline.latency_tables import networks_of
 from compress.pipeline.preparation import Prepared
@@ -51,8 +51,9 @@ def judge_latency(run: Run, space: Space, done: Realised, tried: LatencyTrials |
         last, off = tried.best, tried.table_error
         said = f"latency of the base's: {last.predicted:.3f} predicted by the table, {last.measured:.3f} measured"
         run.note(
-            f"{said} before recovery, after {len(tried.trials)} plans; the table's error on {off.networks} networks "
-            f"that it was not fitted to: median {100 * off.median:.1f} %, worst {100 * off.worst:.1f} %"
+            f"{said} before recovery, after {plural(len(tried.trials), 'plan')}; the table's error on "
+            f"{plural(off.networks, 'network')} that it was not fitted to: "
+            f"median {100 * off.median:.1f} %, worst {100 * off.worst:.1f} %"
         )
         reached = 1 / found.decisive.ratio if found is not None else last.measured
         if abs(reached / run.job.value - 1) > WITHIN:

@@ -25,6 +25,7 @@ from compress.core import (
     derive,
     did_you_mean,
     near_chance,
+    plural,
 )
 from compress.data import Data, Split
 from compress.errors import ConfigError, DataError, ModelError, SearchError, TaskError
@@ -346,13 +347,13 @@ def _base_score(run: Run) -> tuple[Measured, ...]:
         found = measured(score_on(run.network.model, data.validation, task), "base", "validation")
     if not math.isfinite(found.value):
         raise TaskError(
-            f"the unpruned network's {figure.name} is {found.value} on {found.images} images of {data.name}",
+            f"the unpruned network's {figure.name} is {found.value} on {plural(found.images, 'image')} of {data.name}",
             hint="check score(), the targets, and how the images are prepared: --mean, --std, --size",
         )
     chance = task.chance(len(data.classes)) if task.names_one_label else None
     if chance and not job.accept_chance and near_chance(found.value, found.images, round(1 / chance)):
         raise DataError(
-            f"the unpruned network has {100 * found.value:.1f} % accuracy on {found.images} images of {data.name}, "
+            f"the unpruned network has {100 * found.value:.1f} % accuracy on {plural(found.images, 'image')} of {data.name}, "
             f"near chance for {round(1 / chance)} classes: wrong normalisation or labels?",
             hint=_OPPOSITE
             if found.value < 0.25 and task.name == "binary"

@@ -18,6 +18,7 @@ from compress.core import (
     finite_json,
     gone_keys,
     made_by,
+    plural,
     sizes_after,
     widths,
 )
@@ -89,11 +90,11 @@ def build_report(
     if done.plan.branches:
         may = len(skippable(topology, job.ignore)[0])
         named = ", ".join(done.plan.branches)
-        notes.append(f"{len(done.plan.branches)} of {may} branches beside shortcuts are left out: {named}")
+        notes.append(f"{len(done.plan.branches)} of {plural(may, 'branch')} beside shortcuts left out: {named}")
     narrow = [g for g in space.groups if any(len(o) < NARROW for o in topology.by_id[g].orbits())]
     if narrow and job.round_to > 1:
         notes.append(
-            f"{len(narrow)} groups have fewer than {NARROW} channels and are exempt from alignment: {', '.join(narrow[:4])}"
+            f"exempt from alignment, with fewer than {NARROW} channels: {plural(len(narrow), 'group')}, {', '.join(narrow[:4])}"
         )
     return Report(
         name=folder.name,
@@ -176,7 +177,7 @@ def _images(data: Data | None) -> str:
     """What the images are, as people read it."""
     if data is None:
         return "none: synthetic inputs"
-    return f"{data.name} ({len(data.classes)} classes)" if data.classes else data.name
+    return f"{data.name} ({plural(len(data.classes), 'class')})" if data.classes else data.name
 
 
 def _scoring(run: Run) -> Scoring:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compress.core import Warned, cores, free_memory
+from compress.core import Warned, cores, free_memory, plural
 from compress.evaluation import Evaluator, Stored, store
 from compress.networks import computing_with, preflight
 from compress.pipeline.run import Run
@@ -75,7 +75,8 @@ def run_workers(run: Run) -> Iterator[RunWorkers | None]:
     check_memory(count, footprint(run.network).worker_bytes(images_of(run.job, run.data)), free_memory())
     threads = run.job.score_threads or 1
     if count * threads > (there := cores()):
-        run.listen(Warned(f"{count} workers of {threads} threads each are more than {there} cores: they wait for each other"))
+        wanted = f"{plural(count, 'worker')} of {plural(threads, 'thread')} each"
+        run.listen(Warned(f"{wanted} are more than {there} cores: they wait for each other"))
     with tempfile.TemporaryDirectory(dir=run.folder, prefix=".workers-", suffix=".tmp") as folder:
         workers: RunWorkers | None = None
         with run.clock.phase("workers", width_told(run)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def search(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> S
         requests[event.fidelity] = requests.get(event.fidelity, RequestCount()) + RequestCount(1, event.asked, event.distinct)
         heard.spent = event.spent
         run.clock.add("search", event.earlier)
-        run.listen(event)
+        run.listen(replace(event, stages=len(space.stages), counted=prepared.material.counted))
 
     shared = "" if workers is None else f", workers: {width_told(run)}"
     journal = Journal(run.folder / "journal.jsonl", score_context(run, prepared))

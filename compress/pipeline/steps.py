@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compress.core import Clock, Listen, Plan, Topology, count, restrict
+from compress.core import Clock, Listen, Plan, Topology, count, plural, restrict
 from compress.errors import GuardError
 from compress.networks import in_batches
 from compress.pipeline.job import Job
@@ -49,7 +49,7 @@ def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor
 
 def with_batch_norms(run: Run, small: nn.Module, images: Tensor) -> nn.Module:
     """The network with its batch norms' statistics re-estimated on the images, or as it was where that is worse."""
-    with run.clock.phase("batch norm", f"statistics of {len(images)} images"):
+    with run.clock.phase("batch norm", f"statistics of {plural(len(images), 'image')}"):
         return run.better(small, reestimate(small, in_batches(images)), "batch norm")
 
 
@@ -80,7 +80,7 @@ def with_zero_kernels(
         found = zero_kernels(small, restrict(topology, plan), in_batches(images), share)
         run.judge(found.model, "kernels zeroed")
     kept, total = found.kernels
-    run.note(f"kernel mode: {kept:,} of {total:,} kernels of {len(found.kept)} layers are kept, the others are zero")
+    run.note(f"kernel mode: {kept:,} of {plural(total, 'kernel')} of {len(found.kept)} layers are kept, the others are zero")
     return found.model, found.kept
 
 
@@ -124,7 +124,7 @@ def finetune(
     if epochs == 0:
         return small
     if run.train is not None:
-        with run.clock.phase("fine-tune", f"{job.train}, {epochs} epochs"):
+        with run.clock.phase("fine-tune", f"{job.train}, {plural(epochs, 'epoch')}"):
             trained = train_by_loop(run, small, epochs, rewrite, state)
             check_zeros(trained, kernels)
             return run.better(small, trained, "fine-tuned")
@@ -133,7 +133,7 @@ def finetune(
     if schedule.distill == 1 and job.distill < 1:
         why = "no labels" if not run.scored else f"the task {run.task.name} has no loss"
         run.note(f"{why}: the fine-tuning imitates the unpruned network")
-    with run.clock.phase("fine-tune", f"{epochs} epochs"):
+    with run.clock.phase("fine-tune", f"{plural(epochs, 'epoch')}"):
         trained = fit(
             small,
             images,

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compress.core import Plan, Role, Topology, check
+from compress.core import Plan, Role, Topology, check, plural
 from compress.errors import TrainError
 from compress.recovery.training import (
     GradientRewrite,
@@ -288,7 +288,7 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
     else:
         epochs = _epochs_that_do(schedule, steps)
         fits = eps is None or _reached(replace(schedule, epochs=epochs), steps, eps).enough
-        hint = f"train for at least {epochs} epochs{'' if fits else ' and leave eps out'}, or in smaller batches"
+        hint = f"train for at least {plural(epochs, 'epoch')}{'' if fits else ' and leave eps out'}, or in smaller batches"
     raise TrainError(
         f"eps {found.eps:.2g} over {schedule.epochs} epochs of {steps} steps cannot make filters equal: a deviation inside a "
         f"cluster shrinks by exp(-{found.kernels:.1f}) in kernels, exp(-{found.vectors:.1f}) in vectors, "

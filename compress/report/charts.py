@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compress.core import ERROR, Measured
+from compress.core import ERROR, Measured, plural
 from compress.core import Figure as ScoredBy
 from compress.report.formatting import STATES, duration, last_kept
 from compress.report.model import Latency
@@ -99,7 +99,7 @@ def scores(measured: Sequence[Measured], by: ScoredBy, refused: Collection[str] 
         for y, a in zip(rows, found, strict=True):
             axes.plot([a.low, a.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="round", alpha=0.55)
         shape = "o" if split == "validation" else "D"
-        for fill, label in (("full", f"{split}, {found[-1].images:,} images"), ("none", None)):
+        for fill, label in (("full", f"{split}, {plural(found[-1].images, 'image')}"), ("none", None)):
             dots = [(a.value, y) for a, y in zip(found, rows, strict=True) if (a.when in refused) == (fill == "none")]
             places = [x for x, _ in dots], [y for _, y in dots]
             axes.plot(*places, shape, ms=6, color=colour, label=label, fillstyle=fill)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.core import Figure
+from compress.core import Figure, plural
 from compress.report.formatting import NONE, number, percent
 from compress.report.model import Finalist, Finalists, FinalistScore
 from compress.report.tables import Cell, ReportTable, heads
@@ -34,7 +34,7 @@ def told(found: Finalists) -> str:
 
 
 def _columns(lengths: list[int]) -> tuple[str, ...]:
-    return tuple(f">after {steps} steps" for steps in lengths)
+    return tuple(f">after {plural(steps, 'step')}" for steps in lengths)
 
 
 def _row(row: Finalist, lengths: list[int], counted: Figure, timed: bool) -> tuple[Cell, ...]:

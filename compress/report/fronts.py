@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from compress.core import plural
 from compress.latency import LatencyResult
 from compress.report.model import FrontLatency, FrontPoint
 
@@ -63,7 +64,7 @@ def told(found: FrontLatency) -> str:
     """The correlation and the exceptions as a sentence."""
     if found.by_macs is None:
         return f"{len(found.points)} networks were clocked: too few, or too alike, to correlate."
-    text = f"Over {len(found.points)} networks the rank correlation (Spearman) of measured latency with MACs is "
+    text = f"Over {plural(len(found.points), 'network')} the rank correlation (Spearman) of measured latency with MACs is "
     text += f"{found.by_macs:.2f}"
     if found.by_activations is not None:
         text += f", with activations {found.by_activations:.2f}"

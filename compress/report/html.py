@@ -149,9 +149,9 @@ def runs_page(reports: Mapping[str, Report]) -> str:
             )
         )
     shown = {
-        "title": f"{len(reports)} runs compared",
+        "title": f"{plural(len(reports), 'run')} compared",
         "eyebrow": " · ".join(dict.fromkeys(r.architecture for r in reports.values())),
-        "name": f"{len(reports)} runs compared",
+        "name": f"{plural(len(reports), 'run')} compared",
         "tone": "bad" if flags else "good",
         "flags": flags,
         "verdicts": tuple((name, typeset(r.verdict), *status(r)) for name, r in reports.items()),
@@ -249,7 +249,7 @@ def _samples(index: int, raw: RawComparison) -> dict[str, Any]:
     arms = {arm.name: arm.cpu if clock == "cpu" else arm.wall for arm in result.arms}
     base, again, other = arms["base"], arms["base again"], arms[name]
     repeats = result.arms[0].inner_repeats
-    mean = f", each the mean of {repeats} runs" if repeats > 1 else ""
+    mean = f", each the mean of {plural(repeats, 'run')}" if repeats > 1 else ""
     medians = "; ".join(f"{name_} {duration(statistics.median(samples))}" for name_, samples in arms.items())
     spread = inline_plot(
         partial(charts.distribution, {n: arms[n] for n in ("base", "base again", name)}),
@@ -269,14 +269,14 @@ def _samples(index: int, raw: RawComparison) -> dict[str, Any]:
         ),
         f"plot-rounds-{index}",
         f"Ratio of every round on {where}",
-        f"Base over {name}: median {times(interval.low, interval.ratio, interval.high)} over {result.rounds} rounds",
+        f"Base over {name}: median {times(interval.low, interval.ratio, interval.high)} over {plural(result.rounds, 'round')}",
     )
     clock_words = clock_name(clock)
     slow = "the slowest hundredth is in the last bar"
     return {
         "title": f"{where}, batch {result.settings.batch}: raw samples",
-        "about": f"{result.rounds:,} rounds, every file once a round in random order{mean}; the verdict is by {clock_words}; "
-        f"stopped by {result.stopped_by} after {duration(result.seconds)}.",
+        "about": f"{plural(result.rounds, 'round')}, every file once a round in random order{mean}; "
+        f"the verdict is by {clock_words}; stopped by {result.stopped_by} after {duration(result.seconds)}.",
         "distribution": Plot("Distribution", f"{clock_words[0].upper()}{clock_words[1:]} a run; {slow}.", spread),
         "rounds": Plot("Round by round", "Blue band: the 95 % interval of the ratio. Grey: the base against itself.", strip),
     }
@@ -295,7 +295,7 @@ def _front(report: Report, files: RunFiles) -> dict[str, Any]:
         "front": Plot("Pareto front of the search", about, svg),
         "front_table": tables.front_table(points, chosen, knee, counted),
         "front_latency": measured,
-        "front_sentence": f"{len(points)} networks, none of which another one beats in both MACs and error.",
+        "front_sentence": f"{plural(len(points), 'network')}, none of which another one beats in both MACs and error.",
     }
 
 
@@ -310,11 +310,13 @@ def _front_latency(found: FrontLatency) -> dict[str, Any]:
     title = "MACs against measured latency over the front"
     svg = inline_plot(partial(charts.front_latency, dots, slower), "plot-front-latency", title, told)
     where = (
-        f"{found.runtime}, batch {found.batch}, {found.threads} threads"
+        f"{found.runtime}, batch {found.batch}, {plural(found.threads, 'thread')}"
         if found.threads > 1
         else f"{found.runtime}, batch {found.batch}"
     )
-    about = f"{where}; every network in the same {found.rounds:,} rounds. Red: fewer MACs, and slower than one with more."
+    about = (
+        f"{where}; every network in the same {plural(found.rounds, 'round')}. Red: fewer MACs, and slower than one with more."
+    )
     return {
         "title": title,
         "sentence": " ".join([fronts.told(found), *(f"{sentence(flag)}." for flag in found.flags)]),

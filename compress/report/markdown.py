@@ -102,7 +102,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _section("Widths")
     rows = [(w.layer, str(w.before), str(w.after), _left(w.macs_after, w.macs_before), w.note) for w in report.widths]
     layers = table_lines(("layer", "before", "after", "MACs left", "note"), rows)
-    yield from _folded(f"{len(changed(report))} of {len(report.widths)} layers lost channels", layers)
+    yield from _folded(f"{len(changed(report))} of {plural(len(report.widths), 'layer')} lost channels", layers)
     if report.front_latency is not None:
         yield from _section("MACs against latency over the front")
         yield f"{markdown(told(report.front_latency))}"

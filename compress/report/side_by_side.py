@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from compress.core import markdown
+from compress.core import markdown, plural
 from compress.report.charts import Dot
 from compress.report.formatting import NONE, efficiency, machine_of, percent, ratio, score_text, speed_in_words
 from compress.report.markdown import table_lines
@@ -89,7 +89,7 @@ def runs_markdown(reports: Mapping[str, Report]) -> str:
 
 def _lines(reports: Mapping[str, Report]) -> Iterator[str]:
     made = runs_table(reports)
-    yield f"# {len(reports)} runs"
+    yield f"# {plural(len(reports), 'run')}"
     yield ""
     yield from table_lines([c.name for c in made.head], [[c.text for c in row] for row in made.rows])
     for name, report in reports.items():

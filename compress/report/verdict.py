@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compress.core import TOP1, Certificate, Difference, Figure, Measured, images_needed
+from compress.core import TOP1, Certificate, Difference, Figure, Measured, images_needed, plural
 from compress.latency import LatencyResult
 from compress.report.formatting import machine_of
 from compress.report.model import Latency, Report
@@ -181,7 +181,7 @@ def told_change(figure: Figure, before: float, after: float, change: Difference 
         return seen
     said = {"ahead": "better", "behind": "worse"}.get(change.verdict, "no difference that can be told")
     interval = figure.signed_range(change.low, change.high)
-    return f"{seen}, {100 * change.confidence:.0f} % interval {interval} on the same {change.images:,} images: {said}"
+    return f"{seen}, {100 * change.confidence:.0f} % interval {interval} on the same {plural(change.images, 'image')}: {said}"
 
 
 def verdict_sentence(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compress.core import GroupId, Plan
+from compress.core import GroupId, Plan, plural
 from compress.search.base import Ask, Fidelity, Score, Space, Told
 from compress.search.depth import looks
 from compress.search.obs import Allocated
@@ -120,7 +120,7 @@ def _obs_on(plan: Plan, streams: set[GroupId]) -> str:
 
 
 def _named(text: str, plan: Plan) -> str:
-    return f"{text}, {len(plan.branches)} branches out" if plan.branches else text
+    return f"{text}, {plural(len(plan.branches), 'branch')} out" if plan.branches else text
 
 
 @dataclass(frozen=True, slots=True)

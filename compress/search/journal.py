@@ -15,9 +15,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from compress.core import Plan, append, read_bytes
+from compress.core import Figure, Plan, append, plural, read_bytes
 from compress.errors import CompressError, SearchError
-from compress.search.base import Ask, Score, Told
+from compress.search.base import Ask, Recovery, Score, Told
 
 T = TypeVar("T")
 _LARGEST = 2**30
@@ -38,6 +38,12 @@ class Asked:
         spent: image-forwards so far, journalled ones included.
         budget: image-forwards allowed.
         best: lowest error in the request.
+        recovery: of the request.
+        images: of the request.
+        worked: image-forwards that this sitting spent: without those of plans whose scores were read.
+        candidates: different plans that this search has asked for.
+        stages: of the search; 0 where that is not known.
+        counted: what the errors of whole networks are; None where that is not known.
     """
 
     fidelity: str
@@ -49,6 +55,12 @@ class Asked:
     spent: float
     budget: float
     best: float
+    recovery: Recovery = "bn"
+    images: int = 0
+    worked: float = 0.0
+    candidates: int = 0
+    stages: int = 0
+    counted: Figure | None = None
 
 
 Evaluate = Callable[[Ask], Sequence[Score]]
@@ -153,7 +165,7 @@ def drive(
     Raises:
         SearchError: the evaluation did not score every plan.
     """
-    spent = 0.0
+    spent = worked = 0.0
     seen: set[str] = set()
     answer: Sequence[Score] | None = None
     while True:
@@ -175,12 +187,13 @@ def drive(
             start = perf_counter()
             scores = evaluate(replace(ask, plans=tuple(missing.values())))
             if len(scores) != len(missing):
-                raise SearchError(f"the evaluation scored {len(scores)} of {len(missing)} plans")
+                raise SearchError(f"the evaluation scored {len(scores)} of {plural(len(missing), 'plan')}")
             seconds = (perf_counter() - start) / len(missing)
             more = {"fidelity": ask.fidelity.value, "stage": ask.stage, "seconds": round(seconds, 6)}
             journal.add([(k, s, {**more, "plan": p.digest}) for (k, p), s in zip(missing.items(), scores, strict=True)])
         answer = [journal.scores[k] for k in keys]
         spent += price(ask) * len(set(keys))
+        worked += price(ask) * len(missing)
         errors = [s.error for s in answer if s.error == s.error]
         listen(
             Asked(
@@ -193,5 +206,9 @@ def drive(
                 spent=spent,
                 budget=budget,
                 best=min(errors, default=float("nan")),
+                recovery=ask.recovery,
+                images=ask.images,
+                worked=worked,
+                candidates=len(seen),
             )
         )
