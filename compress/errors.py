@@ -11,6 +11,7 @@
     ├── SearchError              a search that cannot reach its target
     ├── DataError                images and labels
     ├── TrainError               a schedule or a loss that cannot work
+    ├── ProcessLost              another process of the same training that ended, or is silent
     ├── TaskError                what a network is for, and what it returns or is given, do not fit
     ├── ExportError              writing ONNX
     │   └── ParityError          the ONNX file computes something else
@@ -105,6 +106,13 @@ class TrainError(CompressError):
     """A schedule or a loss cannot work."""
 
     cure = "change the schedule: --epochs, --lr, --batch"
+
+
+class ProcessLost(CompressError):
+    """Another process of the same training ended, or does not answer."""
+
+    exit_code = 8
+    cure = "what the other process said comes first; start all of them again: a training goes on where it stopped"
 
 
 class TaskError(CompressError):

@@ -52,7 +52,7 @@ def _version(asked: bool) -> None:
 
 @app.callback(
     epilog="Exit codes: 0 done, 2 usage, 3 error, 4 parity failed, 5 inconclusive, 6 not faster, 7 bound failed, "
-    "130 interrupted."
+    "8 another process of the training ended, 130 interrupted."
 )
 def _root(
     version: Annotated[

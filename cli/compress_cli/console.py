@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from compress.core import printable
+from compress.core import printable, this_process
 from compress.errors import CompressError, ConfigError, one_line
 from compress_cli.options import spread
 from compress_cli.safe_console import SafeConsole, sentence
@@ -80,13 +80,14 @@ def command_line() -> str:
     return shlex.join(["compress", *sys.argv[1:]])
 
 
-def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
+def guarded(*, resumes: bool = False, several: bool = False) -> Callable[[Command], Command]:
     """Turns what a command raises into words, and spreads its dataclasses of options out (:func:`compress_cli.options.spread`).
 
     ``debug`` and ``as_json`` are read from the command's own options.
 
     Args:
         resumes: the same command goes on where an interrupted one stopped.
+        several: it may be started as several processes that train together.
     """
 
     def around(command: Command) -> Command:
@@ -98,6 +99,12 @@ def guarded(*, resumes: bool = False) -> Callable[[Command], Command]:
             before = _JSON.set(as_json)
             try:
                 check(options)
+                place = this_process()
+                if not (several or place.alone):
+                    raise ConfigError(
+                        f"this command runs in one process, and a launcher started {place.world} of them",
+                        hint="start it by itself, without torchrun or accelerate launch",
+                    )
                 return run(**options)
             except (typer.Exit, BrokenPipeError):
                 raise  # whoever read a pipe has had enough: the framework leaves quietly

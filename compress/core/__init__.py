@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from compress.core.plan import kept_positions as kept_positions
     from compress.core.plan import selectable as selectable
     from compress.core.randomness import derive as derive
+    from compress.core.ranks import Ranks as Ranks
+    from compress.core.ranks import this_process as this_process
     from compress.core.restriction import compose as compose
     from compress.core.restriction import restrict as restrict
     from compress.core.restriction import widths as widths
@@ -141,6 +143,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "toolkit_version": "MadeBy made_by",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",
+            "ranks": "Ranks this_process",
             "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
             "statistics": "CONFIDENCE Certificate Difference Pool Right bounded_mean certificate difference images_needed "

@@ -16,7 +16,7 @@ from compress.errors import TrainError
 from compress.evaluation import Evaluator
 from compress.pipeline.run import Run
 from compress.pipeline.steps import schedule_for
-from compress.recovery import Schedule, fit
+from compress.recovery import Schedule, apart, fit
 from compress.search import Ask, Fidelity, Recovery, Score
 from compress.surgery import cut
 
@@ -99,7 +99,8 @@ class ShortTraining:
         schedule = self.schedule
         teacher = self.run.network.model if schedule.distill else None
         try:
-            trained = fit(self.starts[plan], FirstBatches(self.images, steps, schedule.batch), schedule, teacher=teacher)
+            with apart():
+                trained = fit(self.starts[plan], FirstBatches(self.images, steps, schedule.batch), schedule, teacher=teacher)
         except TrainError as error:
             self.run.note(f"a finalist came to nothing: {error.message}")
             return Score(math.nan)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from compress.recovery.compensation import RIDGE as RIDGE
     from compress.recovery.compensation import Compensation as Compensation
     from compress.recovery.compensation import solve as solve
+    from compress.recovery.data_parallel import apart as apart
+    from compress.recovery.data_parallel import connected as connected
+    from compress.recovery.data_parallel import joined as joined
+    from compress.recovery.data_parallel import patience as patience
     from compress.recovery.kernel_sparsity import effective_params as effective_params
     from compress.recovery.kernel_sparsity import held as held
     from compress.recovery.kernel_sparsity import zero_kernels as zero_kernels
@@ -52,6 +56,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "batch_norm": "reestimate",
             "centripetal_sgd": "CentripetalResult PAPER_EPS Pull Tied train_centripetal train_equal strength tied_slices",
             "compensation": "Compensation RIDGE solve",
+            "data_parallel": "apart connected joined patience",
             "kernel_sparsity": "effective_params held zero_kernels",
             "moments": "Gram Moments collect moment_columns moment_readers moment_rows",
             "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",

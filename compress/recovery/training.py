@@ -2,7 +2,8 @@
 
 Device and data parallelism are Accelerate's. What a step does depends on its position (seed, epoch, step), the weights
 and the momentum alone, so a state of tensors and a few numbers is all that a killed run needs to end with the weights it
-would have ended with (same machine and threads).
+would have ended with (same machine, threads and number of processes). Several processes share each batch; the first one keeps
+the state.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from compress.core import derive
 from compress.errors import TrainError
 from compress.networks import autocast, channels_last, frozen_copy, seeded
 from compress.recovery import training_state
+from compress.recovery.data_parallel import DataParallel, connected, joined
 from compress.recovery.training_state import TrainingState
 from compress.signature import bare
-from compress.tasks import Classification, Task, cut_out, images_in, moved, single
+from compress.tasks import Classification, Task, images_in, moved, single
 
 _REPORT_EVERY = 10
 """Steps between looks at the loss: each look makes the host wait for the device."""
@@ -66,6 +68,7 @@ class Schedule:
         augment: whether the split may vary its images.
         seed: of the order of the images, their variation, and dropout.
         task: what the network is for: its loss, and how it imitates. None is classification, by this schedule.
+        sync_batch_norm: several processes on GPUs normalise a batch together, not each its own images (torch's SyncBatchNorm).
     """
 
     epochs: int
@@ -81,6 +84,7 @@ class Schedule:
     augment: bool = True
     seed: int = 0
     task: Task | None = None
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         wanted = {
@@ -107,7 +111,8 @@ class Schedule:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: what identifies a training."""
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "task"}
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "sync_batch_norm")}
+        told |= {"sync_batch_norm": True} if self.sync_batch_norm else {}
         return told | ({} if self.learns.name == "classification" else {"task": self.learns.spec})
 
 
@@ -192,12 +197,16 @@ def fit(
     Parameters that do not require gradients stay as they are, and modules that have no others stay in eval mode: their
     batch-norm statistics do not move either.
 
+    Started by torchrun or ``accelerate launch``, every process has to call this, with equal images, schedule and teacher, and
+    a network of equal form: the first one's weights are trained. Each takes its part of every batch; all return the same.
+
     Args:
         model: where training starts; it is left as it is.
         train: images and labels.
         schedule: how to train.
         teacher: the network whose outputs are imitated, as the schedule's task says.
-        state_dir: where the state is kept; a run that finds its own state there goes on from it. None: nothing is kept.
+        state_dir: where the first process keeps the state; a run that finds its own state there goes on from it. None: nothing
+            is kept.
         save_every: steps between savings; the end of an epoch is always saved.
         listen: hears of progress.
         rewrite: changes the gradients before each step.
@@ -205,39 +214,69 @@ def fit(
     Raises:
         TrainError: a loss that is no number, a teacher with other classes, missing labels or labels beyond the classes,
             nothing to train, no memory, or a state that belongs to another run.
+        ProcessLost: another process of the training ended, or is silent.
     """
-    from accelerate import Accelerator
-
     result = copy.deepcopy(model)
     if schedule.epochs == 0:
         return result
     if not any(p.requires_grad for p in model.parameters()):
         raise TrainError("no parameter requires a gradient, so there is nothing to train", hint="unfreeze some layers")
-    accelerator = Accelerator()
-    device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
+    together = joined()
+    with connected():
+        student = _trained(together, model, train, schedule, teacher, _Keeping(state_dir, save_every, listen, rewrite))
+    # Into a fresh copy: it has the caller's device, memory format, precision and modes.
+    result.load_state_dict(student.state_dict())
+    return result
+
+
+@dataclass(frozen=True)
+class _Keeping:
+    """What accompanies a training: the last four arguments of :func:`fit`."""
+
+    state_dir: Path | None
+    save_every: int
+    listen: Callable[[TrainingEvent], object]
+    rewrite: GradientRewrite | None
+
+
+def _trained(
+    together: DataParallel,
+    model: nn.Module,
+    train: LabelledImages,
+    schedule: Schedule,
+    teacher: nn.Module | None,
+    keeping: _Keeping,
+) -> nn.Module:
+    """The loop of :func:`fit`; the network is on the device of training."""
+    accelerator, device, rank, world = together.accelerator, together.device, together.rank, together.world
+    state_dir, save_every, listen, rewrite = keeping.state_dir, keeping.save_every, keeping.listen, keeping.rewrite
     task = schedule.learns
-    student = bare(channels_last(copy.deepcopy(model).float()))
+    student = _normalised_together(bare(channels_last(copy.deepcopy(model).float())), schedule, together)
     momentum = schedule.momentum
     sgd = torch.optim.SGD(_groups(student, schedule), lr=schedule.lr, momentum=momentum, nesterov=momentum > 0)
-    wrapped, optimizer = accelerator.prepare(student, sgd)
+    wrapped, optimizer = together.prepare(student, sgd)
     guide = bare(frozen_copy(teacher, device)) if teacher is not None and schedule.distill > 0 else None
     smallest = _smallest_batch(schedule, world)
     steps = steps_per_epoch(len(train), schedule, world)
     if steps == 0:
-        raise TrainError(f"{len(train)} training images cannot fill a step", hint="give at least two training images")
+        raise TrainError(
+            f"{len(train)} training images cannot fill a step" + (f" of {world} processes" if world > 1 else ""),
+            hint="give at least two training images" + (f" a process, and a batch of at least {world}" if world > 1 else ""),
+        )
     identity, found = "", None
-    if state_dir is not None:
+    if state_dir is not None and rank == 0:
         how = schedule.to_json() | ({"rewrite": rewrite.identity} if rewrite is not None and rewrite.identity else {})
+        how |= {"processes": world} if world > 1 else {}
         identity = training_state.identity(model, teacher, how, train.digest)
         found = training_state.load(state_dir, identity, student, sgd)
         if found is not None:
             listen(Resumed(epoch=found.epoch + 1, epochs=schedule.epochs, step=found.step, steps=steps, seconds=found.seconds))
-    start_at = found or TrainingState(0, 0, 0.0, torch.zeros(3))
+    start_at = training_state.alike(together, found, student, sgd) or TrainingState(0, 0, 0.0, torch.zeros(3))
     seen = start_at.seen.to(device)  # on the device, so that no step waits for it
     begun = time.perf_counter()
 
     def save(epoch: int, step: int) -> None:
-        if state_dir is not None and accelerator.is_main_process:
+        if state_dir is not None and rank == 0:
             seconds = start_at.seconds + time.perf_counter() - begun
             training_state.save(state_dir, identity, TrainingState(epoch, step, seconds, seen), student, sgd)
 
@@ -255,7 +294,8 @@ def fit(
                     continue
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
-                batch = moved(batch if world == 1 else cut_out(batch, slice(rank, None, world)), device)
+                batch, weight = together.share(batch)
+                batch = moved(batch, device)
                 count = images_in(batch)
                 try:
                     args, kwargs = task.inputs(batch)
@@ -266,7 +306,7 @@ def fit(
                     raw, target = single(raw), single(target)  # once: what is learnt from it twice is summed unrounded
                     task.check_step(raw, target, batch, schedule.distill)
                     loss = _loss(raw, target, batch, schedule)
-                    accelerator.backward(loss)
+                    accelerator.backward(loss if weight == 1 else weight * loss)
                 except torch.OutOfMemoryError as error:
                     raise TrainError(f"no memory left at batch {schedule.batch}", hint="halve batch and lr") from error
                 if rewrite is not None:
@@ -275,14 +315,16 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
 
-                losses.append(loss.detach())
-                seen += torch.stack((losses[-1] * count, _hits(task, raw, batch).to(loss), torch.full_like(losses[-1], count)))
+                losses.append(loss.detach() if world == 1 else loss.detach() * (weight / world))
+                now = loss.detach()
+                seen += torch.stack((now * count, _hits(task, raw, batch).to(loss), torch.full_like(now, count)))
                 done = step + 1
                 saves = done % save_every == 0 and done < steps
                 if done % _REPORT_EVERY == 0 or done == steps or saves:
-                    _check_finite(losses, epoch, done, schedule, steps)
+                    _check_finite(together.summed(torch.stack(losses)), epoch, done, schedule, steps)
                     losses.clear()
-                    mean = float(seen[0] / seen[2])
+                    total = together.summed(seen)
+                    mean = float(total[0] / total[2])
                     listen(
                         TrainingProgress(
                             epoch=epoch + 1,
@@ -295,12 +337,15 @@ def fit(
                         )
                     )
                 if saves:
+                    together.average_statistics(student)
+                    seen = total if rank == 0 else torch.zeros_like(total)
                     save(epoch, done)
-            total, hit, count = seen.tolist()
+            loss_sum, hit, count = together.summed(seen).tolist()
             if count == 0:
                 raise TrainError(f"epoch {epoch + 1}: the split gave no image, {len(train)} were promised")
             if losses:  # the split gave fewer batches than its length promised
-                _check_finite(losses, epoch, done, schedule, steps)
+                _check_finite(together.summed(torch.stack(losses)), epoch, done, schedule, steps)
+            together.average_statistics(student)
             _check_weights(student, epoch, schedule)
             seen.zero_()
             save(epoch + 1, 0)
@@ -308,14 +353,12 @@ def fit(
                 EpochDone(
                     epoch=epoch + 1,
                     epochs=schedule.epochs,
-                    loss=total / count,
+                    loss=loss_sum / count,
                     accuracy=hit / count if task.names_one_label else None,
                     seconds=time.perf_counter() - start,
                 )
             )
-    # Into a fresh copy: it has the caller's device, memory format, precision and modes.
-    result.load_state_dict(student.state_dict())
-    return result
+    return student
 
 
 def steps_per_epoch(images: int, schedule: Schedule, world: int = 1) -> int:
@@ -335,6 +378,23 @@ def _groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": schedule.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _normalised_together(student: nn.Module, schedule: Schedule, together: DataParallel) -> nn.Module:
+    """The network, its batch norms over all processes where the schedule wants that.
+
+    Raises:
+        TrainError: there is no GPU to do it on.
+    """
+    if not schedule.sync_batch_norm or together.world == 1:
+        return student
+    if together.device.type != "cuda":
+        raise TrainError(
+            f"sync_batch_norm is on, but the device is {together.device.type}: torch synchronises batch norms on CUDA only",
+            hint="leave it out: each process normalises its own images, so give every process at least 16 of a batch",
+        )
+    made: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(student)  # type: ignore[no-untyped-call]
+    return made
 
 
 def _train_mode(model: nn.Module) -> None:
@@ -376,9 +436,9 @@ def _check_weights(student: nn.Module, epoch: int, schedule: Schedule) -> None:
             )
 
 
-def _check_finite(losses: list[Tensor], epoch: int, done: int, schedule: Schedule, steps: int) -> None:
+def _check_finite(losses: Tensor, epoch: int, done: int, schedule: Schedule, steps: int) -> None:
     """Looks at the losses of the last steps, of which ``done`` is the number of the last."""
-    values = torch.stack(losses).tolist()
+    values = losses.tolist()
     for step, value in enumerate(values, start=done - len(values)):
         if not math.isfinite(value):
             lr = learning_rate(schedule, epoch + step / steps)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from compress.core import aside, make_folder
 from compress.errors import ConfigError, TrainError
 from compress.networks import state_digest
+from compress.recovery.data_parallel import DataParallel
 
 FILE = "fit.safetensors"
 _LONGEST = 1e9
@@ -116,6 +117,28 @@ def load(folder: Path, identity: str, student: nn.Module, sgd: torch.optim.SGD) 
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(f"{path}: not a state of training: {error}", hint=f"delete {path} to start over") from error
     raise TrainError(
-        f"{path}: the state belongs to another training (other weights, images, teacher or schedule)",
+        f"{path}: the state belongs to another training (other weights, images, teacher, schedule or number of processes)",
         hint=f"delete {path} to start over, or give another folder",
     )
+
+
+def alike(
+    together: DataParallel, found: TrainingState | None, student: nn.Module, sgd: torch.optim.SGD
+) -> TrainingState | None:
+    """On all processes the first one's weights, momentum and position; sums over the epoch so far stay with the first one."""
+    if together.world == 1:
+        return found
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    position = [0, 0, 0] if found is None else [1, found.epoch, found.step]
+    kept = [int("momentum_buffer" in sgd.state[p]) if p in sgd.state else 0 for p in parameters]
+    head = torch.tensor([*position, *kept], device=together.device)
+    together.spread([head])
+    known, epoch, step, *kept = head.tolist()
+    moving = [p for p, has in zip(parameters, kept, strict=True) if has]
+    if together.rank:
+        for parameter in moving:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+    together.spread([*_tensors(student).values(), *(sgd.state[p]["momentum_buffer"] for p in moving)])
+    if not known or found is not None:
+        return found
+    return TrainingState(epoch, step, 0.0, torch.zeros(3))

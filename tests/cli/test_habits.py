@@ -112,3 +112,10 @@ def test_a_shell_is_told_how_a_word_may_end(line: str, offered: set[str]) -> Non
 
 def test_all_methods_are_offered() -> None:
     assert set(OF_METHOD) == set(METHODS)
+
+
+def test_commands_of_one_process_refuse_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    refused = compress("inspect", "resnet20")
+    assert refused.exit_code == 3 and "a launcher started 2 of them" in refused.stderr and "torchrun" in refused.stderr
