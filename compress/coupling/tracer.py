@@ -22,7 +22,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compress.core import ChannelGroup, GroupId, Layer, LayerName, Member, Role, Slot, TensorInfo, Topology
+from compress.core import (
+    ChannelGroup,
+    GroupId,
+    Layer,
+    LayerName,
+    Listen,
+    Member,
+    Progressed,
+    Role,
+    Slot,
+    TensorInfo,
+    Topology,
+    ignore,
+)
 from compress.coupling import channel_chunks, dependency_graph
 from compress.coupling.agreement import CouplingAgreement, Proposed, compare
 from compress.coupling.branch_trial import with_branches
@@ -33,6 +46,7 @@ from compress.coupling.trial_cut import probe as tried
 from compress.errors import TraceError, one_line
 from compress.surgery import deep_copy, unsteady
 
+_STEPS = 4
 _CONVOLVED = 0.5
 """A network with attention whose convolutions do less of the work than this is a transformer."""
 
@@ -57,7 +71,7 @@ def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, probe: bool =
 
 
 def trace_with_agreement(
-    model: nn.Module, example: Tensor | Sequence[Tensor], *, graph: bool = True
+    model: nn.Module, example: Tensor | Sequence[Tensor], *, graph: bool = True, listen: Listen = ignore
 ) -> tuple[Topology, CouplingAgreement]:
     """The topology, and how far Torch-Pruning's dependency graph has the same.
 
@@ -67,6 +81,7 @@ def trace_with_agreement(
         model: as in :func:`trace`.
         example: as in :func:`trace`.
         graph: ask the dependency graph.
+        listen: is told of each step (:class:`~compress.core.Progressed`).
 
     Raises:
         TraceError: the network does not run on the example, or is a transformer.
@@ -74,6 +89,7 @@ def trace_with_agreement(
     with _undisturbed():
         examples = (example,) if isinstance(example, Tensor) else tuple(example)
         network = _copied(model)
+        _step(listen, 0, "following the channels")
         seen = follow_all(network, examples)
         run, small = seen.run, seen.small
         topology = _topology(network, run, examples[0])
@@ -82,6 +98,7 @@ def trace_with_agreement(
             writers = {layer.name: reason for g in topology.groups for layer in topology.writers(g.id)}
             left_whole = replace(topology, groups=(), frozen={**topology.frozen, **writers})
             return left_whole, CouplingAgreement(why_not=reason, value_branches=tuple(run.asked), unfollowed=seen.unfollowed)
+        _step(listen, 1, "another graph")
         if graph:
             joins, layers = run.operations.count("cat"), len(topology.layers)
             proposed = dependency_graph.propose(network, small or examples, joins=joins, layers=layers)
@@ -90,10 +107,13 @@ def trace_with_agreement(
         wrong = compare(topology, proposed.groups) if not proposed.why_not else {}
         numbered = _by_number(topology, run)
         confirmed = [g for g, why in wrong.items() if not why and g not in numbered]
+        _step(listen, 2, "trial cuts")
         trials = TrialNetworks(network)
         done = tried(trials, topology, examples, confirmed=confirmed, small=small, training=seen.trains_otherwise)
         done = _with_attributes(trials, seen, topology, examples, done)
+        _step(listen, 3, "branches")
         whole = with_branches(trials, done.topology, small or examples)
+    _step(listen, _STEPS, "")
     left = done.topology.by_id
     return whole, CouplingAgreement(
         confirmed=tuple(g for g in confirmed if g in left),
@@ -104,6 +124,10 @@ def trace_with_agreement(
         value_branches=tuple(run.asked),
         unfollowed=seen.unfollowed,
     )
+
+
+def _step(listen: Listen, done: int, next_one: str) -> None:
+    listen(Progressed(done, _STEPS, next_one))
 
 
 def _with_attributes(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from compress.core import BranchId, Cost, LatencyTable, LayerName, Plan, Topology, count
+from compress.core import BranchId, Cost, LatencyTable, LayerName, Listen, Plan, Topology, count, ignore
 from compress.coupling import CouplingAgreement, trace_with_agreement
 from compress.evaluation import matched_inputs
 from compress.export import export_verified
@@ -101,9 +101,9 @@ def try_export(network: Network, job: Job) -> None:
         export_verified(network.model, rows, Path(folder) / "try.onnx", exporter=job.exporter, dynamic_size=job.dynamic_size)
 
 
-def traced_with_agreement(network: Network) -> tuple[Topology, CouplingAgreement]:
+def traced_with_agreement(network: Network, listen: Listen = ignore) -> tuple[Topology, CouplingAgreement]:
     """The same, and how far Torch-Pruning's dependency graph has the groups as the topology has them."""
-    return trace_with_agreement(network.model, torch.zeros(1, *network.shape))
+    return trace_with_agreement(network.model, torch.zeros(1, *network.shape), listen=listen)
 
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:

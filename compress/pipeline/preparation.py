@@ -119,7 +119,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         with clock.phase("export", "tried before the search"):
             try_export(network, job)
     with clock.phase("trace", network.name):
-        topology, agreement = traced_with_agreement(network)
+        topology, agreement = traced_with_agreement(network, run.listen)
     if not only:  # a stage's network is part of one that was told of
         run.note(*agreement.sentences())
         for warning in agreement.warnings():
