@@ -67,12 +67,17 @@ def rates(found: dict[str, Any], name: str) -> Iterator[Rates]:
         yield Rates(what, clock["batch"] / clock["base_p50"], clock["speedup"], clock["low"], clock["high"])
 
 
+def shown(number: float) -> str:
+    """Three digits that count."""
+    return f"{number:#.3g}".rstrip(".")
+
+
 def row(measured: Rates, price: float, busy: float) -> str:
     """One row of the table, without its last bar."""
     before = cost(measured.before, price, busy)
     after, low, high = (before / factor for factor in (measured.speedup, measured.high, measured.low))
-    now = f"{measured.before:.3g} → {measured.before * measured.speedup:.3g}"
-    return f"| {measured.what} | {now} | {before:.3g} | **{after:.3g}** ({low:.3g} to {high:.3g})"
+    now = f"{shown(measured.before)} → {shown(measured.before * measured.speedup)}"
+    return f"| {measured.what} | {now} | {shown(before)} | **{shown(after)}** ({shown(low)} to {shown(high)})"
 
 
 def table(files: list[tuple[Path, str, str]], price: float, busy: float) -> str:

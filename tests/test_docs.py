@@ -193,8 +193,8 @@ def test_the_reference_has_every_command(site: Any) -> None:
 
 
 def test_links_between_files_become_links_between_pages(site: Any) -> None:
-    text = "[a](docs/tasks.md#outputs) [b](benchmarks/README.md) [c](Makefile) [d](#use) ![e](docs/demo.png)"
-    assert site.relinked(text, "index.md") == "[a](tasks.md#outputs) [b](benchmarks.md) c [d](#use) ![e](demo.png)"
+    text = "[a](docs/tasks.md#outputs) [b](benchmarks/README.md) [c](Makefile) [d](#use) ![e](docs/equal-time.svg)"
+    assert site.relinked(text, "index.md") == "[a](tasks.md#outputs) [b](benchmarks.md) c [d](#use) ![e](equal-time.svg)"
     assert site.relinked("[a](../tasks.md) [b](../../README.md)\n```\n[c](d)\n```", "adr/0012-tasks.md") == (
         "[a](../tasks.md) [b](../index.md)\n```\n[c](d)\n```"
     )

@@ -38,7 +38,7 @@ def test_reports_and_loads_are_read(cost: Any) -> None:
     clock = {"runtime": "ort-cpu", "batch": 4, "base_p50": 0.5, "speedup": 2.0, "low": 1.5, "high": 2.5}
     (found,) = cost.rates({"name": "net", "latency": [clock]}, "")
     assert found == cost.Rates("net, ort-cpu, batch 4", 8.0, 2.0, 1.5, 2.5)
-    assert cost.row(found, 0.36, 0.5) == "| net, ort-cpu, batch 4 | 8 → 16 | 25 | **12.5** (10 to 16.7)"
+    assert cost.row(found, 0.36, 0.5) == "| net, ort-cpu, batch 4 | 8.00 → 16.0 | 25.0 | **12.5** (10.0 to 16.7)"
 
 
 def test_the_page_shows_the_committed_results(cost: Any) -> None:
