@@ -31,7 +31,7 @@ def prune(
     ] = "",
     method: Annotated[
         str | None,
-        typer.Option(help="One of `compress methods`. Default: smoea.", rich_help_panel=_SEARCH, autocompletion=method_names),
+        typer.Option(help="One of `compress methods`. Default: auto.", rich_help_panel=_SEARCH, autocompletion=method_names),
     ] = None,
     macs: Annotated[
         float | None, typer.Option(help="Share of the multiply-accumulates to keep. Default: 0.5.", rich_help_panel=_TARGET)

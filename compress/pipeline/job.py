@@ -78,7 +78,7 @@ class Job:
         train: name of the user's own training loop, for people: nothing is ever imported by it.
     """
 
-    method: str = "smoea"
+    method: str = "auto"
     target: Literal["macs", "params", "latency", "max_drop"] = "macs"
     value: float = 0.5
     round_to: int = 8
@@ -223,9 +223,12 @@ EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalist
 
 
 def _whose(option: str, otherwise: str) -> str:
-    """Which methods have an option that this one lacks."""
-    having = [name for name, method in METHODS.items() if option in {f.name for f in fields(method.searcher)}]
-    return f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it: --method {having[0]}" if having else otherwise
+    """Which methods have an option that this one lacks, or one of a name like it."""
+    options = {name: [f.name for f in fields(method.searcher)] for name, method in METHODS.items()}
+    having = [name for name, names in options.items() if option in names]
+    if having:
+        return f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it: --method {having[0]}"
+    return did_you_mean(option, [o for names in options.values() for o in names], otherwise)
 
 
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from compress.core import cores, free_memory, read_json
 from compress.data import Data
 from compress.evaluation import CACHE
 from compress.networks import Network, random_rows, seeded
+from compress.pipeline.channel_statistics import as_taken
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import SYNTHETIC_IMAGES, calibration_count, search_budget
 from compress.pipeline.run_folder import JOB
@@ -27,6 +28,8 @@ _BATCH, _ALIVE = 64, 4
 """Images that run at once through a whole network, and how many of its largest tensors are there at the same time."""
 _RATE = 2e10
 """Multiply-accumulates a second that one core does at the least in single precision."""
+_ANY_GROUPS = 1_000_000
+"""As many groups as a network may have: they are not known before it is traced."""
 _WORTH = 60.0
 """Core-seconds of scoring that are worth a process of their own: starting one takes some five."""
 _MOST = 8
@@ -115,17 +118,24 @@ def _kept(folder: Path) -> int | None:
     return kept if isinstance(kept, int) and kept > 0 else None
 
 
+def _asks_once(job: Job) -> bool:
+    """Whether the job's searcher makes one request of some plans, which keeps no workers busy."""
+    return isinstance(METHODS[job.method].make(**job.options), Planner)
+
+
 def _chosen(network: Network, data: Data | None, job: Job) -> tuple[int, int]:
     """Workers, and threads for each of them; one worker where more would gain nothing."""
     available = cores()
-    few = isinstance(METHODS[job.method].make(**job.options), Planner)  # one request of some plans
-    if available < 2 or few or torch.cuda.is_available():
+    if available < 2 or torch.cuda.is_available():
         return 1, 1
     try:
         found = footprint(network)
     except Exception:  # whatever a network raises that does not run; what is wrong with it is told before the search
         return 1, 1
-    worth = search_budget(job, found.macs) * found.macs / _RATE // _WORTH
+    budget = search_budget(job, found.macs)
+    if _asks_once(as_taken(job, _ANY_GROUPS, budget, "accuracy")):
+        return 1, 1
+    worth = budget * found.macs / _RATE // _WORTH
     room = fitting(found.worker_bytes(images_of(job, data)), free_memory())
     number = int(min(available, _MOST, worth, available if room is None else room))
     return max(1, number), max(1, available // max(1, number))

@@ -20,7 +20,7 @@ from compress.search.methods import METHODS
 
 def test_precedence_is_defaults_file_settings_flags(tmp_path: Path) -> None:
     file = tmp_path / "job.toml"
-    file.write_text("value = 0.3\nseed = 1\nround_to = 4\n[options]\npopulation = 10\n")
+    file.write_text("method = 'smoea'\nvalue = 0.3\nseed = 1\nround_to = 4\n[options]\npopulation = 10\n")
     job = make_job(file, ["seed=2", "options.generations=7"], {"round_to": 16, "value": None})
     assert (job.value, job.seed, job.round_to) == (0.3, 2, 16)
     assert job.options == {"population": 10, "generations": 7}
@@ -28,7 +28,7 @@ def test_precedence_is_defaults_file_settings_flags(tmp_path: Path) -> None:
 
 
 def test_a_job_survives_json() -> None:
-    job = make_job(settings=["options.population=20", 'ignore=["fc", "layer4.*"]'], flags={"epochs": 0})
+    job = make_job(settings=["method='smoea'", "options.population=20", 'ignore=["fc", "layer4.*"]'], flags={"epochs": 0})
     again = make_job(
         flags={k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(json.dumps(job.to_json())).items()}
     )
@@ -52,7 +52,8 @@ def test_the_job_of_a_run_is_a_config(tmp_path: Path, flags: dict[str, object]) 
     [
         (["metod='x'"], "did you mean 'method'"),
         (["method='smoae'"], "did you mean 'smoea'"),
-        (["options.populatin=3"], "population"),
+        (["options.populatin=3"], "did you mean 'population'"),
+        (["options.population=3"], "smoea, bicnn, cluster have it: --method smoea"),
         (["value=0"], "above 0"),
         (["value=1.5"], "at most 1"),
         (["value='half'"], "number"),

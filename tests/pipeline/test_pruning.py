@@ -38,6 +38,7 @@ from compress.search.base import Fidelity, Point, Target
 
 ROOT = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {
+    "method": "smoea",
     "options": {"population": 6, "generations": 2},
     "epochs": 1,
     "latency_seconds": 0.0,

@@ -127,7 +127,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, folder: Path, *, there: int, free: f
     monkeypatch.setattr(choice, "cores", lambda: there)
     monkeypatch.setattr(choice, "free_memory", lambda: int(free * GIB))
     monkeypatch.setattr(torch, "get_num_threads", lambda: there)
-    job = with_workers(tiny(), None, make_job(flags={"workers": "auto", **flags}), folder, False)
+    job = with_workers(tiny(), None, make_job(flags={"workers": "auto", "method": "smoea", **flags}), folder, False)
     return job.workers, job.score_threads or 0
 
 
@@ -142,6 +142,8 @@ def test_workers_are_chosen_by_work_cores_and_memory(tmp_path: Path, monkeypatch
     few = at(there=16, free=4, **minutes)
     assert few[0] is not None and 2 <= few[0] < 8 and few[1] == 16 // few[0]
     assert at(there=16, free=64, method="uniform", **minutes) == (None, 16)  # one request of a few plans
+    assert at(there=16, free=64, method="auto", **minutes) == (8, 2)  # may evolve
+    assert at(there=16, free=64, method="auto", **{**minutes, "target": "latency"}) == (None, 16)  # closed forms for certain
 
 
 def test_a_run_keeps_its_threads_and_may_change_its_workers(tmp_path: Path) -> None:
