@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compress.latency.explanation import explain as explain
     from compress.latency.explanation import outweighed as outweighed
     from compress.latency.explanation import summarise as summarise
+    from compress.latency.imported_networks import ImportedNetworks as ImportedNetworks
     from compress.latency.input_selection import GAIN as GAIN
     from compress.latency.input_selection import TimedReader as TimedReader
     from compress.latency.input_selection import gains as gains
@@ -70,6 +71,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "bounds": "Outcome parse",
             "comparison": "Compared Side compare find side",
             "explanation": "Change Explained LayerTiming changes explain outweighed summarise",
+            "imported_networks": "ImportedNetworks",
             "input_selection": "GAIN TimedReader gains readers worthwhile",
             "intervals": "mean_ratio",
             "layer_shapes": "LayerShape",

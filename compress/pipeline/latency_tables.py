@@ -16,13 +16,25 @@ from torch import nn
 from compress.core import GroupId, LatencyTable, Listen, Plan, Topology, Warned, capture, user_cache, write_json
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
 from compress.export import Resizable, export, resizable
-from compress.latency import NETWORKS, ModuleNetworks, OnnxNetworks, SizedNetworks, block_of, collect, machine, table_of
+from compress.importing import ImportedNetwork
+from compress.latency import (
+    NETWORKS,
+    ImportedNetworks,
+    ModuleNetworks,
+    OnnxNetworks,
+    SizedNetworks,
+    block_of,
+    collect,
+    machine,
+    table_of,
+)
 from compress.networks import Network
 from compress.pipeline.job import Job
 from compress.pipeline.module_files import of_torch, torch_runtime
 from compress.pipeline.run import Run, runtime_for
 from compress.runtime import TORCH_RUNTIMES, OrtRuntime
 from compress.search import CostModel, Target, prunable, share_at
+from compress.signature import bare
 from compress.surgery import cut
 
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32)
@@ -82,6 +94,8 @@ def networks_of(network: Network, topology: Topology, job: Job) -> SizedNetworks
         modules: dict[Path, nn.Module] = {}
         runtime = torch_runtime(network, name, threads=job.threads, modules=modules)
         return ModuleNetworks(model=network.model, topology=topology, modules=modules, runtime=runtime)
+    if isinstance(bare(network.model), ImportedNetwork):
+        return ImportedNetworks(model=network.model, topology=topology, runtime=runtime_for(job))
     return OnnxNetworks(source_of(network, topology, job), runtime_for(job))
 
 
