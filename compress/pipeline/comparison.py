@@ -55,7 +55,7 @@ TORCH_PRUNING = "benchmarks.torch_pruning_arm"
 """Where the arms of Torch-Pruning's own pruner are: the library may not import it for this."""
 _SHARED = (
     *"target value round_to ignore streams branches prefer_fast finalists".split(),
-    *"budget stop_after calibration recover epochs lr batch distill".split(),
+    *"budget stop_after calibration recover epochs lr lr_by_budget batch distill".split(),
 )
 _WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels train".split()
 _OFF = 0.01

@@ -12,8 +12,7 @@ from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.searching import Searched, score_context
 from compress.pipeline.short_training import ShortTraining
-from compress.pipeline.steps import epochs_for, schedule_for
-from compress.recovery import LabelledImages, steps_per_epoch
+from compress.pipeline.steps import rounds_of
 from compress.report import Finalist, Finalists, FinalistScore
 from compress.search import (
     METHODS,
@@ -23,7 +22,6 @@ from compress.search import (
     Fidelity,
     Journal,
     Rated,
-    Round,
     Score,
     Told,
     contenders,
@@ -31,11 +29,6 @@ from compress.search import (
     finals,
     halving,
 )
-
-USUAL = 8
-"""Plans that are trained where the job says nothing."""
-_SHARE = 0.5
-"""Of an epoch's steps: what all these trainings together may take."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +70,6 @@ def why_none(run: Run) -> str:
         f"half of an epoch of {len(images)} images is too short": not rounds_of(run, images),
     }
     return next((why for why, holds in reasons.items() if holds), "")
-
-
-def rounds_of(run: Run, images: LabelledImages) -> tuple[Round, ...]:
-    """The rounds of a run: all its short trainings together take at most half of an epoch's steps."""
-    wanted = USUAL if run.job.finalists is None else run.job.finalists
-    steps = steps_per_epoch(len(images), schedule_for(run, images))
-    return halving(wanted, int(_SHARE * steps)) if epochs_for(run.job, len(images)) else ()
 
 
 def train_finalists(run: Run, prepared: Prepared, searched: Searched, chosen: Plan) -> ShortTrainings | None:

@@ -60,6 +60,7 @@ class Job:
         eps: strength of Centripetal SGD's pull; None takes the paper's 0.003 and raises it where the training is too short.
         epochs: fine-tuning epochs; None chooses by the number of training images, 0 turns it off.
         lr: highest learning rate of the fine-tuning.
+        lr_by_budget: a fine-tuning of fewer than 300 steps takes as much less, a tenth at the least.
         batch: images a training step.
         distill: weight of the unpruned network's outputs in the fine-tuning, 0 turns it off.
         exporter: ``auto``, ``dynamo`` or ``legacy``.
@@ -102,6 +103,7 @@ class Job:
     eps: float | None = None
     epochs: int | None = None
     lr: float = 0.02
+    lr_by_budget: bool = True
     batch: int = 128
     distill: float = 0.9
     exporter: Literal["auto", "dynamo", "legacy"] = "auto"
@@ -218,7 +220,7 @@ class Job:
         return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
 
 
-EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0}
+EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0, "lr_by_budget": False}
 """How jobs of earlier versions went about what they do not mention."""
 
 

@@ -15,7 +15,7 @@ from compress.data import Split
 from compress.errors import TrainError
 from compress.evaluation import Evaluator
 from compress.pipeline.run import Run
-from compress.pipeline.steps import schedule_for
+from compress.pipeline.steps import rate_for, schedule_for
 from compress.recovery import Schedule, apart, fit
 from compress.search import Ask, Fidelity, Recovery, Score
 from compress.surgery import cut
@@ -74,18 +74,18 @@ class ShortTraining:
 
     def price(self, ask: Ask) -> float:
         """Image-forwards of one plan at the most: its recovery, forward, backward and the teacher of an image, judging."""
-        each = _STUDENT + (self.schedule.distill > 0)
-        return ask.steps * self.schedule.batch * each + self.evaluator.price(self._untrained)
+        schedule = self.schedule(ask.steps)
+        each = _STUDENT + (schedule.distill > 0)
+        return ask.steps * schedule.batch * each + self.evaluator.price(self._untrained)
 
-    @property
-    def schedule(self) -> Schedule:
-        """One pass over as many images as there are steps for: warm-up and all."""
-        return replace(schedule_for(self.run, self.images), epochs=1)
+    def schedule(self, steps: int) -> Schedule:
+        """One pass over as many images as there are steps for, warm-up and all."""
+        return replace(schedule_for(self.run, self.images), epochs=1, lr=rate_for(self.run.job, steps))
 
     @property
     def context(self) -> str:
         """What a score depends on besides plan, steps and what every score of the run depends on."""
-        return f"{sorted(self.schedule.to_json().items())} {self.run.job.recover} {self.images.digest}"
+        return f"{sorted(self.schedule(1).to_json().items())} {self.run.job.recover} {self.images.digest}"
 
     @property
     def _untrained(self) -> Ask:
@@ -96,7 +96,7 @@ class ShortTraining:
         """NaN where the training came to nothing."""
         if plan not in self.starts:
             self.starts[plan] = self._start(plan)
-        schedule = self.schedule
+        schedule = self.schedule(steps)
         teacher = self.run.network.model if schedule.distill else None
         try:
             with apart():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -24,12 +25,20 @@ from compress.recovery import (
     held,
     reconstruct,
     reestimate,
+    steps_per_epoch,
     zero_kernels,
 )
+from compress.search import METHODS, Round, halving
 from compress.surgery import Verified, cut, verify
 
 _LEAST_STEPS, _LEAST_EPOCHS, _MOST_EPOCHS = 500, 3, 30
+_WHOLE_RATE, _LEAST_RATE = 300, 0.1
+"""Steps from which on a training takes the whole learning rate, and the share of it that the shortest take."""
 _GUARD_INPUTS = 3
+FINALISTS = 8
+"""Plans that are trained before one is taken, where the job says nothing."""
+_SHARE = 0.5
+"""Of an epoch's steps: what all these trainings together may take."""
 
 
 def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
@@ -106,6 +115,33 @@ def schedule_for(run: Run, images: LabelledImages) -> Schedule:
     )
 
 
+def rate_for(job: Job, steps: int) -> float:
+    """The highest learning rate of a training of so many steps.
+
+    A short one at all of it undoes what was recovered: ResNet-20 at a quarter of its MACs falls from 50 to 30 % in 40 steps
+    at 0.02, and rises to 57 % at a tenth of that (``benchmarks/recipe.py``). The share of a full training that is affordable
+    decides, as in ALLR (Zimmer, Spiegel, Pokutta: arXiv 2111.00843).
+    """
+    share = min(1.0, max(_LEAST_RATE, steps / _WHOLE_RATE)) if job.lr_by_budget else 1.0
+    return job.lr * share
+
+
+def rounds_of(run: Run, images: LabelledImages) -> tuple[Round, ...]:
+    """The rounds of a run's finalists: all these short trainings together take at most half of an epoch's steps."""
+    wanted = FINALISTS if run.job.finalists is None else run.job.finalists
+    steps = steps_per_epoch(len(images), schedule_for(run, images))
+    return halving(wanted, int(_SHARE * steps)) if epochs_for(run.job, len(images)) else ()
+
+
+def finalists_share(run: Run, images: LabelledImages) -> float:
+    """Of an epoch: what finalists that were asked for would have taken, of a method that has none; it trains so much longer."""
+    job = run.job
+    if not job.finalists or METHODS[job.method].finalists or job.stage_epochs:
+        return 0.0
+    steps = steps_per_epoch(len(images), schedule_for(run, images))
+    return sum(r.plans * r.steps for r in rounds_of(run, images)) / max(1, steps)
+
+
 def finetune(
     run: Run, small: nn.Module, kernels: Mapping[str, Tensor] = MappingProxyType({}), state: str = "finetune"
 ) -> nn.Module:
@@ -129,7 +165,9 @@ def finetune(
             check_zeros(trained, kernels)
             return run.better(small, trained, "fine-tuned")
     assert data is not None and images is not None
-    schedule = schedule_for(run, images)
+    extra, schedule = finalists_share(run, images), schedule_for(run, images)
+    steps = round((epochs + extra) * steps_per_epoch(len(images), schedule))
+    schedule = replace(schedule, extra=extra, lr=rate_for(job, steps))
     if schedule.distill == 1 and job.distill < 1:
         why = "no labels" if not run.scored else f"the task {run.task.name} has no loss"
         run.note(f"{why}: the fine-tuning imitates the unpruned network")

@@ -55,6 +55,7 @@ class Schedule:
 
     Attributes:
         epochs: passes over the training images; the last one's weights are the result.
+        extra: share of another pass after them, below 1.
         lr: the highest learning rate.
         batch: images a step, over all processes.
         momentum: of SGD.
@@ -85,6 +86,7 @@ class Schedule:
     seed: int = 0
     task: Task | None = None
     sync_batch_norm: bool = False
+    extra: float = 0.0
 
     def __post_init__(self) -> None:
         wanted = {
@@ -99,6 +101,7 @@ class Schedule:
             "temperature": (0 < self.temperature < math.inf, "above 0"),
             "precision": (self.precision in ("auto", "bf16", "fp32"), "auto, bf16 or fp32"),
             "seed": (self.seed >= 0, "0 or more"),
+            "extra": (0 <= self.extra < 1, "in [0, 1)"),
         }
         for name, (fits, rule) in wanted.items():
             if not fits:
@@ -111,8 +114,9 @@ class Schedule:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: what identifies a training."""
-        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", "sync_batch_norm")}
-        told |= {"sync_batch_norm": True} if self.sync_batch_norm else {}
+        optional = ("sync_batch_norm", "extra")
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("task", *optional)}
+        told |= {name: value for name in optional if (value := getattr(self, name))}
         return told | ({} if self.learns.name == "classification" else {"task": self.learns.spec})
 
 
@@ -174,11 +178,12 @@ class GradientRewrite:
 
 def learning_rate(schedule: Schedule, at: float) -> float:
     """The learning rate after ``at`` epochs: a line up to ``schedule.lr``, then half a cosine down to 0."""
-    warmup = min(schedule.warmup_epochs, schedule.epochs / 2)
+    length = schedule.epochs + schedule.extra
+    warmup = min(schedule.warmup_epochs, length / 2)
     if at < warmup:
         # Starting from a tenth: a step at rate 0 would be wasted.
         return schedule.lr * (0.1 + 0.9 * at / warmup)
-    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (at - warmup) / (schedule.epochs - warmup)))
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * (at - warmup) / (length - warmup)))
 
 
 def fit(
@@ -263,6 +268,7 @@ def _trained(
             f"{len(train)} training images cannot fill a step" + (f" of {world} processes" if world > 1 else ""),
             hint="give at least two training images" + (f" a process, and a batch of at least {world}" if world > 1 else ""),
         )
+    lengths = passes(schedule, steps)
     identity, found = "", None
     if state_dir is not None and rank == 0:
         how = schedule.to_json() | ({"rewrite": rewrite.identity} if rewrite is not None and rewrite.identity else {})
@@ -270,7 +276,7 @@ def _trained(
         identity = training_state.identity(model, teacher, how, train.digest)
         found = training_state.load(state_dir, identity, student, sgd)
         if found is not None:
-            listen(Resumed(epoch=found.epoch + 1, epochs=schedule.epochs, step=found.step, steps=steps, seconds=found.seconds))
+            listen(Resumed(epoch=found.epoch + 1, epochs=len(lengths), step=found.step, steps=steps, seconds=found.seconds))
     start_at = training_state.alike(together, found, student, sgd) or TrainingState(0, 0, 0.0, torch.zeros(3))
     seen = start_at.seen.to(device)  # on the device, so that no step waits for it
     begun = time.perf_counter()
@@ -282,13 +288,15 @@ def _trained(
 
     _train_mode(wrapped)
     with seeded(schedule.seed) as reseed:
-        for epoch in range(start_at.epoch, schedule.epochs):
+        for epoch, length in list(enumerate(lengths))[start_at.epoch :]:
             done_before = start_at.step if epoch == start_at.epoch else 0
             start = time.perf_counter()
             losses: list[Tensor] = []
             order = derive(schedule.seed, "shuffle", epoch)
             batches = train.batches(schedule.batch, shuffle_seed=order, augment=schedule.augment)
             for step, batch in enumerate(batches):
+                if step == length < steps:
+                    break
                 count = images_in(batch)
                 if step < done_before or count < smallest:
                     continue
@@ -319,8 +327,8 @@ def _trained(
                 now = loss.detach()
                 seen += torch.stack((now * count, _hits(task, raw, batch).to(loss), torch.full_like(now, count)))
                 done = step + 1
-                saves = done % save_every == 0 and done < steps
-                if done % _REPORT_EVERY == 0 or done == steps or saves:
+                saves = done % save_every == 0 and done < length
+                if done % _REPORT_EVERY == 0 or done == length or saves:
                     _check_finite(together.summed(torch.stack(losses)), epoch, done, schedule, steps)
                     losses.clear()
                     total = together.summed(seen)
@@ -328,7 +336,7 @@ def _trained(
                     listen(
                         TrainingProgress(
                             epoch=epoch + 1,
-                            epochs=schedule.epochs,
+                            epochs=len(lengths),
                             step=done,
                             steps=steps,
                             loss=mean,
@@ -352,13 +360,19 @@ def _trained(
             listen(
                 EpochDone(
                     epoch=epoch + 1,
-                    epochs=schedule.epochs,
+                    epochs=len(lengths),
                     loss=loss_sum / count,
                     accuracy=hit / count if task.names_one_label else None,
                     seconds=time.perf_counter() - start,
                 )
             )
     return student
+
+
+def passes(schedule: Schedule, steps: int) -> list[int]:
+    """Steps of every pass, ``steps`` of a whole one; the last may be a part of one."""
+    rest = round(schedule.extra * steps) if schedule.epochs else 0
+    return [steps] * schedule.epochs + ([rest] if rest else [])
 
 
 def steps_per_epoch(images: int, schedule: Schedule, world: int = 1) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.run_folder import as_held, claim
 
-NEWER = ("branches", "prefer_fast", "finalists", "stop_after")
+NEWER = ("branches", "prefer_fast", "finalists", "stop_after", "lr_by_budget")
 
 
 def held(folder: Path, job: Job) -> None:
@@ -29,7 +29,7 @@ def test_a_stored_job_that_says_nothing_of_branches_keeps_them() -> None:
 def test_an_earlier_run_goes_on_as_it_was(tmp_path: Path) -> None:
     held(tmp_path, Job())
     found = as_held(tmp_path, Job(), fresh=False)
-    assert found == replace(Job(), branches=False, prefer_fast=False, finalists=0, stop_after=0.0)
+    assert found == replace(Job(), branches=False, prefer_fast=False, finalists=0, stop_after=0.0, lr_by_budget=False)
     with claim(tmp_path, found, {}, fresh=False):  # it is the same job
         pass
 

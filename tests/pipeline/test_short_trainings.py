@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from support.tasked import trained
 
 from compress.core import ignore
@@ -16,6 +18,7 @@ from compress.errors import ConfigError
 from compress.networks import Network, network_of
 from compress.pipeline import Run, decide, make_job, pick, prune, with_task
 from compress.pipeline.deciding import Decided, decided
+from compress.pipeline.steps import finalists_share, rate_for
 from compress.report.schema import validate
 
 JOB: dict[str, Any] = {
@@ -85,6 +88,28 @@ def test_without_finalists_the_plan_is_the_one_that_would_have_been_taken(
     assert sorted(len(row.scores) for row in rows) == [1, 2, 2] and whole.finalists.steps == 3 * 4 + 2 * 8
     assert whole.finalists.steps * 16 <= len(digits[1].train or ()) / 2
     assert all(row.macs <= 0.5 for row in rows) and "short trainings" in whole.why
+
+
+def test_a_method_without_any_trains_as_much_longer(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    """So that a comparison costs all methods the same training; where nobody asks for finalists, nothing changes."""
+    train = digits[1].train
+    assert train is not None
+    asked = {"uniform": 3, "obs": 3, "global": None, "csgd": 0}
+    shares = {}
+    for method, finalists in asked.items():
+        flags = {**JOB, "method": method, "finalists": finalists}
+        run = Run(network=digits[0], data=digits[1], job=make_job(flags=flags), folder=tmp_path)
+        shares[method] = finalists_share(run, train)
+    steps = len(train) // 16
+    assert shares == {"uniform": pytest.approx((3 * 4 + 2 * 8) / steps, rel=0.02), "obs": 0, "global": 0, "csgd": 0}
+
+
+@given(few=st.integers(1, 2_000), more=st.integers(0, 500), lr=st.floats(1e-4, 1.0))
+def test_the_learning_rate_goes_by_the_steps(few: int, more: int, lr: float) -> None:
+    job = make_job(flags={"lr": lr})
+    short, long = rate_for(job, few), rate_for(job, few + more)
+    assert lr / 10 * (1 - 1e-9) <= short <= long <= lr and (few < 300 or short == lr) and (few >= 300 or short < lr)
+    assert rate_for(make_job(flags={"lr": lr, "lr_by_budget": False}), few) == lr
 
 
 @pytest.mark.slow

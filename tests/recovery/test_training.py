@@ -124,15 +124,17 @@ class _Killed(Exception):
 
 
 @cache
-def _straight(distilled: bool) -> nn.Module:
-    return fit(net(), Blobs(), SHORT, teacher=net() if distilled else None)
+def _straight(distilled: bool, extra: float) -> nn.Module:
+    return fit(net(), Blobs(), replace(SHORT, extra=extra), teacher=net() if distilled else None)
 
 
 @settings(max_examples=8, deadline=None)
-@given(stop=st.integers(1, 9), save_every=st.integers(1, 4), distilled=st.booleans())
+@given(stop=st.integers(1, 11), save_every=st.integers(1, 4), distilled=st.booleans())
 def test_an_interruption_leaves_no_trace(
     tmp_path_factory: pytest.TempPathFactory, stop: int, save_every: int, distilled: bool
 ) -> None:
+    """In whole passes of five steps, and in two fifths of a third one."""
+    schedule = replace(SHORT, extra=0.4 if stop % 2 or stop > 9 else 0.0)
     folder = tmp_path_factory.mktemp("state")
     teacher = net() if distilled else None
     taken = 0
@@ -143,11 +145,11 @@ def test_an_interruption_leaves_no_trace(
         if taken == stop:
             raise _Killed
 
-    straight = _straight(distilled)
+    straight = _straight(distilled, schedule.extra)
     with pytest.raises(_Killed):
-        fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, rewrite=GradientRewrite(killer))
+        fit(net(), Blobs(), schedule, teacher=teacher, state_dir=folder, save_every=save_every, rewrite=GradientRewrite(killer))
     heard: list[object] = []
-    resumed = fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, save_every=save_every, listen=heard.append)
+    resumed = fit(net(), Blobs(), schedule, teacher=teacher, state_dir=folder, save_every=save_every, listen=heard.append)
     assert same(weights(straight), weights(resumed))
     if stop > save_every:
         assert isinstance(heard[0], Resumed)
@@ -156,7 +158,7 @@ def test_an_interruption_leaves_no_trace(
         )
     # A finished training is not repeated.
     heard.clear()
-    again = fit(net(), Blobs(), SHORT, teacher=teacher, state_dir=folder, listen=heard.append)
+    again = fit(net(), Blobs(), schedule, teacher=teacher, state_dir=folder, listen=heard.append)
     assert same(weights(straight), weights(again)) and len(heard) == 1
     assert isinstance(heard[0], Resumed) and heard[0].seconds > 0
 
@@ -273,6 +275,11 @@ def test_rewrite_sees_gradients_and_rate() -> None:
     trained = fit(model, Blobs(), replace(SHORT, weight_decay=0.0), rewrite=GradientRewrite(drop))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), trained.parameters(), strict=True))
     assert rates == [learning_rate(SHORT, epoch + step / 5) for epoch in range(2) for step in range(5)]
+    rates.clear()
+    longer = replace(SHORT, extra=0.4)
+    fit(model, Blobs(), longer, rewrite=GradientRewrite(drop))
+    assert rates == [learning_rate(longer, epoch + step / 5) for epoch in range(3) for step in range(5)][:12]
+    assert learning_rate(longer, 2.4) == pytest.approx(0, abs=1e-12) and rates[-1] > 0
 
 
 def test_events_tell_where_it_stands() -> None:

@@ -1,0 +1,463 @@
+"""Networks of equal measured latency, trained alike: Torch-Pruning with blocks out by hand or not, PRACTISE, and ours.
+
+    python benchmarks/equal_latency.py MODEL DATA --work DIR [--latency 0.67] [--epochs 1] [--images N] [--seeds 0 1 2]
+    python benchmarks/equal_latency.py models/checkpoints/digits-net.safetensors digits --work DIR --tiny
+
+For every share of the unpruned network's latency (ONNX Runtime on this CPU, one thread, batch 1) each arm looks for its
+network of that latency: those of one knob, the share of the MACs, by bisection of the measured latency; ours as ``compress
+prune --latency`` does. Then all of them run in turn in one measurement; a row that is more than 1 % off the target is marked,
+as are those that cannot be that near, since whole blocks go.
+
+The arms: Torch-Pruning's l1, its best criterion before training (``torch_pruning_arm.py``), with its ``round_to`` 1 and 8,
+alone and after equal numbers of blocks were taken out of each stage; PRACTISE's greedy removal of blocks (Wang, Wu: CVPR
+2023) by the error of the features behind over the latency saved; uniform l1 with whole streams; ``obs`` and ``smoea``, with
+branches and without. Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the others the least
+squares.
+
+Then the same training for all: ``--images`` training images a pass (all of them by default), ``--epochs`` passes, distilled
+from the unpruned network. The test images are read once a run. Every part is kept in ``results/equal-latency-NAME.json`` as
+soon as it is done; the same command goes on, and with ``--minutes M`` begins no part after that time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from compress_models import MODELS
+from torch import Tensor, nn
+
+from compress.core import BranchId, Plan, Topology, capture, count, difference, write_json
+from compress.coupling import trace
+from compress.data import Data, open_data
+from compress.evaluation import gather, importance, predict
+from compress.export import export
+from compress.latency import Settings, measure, relative_times
+from compress.networks import Network, in_batches, load, network_from
+from compress.pipeline import Job, decide, make, make_job
+from compress.recovery import Schedule, fit, reconstruct, reestimate
+from compress.runtime import OrtRuntime
+from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, prunable
+from compress.surgery import cut
+
+try:
+    import torch_pruning_arm as others
+except ImportError:  # as a module of the repository
+    from benchmarks import torch_pruning_arm as others
+
+RESULTS = Path(__file__).parent / "results"
+WITHIN, CLOSE = 0.01, 0.004
+"""What equal means; where a bisection stops."""
+_SOLVED = 512
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is spent; ``--tiny`` spends next to nothing, to prove that everything runs.
+
+    Attributes:
+        seconds: of a latency while it is looked for.
+        last: of the measurement of all arms in turn.
+        networks: of the latency table that ours search with.
+        forwards: of a search; None is a run's default.
+        images: training images a pass; None is all of them.
+        epochs: passes.
+        trials: latencies that a bisection may measure.
+    """
+
+    seconds: float = 6.0
+    last: float = 60.0
+    networks: int = 60
+    forwards: int | None = None
+    images: int | None = None
+    epochs: int = 1
+    trials: int = 9
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all arms share."""
+
+    network: Network
+    data: Data
+    work: Path
+    budget: Budget
+
+    @cached_property
+    def topology(self) -> Topology:
+        """Of the unpruned network."""
+        return trace(self.network.model, self.images[:2])
+
+    @cached_property
+    def images(self) -> Tensor:
+        """Calibration images."""
+        return self.data.calibration.images(_SOLVED)
+
+    @cached_property
+    def space(self) -> Space:
+        """Of uniform l1: no residual stream is cut."""
+        groups, _ = prunable(self.topology, ())
+        stages = make_stages(self.topology, groups, streams=False) or make_stages(self.topology, groups)
+        wanted = [g for s in stages for g in s.groups]
+        seen = gather(self.network.model, in_batches(self.images[:64]), seed=0)
+        statistics = ChannelStatistics(importance=importance(seen, self.topology, wanted))
+        return Space(CostModel(self.topology, Target("macs")), stages, statistics, budget=1000, round_to=8)
+
+    @cached_property
+    def base_file(self) -> Path:
+        """The unpruned network's ONNX file."""
+        path = self.work / "base.onnx"
+        export(self.network.model, self.images[:1], path, exporter="legacy")
+        return path
+
+    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
+        """A network made again from what :attr:`Arm.find` found: recovered as its users would, not trained."""
+        if "share" in how:
+            started = cut(self.network.model, self.topology, Plan(branches=tuple(how["blocks"])))
+            small = others.l1(started, in_batches(self.images), how["share"], 0, round_to=how["round_to"])
+            return reestimate(small, in_batches(self.images)).eval()
+        plan = Plan.from_json(how["plan"])
+        small = cut(self.network.model, self.topology, plan)
+        return reconstruct(self.network.model, small, self.topology, plan, in_batches(self.images)).model.eval()
+
+    def latency(self, model: nn.Module) -> float:
+        """Measured in turn with the unpruned network's: its share."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "small.onnx"
+            export(model, self.images[:1], path, exporter="legacy")
+            return relative_times(self.base_file, {"small": path}, OrtRuntime(), self.budget.seconds, 0)["small"]
+
+    def blocks(self, number: int) -> tuple[BranchId, ...]:
+        """So many identity blocks of each stage, as its users take them out: the last ones; () where a stage has fewer."""
+        stages: dict[str, list[BranchId]] = {}
+        for branch in self.topology.branches:
+            stages.setdefault(branch.name.rpartition(".")[0], []).append(branch.name)
+        if not stages or any(len(names) < number for names in stages.values()):
+            return ()
+        return tuple(name for names in stages.values() for name in names[len(names) - number :])
+
+
+Found = dict[str, Any]
+"""What makes a network again: ``plan``; or ``share``, ``round_to`` and ``blocks`` of Torch-Pruning."""
+
+
+def bisected(bench: Bench, target: float, how_at: Callable[[float], Found]) -> Found | None:
+    """The knob whose network's measured latency is nearest to the target, of those that the budget lets measure."""
+    low, high, best = 0.02, 1.0, (math.inf, None)
+    for _ in range(bench.budget.trials):
+        knob = (low + high) / 2
+        try:
+            how = how_at(knob)
+            seen = bench.latency(bench.network_of(how))
+        except others.ModelError:  # so little cannot be reached
+            low = knob
+            continue
+        if abs(seen / target - 1) < best[0]:
+            best = (abs(seen / target - 1), {**how, "looked": seen})
+        if abs(seen / target - 1) <= CLOSE:
+            break
+        low, high = (knob, high) if seen < target else (low, knob)
+    return best[1]
+
+
+def uniform(bench: Bench, target: float) -> Found | None:
+    """Equal shares of every group by l1, streams whole."""
+    return bisected(bench, target, lambda share: {"plan": Uniform("l1").plan(bench.space, share).to_json()})
+
+
+def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0) -> Found | None:
+    """Torch-Pruning's l1; None where it has no such blocks, or no network that is so fast."""
+    gone = bench.blocks(blocks) if blocks else ()
+    if blocks and not gone:
+        return None
+    return bisected(bench, target, lambda share: {"share": share, "round_to": round_to, "blocks": list(gone)})
+
+
+def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found | None:
+    """As ``compress prune --latency`` decides; where a measurement misses by more than 1 %, asked anew, thrice at most."""
+    table = bench.work / "table.json"
+    if not table.exists():
+        make(
+            bench.network, bench.topology, Job(), table, print, networks=bench.budget.networks, seconds=bench.budget.seconds / 2
+        )
+    asked, best = target, (math.inf, None)
+    for number in range(3):
+        flags = {
+            "method": method,
+            "target": "latency",
+            "value": min(1.0, asked),
+            "table": str(table),
+            "branches": branches,
+            "budget": bench.budget.forwards,
+            "finalists": 0,
+        }
+        folder = bench.work / f"{target:g}-{method}-{'' if branches else 'no-'}branches-{number}"
+        found = decide(bench.network, bench.data, make_job(flags=flags), folder)
+        how = {"plan": found.plan.to_json()}
+        seen = bench.latency(bench.network_of(how))
+        if abs(seen / target - 1) < best[0]:
+            best = (abs(seen / target - 1), {**how, "looked": seen})
+        if best[0] <= WITHIN:
+            break
+        asked *= target / seen
+    return best[1]
+
+
+def practise(bench: Bench, target: float) -> Found | None:
+    """Blocks one by one: of those that are left, the one that costs least in the features behind over the latency it saves."""
+    gone: tuple[BranchId, ...] = ()
+    whole, now, best = features(bench.network.model, bench.images), 1.0, (math.inf, None)
+    while now > target and (left := [b.name for b in bench.topology.branches if b.name not in gone]):
+        tried = {}
+        for name in left:
+            how = {"plan": Plan(branches=(*gone, name)).to_json()}
+            model = bench.network_of(how)
+            lost = float(((features(model, bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum())
+            tried[name] = (lost / max(1e-6, now - bench.latency(model)), how)
+        name = min(tried, key=lambda n: tried[n][0])
+        gone, how = (*gone, name), tried[name][1]
+        now = bench.latency(bench.network_of(how))
+        if abs(now / target - 1) < best[0]:
+            best = (abs(now / target - 1), {**how, "looked": now})
+    return best[1]
+
+
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the last linear layer reads."""
+    seen: list[Tensor] = []
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    hook = last.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    with torch.no_grad():
+        for batch in in_batches(images):
+            model(batch)
+    hook.remove()
+    return torch.cat(seen)
+
+
+def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
+    """All of them by name."""
+    found: dict[str, Callable[[Bench, float], Found | None]] = {"uniform l1": uniform}
+    for step in (1, 8):
+        for blocks in (0, 1, 2, 4):
+            name = f"Torch-Pruning, round_to {step}" + (f", {blocks} blocks of each stage out" if blocks else "")
+            found[name] = lambda bench, target, step=step, blocks=blocks: torch_pruning(
+                bench, target, round_to=step, blocks=blocks
+            )
+    found["PRACTISE's greedy blocks"] = practise
+    for method in ("obs", "smoea"):
+        for branches in (True, False):
+            found[method + ("" if branches else ", no branches")] = lambda bench, target, method=method, branches=branches: (
+                ours(bench, target, method=method, branches=branches)
+            )
+    return found
+
+
+class Part(Exception):
+    """The time is up."""
+
+
+@dataclass
+class Results:
+    """What is kept, and the time that is left."""
+
+    path: Path
+    end: float
+    protocol: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        self.held: dict[str, Any] = (
+            json.loads(self.path.read_text()) if self.path.exists() else {"protocol": dict(self.protocol)}
+        )
+        if self.held["protocol"] != self.protocol:
+            sys.exit(f"{self.path} is of another protocol: {self.held['protocol']}, now it is {dict(self.protocol)}; remove it")
+
+    def part(self, path: Sequence[str], compute: Callable[[], Any]) -> Any:
+        """What stands there, or is computed now and written at once.
+
+        Raises:
+            Part: no part is begun any more.
+        """
+        place = self.held
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        if path[-1] not in place:
+            if time.monotonic() > self.end:
+                raise Part
+            print(" / ".join(path), flush=True)
+            place[path[-1]] = compute()
+            write_json(self.path, self.held)
+        return place[path[-1]]
+
+
+def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
+    """Every arm's latency, all in one interleaved measurement."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        for number, (name, how) in enumerate(found.items()):
+            files[name] = Path(folder) / f"{number}.onnx"
+            export(bench.network_of(how), bench.images[:1], files[name], exporter="legacy")
+        settings = Settings(budget_seconds=bench.budget.last, precision=0.002, min_rounds=12, loads=2, seed=11)
+        result = measure(bench.base_file, files, runtime=OrtRuntime(), settings=settings)
+    rows = {}
+    for name in found:
+        ratio = result.ratios[name].decisive
+        rows[name] = {"latency": 1 / ratio.ratio, "low": 1 / ratio.high, "high": 1 / ratio.low}
+    return {"rows": rows, "rounds": result.rounds, "flags": list(result.flags), "environment": capture(threads=1).to_json()}
+
+
+def trained(bench: Bench, how: Found, seed: int) -> dict[str, Any]:
+    """Answers before and after the training, image by image."""
+    assert bench.data.train is not None
+    small = bench.network_of(how)
+    images: Any = bench.data.train
+    if bench.budget.images is not None:
+        images = Some(images, bench.budget.images)
+    schedule = Schedule(bench.budget.epochs, seed=seed, batch=min(128, len(images)))
+    after = fit(small, images, schedule, teacher=bench.network.model)
+    return {
+        "params": sum(p.numel() for p in small.parameters()),
+        "macs": others.macs(small, bench.images[:1]),
+        "before": text_of(predict(small, bench.data.test).right),
+        "after": text_of(predict(after, bench.data.test).right),
+    }
+
+
+@dataclass(frozen=True)
+class Some:
+    """Other images of the training split in every pass, so many of them."""
+
+    split: Any
+    most: int
+
+    @property
+    def digest(self) -> str:
+        """Of the split and the number."""
+        return f"{self.split.digest}-{self.most}"
+
+    def __len__(self) -> int:
+        return min(self.most, len(self.split))
+
+    def batches(self, batch_size: int, **how: Any) -> Any:
+        """The first ones of the order that is wanted."""
+        return self.split.batches(batch_size, **{**how, "limit": len(self)})
+
+
+def text_of(right: Sequence[bool]) -> str:
+    """One letter an image, so that a result stays short."""
+    return "".join("01"[int(x)] for x in right)
+
+
+def bits(text: str) -> Any:
+    """Which images are right, (images,)."""
+    return np.array([letter == "1" for letter in text])
+
+
+def table(held: Mapping[str, Any]) -> str:
+    """All shares and arms; accuracies in %, means over the seeds, differences paired by image."""
+    lines = [
+        "| latency wanted | arm | latency (95 %) | MACs | before | after | seeds | − Torch-Pruning's best (95 %) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for wanted, share in held.get("shares", {}).items():
+        clocked, runs = share.get("in turn", {}).get("rows", {}), share.get("runs", {})
+        theirs = [n for n in runs if n.startswith("Torch-Pruning") and runs[n]]
+        best = max(theirs, key=lambda n: np.mean([np.mean(bits(r["after"])) for r in runs[n].values()]), default="")
+        for name, mine in runs.items():
+            row, seeds = clocked[name], sorted(mine)
+            if not seeds:
+                continue
+            off = "" if abs(row["latency"] / float(wanted) - 1) <= WITHIN else " (not within 1 %)"
+            before, after = ([np.mean(bits(mine[s][k])) for s in seeds] for k in ("before", "after"))
+            said = ""
+            if best and name != best:
+                gap = difference(*([bits(r[s]["after"]) for s in sorted(r)] for r in (mine, runs[best])))
+                said = f"{100 * gap.mean:+.2f} ({100 * gap.low:.2f} to {100 * gap.high:.2f})"
+            spread = f" ± {100 * np.std(after, ddof=1):.2f}" if len(seeds) > 1 else ""
+            cells = [
+                wanted,
+                name,
+                f"{row['latency']:.3f} ({row['low']:.3f} to {row['high']:.3f}){off}",
+                f"{mine[seeds[0]]['macs'] / held['protocol']['macs']:.3f}",
+                f"{100 * np.mean(before):.2f}",
+                f"{100 * np.mean(after):.2f}{spread}",
+                str(len(seeds)),
+                said,
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def run(bench: Bench, results: Results, shares: Sequence[float], names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Part by part.
+
+    Raises:
+        Part: the time is up.
+    """
+    known = arms()
+    for share in shares:
+        place = ("shares", f"{share:g}")
+        found = {n: results.part((*place, "found", n), lambda n=n, share=share: known[n](bench, share)) for n in names}
+        there = {n: how for n, how in found.items() if how is not None}
+        clocked = results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
+        if set(clocked["rows"]) != set(there):  # arms came later: all run in turn again
+            del results.held["shares"][f"{share:g}"]["in turn"]
+            results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
+        for seed in seeds:
+            for name, how in there.items():
+                results.part((*place, "runs", name, f"{seed}"), lambda how=how, seed=seed: trained(bench, how, seed))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--work", type=Path, required=True, help="folder of searches and files")
+    parser.add_argument("--latency", nargs="+", type=float, default=[0.67], help="shares of the unpruned network's")
+    parser.add_argument("--arms", nargs="+", choices=[*arms()], default=[*arms()])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--images", type=int, help="training images a pass; all by default")
+    parser.add_argument("--name", help="of the result; by default the network's")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no part is begun after so long")
+    parser.add_argument("--tiny", action="store_true", help="next to nothing of everything, to see that it runs")
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    network = network_from(load(given.model, zoo=MODELS))
+    data = open_data(given.data, preprocessing=network.preprocessing)
+    budget = Budget(images=given.images, epochs=given.epochs)
+    if given.tiny:
+        budget = Budget(seconds=0.3, last=1.0, networks=12, forwards=500, images=256, epochs=given.epochs, trials=3)
+    given.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(network=network, data=data, work=given.work, budget=budget)
+    protocol = {
+        "network": network.digest,
+        "data": dict(data.digests),
+        "images": budget.images,
+        "epochs": budget.epochs,
+        "macs": count(bench.topology).macs,
+        "tiny": given.tiny,
+    }
+    path = given.results / f"equal-latency-{given.name or given.model.stem}.json"
+    results = Results(path, time.monotonic() + 60 * given.minutes, protocol)
+    try:
+        run(bench, results, given.latency, given.arms, given.seeds)
+    except Part:
+        print("the time is up; the same command goes on", file=sys.stderr)
+    print(table(results.held))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The benchmark at equal latency: resumed part by part, its table says what was not met, and all of it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ARMS = ["uniform l1", "Torch-Pruning, round_to 8, 1 blocks of each stage out", "PRACTISE's greedy blocks", "obs"]
+
+
+@pytest.fixture(scope="module")
+def equal_latency() -> ModuleType:
+    pytest.importorskip("torch_pruning")
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import equal_latency
+
+    return equal_latency
+
+
+def test_a_part_is_computed_once_and_none_when_the_time_is_up(equal_latency: ModuleType, tmp_path: Path) -> None:
+    file, asked = tmp_path / "r.json", []
+
+    def compute() -> int:
+        asked.append(1)
+        return 7
+
+    for _ in range(2):  # the second time it is read from the file
+        results = equal_latency.Results(file, float("inf"), {"images": 1})
+        assert results.part(("shares", "0.5", "x"), compute) == 7
+    assert asked == [1]
+    late = equal_latency.Results(file, 0.0, {"images": 1})
+    assert late.part(("shares", "0.5", "x"), compute) == 7
+    with pytest.raises(equal_latency.Part):
+        late.part(("shares", "0.5", "y"), compute)
+    with pytest.raises(SystemExit, match="another protocol"):
+        equal_latency.Results(file, 0.0, {"images": 2})
+
+
+def test_the_table_marks_what_is_not_as_fast_and_pairs_by_image(equal_latency: ModuleType) -> None:
+    runs = {"Torch-Pruning, round_to 1": "1001" * 100, "obs": "1101" * 100}
+    rows = {name: {"latency": x, "low": x, "high": x} for name, x in zip(runs, (0.503, 0.52), strict=True)}
+    held: dict[str, Any] = {"protocol": {"macs": 100}}
+    trained = {n: {"0": {"before": right, "after": right, "macs": 50}} for n, right in runs.items()}
+    held["shares"] = {"0.5": {"in turn": {"rows": rows}, "runs": trained}}
+    theirs, mine = equal_latency.table(held).splitlines()[2:]
+    assert "not within" not in theirs and "not within 1 %" in mine
+    assert "+25.00 (" in mine and theirs.endswith("|  |") and "50.00" in theirs and "75.00" in mine
+
+
+@pytest.mark.slow
+def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
+    call = [
+        str(model),
+        "digits",
+        "--work",
+        str(tmp_path),
+        "--results",
+        str(tmp_path),
+        "--tiny",
+        "--seeds",
+        "0",
+        "--arms",
+        *ARMS,
+    ]
+    assert equal_latency.main([*call, "--minutes", "0"]) == 0
+    assert "goes on" in capsys.readouterr().err
+    assert equal_latency.main(call) == 0
+    told = capsys.readouterr().out
+    held = json.loads((tmp_path / "equal-latency-digits-net.json").read_text())
+    share = held["shares"]["0.67"]
+    there = [n for n in ARMS if share["found"][n] is not None]
+    assert len(there) >= 3 and list(share["runs"]) == there == list(share["in turn"]["rows"])
+    for name in there:
+        assert 0.1 < share["in turn"]["rows"][name]["latency"] < 1.2 and name in told
+        assert len(share["runs"][name]["0"]["after"]) == 359, "digits' test images"
+    assert equal_latency.main(call) == 0
+    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("shares / ")], "nothing anew"
