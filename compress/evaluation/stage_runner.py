@@ -229,6 +229,7 @@ class StageRunner:
         self.graph, self.whole_topology = graph, topology
         before = self.before = Plan(before.cuts, before.inputs)  # the branches that are gone run here, and are not heard
         self.nodes = {n.name: n for n in graph.nodes}
+        self.last_used = _last_used([self.nodes[n] for n in part.nodes], part.outputs)
         if surrounded is None:
             surrounded = cut(model, topology, before).eval() if before else model
         self.topology = restrict(topology, before)
@@ -334,7 +335,18 @@ class StageRunner:
                 node = self.nodes[name]
                 value = _compute(node, environment, self.modules, self.root)
                 environment[node] = torch.zeros_like(value) if name in silent else value
+                for used in self.last_used.get(name, ()):
+                    environment.pop(used, None)
         return [environment[self.nodes[n]] for n in self.part.outputs]
+
+
+def _last_used(nodes: Sequence[fx.Node], kept: Collection[str]) -> dict[str, list[fx.Node]]:
+    """Node -> those whose values nobody needs after it: the values of a stage, all at once, would be most of the memory."""
+    last = {used: node.name for node in nodes for used in node.all_input_nodes if used.name not in kept}
+    found: dict[str, list[fx.Node]] = {}
+    for used, name in last.items():
+        found.setdefault(name, []).append(used)
+    return found
 
 
 def _channel_dim(layer: Layer | None, output: Tensor) -> int:

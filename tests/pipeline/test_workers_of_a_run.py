@@ -28,8 +28,8 @@ from compress.workers import ScoresArrived
 BASE: dict[str, Any] = {"budget": 3_000, "calibration": 64, "epochs": 0, "latency_seconds": 0.0}
 SMALL: dict[str, dict[str, Any]] = {
     "smoea": {"options": {"population": 6, "generations": 2}},
-    "cluster": {"options": {"population": 6, "generations": 2}},
-    "bicnn": {},
+    "cluster": {"options": {"population": 6, "generations": 2}, "budget": 12_000},
+    "bicnn": {"budget": 12_000},
 }
 GIB = 2**30
 
@@ -67,7 +67,7 @@ def test_any_number_of_workers_leaves_the_same_bytes(
         assert ("workers" in [e.name for e in heard if isinstance(e, PhaseDone)]) == (width > 1)
         assert not list(folders[-1].glob(".workers*"))
     first, *others = map(left_in, folders)
-    assert first["journal"].count('"key"') > 20
+    assert first["journal"].count('"key"') > 10
     assert all(other == first for other in others)
 
 

@@ -85,6 +85,10 @@ def test_processes_answer_in_order_and_survive_kills(pair: WorkerProcesses, tmp_
     assert scored(pair, Recipe(Hashing(deadly=7, once=str(tmp_path / "died"))), ask) == wanted
     assert (tmp_path / "died").exists()
     assert scored(pair, Recipe(Hashing()), ask) == wanted and len(set(before) - set(pair.pids)) == 1
+    assert scored(pair, Recipe(Hashing(0.2)), request(2))
+    os.kill(pair.pids[1], signal.SIGKILL)  # an idle one, while the other works; who asks next does not know of it
+    for few in (request(1), request(2)):
+        assert SpreadEvaluation(pair)(few) == scores_of(few, few.plans[0])
     assert scored(pair, Imported("torch"), request(4)) == [0.0] * 4  # what scores without torch does not wait for it
 
 
