@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from compress.core.latency_table import kind_of as kind_of
     from compress.core.latency_table import slow_layers as slow_layers
     from compress.core.locks import hold_folder as hold_folder
+    from compress.core.notebooks import html_table as html_table
+    from compress.core.notebooks import html_text as html_text
     from compress.core.plan import Cut as Cut
     from compress.core.plan import Plan as Plan
     from compress.core.plan import attribute_counts as attribute_counts
@@ -141,6 +143,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
             "locks": "hold_folder",
             "toolkit_version": "MadeBy made_by",
+            "notebooks": "html_table html_text",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",
             "ranks": "Ranks this_process",

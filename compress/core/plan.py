@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.branches import BranchId, SkippedModule, outermost, without_nested
+from compress.core.notebooks import html_table
+from compress.core.text import plural
 from compress.core.topology import (
     ChannelGroup,
     GroupId,
@@ -56,7 +58,7 @@ class Cut:
         return (Cut, (self.keep, dict(self.fold)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """Which channels stay in each group, which inputs a layer still reads, and which branches go.
 
@@ -82,6 +84,17 @@ class Plan:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Plan, (dict(self.cuts), dict(self.inputs), self.branches))
+
+    def __repr__(self) -> str:
+        left = plural(len(self.branches), "branch")
+        cut, read = plural(len(self.cuts), "group"), plural(len(self.inputs), "layer")
+        return f"<Plan: {cut} cut, {left} left out, {read} reading fewer inputs, digest {self.digest}>"
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[object, ...]] = [(group, len(cut.keep), len(cut.fold) or "") for group, cut in self.cuts.items()]
+        rows += [(branch, 0, "left out") for branch in self.branches]
+        rows += [(f"{layer}, inputs", len(kept), "") for layer, kept in self.inputs.items()]
+        return html_table(repr(self)[1:-1], ("group", "channels kept", "folded"), rows)
 
     def __bool__(self) -> bool:
         return bool(self.cuts or self.inputs or self.branches)

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.core.branches import Branch, BranchId
+from compress.core.notebooks import html_table
+from compress.core.text import plural
 
 GroupId = NewType("GroupId", str)
 """The first layer, in forward order, that makes the channels of a group."""
@@ -226,7 +228,7 @@ class LayerFacts:
     linear: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Topology:
     """A network as coupled channel groups.
 
@@ -253,6 +255,18 @@ class Topology:
     attributes: tuple[WidthAttribute, ...] = ()
     branches: tuple[Branch, ...] = ()
     kept_branches: Mapping[BranchId, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        channels = sum(g.size for g in self.groups)
+        found = f"{plural(len(self.groups), 'group')} of {plural(channels, 'channel')} in all"
+        return f"<Topology: {plural(len(self.layers), 'layer')}, {found}, {plural(len(self.branches), 'branch')}>"
+
+    def _repr_html_(self) -> str:
+        writers = {g.id: ", ".join(layer.name for layer in self.writers(g.id)) for g in self.groups}
+        rows: list[tuple[object, ...]] = [(g.id, g.size, writers[g.id]) for g in self.groups]
+        rows += [(name, "", f"stays: {why}") for name, why in self.frozen.items()]
+        rows += [(b.name, "", "branch beside a shortcut") for b in self.branches]
+        return html_table(repr(self)[1:-1], ("group", "channels", "layers that make them"), rows)
 
     @cached_property
     def by_id(self) -> Mapping[GroupId, ChannelGroup]:

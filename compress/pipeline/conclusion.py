@@ -24,7 +24,7 @@ from compress.pipeline.realisation import Realised
 from compress.pipeline.reporting import build_report
 from compress.pipeline.run import Run, measured
 from compress.pipeline.search_summary import SearchSummary
-from compress.report import Report, verified, write_report
+from compress.report import Report, notebook_html, verified, write_report
 from compress.signature import bare
 from compress.surgery import shaped_to
 
@@ -34,7 +34,7 @@ _PROFILED_SECONDS = 2.0
 """A file; the ten runs that are done at least may take longer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run leaves.
 
@@ -53,6 +53,12 @@ class Result:
     folder: Path
     onnx: Path
     exit_code: int
+
+    def __repr__(self) -> str:
+        return f"<Result of {self.report.name}: {self.report.verdict}; in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return notebook_html(self.report)
 
 
 def conclude(run: Run, prepared: Prepared, done: Realised, search: SearchSummary) -> Result:

@@ -7,17 +7,16 @@ stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from compress.core import make_folder, markdown, markdown_code, version_of, write, write_json
+from compress.core import make_folder, version_of, write, write_json
 from compress.errors import ConfigError
 from compress.networks import Repository
-from compress.report import Report, read_report, verified
+from compress.report import Report, card_text, read_report, verified
 
 _MODEL, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
 _TAKEN = ("model.onnx", "model.fp16.onnx", "model.int8.onnx", "plan.json")
@@ -49,7 +48,7 @@ def save_pretrained(run: Path, folder: Path) -> tuple[str, ...]:
     for name in taken:
         write(folder / name, (run / name).read_bytes())
     write_json(folder / _CONFIG, about)
-    write(folder / _CARD, _card(run, report, about))
+    write(folder / _CARD, _card(run, report))
     return (*taken, _CONFIG, _CARD)
 
 
@@ -86,24 +85,9 @@ def _described(file: Path) -> dict[str, Any]:
     return {"library_name": LIBRARY, "library_version": version_of(LIBRARY) or "", **found}
 
 
-def _card(run: Path, report: Report, about: Mapping[str, Any]) -> str:
-    """The run's own card, else a short one."""
+def _card(run: Path, report: Report) -> str:
+    """The run's own card; of runs of earlier versions, which have none, the card of their report."""
     for name in _CARDS:
         if (run / name).is_file():
             return (run / name).read_text(encoding="utf-8")
-    name, architecture = markdown(report.name), markdown_code(about["architecture"]["name"])
-    head = ["---", f"library_name: {LIBRARY}", "tags: [pruning, onnx, convolutional]", "---", f"# {name}", ""]
-    kept = report.after.macs / max(report.before.macs, 1)
-    told = f"{architecture}, pruned by {markdown_code(report.method)} to {100 * kept:.1f} % of its multiply-accumulates"
-    sizes = f"{told} ({report.before.params:,} parameters before, {report.after.params:,} now)."
-    rows = [
-        f"- {markdown(s.when)}, {s.images:,} {markdown(s.split)} images: {s.value:.4g} ({s.low:.4g} to {s.high:.4g})"
-        for s in report.scores
-    ]
-    use = [
-        "```python",
-        "import compress",
-        'network = compress.from_pretrained("ORG/NAME")  # of this repository; network.model is a torch.nn.Module',
-        "```",
-    ]
-    return "\n".join([*head, sizes, "", *rows, *([""] if rows else []), *use]) + "\n"
+    return card_text(report)

@@ -20,8 +20,8 @@ JOB = "job.json"
 SELECTIONS = "selections.json"
 """Measurements of input selections: before and after a search."""
 _FILES = (  # the report first: without it nothing passes for finished
-    "report.json report.md report.html report.schema.json answers.json latency.json precision.json model.int8.onnx "
-    "model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
+    "report.json report.md report.html report.schema.json model-card.md answers.json latency.json precision.json "
+    "model.int8.onnx model.fp16.onnx model.onnx base.onnx model.safetensors plan.json "
     "profile.json front-latency.json front.json front.svg journal.jsonl selections.json inputs.json job.json".split()
 )
 _STATES = ("finetune", "csgd", *(f"stage-{number}" for number in range(8)))

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from compress.report.model import Sensitivity as Sensitivity
     from compress.report.model import Size as Size
     from compress.report.model import Width as Width
+    from compress.report.model_card import card_text as card_text
+    from compress.report.notebook import notebook_html as notebook_html
     from compress.report.plots import comparison_svg as comparison_svg
     from compress.report.plots import front_svg as front_svg
     from compress.report.side_by_side import differences as differences
@@ -74,7 +76,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "html": "runs_page",
             "imported": "take_in",
             "markdown": "report_markdown",
+            "model_card": "card_text",
             "model": "BranchSpan Finalist FinalistScore Finalists FrontLatency Latency Report Sensitivity Size Width",
+            "notebook": "notebook_html",
             "plots": "comparison_svg front_svg",
             "side_by_side": "differences runs_markdown runs_table",
             "store": "HTML page_of read_report report_text write_report",

@@ -10,13 +10,14 @@ from compress.core import write as place
 from compress.errors import ConfigError
 from compress.report.markdown import report_markdown
 from compress.report.model import Report
+from compress.report.model_card import card_text
 from compress.report.schema import schema, validate
 
-JSON, MARKDOWN, JSON_SCHEMA, HTML = "report.json", "report.md", "report.schema.json", "report.html"
+JSON, MARKDOWN, JSON_SCHEMA, HTML, CARD = "report.json", "report.md", "report.schema.json", "report.html", "model-card.md"
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Writes ``report.json``, its schema, ``report.md`` and ``report.html`` into a folder that exists.
+    """Writes ``report.json``, its schema, ``report.md``, ``report.html`` and ``model-card.md`` into a folder that exists.
 
     The page shows what lies beside the report as well: raw samples, the front (``compress.report.run_files``).
 
@@ -25,6 +26,7 @@ def write_report(report: Report, folder: Path) -> None:
     """
     place(folder / JSON_SCHEMA, json.dumps(schema(), indent=2) + "\n")
     place(folder / MARKDOWN, report_markdown(report))
+    place(folder / CARD, card_text(report))
     place(folder / HTML, page_of(report, folder))
     # Last: who finds it finds the others too.
     place(folder / JSON, report_text(report))

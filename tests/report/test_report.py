@@ -87,7 +87,13 @@ def test_no_entry_may_be_missing(name: str) -> None:
 
 def test_write_and_read(tmp_path: Path) -> None:
     store.write_report(SAMPLE, tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md", "report.schema.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "model-card.md",
+        "report.html",
+        "report.json",
+        "report.md",
+        "report.schema.json",
+    ]
     assert store.read_report(tmp_path) == store.read_report(tmp_path / "report.json") == SAMPLE
     jsonschema.validate(
         json.loads((tmp_path / "report.json").read_text()), json.loads((tmp_path / "report.schema.json").read_text())
