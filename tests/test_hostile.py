@@ -40,6 +40,7 @@ from compress.networks.checkpoint import load, save
 from compress.pipeline.job import make_job
 from compress.pipeline.run_folder import claim
 from compress.report import store
+from compress.search.base import Score
 from compress.search.journal import Journal
 
 
@@ -297,7 +298,7 @@ def test_links_in_a_run_are_not_followed(name: str, tmp_path: Path) -> None:
     (run / name.format(pid=os.getpid())).symlink_to(target)
     with suppress(CompressError), claim(run, make_job(), {}, fresh=False):
         write_json(run / "plan.json", {})
-        Journal(run / "journal.jsonl", "x").add([("k", 0.5, {})])
+        Journal(run / "journal.jsonl", "x").add([("k", Score(0.5), {})])
     assert target.read_text() == "half a line"
 
 
@@ -305,16 +306,16 @@ def test_links_in_a_run_are_not_followed(name: str, tmp_path: Path) -> None:
 def test_a_damaged_journal_never_gives_another_score(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.getbasetemp() / "journal.jsonl"
     path.unlink(missing_ok=True)
-    scores = {f"key{i}": i / 7 for i in range(20)}
-    Journal(path, "x").add([(k, e, {"stage": 0}) for k, e in scores.items()])
+    scores = {f"key{i}": Score(i / 7) for i in range(20)}
+    Journal(path, "x").add([(k, s, {"stage": 0}) for k, s in scores.items()])
     damaged = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
     found = Journal(path, "x").scores
-    assert all(scores.get(key) == error for key, error in found.items())
-    Journal(path, "x").add([("last", 0.25, {})])
-    assert Journal(path, "x").scores == {**found, "last": 0.25}
+    assert all(scores.get(key) == score for key, score in found.items())
+    Journal(path, "x").add([("last", Score(0.25), {})])
+    assert Journal(path, "x").scores == {**found, "last": Score(0.25)}
 
 
 @given(
