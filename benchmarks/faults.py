@@ -131,7 +131,8 @@ def _parse(path: Path) -> None:
         load(path, zoo=MODELS)  # its digest is in its header
     elif path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
-            json.loads(file.metadata()["fit"])
+            told = file.metadata()
+            json.loads(told["record"] if "record" in told else told["fit"])  # kept statistics, or a training's state
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 file.get_tensor(key)
     elif path.suffix == ".onnx":

@@ -1,20 +1,30 @@
-"""What scoring one candidate costs beyond the forward pass, here and in the loop that everybody writes first.
+"""What one candidate costs beyond the forward pass, here and in the loop that everybody writes first; and a whole search.
 
     python benchmarks/search_cost.py [--rounds 7] [--out benchmarks/results/search_cost.json]
+    python benchmarks/search_cost.py --old PATH [--network resnet50] [--size 224] [--method smoea] [--budget N] [--out FILE]
 
 Naive: deep copy, rebuild Torch-Pruning's graph, prune every group, forward. Here: sliced weights put into a private copy.
 Both prune the same groups to the same widths; rounds are interleaved and the median of the paired ratios is reported.
 A second table sets a SMOEA candidate on its cached sub-network against a whole forward of the unpruned network.
+
+With ``--old``, a checkout of an earlier revision, both run one whole search on synthetic inputs and random weights,
+each in a process of its own with one thread: CPU seconds of what comes before the search, of the search, and of the
+same preparation again with what the first one kept; the error of both plans' outputs on inputs that neither has seen,
+recovered by this revision; and the forward passes alone as a bound: image-forwards times MACs over the rate of a matrix
+product, measured in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -27,11 +37,14 @@ import torchvision
 from compress_models import MODELS
 from torch import nn
 
-from compress.core import Plan
-from compress.coupling import symbolic_graph, trace
-from compress.evaluation import StageRunner, cutout
-from compress.search import make_stages, prunable
-from compress.surgery import cut, random_plan
+try:
+    from compress.core import Plan
+    from compress.coupling import symbolic_graph, trace
+    from compress.evaluation import StageRunner, cutout
+    from compress.search import make_stages, prunable
+    from compress.surgery import cut, random_plan
+except ImportError:  # the child of a revision before the rooms, which only searches
+    pass
 
 warnings.simplefilter("ignore")
 
@@ -148,11 +161,173 @@ def _peak(kind: str) -> None:
     print(float(status["VmHWM"].split()[0]) / 1024)
 
 
+# ---- a whole search, old and new -----------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Ended(BaseException):
+    """What was to be measured is over; the library does not catch it."""
+
+
+def network_of(name: str, size: int) -> Any:
+    """The network with random weights, as either revision takes it."""
+    import compress
+
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).eval()
+    try:
+        return compress.network_of(model, example=torch.zeros(1, 3, size, size))
+    except TypeError:  # the first revisions took images only
+        return compress.network_of(model, compress.Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, size=(size, size)))
+
+
+def searched(given: argparse.Namespace, last: str, folder: Path) -> dict[str, Any]:
+    """CPU seconds per phase of this process's revision, up to the end of a phase."""
+    import compress
+
+    torch.set_num_threads(1)
+    phases: dict[str, float] = {}
+    seen = {"spent": 0.0, "began": 0.0, "over": False}
+
+    def listen(event: Any) -> None:
+        kind, now = type(event).__name__, time.process_time()
+        if seen["over"]:
+            raise Ended
+        if kind == "Phase":
+            seen["began"] = now
+            if event.name == last == "search" or event.name != "search":
+                return
+            raise Ended  # the preparation was wanted
+        if kind == "PhaseDone":
+            phases[event.name] = phases.get(event.name, 0.0) + now - seen["began"]
+            seen["over"] = event.name == last
+        if kind == "Asked":
+            seen["spent"] = event.spent
+
+    flags = {"method": given.method, "target": "macs", "value": 0.5, "epochs": 0, "latency_seconds": 0.0}
+    flags |= {"budget": given.budget} if given.budget else {}
+    network, start = network_of(given.network, given.size), time.process_time()
+    with contextlib.suppress(Ended):
+        compress.prune(network, None, compress.make_job(flags=flags), folder, listen=listen)
+    whole = time.process_time() - start
+    search = phases.get("search", 0.0)
+    plan = folder / "plan.json"
+    return {
+        "cpu_s": {"before": round(whole - search, 2), "search": round(search, 2), "phases": phases},
+        "image_forwards": seen["spent"],
+        "plan": json.loads(plan.read_text()) if plan.exists() else None,
+    }
+
+
+def rate() -> float:
+    """Multiply-accumulates a second of a matrix product in one thread: the best of some, by CPU time."""
+    torch.set_num_threads(1)
+    one, other, found = torch.randn(1024, 1024), torch.randn(1024, 1024), 0.0
+    for _ in range(10):
+        start = time.process_time()
+        one @ other
+        found = max(found, 1024**3 / (time.process_time() - start))
+    return found
+
+
+def judged(given: argparse.Namespace, plans: dict[str, Any]) -> dict[str, Any]:
+    """Share of the MACs, and the outputs' relative error of each plan after least squares, on inputs that nothing has seen."""
+    from compress.core import count
+    from compress.evaluation import matched_inputs, outputs_apart
+    from compress.recovery import reconstruct
+
+    torch.set_num_threads(1)
+    network = network_of(given.network, given.size)
+    model, topology = network.model, trace(network.model, torch.zeros(1, 3, given.size, given.size))
+    solving, fresh = (matched_inputs(model, network.shape, 16, seed=s).images for s in (101, 102))
+    whole, found = count(topology).macs, {}
+    for arm, held in plans.items():
+        plan = Plan.from_json(held)
+        small = reconstruct(model, cut(model, topology, plan), topology, plan, [solving]).model.eval()
+        found[arm] = {"macs": count(topology, plan).macs / whole, "error": outputs_apart(model, small, fresh)}
+    return {"macs": whole, "plans": found}
+
+
+def child(given: argparse.Namespace, *what: str, root: Path = ROOT, cache: Path) -> dict[str, Any]:
+    """One measurement in a process of its own, by the revision in ``root``."""
+    path = os.pathsep.join(str(root / part) for part in ("", "cli", "models"))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COMPRESS_CACHE": str(cache)}
+    wanted = ["--network", given.network, "--size", str(given.size), "--method", given.method, "--budget", str(given.budget)]
+    command = [sys.executable, __file__, *wanted, "--child", *what]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{what[0]}: {done.stderr[-2000:]}")
+    row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return row
+
+
+def whole_search(given: argparse.Namespace) -> None:
+    """Both revisions' searches, the second preparation, the bound and the judgement."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        cache = folder / "cache"
+        rows = {
+            "old": child(given, "search", str(folder / "old"), root=given.old.resolve(), cache=cache),
+            "new": child(given, "search", str(folder / "new"), cache=cache),
+            "again": child(given, "prepare", str(folder / "again"), cache=cache),
+        }
+        plans = json.dumps({arm: rows[arm].pop("plan") for arm in ("old", "new")})
+        (folder / "plans.json").write_text(plans)
+        seen = child(given, "judge", str(folder / "plans.json"), cache=cache)
+        speed = child(given, "rate", "", cache=cache)["macs_per_second"]
+    rows["again"].pop("plan")
+    cpu = {arm: sum(rows[arm]["cpu_s"][part] for part in ("before", "search")) for arm in ("old", "new")}
+    bound = {arm: rows[arm]["image_forwards"] * seen["macs"] / speed for arm in ("old", "new")}
+    result = {
+        "network": given.network,
+        "size": given.size,
+        "method": given.method,
+        "budget": given.budget or "default",
+        "threads": 1,
+        "torch": torch.__version__,
+        "load": [round(x, 1) for x in os.getloadavg()],
+        "macs_per_second": speed,
+        "rows": rows,
+        "plans": seen["plans"],
+        "ratio": round(cpu["new"] / cpu["old"], 3),
+        "preparation_again": round(rows["again"]["cpu_s"]["before"] / rows["new"]["cpu_s"]["before"], 3),
+        "over_bound": {arm: round(rows[arm]["cpu_s"]["search"] / bound[arm], 2) for arm in bound},
+    }
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+def answer(given: argparse.Namespace) -> dict[str, Any]:
+    """What a child was started for."""
+    kind, where = given.child
+    if kind == "rate":
+        return {"macs_per_second": rate()}
+    if kind == "judge":
+        return judged(given, json.loads(Path(where).read_text()))
+    return searched(given, "search" if kind == "search" else "", Path(where))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_cost.json")
+    parser.add_argument("--old", type=Path)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--method", default="smoea")
+    parser.add_argument("--budget", type=int, default=0)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    results = Path(__file__).parent / "results"
+    if given.child:
+        print(json.dumps(answer(given)))
+        return
+    if given.old is not None:
+        given.out = given.out or results / "search_whole.json"
+        whole_search(given)
+        return
+    given.out = given.out or results / "search_cost.json"
     torch.manual_seed(0)
     result = {
         "threads": torch.get_num_threads(),

@@ -61,9 +61,10 @@ def gather(
     """
     from compress.surgery import own_tensors
 
-    network = own_tensors(model).eval().requires_grad_(True)
+    network: nn.Module | None = None
     total: dict[str, Tensor] = {}
     for number, images in enumerate(batches):
+        network = own_tensors(model).eval().requires_grad_(True) if network is None else network
         network.zero_grad(set_to_none=True)
         with seeded(derive(seed, "gradient target", number)):
             task.gradient_target(network(images)).backward()  # type: ignore[no-untyped-call]

@@ -20,11 +20,13 @@ from compress_models import MODELS
 from torch import nn
 
 from compress.core.cost import Cost, count
+from compress.core.events import Progressed
 from compress.core.plan import Cut, Plan
 from compress.core.topology import GroupId
 from compress.coupling.tracer import trace
 from compress.data import Data, Preprocessing
 from compress.errors import ConfigError, DataError, GuardError, SearchError
+from compress.evaluation.criteria import CRITERIA
 from compress.networks import checkpoint
 from compress.networks.network import Network, network_of
 from compress.pipeline.conclusion import Result
@@ -135,6 +137,8 @@ def test_another_point_is_picked_without_a_search(
     picked = pick(*digits, result.folder, index=0, out=tmp_path / "first", listen=events.append)
     assert picked.report.after.macs == front[0]["macs"]
     assert "Asked" not in {type(e).__name__ for e in events}
+    measured = [e.note for e in events if isinstance(e, Progressed)]
+    assert "trial cuts" in measured and not {*measured} & {*CRITERIA, "gradients", "moments"}, "the run knows its channels"
     for wrong in ({"index": 99}, {"macs": 0.001}, {}, {"by": "magic"}, {"index": 0, "macs": 0.5}):
         with pytest.raises(ConfigError):
             pick(*digits, result.folder, **wrong)
