@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from compress_cli.app import app
+from support.commands import DIGITS
 from support.pages import Page
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ from compress.networks.network import Network
 from compress.pipeline import searching
 from compress.pipeline.job import Job, make_job
 from compress.pipeline.pruning import prune
+from compress.report.model import Report
 
 ROOT = Path(__file__).parents[2]
 FINISHED, INTERRUPTED = (Path(__file__).parent / "data" / name for name in ("finished", "interrupted"))
@@ -64,15 +67,18 @@ def test_the_command_of_a_finished_run_only_reads_it(tmp_path: Path, monkeypatch
 
 
 def test_a_finished_run_is_picked_from(tmp_path: Path) -> None:
-    before = contents(FINISHED)
-    result = compress("pick", FINISHED, "--index", "0", "--epochs", "0", "--out", tmp_path / "picked", "--json", "-q")
+    run = Path(shutil.copytree(FINISHED, tmp_path / "run"))
+    how = ("--index", "0", "--epochs", "0", "--model", DIGITS, "--out", tmp_path / "picked", "--json", "-q")
+    result = compress("pick", run, *how)
     assert result.exit_code in (0, 6), result.output
     picked, front = json.loads(result.stdout), held(FINISHED, "front.json")["points"]
     assert picked["after"]["macs"] == front[0]["macs"]
     assert picked["before"]["macs"] == held(FINISHED, "report.json")["before"]["macs"]
     assert Plan.from_json(held(tmp_path / "picked", "plan.json")) == Plan.from_json(front[0]["plan"])
     assert list(picked["search"]) == ["points", "chosen", "fallback"], "no search, no figures of one"
-    assert contents(FINISHED) == before
+    before, after = contents(FINISHED), contents(run)
+    assert {name: after[name] for name in before} == before
+    assert {name for name in after if name not in before} <= {p.name for p in (run / "statistics").iterdir()}
 
 
 def as_now(report: dict[str, Any]) -> dict[str, Any]:
@@ -82,16 +88,9 @@ def as_now(report: dict[str, Any]) -> dict[str, Any]:
     found = {"scores" if k == "accuracy" else k: rows if k == "accuracy" else v for k, v in report.items()}
     found["latency"] = [row | {"base_decisive": 0.0, "pruned_decisive": 0.0} for row in report["latency"]]
     found["certificate"] = report["certificate"] | {"figure": top1, "change": None}
-    return {k: v for k, v in found.items() if k != "schema"} | {
-        "task": "classification",
-        "figure": top1,
-        "steps": [],
-        "change": None,
-        "branches": [],
-        "sensitivity": [],
-        "made_by": None,
-        "schema": "compress-report-2",
-    }
+    found |= {"task": "classification", "figure": top1, "steps": [], "schema": "compress-report-2"}
+    unknown = {f.name: f.default if f.default != () else [] for f in fields(Report) if f.name not in found}
+    return {f.name: (found | unknown)[f.name] for f in fields(Report)}
 
 
 def test_a_finished_run_is_reported(tmp_path: Path) -> None:
@@ -112,7 +111,7 @@ def test_an_interrupted_run_is_resumed_without_scoring_a_plan_again(
     digits: tuple[Network, Data], interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its journal holds for the torch and the threads that filled it only: they are told as they were then."""
-    monkeypatch.setattr(searching, "_computed_by", lambda: COMPUTED_BY)
+    monkeypatch.setattr(searching, "_computed_by", lambda _: COMPUTED_BY)
     events: list[Any] = []
     result = prune(*digits, job_of(INTERRUPTED), interrupted, listen=events.append)
     asked = [e for e in events if type(e).__name__ == "Asked"]
@@ -136,7 +135,7 @@ class _Asked(BaseException):
 def test_scores_of_another_torch_are_not_taken(
     other: dict[str, Any], digits: tuple[Network, Data], interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(searching, "_computed_by", lambda: COMPUTED_BY | other)
+    monkeypatch.setattr(searching, "_computed_by", lambda _: COMPUTED_BY | other)
 
     def listen(event: Any) -> None:
         if type(event).__name__ == "Asked":
