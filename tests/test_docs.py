@@ -76,6 +76,7 @@ def known(name: str, module: ModuleType) -> bool:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_what_a_document_names_exists(document: Path) -> None:
     text = document.read_text()
+    assert not re.search(r"^(<<<<<<<|>>>>>>>) ", text, re.MULTILINE), "a merge was not finished"
     assert not missing(text, document.parent)
     links = [found for found in LINK.findall(text) if "://" not in found and not found.startswith("mailto:")]
     assert not [found for found in links if not (document.parent / found).exists()]

@@ -39,14 +39,14 @@ def network_file() -> Path:
 @guarded(resumes=True)
 def demo(
     method: Annotated[
-        str, typer.Option(help="One of `compress methods`; obs takes a few seconds.", autocompletion=method_names)
-    ] = "smoea",
+        str, typer.Option(help="One of `compress methods`; smoea is the evolution.", autocompletion=method_names)
+    ] = "auto",
     folder: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
     as_json: o.AsJson = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> None:
-    """Prune a small network for handwritten digits to half of its MACs; both come with the library. About a minute."""
+    """Prune a small network for handwritten digits to half of its MACs; both come with the library. Half a minute."""
     inputs = Inputs(model=str(network_file()), data="digits")
     flags = {"method": method, "target": "macs", "value": 0.5}
     run_prune(inputs, flags, None, [], folder, train=None, track=[], fresh=False, dry_run=False, as_json=as_json, quiet=quiet)
