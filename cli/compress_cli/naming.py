@@ -8,11 +8,11 @@ from compress.core import did_you_mean
 from compress.errors import ConfigError
 
 
-def method_names(incomplete: str) -> list[str]:
-    """The methods that begin with what a shell is given so far."""
+def method_names() -> list[str]:
+    """The methods, of which a shell is offered those that begin with what is typed."""
     from compress_cli.citations import OF_METHOD
 
-    return [name for name in OF_METHOD if name.startswith(incomplete)]
+    return list(OF_METHOD)
 
 
 def unknown_method(name: str, known: Iterable[str]) -> ConfigError:

@@ -28,17 +28,19 @@ EVENTS = [
 
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[Any]]:
-    """Puts a tracker of Accelerate's kind, which writes into a list, in the place of trackio's."""
+    """Puts a tracker of Accelerate's kind, which writes into a list, in the place of trackio's or another's."""
     from accelerate import tracking
 
-    def put(fails: str = "") -> list[Any]:
+    def put(fails: str = "", place: str = "trackio") -> list[Any]:
         kept: list[Any] = []
 
         class Notebook(tracking.GeneralTracker):
             name, requires_logging_directory = "trackio", False
 
-            def __init__(self, run_name: str, **more: Any) -> None:
+            def __init__(self, run_name: str, logging_dir: Path | None = None, **more: Any) -> None:
                 kept.append(("made", run_name, more))
+                if logging_dir is not None:  # as TensorBoard's does
+                    (logging_dir / run_name).mkdir(parents=True)
 
             def __getattribute__(self, called: str) -> Any:
                 if called == fails:
@@ -61,9 +63,9 @@ def notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., l
             def tracker(self) -> None:
                 return None
 
-        monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "trackio", Notebook)
-        (tmp_path / "site" / "trackio").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "site" / "trackio" / "__init__.py").touch()
+        monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, place, Notebook)
+        (tmp_path / "site" / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "site" / place / "__init__.py").touch()
         monkeypatch.syspath_prepend(tmp_path / "site")
         return kept
 
@@ -72,7 +74,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., l
 
 def test_every_figure_arrives_in_order_and_every_event_goes_on(notebook: Any, tmp_path: Path) -> None:
     kept, heard = notebook(), []
-    job = Job(options={"population": 4}, ignore=("fc",))
+    job = Job(method="smoea", options={"population": 4}, ignore=("fc",))
     with tracked(["trackio", "trackio"], tmp_path / "run", job, heard.append) as tracking:
         for event in EVENTS:
             tracking.hear(event)
@@ -120,10 +122,10 @@ def test_what_is_missing_or_unknown_is_told_before_any_work(tmp_path: Path, monk
 
 
 def test_a_run_that_is_refused_leaves_no_folder_though_it_was_tracked(notebook: Any, tmp_path: Path) -> None:
-    notebook()
-    folder = tmp_path / "run"
-    ended = compress("prune", DIGITS, "--macs", "0.01", "--track", "trackio", "--out", folder)
+    kept, folder = notebook(place="tensorboard"), tmp_path / "run"
+    ended = compress("prune", DIGITS, "--macs", "0.01", "--track", "tensorboard", "--out", folder)
     assert ended.exit_code == 3 and "cannot be reached" in ended.stderr and not folder.exists()
+    assert kept[0] == ("made", "tensorboard", {}) and kept[-1] == ("finished",)
 
 
 @pytest.mark.slow
