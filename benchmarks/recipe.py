@@ -117,7 +117,7 @@ class Reader:
     def __init__(self, model: nn.Module) -> None:
         self.seen = torch.empty(0)
         classifier = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-        classifier.register_forward_pre_hook(self._keep)
+        self.hook = classifier.register_forward_pre_hook(self._keep)
 
     def _keep(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self.seen = args[0]
@@ -174,6 +174,9 @@ def train(
             for key, value in model.state_dict().items():
                 if value.is_floating_point():
                     mean[key].lerp_(value, 1 - kept)
+    for reader in (ours, theirs):
+        if reader is not None:
+            reader.hook.remove()
     if recipe.average:
         model.load_state_dict(mean)
     model.eval()
