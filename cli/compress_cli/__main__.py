@@ -7,6 +7,10 @@ import os
 # Before torch starts its threads: on a busy host those that spin while they wait take the processor from those that work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+if os.environ.get("WORLD_SIZE", "1") != "1":
+    # Which parameters a network leaves unused is not known beforehand; DistributedDataParallel warns whenever it finds none.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
 from compress_cli.app import app
 from compress_cli.safe_console import show_traceback, show_warnings
 

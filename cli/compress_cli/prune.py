@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from compress.core import this_process
 from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
@@ -23,7 +24,7 @@ _SEARCH, _TARGET, _RECOVERY, _MEASURING, _OUTPUT = "Search", "Target (one of the
 
 
 @app.command()
-@guarded(resumes=True)
+@guarded(resumes=True, several=True)
 def prune(
     *,
     model: Annotated[
@@ -229,11 +230,17 @@ def run_prune(
         seen = inspect(network, job)
         print_json(as_data(seen)) if as_json else show_inspection(out(), network.name, seen)
         return
-    if images is None and not quiet:
+    if images is None and not quiet and this_process().first:
         warn("no data: nothing will be scored; --data FOLDER lets it be")
-    with listening(err(), quiet=quiet) as listen, tracked(track, folder, job, listen) as tracking:
+    first = this_process().first
+    with (
+        listening(err(), quiet=quiet or not first) as listen,
+        tracked(track if first else [], folder, job, listen) as tracking,
+    ):
         result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=tracking.hear)
         tracking.conclude(result.report)
+    if not this_process().first:
+        return
     inputs.remember(folder)
     _end(result, as_json)
 
@@ -251,7 +258,7 @@ def _end(result: Result, as_json: bool) -> None:
 
 
 @app.command()
-@guarded(resumes=True)
+@guarded(resumes=True, several=True)
 def pick(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run.")],
     index: Annotated[int | None, typer.Option(help="Number of the point in front.json.")] = None,
@@ -293,8 +300,10 @@ def pick(
     inputs = Inputs.of(run, given)
     network, images = inputs.open(seed_of(run))
     loop = loop_from(train)
-    with listening(err(), quiet=quiet) as listen:
+    with listening(err(), quiet=quiet or not this_process().first) as listen:
         point: dict[str, Any] = {"index": index, "by": by, "macs": macs, "params": params, "latency": latency}
         result = pick(network, images, run, **point, epochs=epochs, train=loop, out=folder, listen=listen)
+    if not this_process().first:
+        return
     inputs.remember(result.folder)
     _end(result, as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from compress.core import Measured, plural, remove
+from compress.core import Measured, plural, remove, this_process
 from compress.errors import ConfigError, DataError
 from compress.report import score_text as in_words
 from compress_cli import options as o
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from compress.core import Clock, Listen
     from compress.data import Data
-    from compress.recovery import OwnLoop, Schedule
+    from compress.recovery import OwnLoop, Schedule, Signals
     from compress.tasks import Task
 
 app = typer.Typer()
@@ -37,7 +37,7 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Overwrite the file, forget
 
 
 @app.command()
-@guarded(resumes=True)
+@guarded(resumes=True, several=True)
 def finetune(
     *,
     model: o.Model,
@@ -58,9 +58,9 @@ def finetune(
 ) -> None:
     """Train a network on your images and save it in our own format. The same command goes on where it was stopped."""
     from compress.core import Clock
-    from compress.networks import TASK, save
+    from compress.networks import TASK, save, state_digest
     from compress.pipeline import with_task
-    from compress.recovery import Schedule
+    from compress.recovery import Schedule, meeting
     from compress_cli.loading import loop_from
     from compress_cli.progress import listening
 
@@ -77,10 +77,15 @@ def finetune(
     images = _trainable(given, data, task, needs_loss=own is None)
     schedule = Schedule(epochs=epochs, lr=lr, batch=batch, seed=seed, task=task)
     figure = task.figure.short if task.figure is not None else "score"
-    with listening(err(), quiet=quiet) as listen:
+    agreed = _agreed("finetune", images, schedule, state_digest(loaded.model.state_dict()), own)
+    with meeting(agreed) as signals, listening(err(), quiet=quiet or not signals.first) as listen:
         clock = Clock(listen)
+        if not signals.first:
+            _trained_along(loaded.model, images, schedule, signals)
+            return
         with clock.phase(f"{figure} before", f"{len(images.validation)} validation images"):
             seen = [_measured(loaded.model, "before", images.validation, task)]
+        signals.start()
         about = f"{plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase(f"{figure} after", f"{len(images.test)} test images, read for the first time"):
@@ -99,7 +104,7 @@ def finetune(
 
 
 @app.command()
-@guarded(resumes=True)
+@guarded(resumes=True, several=True)
 def train(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="A name of `compress models`, torchvision:NAME or timm:NAME.")],
     data: o.DataSource = None,
@@ -128,8 +133,8 @@ def train(
     from compress_models import MODELS
 
     from compress.core import Clock, Plan
-    from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, untrained
-    from compress.recovery import Schedule
+    from compress.networks import Architecture, Loaded, accepts, canonical, factory_of, save, skeleton, state_digest, untrained
+    from compress.recovery import Schedule, meeting
     from compress.tasks import task_named
     from compress_cli.loading import load_data, loop_from, numbers, resolve
     from compress_cli.progress import listening
@@ -157,10 +162,15 @@ def train(
     if accepts(factory, name, "num_classes"):
         kwargs["num_classes"] = len(images.classes)
     architecture = Architecture(name, kwargs)
-    with listening(err(), quiet=quiet) as listen:
+    made = untrained(architecture, MODELS, seed)
+    agreed = _agreed("train", images, schedule, state_digest(made.state_dict()), own)
+    with meeting(agreed) as signals, listening(err(), quiet=quiet or not signals.first) as listen:
         clock = Clock(listen)
+        if not signals.first:
+            _trained_along(made, images, schedule, signals)
+            return
+        signals.start()
         about = f"{name} from scratch, {plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
-        made = untrained(architecture, MODELS, seed)
         trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
         with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
             seen = [_measured(trained, "trained", split, task) for split in (images.validation, images.test)]
@@ -241,6 +251,30 @@ def _trained(
             budget = Budget(epochs=schedule.epochs, lr=schedule.lr, batch=schedule.batch, seed=schedule.seed, folder=place)
             return run_loop(own, network, network, images, budget)
         return fit(network, images.train, schedule, state_dir=state, listen=listen).eval()
+
+
+def _agreed(command: str, images: Data, schedule: Schedule, weights: str, own: OwnLoop | None) -> dict[str, str]:
+    """What processes that train together have to have in common.
+
+    Raises:
+        ConfigError: there are several, and a loop of the user's own.
+    """
+    if own is not None and not this_process().alone:
+        raise ConfigError(
+            "a training loop of your own is started in one process here, and a launcher started several",
+            hint="start compress by itself: the loop may start processes of its own",
+        )
+    digests = {f"images for {name}": digest for name, digest in images.digests.items()}
+    return {"command": command, "schedule": str(sorted(schedule.to_json().items())), "weights": weights, **digests}
+
+
+def _trained_along(network: nn.Module, images: Data, schedule: Schedule, signals: Signals) -> None:
+    """What processes other than the first do: they wait for the training, and take part in it."""
+    from compress.recovery import fit
+
+    assert images.train is not None
+    signals.start()
+    fit(network, images.train, schedule)
 
 
 def _measured(network: nn.Module, when: str, split: Any, task: Task) -> Measured:

@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from compress.core.plan import selectable as selectable
     from compress.core.randomness import derive as derive
     from compress.core.ranks import Ranks as Ranks
+    from compress.core.ranks import leave_launcher as leave_launcher
     from compress.core.ranks import this_process as this_process
     from compress.core.restriction import compose as compose
     from compress.core.restriction import restrict as restrict
@@ -146,7 +147,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "notebooks": "html_table html_text",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",
-            "ranks": "Ranks this_process",
+            "ranks": "Ranks leave_launcher this_process",
             "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
             "statistics": "CONFIDENCE Certificate Difference Pool Right bounded_mean certificate difference images_needed "

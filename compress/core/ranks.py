@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from compress.errors import ConfigError
 
 _OTHER_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 _START = "torchrun --nproc-per-node 2 --no-python compress ..."
 
 
@@ -57,3 +58,9 @@ def this_process(environ: Mapping[str, str] = os.environ) -> Ranks:
             hint=f"unset both to run one process, or start several with: {_START}",
         )
     return Ranks(rank, world)
+
+
+def leave_launcher() -> None:
+    """This process is none of a launcher's from here on: one that was started by one of its processes."""
+    for name in _NAMES:
+        os.environ.pop(name, None)

@@ -22,6 +22,7 @@ from compress.core import (
     did_you_mean,
     ignore,
     make_folder,
+    this_process,
     write,
     write_json,
 )
@@ -185,6 +186,8 @@ def compare_methods(
         ConfigError: a setting does not fit a method, or a folder holds another protocol's run. Other errors end one run only
             and stand in the table.
     """
+    if not this_process().alone:
+        raise ConfigError("a comparison runs in one process", hint="start it without torchrun or accelerate launch")
     wanted, network = wanted.checked(), with_task(network, data, listen)
     wanted = replace(wanted, train=loop_for(network, wanted.train))
     wanted = replace(wanted, job=with_loop(replace(wanted.job, finalists=wanted.job.finalists or 0), wanted.train, data))

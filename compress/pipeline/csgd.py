@@ -11,6 +11,7 @@ from compress.core import Plan, plural
 from compress.errors import ConfigError, GuardError
 from compress.evaluation import CriterionInputs, logits
 from compress.evaluation import kernels as kernels_of
+from compress.pipeline.announcing import announce_equal
 from compress.pipeline.own_training import train_by_loop
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
@@ -73,7 +74,7 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
     images = csgd_images(run)
     schedule = schedule_for(run, images)
     with clock.phase("C-SGD", f"{plural(schedule.epochs, 'epoch')} towards equal filters"):
-        equal = _equal(run, tied_slices(topology, plan), images, schedule)
+        equal = _equal(run, plan, tied_slices(topology, plan), images, schedule)
         run.judge(equal.trained, "C-SGD")
         run.judge(equal.averaged, "averaged")
     with clock.phase("trim", "and prove that it changes nothing"):
@@ -98,12 +99,13 @@ def train_and_trim(run: Run, prepared: Prepared, plan: Plan) -> tuple[nn.Module,
     return small, guard
 
 
-def _equal(run: Run, tied: tuple[Tied, ...], images: LabelledImages, schedule: Schedule) -> CentripetalResult:
+def _equal(run: Run, plan: Plan, tied: tuple[Tied, ...], images: LabelledImages, schedule: Schedule) -> CentripetalResult:
     """The network with equal filters, trained by ours or by the user's own loop."""
     model, job = run.network.model, run.job
     if run.train is not None:
         pull = strength(schedule, steps_per_epoch(len(images), schedule), job.eps)
         return train_equal(model, tied, pull, lambda rewrite: train_by_loop(run, model, schedule.epochs, rewrite, "csgd"))
+    announce_equal(run, plan, schedule)
     return train_centripetal(
         model,
         tied,

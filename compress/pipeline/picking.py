@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from compress.core import Clock, Listen, Plan, count, ignore, make_folder, read_json, write_json
+from compress.core import Clock, Listen, Plan, count, ignore, make_folder, read_json, this_process, write_json
 from compress.data import Data
 from compress.errors import ConfigError, SearchError
 from compress.networks import Network, identity
+from compress.pipeline.announcing import announce_folder
 from compress.pipeline.conclusion import Result, conclude, finished
 from compress.pipeline.csgd import with_clusters
+from compress.pipeline.followers import among_processes, follow
 from compress.pipeline.front import PointAsked, PointWanted, read_front
 from compress.pipeline.inspection import traced
 from compress.pipeline.job import Job, make_job, stored_values
@@ -82,6 +84,15 @@ def pick(
         command=shlex.join(["compress", "pick", str(folder), *flags]),
         train=train,
     )
+    with among_processes(run) as run:
+        if not this_process().first:
+            return follow(run)
+        return _picked(run, front, wanted, epochs, out)
+
+
+def _picked(run: Run, front: Front, wanted: PointWanted, epochs: int | None, out: Path | None) -> Result:
+    """The point itself, in the process that decides and writes."""
+    network, folder = run.network, run.folder
     run, taken = _taken(run, front, wanted)
     place = out
     if place is None:
@@ -89,6 +100,7 @@ def pick(
         place = kept / (taken.name if epochs is None else f"{taken.name}-epochs-{epochs}")
         make_folder(place, hint="remove it, or choose another folder with --out")
     run = replace(run, folder=place)
+    announce_folder(run)
     with claim(place, run.job, {**run.identity, "point": taken.plan.digest}, fresh=False):
         if (ended := finished(network, place)) is not None:
             return ended

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compress.core import Clock, Listen, Warned, ignore
+from compress.core import Clock, Listen, Warned, ignore, this_process
 from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
+from compress.pipeline.announcing import announce_folder
 from compress.pipeline.conclusion import Result, conclude, finished
 from compress.pipeline.csgd import csgd_images
 from compress.pipeline.deciding import decided
+from compress.pipeline.followers import among_processes, follow
 from compress.pipeline.job import Job
 from compress.pipeline.latency_target import judge_latency
 from compress.pipeline.module_files import check_torch_runtimes
@@ -46,6 +48,9 @@ def prune(
         command: how the user started this, for the report.
         listen: receives events.
 
+    Started by torchrun or ``accelerate launch``, the first process does all that; the others train with it, and read the
+    result from the folder at the end.
+
     Raises:
         CompressError: with what, where, and what to do next.
     """
@@ -58,7 +63,17 @@ def prune(
     job = with_workers(network, data, as_held(folder, job, fresh), folder, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen), command=command, train=train)
     _check_training(run)
-    with claim(folder, job, run.identity, fresh):
+    with among_processes(run) as run:
+        if not this_process().first:
+            return follow(run)
+        return _pruned(run, fresh)
+
+
+def _pruned(run: Run, fresh: bool) -> Result:
+    """The run itself, in the process that decides and writes."""
+    network, folder = run.network, run.folder
+    announce_folder(run)
+    with claim(folder, run.job, run.identity, fresh):
         if (ended := finished(network, folder)) is not None:
             return ended
         found = decided(run)

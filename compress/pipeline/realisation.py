@@ -105,7 +105,7 @@ def _cut_and_recovered(run: Run, prepared: Prepared, plan: Plan, trained: nn.Mod
     else:
         small = recovered(run, original, small, topology, plan, images)
     small, kernels = with_zero_kernels(run, small, topology, plan, images)
-    small = finetune(run, small, kernels)
+    small = finetune(run, small, kernels, plan=plan)
     if kernels:
         run.note(effective(small))
     return small, guard

@@ -14,7 +14,7 @@ from compress.errors import DataError
 from compress.evaluation import outputs_apart, score_on
 from compress.networks import Network, identity, recognised
 from compress.pipeline.job import Job
-from compress.recovery import OwnLoop
+from compress.recovery import OwnLoop, Signals
 from compress.runtime import OrtRuntime
 from compress.search import Target
 from compress.tasks import Task
@@ -59,6 +59,7 @@ class Run:
         command: how the user started this.
         held_out: where there are no labels, images that recoveries are compared on; nothing is solved or trained on them.
         train: the user's own training loop; None trains by ours.
+        signals: to the other processes that train; None where there are none.
     """
 
     network: Network
@@ -70,6 +71,7 @@ class Run:
     command: str = ""
     held_out: Tensor | None = None
     train: OwnLoop | None = None
+    signals: Signals | None = None
 
     @property
     def listen(self) -> Listen:

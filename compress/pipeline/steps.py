@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.core import Clock, Listen, Plan, Topology, count, plural, restrict
 from compress.errors import GuardError
 from compress.networks import in_batches
+from compress.pipeline.announcing import announce_cut
 from compress.pipeline.job import Job
 from compress.pipeline.own_training import check_zeros, train_by_loop
 from compress.pipeline.run import Run
@@ -143,12 +144,16 @@ def finalists_share(run: Run, images: LabelledImages) -> float:
 
 
 def finetune(
-    run: Run, small: nn.Module, kernels: Mapping[str, Tensor] = MappingProxyType({}), state: str = "finetune"
+    run: Run,
+    small: nn.Module,
+    kernels: Mapping[str, Tensor] = MappingProxyType({}),
+    state: str = "finetune",
+    plan: Plan | None = None,
 ) -> nn.Module:
     """Training after the cut, as the job wants it; the same for every method that is compared. Zeroed kernels stay zero.
 
     The run's network is the teacher. An interrupted training is kept in the folder's ``state``. A training that made the
-    network worse is taken back.
+    network worse is taken back. Other processes of the run's launcher cut their networks by the ``plan``, and train too.
     """
     data, job, teacher = run.data, run.job, run.network.model
     rewrite = held(kernels) if kernels else None
@@ -172,6 +177,7 @@ def finetune(
         why = "no labels" if not run.scored else f"the task {run.task.name} has no loss"
         run.note(f"{why}: the fine-tuning imitates the unpruned network")
     with run.clock.phase("fine-tune", f"{plural(epochs, 'epoch')}"):
+        announce_cut(run, plan, schedule, kernels)
         trained = fit(
             small,
             images,

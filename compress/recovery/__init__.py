@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from compress.recovery.own_loop import check_loop as check_loop
     from compress.recovery.own_loop import loop_name as loop_name
     from compress.recovery.own_loop import run_loop as run_loop
+    from compress.recovery.rank_signals import Signals as Signals
+    from compress.recovery.rank_signals import meeting as meeting
     from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
     from compress.recovery.reconstruction import reconstruct as reconstruct
     from compress.recovery.training import EpochDone as EpochDone
@@ -60,6 +62,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "kernel_sparsity": "effective_params held zero_kernels",
             "moments": "Gram Moments collect moment_columns moment_readers moment_rows",
             "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",
+            "rank_signals": "Signals meeting",
             "reconstruction": "ReconstructionSettings reconstruct",
             "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
             "steps_per_epoch",

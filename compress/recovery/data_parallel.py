@@ -160,7 +160,9 @@ def connected(what: str = "another process of this training ended, or does not a
         ProcessLost: a connection broke, or nobody answered in time.
     """
     try:
-        yield
+        with warnings.catch_warnings():  # said of channels-last weights whose two orders of memory are the same
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
+            yield
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, OSError) as error:

@@ -12,6 +12,7 @@ import warnings
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
+from compress.core import leave_launcher
 from compress.errors import CompressError, WorkerError, one_line
 from compress.search import Score
 from compress.workers.base import RequestPart, ScorePart
@@ -35,6 +36,7 @@ class Failed:
 
 def serve(connection: Connection) -> None:
     """A worker's life: every message is a recipe, answered with None, or a part; it ends when nobody can ask any more."""
+    leave_launcher()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     warnings.simplefilter("ignore")  # the parent has made the same network, and told of it
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -25,7 +25,7 @@ def torchrun(*words: str, processes: int = 2, seconds: float = 240) -> subproces
 
 
 def by_hand(*words: str, world: int = 2, **more: str) -> list[subprocess.Popen[str]]:
-    """Starts a module once for each rank, with nobody who looks after the processes."""
+    """Starts a module once for each rank, with nobody who looks after the processes; ``{rank}`` in a word is the number."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -34,7 +34,7 @@ def by_hand(*words: str, world: int = 2, **more: str) -> list[subprocess.Popen[s
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", *words],
+                [sys.executable, "-m", *(word.replace("{rank}", str(rank)) for word in words)],
                 env=environment() | place | {"MASTER_PORT": port} | more,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
