@@ -227,6 +227,8 @@ def table(found: Mapping[str, Any]) -> str:
     for share in SHARES:
         plain = found.get(f"{share}", {}).get("as it is", {})
         for name, runs in found.get(f"{share}", {}).items():
+            if not runs:
+                continue
             common = sorted(set(runs) & set(plain))
             before, after = (100 * float(np.mean([np.mean(bits(r[k])) for r in runs.values()])) for k in ("before", "after"))
             said = ""
