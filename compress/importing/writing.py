@@ -19,6 +19,8 @@ from compress.errors import ImportRefused
 from compress.importing.graph import Constant, Graph
 from compress.importing.network import ImportedNetwork, NodeStep
 from compress.importing.node import Held
+from compress.importing.skipping import nodes_of
+from compress.surgery import Skipped
 
 _BATCH = "batch"
 
@@ -36,6 +38,9 @@ def written(network: ImportedNetwork, metadata: Mapping[str, str] | None = None)
         module = network.get_submodule(step.name)
         node = NodeProto()
         node.CopyFrom(graph.nodes[step.node])
+        if isinstance(module, Skipped):
+            nodes += nodes_of(module, node, constants)
+            continue
         _set(node, step, module, constants)
         held = dict(_tensors(step, module, graph))
         for place, name in enumerate(node.input):

@@ -240,7 +240,7 @@ def _row(name: str, kernels: Sequence[KernelTime], held: LayerShape | None, batc
     main = max(kernels, key=lambda k: (k.macs, k.seconds))
     computed = sum(k.macs for k in kernels)
     macs = computed
-    if held is not None and computed:
+    if held is not None and (computed or main.op in _CONVOLUTIONS):
         places = main.inputs[0] if main.op == "ConvTranspose" else main.output
         images = math.prod(places[2:]) * batch if main.op in _CONVOLUTIONS else computed // max(held.weights, 1)
         macs = held.weights * images

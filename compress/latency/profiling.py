@@ -293,9 +293,11 @@ def _kernel(name: str, args: Mapping[str, Any], module: str, seconds: float) -> 
 
 
 def _macs(op: str, inputs: tuple[tuple[int, ...], ...], made: tuple[int, ...]) -> int:
-    """A packed weight of a linear layer is not among the inputs; its convolutions' always is."""
+    """A packed weight is not among the inputs: a linear layer is counted without it, a convolution is not."""
     if op in {"Gemm", "FusedGemm", "MatMul"}:
         return math.prod(made) * inputs[0][-1]
+    if len(inputs) < 2 or len(inputs[1]) < 2:  # nothing, or the bias
+        return 0
     places = inputs[0] if op == "ConvTranspose" else made
     return math.prod(inputs[1]) * places[0] * math.prod(places[2:])
 

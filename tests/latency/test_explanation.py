@@ -180,3 +180,12 @@ def test_the_command_sets_both_side_by_side(files: dict[str, Path], tmp_path: Pa
     ):
         code, shown, complaint = run(*arguments, "--out", str(tmp_path / "q.json"))
         assert code == 3 and said in complaint and "hint" in complaint and not (tmp_path / "q.json").exists()
+
+
+def test_a_transposed_convolution_whose_weight_is_packed_is_counted_by_its_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    wide = nn.ConvTranspose2d(8, 4, 2, stride=2, bias=False)
+    up = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), wide, nn.Conv2d(4, 2, 1)).eval()
+    path = export(up, torch.randn(2, 3, 12, 12), tmp_path / "up.onnx", exporter="legacy").path
+    (told,) = explain([(profile(path, seconds=0.05, batch=2), read_graph(path))])
+    assert told.macs == 2 * count(trace(up, torch.zeros(1, 3, 12, 12))).macs
