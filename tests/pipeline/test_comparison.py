@@ -36,7 +36,14 @@ from compress.report.comparison import ComparedRun, Comparison, summary
 from compress.surgery.cutting import cut
 
 REFERENCE = Path(__file__).parents[2] / "models" / "checkpoints" / "digits-net.safetensors"
-QUICK: dict[str, Any] = {"epochs": 1, "latency_seconds": 0.0, "budget": 3000, "exporter": "legacy", "recover": "bn"}
+QUICK: dict[str, Any] = {
+    "epochs": 1,
+    "latency_seconds": 0.0,
+    "budget": 3000,
+    "calibration": 64,
+    "exporter": "legacy",
+    "recover": "bn",
+}
 
 
 def halved(model: nn.Module, batches: Sequence[Tensor], share: float, seed: int) -> nn.Module:
@@ -85,7 +92,7 @@ def test_an_arm_is_judged_like_our_own(compared: tuple[Path, Comparison], digits
     share = count(topology, plan).share_of(count(topology))
     assert row.macs == pytest.approx(share.macs) and row.params == pytest.approx(share.params)
     small = cut(network.model, topology, plan)
-    settled = reestimate(small, in_batches(data.calibration.images(256)))
+    settled = reestimate(small, in_batches(data.calibration.images(64)))
     wanted = {"cut": accuracy(small, data.validation).top1, "batch norm": accuracy(settled, data.validation).top1}
     assert {state: row.validation[state] for state in wanted} == wanted and wanted["cut"] != wanted["batch norm"]
     again = checkpoint.load(folder / row.folder / "model.safetensors", zoo=MODELS)
