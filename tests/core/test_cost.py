@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.covering import in_turns
 from support.nets import NETS, any_plan, example, traced
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -35,7 +36,7 @@ def test_the_whole_network_is_counted(name: str) -> None:
     assert count(topology) == measured(model, name)
 
 
-@every_net
+@in_turns(NETS, of=2, turn=0)
 @given(seed=seeds, style=styles)
 @settings(max_examples=4)
 def test_counted_is_measured(name: str, seed: int, style: dict[str, Any]) -> None:
@@ -48,7 +49,7 @@ def test_counted_is_measured(name: str, seed: int, style: dict[str, Any]) -> Non
         assert is_channel_map(key, topology) or tuple(state[key].shape) == shape
 
 
-@every_net
+@in_turns(NETS, of=2, turn=1)
 @given(seed=seeds, first=styles, second=styles)
 @settings(max_examples=4)
 def test_the_restricted_network_costs_what_the_composed_plan_costs(
@@ -62,7 +63,7 @@ def test_the_restricted_network_costs_what_the_composed_plan_costs(
     assert count(smaller, q) == count(topology, compose(topology, p, q))
 
 
-@every_net
+@in_turns(NETS, of=2, turn=0)
 @given(data=st.data())
 @settings(max_examples=4)
 def test_dropping_more_never_costs_more(name: str, data: st.DataObject) -> None:

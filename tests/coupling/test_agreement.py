@@ -41,12 +41,12 @@ def _masked(reason: str) -> str:
     return re.sub(r"error \S+", "error ...", reason)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name in BEFORE])
+@in_turns([name for name in ALL if name in BEFORE], of=2, turn=1)
 def test_topologies_are_those_of_before(name: str) -> None:
     assert told(traced(name)[1]) == BEFORE[name]
 
 
-@in_turns(ALL, of=5, turn=0)
+@in_turns(ALL, of=6, turn=0)
 def test_the_graph_changes_no_topology(name: str) -> None:
     assert trace_with_agreement(build(name), example(name), graph=False)[0] == traced(name)[1]
 
@@ -181,7 +181,7 @@ def test_where_both_witnesses_were_wrong_the_trial_cut_freezes(name: str) -> Non
 # ---- the oracle ------------------------------------------------------------------------------------------------------
 
 
-@in_turns(NETS, of=3, turn=1)
+@in_turns(NETS, of=4, turn=1)
 def test_a_confirmed_group_is_cut_as_torch_pruning_cuts_it(name: str) -> None:
     topology, agreement = trace_with_agreement(build(name), example(name))
     for group_id in agreement.confirmed:

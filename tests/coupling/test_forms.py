@@ -63,7 +63,7 @@ def test_what_can_go_goes_and_what_cannot_stays(name: str) -> None:
 
 @every_branch
 @given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(0.1, 0.9))
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_a_cut_is_exact_in_every_branch(name: str, seed: int, ratio: float) -> None:
     """Against a mask that is none of the guard's: the readers of what was removed are silenced by hand.
 
@@ -120,7 +120,7 @@ def test_parameters_and_buffers_may_be_asked() -> None:
     assert trace_with_agreement(model, torch.zeros(1, 3, 8, 8))[1].value_branches == ()
 
 
-@pytest.mark.parametrize("name", NETS)
+@in_turns(NETS, of=3, turn=0)
 def test_no_question_is_made_up(name: str) -> None:
     given = example(name)
     if isinstance(given, Tensor):

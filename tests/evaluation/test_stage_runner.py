@@ -282,7 +282,7 @@ def test_full_scores_follow_the_labels() -> None:
     assert agreement.full(plan) == evaluator.full(plan)
 
 
-@pytest.mark.parametrize("kind", ["resnet20", "mobilenetv2_cifar"])
+@pytest.mark.parametrize("kind", ["resnet20", pytest.param("mobilenetv2_cifar", marks=pytest.mark.slow)])
 def test_a_branch_left_out_of_a_stage_contributes_nothing(kind: str) -> None:
     """As in a network whose branch ends in a batch norm of zeros; in the surroundings and in the stage itself."""
     model, images = network(kind)

@@ -46,7 +46,7 @@ def equivalent(name: str, seed: int, style: dict[str, Any]) -> None:
 
 @every_net
 @given(seed=seeds, style=styles)
-@settings(max_examples=5)
+@settings(max_examples=3)
 def test_what_is_simulated_is_what_is_cut(name: str, seed: int, style: dict[str, Any]) -> None:
     equivalent(name, seed, style)
 
@@ -79,7 +79,7 @@ def test_no_random_plan_is_silently_wrong() -> None:
     assert plans >= 2000
 
 
-@every_net
+@in_turns(NETS, of=3, turn=1)
 def test_a_real_cut_changes_what_is_computed(name: str) -> None:
     """The laws above would hold for networks that ignore their channels."""
     model, topology = traced(name)
@@ -92,7 +92,7 @@ def test_a_real_cut_changes_what_is_computed(name: str) -> None:
             assert any(float((a - b).abs().max()) > 1e-6 for a, b in zip(before, after, strict=True)), group.id
 
 
-@every_net
+@in_turns(NETS, of=3, turn=2)
 def test_an_empty_plan_changes_no_bit(name: str) -> None:
     model, topology = traced(name)
     x = inputs(name).float()
@@ -200,7 +200,7 @@ def test_reloading_a_cut_network_is_the_same_function(name: str, seed: int, styl
     assert_same(outputs(small, x), outputs(again, x), 0.0)
 
 
-@every_net
+@in_turns(NETS, of=3, turn=0)
 @given(seed=seeds)
 @settings(max_examples=2)
 def test_the_callers_model_is_left_alone(name: str, seed: int) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.covering import in_turns
 from support.nets import NETS, any_plan, inputs, traced
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -29,7 +30,7 @@ styles = st.fixed_dictionaries(
 )
 
 
-@every_net
+@in_turns(NETS, of=2, turn=1)
 @given(seed=seeds, style=styles)
 @settings(max_examples=3)
 def test_a_right_cut_passes(name: str, seed: int, style: dict[str, Any]) -> None:
