@@ -23,7 +23,7 @@ SECONDS = 30.0
 NUMBERS = ("-1", "99999999999999999999999999", "x", "", "nan", "inf", "1e400", "-inf")
 WORDS = ("", "no-such-thing", "-1", "nan", "a,b", "\x1b[2J")
 PATHS = ("", "{file}/below", "{folder}", "{device}")
-ANY_TEXT = {"name", "ignore", "against", "model", "arm", "weights", "url"}
+ANY_TEXT = {"name", "ignore", "against", "model", "arm", "weights", "url", "message"}
 """Options that take any words, names of models for example, or what only the file that is read can tell."""
 FOLDERS = {
     ("prune", "--out"),

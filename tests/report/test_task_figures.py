@@ -29,7 +29,7 @@ def of_task(figure: Figure, base: float, final: float, certificate: Certificate 
         return Measured(when=when, split=split, value=value, low=value * 0.9, high=value * 1.1, images=100)
 
     scores = (measured("base", "validation", base), measured("base", "test", base), measured("final", "test", final))
-    report = replace(SAMPLE, task="other", figure=figure, scores=scores, certificate=certificate, warnings=())
+    report = replace(SAMPLE, task="other", figure=figure, scores=scores, certificate=certificate, change=None, warnings=())
     return replace(report, verdict=verdict.verdict_of(report))
 
 
