@@ -94,6 +94,7 @@ def test_a_row_that_does_not_fit_is_named(entry: str, said: str, tmp_path: Path)
     assert "x.toml" in caught.value.message
 
 
+@pytest.mark.slow
 def test_a_row_is_run_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row of our own, on digits: two seeds, resumed, beside what was published; another budget starts the row anew."""
     from benchmarks import run

@@ -144,6 +144,7 @@ def test_an_absent_provider_is_said_and_required_is_an_error(made: Path, tmp_pat
     assert not (tmp_path / "s.json").exists()
 
 
+@pytest.mark.slow
 def test_a_quota_that_makes_it_meaningless_is_said(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a processor for two threads: wall time is the quota's, and no verdict is given; on one thread CPU time is not."""
     monkeypatch.setattr(environment, "quota", lambda: 0.5)

@@ -139,6 +139,7 @@ def test_other_dimensions_run_by_size_alone_and_on_arrays(name: str, size: str, 
     assert done.exit_code in (0, 6), text(done)
 
 
+@pytest.mark.slow
 def test_a_size_left_open_is_used_at_others(saved: Any, tmp_path: Path) -> None:
     file, how = saved("one image")
     run = tmp_path / "run"

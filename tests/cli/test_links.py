@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import DIGITS, compress, text
+from support.covering import thinned
 from support.v2server import serving
 
 STATES = ("finetune", "csgd", "stage-0", "picks", "imported", "front")
@@ -60,7 +61,7 @@ def commands(run: Path, other: Path) -> Iterator[tuple[str | Path, ...]]:
     yield (*PRUNE, "--seed", "1", "--fresh", "--out", run)
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", thinned(range(7), of=3))
 def test_nothing_is_written_where_a_link_in_a_run_leads(run: Path, tmp_path: Path, number: int) -> None:
     command = list(commands(run, tmp_path))[number]
     before = linked(run, tmp_path / "outside", STATES)
@@ -98,7 +99,13 @@ def test_a_linked_training_state_is_not_written(tmp_path: Path, kind: str, fresh
 
 
 @pytest.mark.parametrize(
-    "names", [("uniform-seed-0",), ("fpgm-seed-0",), ("comparison.json", "comparison.md", "comparison.svg")], ids=" ".join
+    "names",
+    [
+        ("uniform-seed-0",),
+        pytest.param(("fpgm-seed-0",), marks=pytest.mark.slow),
+        ("comparison.json", "comparison.md", "comparison.svg"),
+    ],
+    ids=" ".join,
 )
 def test_a_comparison_does_not_follow_its_runs(tmp_path: Path, names: tuple[str, ...]) -> None:
     folder, outside = tmp_path / "c", tmp_path / "outside"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.covering import in_turns
 from support.nets import NETS, any_plan, traced
 
 from compress.core.plan import Cut, Plan, check, keep_all, kept_positions, selectable
@@ -19,7 +20,7 @@ every_net = pytest.mark.parametrize("name", NETS)
 seeds = st.integers(0, 2**32 - 1)
 
 
-@every_net
+@in_turns(NETS, of=3, turn=2)
 @given(seed=seeds, ratio=st.floats(0, 1))
 @settings(max_examples=3)
 def test_a_plan_survives_json_and_pickle(name: str, seed: int, ratio: float) -> None:

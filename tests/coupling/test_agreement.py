@@ -225,6 +225,7 @@ def test_what_smaller_images_do_not_run_is_tried_on_the_examples_own_size() -> N
     assert "a" in small.by_id
 
 
+@pytest.mark.slow
 def test_smaller_images_tell_the_same_of_a_real_network() -> None:
     model = torchvision.models.resnet18(weights=None).eval()
     large, small = (trace_with_agreement(model, torch.zeros(1, 3, n, n)) for n in (224, 64))

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.comparing import assert_same, silenced
+from support.covering import in_turns
 from support.nets import NETS, any_plan, build, example, inputs, traced
 from support.structures import REFUSED, STRUCTURES
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from compress.surgery.guard import TOLERANCE, verify
 every_structure = pytest.mark.parametrize("name", STRUCTURES)
 
 
-@every_structure
+@in_turns(STRUCTURES, of=3, turn=0)
 def test_what_must_be_free_is_free_and_what_stays_says_why(name: str) -> None:
     topology = traced(name)[1]
     assert set(STRUCTURES[name].free) <= set(topology.by_id)
@@ -34,7 +35,7 @@ def test_what_must_be_free_is_free_and_what_stays_says_why(name: str) -> None:
         assert re.search(pattern, topology.frozen[layer]), topology.frozen[layer]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", [*NETS, *STRUCTURES])
+@in_turns([*NETS, *STRUCTURES], of=3, turn=1)
 def test_every_layer_that_stays_has_its_reason(name: str) -> None:
     topology = traced(name)[1]
     cuttable = {layer.name for g in topology.groups for layer in topology.writers(g.id)}

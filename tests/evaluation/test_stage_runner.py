@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from compress_models import MODELS
+from support.covering import in_turns
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -59,7 +60,7 @@ def in_place(model: nn.Module, graph_nodes: list[str], modules: list[str], names
     return [seen[n] for n in names]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@in_turns(NAMES, of=2, turn=0)
 def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str) -> None:
     model, images, topology = traced(name)
     groups, _ = prunable(topology, [])

@@ -131,6 +131,7 @@ def test_a_fallback_is_flagged(files: dict[str, Path]) -> None:
     assert found.arms[0].providers == ("CPUExecutionProvider",)
 
 
+@pytest.mark.slow
 def test_torch_itself_can_be_an_arm(files: dict[str, Path]) -> None:
     settings = Settings(batch=2, budget_seconds=0.3, min_rounds=5)
     with eager.session(chain(8), input_shape=(None, 3, 24, 24)) as session:

@@ -106,7 +106,7 @@ CASES = [(m, {}) for m in METHODS] + [
     ("obs", {"options": {"criterion": "l2"}}),
     ("bicnn", {"options": {**SMALL["bicnn"], "criterion": "taylor", "seeds": ["random"], "greedy": True}}),
 ]
-CHEAP = (("smoea", {}), ("obs", {}), ("uniform", {}), ("global", {}), CASES[8])
+CHEAP = (("smoea", {}), ("obs", {}), ("uniform", {}))
 
 
 @pytest.mark.parametrize(("method", "flags"), [c if c in CHEAP else pytest.param(*c, marks=pytest.mark.slow) for c in CASES])

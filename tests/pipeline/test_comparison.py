@@ -148,6 +148,7 @@ def test_the_same_call_again_only_reads(compared: tuple[Path, Comparison], digit
         compare_methods(*digits, MethodComparison(make_job(flags={**QUICK, "epochs": 2}), entries, (0, 1)), folder)
 
 
+@pytest.mark.slow
 def test_the_reference_under_another_name_is_not_run_twice(digits: tuple[Network, Data], tmp_path: Path) -> None:
     wanted = MethodComparison(make_job(flags={**QUICK, "epochs": 0}), [entry("l1"), entry("l2")], (0,))
     found = compare_methods(*digits, wanted, tmp_path)
@@ -176,6 +177,7 @@ def test_one_failure_does_not_end_the_others(
     assert "no candidate could be scored" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 def test_without_labels_agreement_with_the_unpruned_network_is_compared(
     digits: tuple[Network, Data], unlabelled: Data, tmp_path: Path
 ) -> None:
@@ -338,7 +340,7 @@ def test_bad_comparisons_are_one_message(
 # ---- Torch-Pruning's own pruner --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tp-group-norm", "tp-global-taylor"])
+@pytest.mark.parametrize("name", ["tp-group-norm", pytest.param("tp-global-taylor", marks=pytest.mark.slow)])
 def test_torch_prunings_own_pruner_meets_the_macs_and_computes_something(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
     from benchmarks import torch_pruning_arm

@@ -80,6 +80,7 @@ def test_a_killed_run_ends_with_the_same_weights(digits: tuple[Network, Data], f
     assert one == two
 
 
+@pytest.mark.slow
 def test_any_searchers_widths_are_made_real(digits: tuple[Network, Data], tmp_path: Path) -> None:
     flags = {**SHORT, "method": "obs", "realise": "csgd", "budget": 5000, "value": 0.4, "recover": "bn"}
     result = prune(*digits, make_job(flags=flags), tmp_path / "r")

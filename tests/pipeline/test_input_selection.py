@@ -30,6 +30,7 @@ SMALL = TimedReader((64,), 10)
 ORT = OrtRuntime("cpu", threads=1)
 
 
+@pytest.mark.slow
 def test_half_of_a_large_convolution_pays_and_of_a_small_linear_layer_does_not() -> None:
     assert gains(LARGE, [32], runtime=ORT, seconds=0.2)[32] > GAIN
     assert gains(SMALL, [32], runtime=ORT, seconds=0.2)[32] < GAIN

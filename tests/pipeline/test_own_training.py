@@ -100,6 +100,7 @@ def test_what_can_be_known_is_refused_before_any_work(digits: tuple[Network, Dat
         assert caught.value.hint and not folder.exists()
 
 
+@pytest.mark.slow
 def test_csgd_is_trained_by_a_loop_with_the_hook(digits: tuple[Network, Data], tmp_path: Path) -> None:
     """Filters become equal, and the trim loses nothing, by a loop that knows nothing of C-SGD but the hook."""
     result = prune(*digits, make_job(flags=CSGD), tmp_path / "r", train=loops.train)

@@ -144,6 +144,7 @@ def test_another_point_is_picked_without_a_search(
             pick(*digits, result.folder, **wrong)
 
 
+@pytest.mark.slow
 def test_one_run_every_budget(digits: tuple[Network, Data], tmp_path: Path) -> None:
     """A nested order has a plan for any share; it is made without a search and exactly as a run for that share makes it (which
     may try other places on its line too)."""

@@ -55,6 +55,7 @@ class _Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_a_later_stage_ends_with_the_same_weights(
     digits: tuple[Network, Data], finished: Result, tmp_path: Path
 ) -> None:

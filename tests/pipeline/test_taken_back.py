@@ -124,6 +124,7 @@ def finished_at(network: Network, data: Data | None, folder: Path, **flags: Any)
     return prune(network, data, make_job(flags={**FLAGS, **flags}), folder)
 
 
+@pytest.mark.slow
 def test_a_ruinous_training_is_taken_back_and_said(digits: tuple[Network, Data], tmp_path: Path) -> None:
     """The run ends with the network that it would have ended with untrained, and the report shows what was refused."""
     result = finished_at(*digits, tmp_path / "r", lr=TOO_HIGH)

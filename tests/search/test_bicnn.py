@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.bilevel import evolved, forked, space_of
-from support.covering import in_turns
+from support.covering import in_turns, thinned
 from support.nets import NETS, inputs
 
 from compress.core.cost import count
@@ -94,7 +94,7 @@ def test_scalarised_trades_error_for_inputs() -> None:
 # ---- both levels ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("delta", [0.002, 0.005, 0.02])
+@pytest.mark.parametrize("delta", thinned([0.002, 0.005, 0.02], of=3, turn=1))
 def test_only_lower_optima_are_above(delta: float) -> None:
     """Every archived v keeps its constraint, reads only what u keeps, and nothing is kept that nobody reads."""
     search = evolved(forked(), delta=delta)
@@ -202,7 +202,7 @@ def test_what_was_spent_is_told() -> None:
 # ---- on networks ---------------------------------------------------------------------------------------------------------
 
 
-@in_turns(["chain", "dense", "residual", "depthwise", "concat", "option-a", "flatten", "grouped"], of=2, turn=1)
+@in_turns(["chain", "dense", "residual", "depthwise", "concat", "option-a", "flatten", "grouped"], of=4, turn=1)
 def test_prunes_every_kind_of_coupling(name: str, tmp_path) -> None:
     """Valid plans near the target; cut, proven by the guard, counted, reconstructed; a second run asks for nothing."""
     model, space, evaluator = space_of(name)

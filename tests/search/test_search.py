@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from support.covering import thinned
 from support.nets import traced
 from support.spaces import knowing
 
@@ -83,7 +84,7 @@ def extremes() -> list[tuple[str, str, float]]:
     return found
 
 
-@pytest.mark.parametrize(("method", "name", "value"), extremes())
+@pytest.mark.parametrize(("method", "name", "value"), thinned(extremes(), of=3))
 def test_what_a_job_accepts_can_be_searched_with(method: str, name: str, value: float) -> None:
     how = METHODS[method]
     small = {k: v for k, v in SMALL.items() if k in {f.name for f in fields(how.searcher)}}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.covering import in_turns
 
 from compress.search.base import Ask, Fidelity, Origin, Score, Told
 from compress.search.bicnn.upper import BiCnn
@@ -76,7 +77,7 @@ def followed(
     return front, asked, told, fresh
 
 
-@pytest.mark.parametrize("name", EVOLUTIONS)
+@in_turns(EVOLUTIONS, of=3, turn=0)
 def test_a_search_that_ends_early_says_so_and_is_replayed_alike(name: str, tmp_path) -> None:
     """Killed after any part of its journal it ends at the same place, with the same front, and evaluates the rest only."""
     whole, every, said, _ = followed(name, 0.0, Journal(None, "x"))

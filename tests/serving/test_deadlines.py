@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bad_servers import BAD, ENDLESS, Behaviour, bad, endless_body, gzip_bomb, redirect
+from support.covering import thinned
 from support.serving_nets import images, net
 from support.v2server import V2Server, serving
 
@@ -68,7 +69,7 @@ def ended(*actions: Callable[[], Any], within: float) -> list[Any]:
     return [outcome[0] for outcome in outcomes]
 
 
-@pytest.mark.parametrize("behaviour", BAD, ids=lambda b: b.__name__)
+@pytest.mark.parametrize("behaviour", thinned(BAD, of=2), ids=lambda b: b.__name__)
 def test_every_exchange_ends_by_its_deadline(behaviour: Behaviour) -> None:
     with bad(behaviour) as world, ExitStack() as stack:
         clients = [stack.enter_context(Client(world.url, timeout=TIMEOUT)) for _ in CALLS]
@@ -84,7 +85,7 @@ def test_every_exchange_ends_by_its_deadline(behaviour: Behaviour) -> None:
             assert name in ("live", "ready", "until_ready")
 
 
-@pytest.mark.parametrize("behaviour", BAD, ids=lambda b: b.__name__)
+@pytest.mark.parametrize("behaviour", thinned(BAD, of=3, turn=1), ids=lambda b: b.__name__)
 def test_a_server_that_turns_bad_after_publishing_has_the_version_taken_back(tmp_path: Path, behaviour: Behaviour) -> None:
     """docs/serving.md: within three timeouts of publishing the repository is as it was and the lock is free."""
     with ExitStack() as stack:
@@ -127,7 +128,7 @@ def test_a_server_that_answers_everything_just_in_time_does_not_add_up(tmp_path:
 
 @pytest.mark.parametrize(
     "behaviour",
-    [pytest.param(b, marks=() if i < 2 else pytest.mark.slow) for i, b in enumerate(ENDLESS[::3])],
+    thinned(ENDLESS[::3], of=3),
     ids=lambda b: b.__name__,
 )
 def test_a_measurement_ends_where_the_server_turns_bad(tmp_path: Path, behaviour: Behaviour) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.covering import in_turns
 from support.moments import NORMS, divided_by_width, each_with_its_half, narrowed, network, where_largest
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ def run(model: nn.Module, x: Tensor, *, training: bool = False) -> Tensor:
     return result
 
 
-@pytest.mark.parametrize("name", NORMS)
+@in_turns(NORMS, of=3, turn=0)
 @given(keep=st.sets(st.integers(0, 7), min_size=2, max_size=7).map(sorted))
 @settings(max_examples=2)
 def test_cut_and_simulated_are_the_code_built_narrow(name: str, keep: list[int]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.covering import thinned
 from support.nets import block
 from torch import Tensor, nn
 
@@ -52,7 +53,7 @@ def images(seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(seed=st.integers(0, 2**31), share=st.sampled_from([0.0, 0.999, 1.001, -1.0]))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_a_channel_that_is_wrong_is_seen_whatever_stands_beside_it(layout: str, seed: int, share: float) -> None:
     model = network(layout, seed)
     topology = trace(model, images()[:1])
@@ -80,7 +81,7 @@ class Cancelling(nn.Module):
         return torch.cat([y, rest, rest.sum(1, keepdim=True) * 1e-3], 1)
 
 
-@pytest.mark.parametrize("large", [0.0, 1.0, 1e3, 1e6])
+@pytest.mark.parametrize("large", thinned([0.0, 1.0, 1e3, 1e6], of=2, turn=1))
 def test_what_rounding_leaves_is_no_fault(large: float) -> None:
     for seed in range(6):
         torch.manual_seed(seed)
