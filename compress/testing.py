@@ -368,7 +368,7 @@ class SearcherContract:
     def test_keeps_its_budget(self) -> None:
         """Image-forwards stay within what was given, for every kind of target, where scores recovered for real are dear too."""
         for kind, value in (("macs", 0.5), ("max_drop", 0.05)):
-            for budget, solved in ((3_000, 0), (20_000, 0), (20_000, 3_000)):
+            for budget, solved in ((3_000, 0), (20_000, 3_000)):
                 toy = ToySpace.make(target=Target(kind, value), budget=budget)
                 toy = replace(toy, space=replace(toy.space, solved_images=solved))
                 spent: list[float] = []

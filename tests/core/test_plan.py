@@ -98,7 +98,7 @@ def test_a_plan_that_does_not_fit_is_refused(name: str, plan: Plan) -> None:
         check(topology, plan)
 
 
-@every_net
+@in_turns(NETS, of=3, turn=0)
 @given(seed=seeds, ratio=st.floats(0, 1))
 @settings(max_examples=3)
 def test_whatever_the_generator_makes_is_accepted(name: str, seed: int, ratio: float) -> None:

@@ -53,7 +53,7 @@ def run(model: nn.Module, training: bool, images: int, side: int) -> list[Tensor
 every_branch = pytest.mark.parametrize("name", BRANCHING)
 
 
-@every_branch
+@in_turns(BRANCHING, of=2, turn=1)
 def test_what_can_go_goes_and_what_cannot_stays(name: str) -> None:
     topology = traced(name)[1]
     cuttable = {layer.name for g in topology.groups for layer in topology.writers(g.id)}
@@ -90,7 +90,7 @@ def test_the_trace_leaves_the_network_alone(name: str) -> None:
         assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("name", ASKING)
+@in_turns(ASKING, of=2, turn=0)
 def test_a_question_for_a_value_is_told_with_its_line(name: str) -> None:
     torch.manual_seed(0)
     model = asking(ASKING[name])().eval()

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import structures
+from support.covering import in_turns
 from support.nets import ALL, NETS, build, example, inputs, traced
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
@@ -204,7 +205,7 @@ def test_a_computed_weight_is_counted_and_frozen() -> None:
     assert set(run.labels["a.weight", 0].tolist()) <= set(run.frozen)
 
 
-@pytest.mark.parametrize("name", NETS)
+@in_turns(NETS, of=3, turn=1)
 @given(data=st.data())
 @settings(max_examples=2)
 def test_a_channel_that_nobody_reads_may_hold_anything(name: str, data: st.DataObject) -> None:

@@ -43,7 +43,7 @@ def test_every_layer_that_stays_has_its_reason(name: str) -> None:
         assert layer.name in cuttable or layer.depthwise or topology.frozen.get(layer.name), layer.name
 
 
-@every_structure
+@in_turns(STRUCTURES, of=3, turn=2)
 @given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(0, 1), reorder=st.booleans())
 @settings(max_examples=2)
 def test_a_right_cut_passes(name: str, seed: int, ratio: float, reorder: bool) -> None:

@@ -86,7 +86,7 @@ def test_a_stage_alone_computes_what_it_computes_in_the_whole_network(name: str)
         before = both
 
 
-@pytest.mark.parametrize("name", NAMES)
+@in_turns(NAMES, of=2, turn=1)
 def test_from_a_stage_to_the_end_is_the_whole_network_on_cached_inputs(name: str) -> None:
     """The outputs' error of the cut network, its batch norms behind the stage's start on the batch's own statistics."""
     model, images, topology = traced(name)

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from support.covering import in_turns
 from support.interfaces import Shared, image, statistics
 from support.nets import block, conv, head
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ OPEN: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("exporter", ["legacy", "dynamo", pytest.param("auto", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", OPEN)
+@in_turns(OPEN, of=2, turn=0)
 def test_what_takes_any_size_is_written_for_any(name: str, exporter: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, file = statistics(OPEN[name]()), tmp_path / "m.onnx"

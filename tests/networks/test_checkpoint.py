@@ -10,6 +10,7 @@ import pytest
 import torch
 from compress_models import MODELS
 from safetensors.torch import save_file
+from support.covering import in_turns
 from torch import Tensor, nn
 
 from compress.core.plan import Cut, Plan
@@ -121,7 +122,7 @@ def test_half_precision_becomes_float32_with_a_word(tmp_path: Path) -> None:
     assert "torch.float16 were converted" in loaded.warnings[0]
 
 
-@pytest.mark.parametrize("name", ["vgg14", "resnet20", "resnet20p", "mobilenetv2_cifar", "densenet40", "lenet", "digits_net"])
+@in_turns(["vgg14", "resnet20", "resnet20p", "mobilenetv2_cifar", "densenet40", "lenet", "digits_net"], of=2, turn=1)
 def test_the_zoo_is_recognised_with_classes_and_channels(name: str, tmp_path: Path) -> None:
     kwargs = {"num_classes": 7, "in_channels": 2}
     path = written(tmp_path / "m.pt", MODELS[name](**kwargs).state_dict())

@@ -238,7 +238,7 @@ def test_too_strong_a_pull_is_refused() -> None:
 
 # ---- all of it ---------------------------------------------------------------------------------------------------------
 
-QUICK = ("depthwise", "tied")
+QUICK = ("depthwise",)
 """The couplings that differ most from a plain one; the others take as long and are slow tests."""
 LONG = Schedule(15, lr=0.05, batch=4, precision="fp32")
 

@@ -75,7 +75,7 @@ def holds(name: str, method: str, seed: int, cuts: int) -> None:
         verify(model, topology, plan, cut(model, topology, plan), inputs(name))
 
 
-@in_turns(ALL, of=4, turn=1)
+@in_turns(ALL, of=8, turn=1)
 def test_what_a_cheap_searcher_proposes_can_be_cut(name: str) -> None:
     for number, method in enumerate(CHEAP):
         holds(name, method, seed=number, cuts=1)

@@ -53,7 +53,7 @@ def network(compute: Callable[[nn.Module], nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize("name", COMPUTED)
-@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("learns", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_function_stays_and_the_weight_can_be_cut(name: str, learns: bool) -> None:
     model = network(COMPUTED[name])
     for parameter in model[1].parameters():  # type: ignore[index]
