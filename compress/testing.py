@@ -299,19 +299,19 @@ class SearcherContract:
 
     def test_coupled_counts_are_kept(self) -> None:
         """Where code chunks channels, no plan that is asked about keeps more of one piece than of another."""
-        wanted = ((Target(), 8), (Target(), 1), (Target("max_drop", 0.05), 8), (Target("latency", 0.6), 1))
-        for target, round_to in wanted:
-            toy = ToySpace.make(target=target, budget=5_000, round_to=round_to).chunked()
+        for target in (Target(), Target("max_drop", 0.05), Target("latency", 0.6)):
+            for round_to in (8, 1):
+                toy = ToySpace.make(target=target, budget=5_000, round_to=round_to).chunked()
 
-            def evaluate(ask: Ask, toy: ToySpace = toy) -> list[Score]:
-                for plan in ask.plans:
-                    check(toy.space.topology, plan)
-                return toy.evaluate(ask)
+                def evaluate(ask: Ask, toy: ToySpace = toy) -> list[Score]:
+                    for plan in ask.plans:
+                        check(toy.space.topology, plan)
+                    return toy.evaluate(ask)
 
-            front = run(self.searcher(), toy, evaluate=evaluate)
-            assert front and any("conv3" in p.plan.cuts for p in front)
-            for point in front:
-                check(toy.space.topology, point.plan)
+                front = run(self.searcher(), toy, evaluate=evaluate)
+                assert front and any("conv3" in p.plan.cuts for p in front)
+                for point in front:
+                    check(toy.space.topology, point.plan)
 
     def test_plans_with_branches_are_said_once(self) -> None:
         """Where branches may go, every plan that is asked about fits and is canonical; those that cost nothing go."""
@@ -368,7 +368,7 @@ class SearcherContract:
     def test_keeps_its_budget(self) -> None:
         """Image-forwards stay within what was given, for every kind of target, where scores recovered for real are dear too."""
         for kind, value in (("macs", 0.5), ("max_drop", 0.05)):
-            for budget, solved in ((3_000, 0), (20_000, 3_000)):
+            for budget, solved in ((3_000, 0), (20_000, 0), (20_000, 3_000)):
                 toy = ToySpace.make(target=Target(kind, value), budget=budget)
                 toy = replace(toy, space=replace(toy.space, solved_images=solved))
                 spent: list[float] = []

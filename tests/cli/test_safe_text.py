@@ -49,6 +49,7 @@ FORBIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
+JUNK = "\x1b[2J\u202e.pt"
 STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -224,16 +225,22 @@ def test_no_argument_and_no_file_name_reaches_the_terminal_but_as_text(tmp_path:
             clean(compress(command, str(place), *second, *more))
 
 
-def test_the_real_command_line_is_clean_to_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", JUNK, "--debug"],
+        ["\x1b[2J"],
+        *(pytest.param(more, marks=pytest.mark.slow) for more in (["inspect", JUNK], ["inspect", "--\x9b1m"])),
+    ],
+    ids=lambda arguments: " ".join(arguments).encode("unicode_escape").decode(),
+)
+def test_the_real_command_line_is_clean_to_its_end(tmp_path: Path, arguments: list[str]) -> None:
     """A traceback, a warning and the framework's own words, from the process itself."""
-    here = dict(os.environ)
-    name = tmp_path / "\x1b[2J\u202e.pt"
-    name.write_bytes(b"junk")
-    for arguments in (["inspect", str(name), "--debug"], ["\x1b[2J"]):
-        command = [sys.executable, "-m", "compress_cli", *arguments]
-        done = subprocess.run(command, capture_output=True, env=here, check=False, timeout=120)
-        clean(done)
-        assert done.returncode in (1, 2, 3)
+    (tmp_path / JUNK).write_bytes(b"junk")
+    command = [sys.executable, "-m", "compress_cli", *(str(tmp_path / a) if a == JUNK else a for a in arguments)]
+    done = subprocess.run(command, capture_output=True, env=dict(os.environ), check=False, timeout=120)
+    clean(done)
+    assert done.returncode in (1, 2, 3)
 
 
 TEXT = (

@@ -63,7 +63,7 @@ def test_what_can_go_goes_and_what_cannot_stays(name: str) -> None:
 
 @every_branch
 @given(seed=st.integers(0, 2**32 - 1), ratio=st.floats(0.1, 0.9))
-@settings(max_examples=4)
+@settings(max_examples=max(4, settings().max_examples // 2))
 def test_a_cut_is_exact_in_every_branch(name: str, seed: int, ratio: float) -> None:
     """Against a mask that is none of the guard's: the readers of what was removed are silenced by hand.
 
