@@ -8,6 +8,7 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.data.batch_kinds import check_boxes as check_boxes
+    from compress.data.batch_kinds import examples_in as examples_in
     from compress.data.dataset import Data as Data
     from compress.data.dataset import examined as examined
     from compress.data.dataset import open_data as open_data
@@ -26,7 +27,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "batch_kinds": "check_boxes",
+            "batch_kinds": "check_boxes examples_in",
             "dataset": "Data examined open_data",
             "listing": "TORCHVISION",
             "own_data": "data_from",

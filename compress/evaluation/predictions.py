@@ -29,12 +29,12 @@ from compress.core import (
     read_json,
     write_json,
 )
-from compress.data import Data, Split
+from compress.data import Data, Split, examples_in
 from compress.errors import ConfigError, DataError
 from compress.evaluation.evaluator import Material, logits
 from compress.networks import channels_last, frozen_copy
 from compress.signature import bare
-from compress.tasks import Task, cut_out, images_in, moved, per_image_error
+from compress.tasks import Task, cut_out, moved, per_image_error
 
 MOST_IMAGES = 5_000
 _BATCH = 64
@@ -132,7 +132,7 @@ def _both(before: nn.Module, after: nn.Module, task: Task, split: Split, skip: i
     networks = [bare(frozen_copy(m, device)) for m in (before, after)]
     seen = asked = 0
     for batch in split.batches(_BATCH):
-        count = images_in(batch)
+        count = examples_in(batch)
         start, end = min(max(skip - seen, 0), count), min(count, max(skip - seen, 0) + most - asked)
         seen += count
         if start < end:

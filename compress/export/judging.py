@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import Difference, Figure, TaskScore, pooled_difference
-from compress.data import Split
+from compress.data import Split, examples_in
 from compress.export.interface import read_interface
 from compress.runtime import Array, OrtRuntime
-from compress.tasks import Task, images_in, per_image_error
+from compress.tasks import Task, per_image_error
 
 OUTPUT_ERROR = Figure("output error", higher=False, share=True)
 """Mean squared difference from fp32's outputs, each channel's over its variance: what a task without a figure is held to."""
@@ -115,7 +115,7 @@ class FileJudge:
         left = self.limit
         for batch in self.split.batches(_BATCH, limit=self.limit):
             yield batch
-            left = None if left is None else left - images_in(batch)
+            left = None if left is None else left - examples_in(batch)
             if left is not None and left <= 0:
                 return
 

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compress.data import examples_in
 from compress.errors import CompressError, ConfigError, TaskError, one_line
 from compress.pipeline.job import Job
 from compress.pipeline.run import Run
 from compress.signature import bare
 from compress.surgery import own_tensors
-from compress.tasks import Task, images_in
+from compress.tasks import Task
 
 _IMAGES = 8
 
@@ -63,7 +64,7 @@ def try_batch(run: Run) -> None:
         return
     task, split = run.task, run.data.validation
     batch = next(iter(split.batches(_IMAGES, limit=_IMAGES)), None)
-    if batch is None or not images_in(batch):
+    if batch is None or not examples_in(batch):
         return  # said where the images are read
     network = own_tensors(run.network.model).eval().requires_grad_(True)
     args, kwargs = task.inputs(batch)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from compress.core import this_process
+from compress.data import examples_in
 from compress.errors import ConfigError, ProcessLost
-from compress.tasks import cut_out, images_in
+from compress.tasks import cut_out
 
 PATIENCE = "COMPRESS_RANK_SECONDS"
 _PATIENCE_SECONDS = 600.0
@@ -63,7 +64,7 @@ class DataParallel:
         if self.world == 1:
             return batch, 1.0
         mine = cut_out(batch, slice(self.rank, None, self.world))
-        return mine, images_in(mine) * self.world / images_in(batch)
+        return mine, examples_in(mine) * self.world / examples_in(batch)
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum over processes, on each of them the same."""

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import derive
+from compress.data import examples_in
 from compress.errors import TrainError
 from compress.networks import autocast, channels_last, frozen_copy, seeded
 from compress.recovery import training_state
 from compress.recovery.data_parallel import DataParallel, connected, joined
 from compress.recovery.training_state import TrainingState
 from compress.signature import bare
-from compress.tasks import Classification, Task, images_in, moved, single
+from compress.tasks import Classification, Task, moved, single
 
 _REPORT_EVERY = 10
 """Steps between looks at the loss: each look makes the host wait for the device."""
@@ -297,14 +298,14 @@ def _trained(
             for step, batch in enumerate(batches):
                 if step == length < steps:
                     break
-                count = images_in(batch)
+                count = examples_in(batch)
                 if step < done_before or count < smallest:
                     continue
                 lr = sgd.param_groups[0]["lr"] = sgd.param_groups[1]["lr"] = learning_rate(schedule, epoch + step / steps)
                 reseed(derive(schedule.seed, "step", epoch, step, rank))
                 batch, weight = together.share(batch)
                 batch = moved(batch, device)
-                count = images_in(batch)
+                count = examples_in(batch)
                 try:
                     args, kwargs = task.inputs(batch)
                     with autocast(device, schedule.precision):

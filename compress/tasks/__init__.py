@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from compress.tasks.batches import arguments_in as arguments_in
     from compress.tasks.batches import cut_out as cut_out
     from compress.tasks.batches import first_of as first_of
-    from compress.tasks.batches import images_in as images_in
     from compress.tasks.batches import moved as moved
     from compress.tasks.batches import single as single
     from compress.tasks.binary import Binary as Binary
@@ -33,7 +32,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "base": "Task",
-            "batches": "arguments_in cut_out first_of images_in moved single",
+            "batches": "arguments_in cut_out first_of moved single",
             "binary": "Binary",
             "classification": "Classification",
             "dense_detector": "DenseDetector",

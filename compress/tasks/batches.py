@@ -1,4 +1,4 @@
-"""Batches of any structure: what a network is called with, how many images there are, where they lie."""
+"""Batches of any structure: what a network is called with, which images of them, where they lie."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from compress.data import examples_in
 from compress.errors import DataError
 
 _HINT = "give batches (inputs, targets), or a task whose inputs() says what the network is called with"
@@ -27,18 +28,6 @@ def arguments_in(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, tuple | list):
         return tuple(inputs), {}
     raise DataError(f"a batch holds {type(inputs).__name__} where a network's inputs are wanted", hint=_HINT)
-
-
-def images_in(batch: Any) -> int:
-    """How many images a batch holds: the first dimension of its first tensor.
-
-    Raises:
-        DataError: it holds no tensor.
-    """
-    for leaf in tree_leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.dim() > 0:
-            return len(leaf)
-    raise DataError(f"a batch of type {type(batch).__name__} holds no tensor", hint=_HINT)
 
 
 def moved(batch: Any, device: torch.device) -> Any:
@@ -60,7 +49,7 @@ def single(raw: Any) -> Any:
 
 def cut_out(batch: Any, wanted: slice) -> Any:
     """Some images of a batch: of every tensor, and of every list with an entry an image, those rows."""
-    count = images_in(batch)
+    count = examples_in(batch)
 
     def rows(value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -82,7 +71,7 @@ def first_of(batches: Iterable[Any], images: int) -> Iterator[Any]:
     for batch in batches:
         if left == 0:
             return
-        count = images_in(batch)
+        count = examples_in(batch)
         if 0 < left < count:
             yield cut_out(batch, slice(left))
             return

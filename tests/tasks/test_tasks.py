@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compress.core import bounded_mean, mean_interval, pooled_difference, resampled, upper
+from compress.data import examples_in
 from compress.errors import TaskError
-from compress.tasks import Task, cut_out, first_of, images_in, task_of
+from compress.tasks import Task, cut_out, first_of, task_of
 
 ANSWERS: dict[str, tuple[Callable[[torch.Generator, int], Tensor], Callable[[torch.Generator, int], Tensor]]] = {
     "classification": (lambda g, n: torch.randn(n, 4, generator=g), lambda g, n: torch.randint(0, 4, (n,), generator=g)),
@@ -194,7 +195,7 @@ def test_the_first_images_of_any_batches(images: int, batch: int, wanted: int) -
     batches = [({"image": x[i : i + batch]}, boxes[i : i + batch]) for i in range(0, images, batch)]
     found = list(first_of(batches, wanted))
     kept = min(images, wanted) if wanted else images
-    assert torch.equal(torch.cat([b[0]["image"] for b in found]), x[:kept]) and sum(map(images_in, found)) == kept
+    assert torch.equal(torch.cat([b[0]["image"] for b in found]), x[:kept]) and sum(map(examples_in, found)) == kept
     assert [len(b["boxes"]) for _, boxes in found for b in boxes] == [i % 3 for i in range(kept)]
 
 
