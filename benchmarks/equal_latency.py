@@ -9,14 +9,18 @@ prune --latency`` does. Then all of them run in turn in one measurement; a row t
 as are those that cannot be that near, since whole blocks go.
 
 The arms: Torch-Pruning's l1, its best criterion before training (``torch_pruning_arm.py``), with its ``round_to`` 1 and 8,
-alone and after equal numbers of blocks were taken out of each stage; PRACTISE's greedy removal of blocks (Wang, Wu: CVPR
-2023) by the error of the features behind over the latency saved; uniform l1 with whole streams; ``obs`` and ``smoea``, with
-branches and without. Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the others the least
-squares.
+alone and after equal numbers of blocks were taken out of each stage; PRACTISE's choice of blocks (Wang, Wu: CVPR 2023): those
+whose removal costs least in the features behind over the latency that it saves; uniform l1 with whole streams; ``obs`` and
+``smoea``, with branches and without. Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the
+others the least squares.
 
 Then the same training for all: ``--images`` training images a pass (all of them by default), ``--epochs`` passes, distilled
 from the unpruned network. The test images are read once a run. Every part is kept in ``results/equal-latency-NAME.json`` as
 soon as it is done; the same command goes on, and with ``--minutes M`` begins no part after that time.
+
+Networks are looked for, and clocked in turn, where latency is measured; what is kept suffices to train them elsewhere, such
+as on a machine with a GPU: ``--only found clocked`` here, ``--only trained`` there (several such commands at a time, each with
+a copy of the result, some ``--arms`` and its own ``--results``), and ``--merge FILE ...`` puts their results together.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,8 +62,9 @@ except ImportError:  # as a module of the repository
 
 RESULTS = Path(__file__).parent / "results"
 WITHIN, CLOSE = 0.01, 0.004
-"""What equal means; where a bisection stops."""
+"""What equal means; where looking for it stops."""
 _SOLVED = 512
+STEPS = ("found", "clocked", "trained")
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ class Budget:
         forwards: of a search; None is a run's default.
         images: training images a pass; None is all of them.
         epochs: passes.
-        trials: latencies that a bisection may measure.
+        trials: latencies that one arm may measure.
     """
 
-    seconds: float = 6.0
+    seconds: float = 4.0
     last: float = 60.0
     networks: int = 60
     forwards: int | None = None
@@ -87,12 +92,17 @@ class Budget:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all arms share."""
+    """What all arms share.
+
+    Attributes:
+        asked: what had to be asked of the latency table for a latency, by the latency and whether branches may go.
+    """
 
     network: Network
     data: Data
     work: Path
     budget: Budget
+    asked: dict[tuple[float, bool], float] = field(default_factory=dict)
 
     @cached_property
     def topology(self) -> Topology:
@@ -152,28 +162,29 @@ Found = dict[str, Any]
 """What makes a network again: ``plan``; or ``share``, ``round_to`` and ``blocks`` of Torch-Pruning."""
 
 
-def bisected(bench: Bench, target: float, how_at: Callable[[float], Found]) -> Found | None:
-    """The knob whose network's measured latency is nearest to the target, of those that the budget lets measure."""
-    low, high, best = 0.02, 1.0, (math.inf, None)
+def searched(bench: Bench, target: float, how_at: Callable[[float], Found]) -> Found | None:
+    """The knob whose network's measured latency is nearest to the target: on the chord of what was measured so far."""
+    low, high, best = (0.02, 0.2), (1.0, 1.0), (math.inf, None)
     for _ in range(bench.budget.trials):
-        knob = (low + high) / 2
+        along = (target - low[1]) / max(1e-9, high[1] - low[1])
+        knob = low[0] + min(0.85, max(0.15, along)) * (high[0] - low[0])
         try:
             how = how_at(knob)
             seen = bench.latency(bench.network_of(how))
         except others.ModelError:  # so little cannot be reached
-            low = knob
+            low = (knob, low[1])
             continue
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})
-        if abs(seen / target - 1) <= CLOSE:
+        if best[0] <= CLOSE or high[0] - low[0] < 1e-3:
             break
-        low, high = (knob, high) if seen < target else (low, knob)
+        low, high = ((knob, seen), high) if seen < target else (low, (knob, seen))
     return best[1]
 
 
 def uniform(bench: Bench, target: float) -> Found | None:
     """Equal shares of every group by l1, streams whole."""
-    return bisected(bench, target, lambda share: {"plan": Uniform("l1").plan(bench.space, share).to_json()})
+    return searched(bench, target, lambda share: {"plan": Uniform("l1").plan(bench.space, share).to_json()})
 
 
 def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0) -> Found | None:
@@ -181,7 +192,7 @@ def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0
     gone = bench.blocks(blocks) if blocks else ()
     if blocks and not gone:
         return None
-    return bisected(bench, target, lambda share: {"share": share, "round_to": round_to, "blocks": list(gone)})
+    return searched(bench, target, lambda share: {"share": share, "round_to": round_to, "blocks": list(gone)})
 
 
 def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found | None:
@@ -191,7 +202,7 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found |
         make(
             bench.network, bench.topology, Job(), table, print, networks=bench.budget.networks, seconds=bench.budget.seconds / 2
         )
-    asked, best = target, (math.inf, None)
+    asked, best = bench.asked.get((target, branches), target), (math.inf, None)
     for number in range(3):
         flags = {
             "method": method,
@@ -208,6 +219,7 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found |
         seen = bench.latency(bench.network_of(how))
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})
+            bench.asked[target, branches] = asked  # the table's own error is every method's
         if best[0] <= WITHIN:
             break
         asked *= target / seen
@@ -215,21 +227,20 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found |
 
 
 def practise(bench: Bench, target: float) -> Found | None:
-    """Blocks one by one: of those that are left, the one that costs least in the features behind over the latency it saves."""
-    gone: tuple[BranchId, ...] = ()
-    whole, now, best = features(bench.network.model, bench.images), 1.0, (math.inf, None)
-    while now > target and (left := [b.name for b in bench.topology.branches if b.name not in gone]):
-        tried = {}
-        for name in left:
-            how = {"plan": Plan(branches=(*gone, name)).to_json()}
-            model = bench.network_of(how)
-            lost = float(((features(model, bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum())
-            tried[name] = (lost / max(1e-6, now - bench.latency(model)), how)
-        name = min(tried, key=lambda n: tried[n][0])
-        gone, how = (*gone, name), tried[name][1]
-        now = bench.latency(bench.network_of(how))
-        if abs(now / target - 1) < best[0]:
-            best = (abs(now / target - 1), {**how, "looked": now})
+    """Blocks by what each costs alone, in the features behind over the latency that it saves: the cheapest ones go."""
+    whole, price = features(bench.network.model, bench.images), {}
+    for branch in bench.topology.branches:
+        model = bench.network_of({"plan": Plan(branches=(branch.name,)).to_json()})
+        lost = float(((features(model, bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum())
+        price[branch.name] = lost / max(1e-6, 1 - bench.latency(model))
+    cheapest, best = sorted(price, key=lambda name: price[name]), (math.inf, None)
+    for number in range(1, len(cheapest) + 1):
+        how = {"plan": Plan(branches=tuple(cheapest[:number])).to_json()}
+        seen = bench.latency(bench.network_of(how))
+        if abs(seen / target - 1) < best[0]:
+            best = (abs(seen / target - 1), {**how, "looked": seen})
+        if seen <= target:
+            break
     return best[1]
 
 
@@ -371,6 +382,7 @@ def table(held: Mapping[str, Any]) -> str:
     ]
     for wanted, share in held.get("shares", {}).items():
         clocked, runs = share.get("in turn", {}).get("rows", {}), share.get("runs", {})
+        runs = {name: mine for name, mine in runs.items() if name in clocked}
         theirs = [n for n in runs if n.startswith("Torch-Pruning") and runs[n]]
         best = max(theirs, key=lambda n: np.mean([np.mean(bits(r["after"])) for r in runs[n].values()]), default="")
         for name, mine in runs.items():
@@ -398,7 +410,9 @@ def table(held: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def run(bench: Bench, results: Results, shares: Sequence[float], names: Sequence[str], seeds: Sequence[int]) -> None:
+def run(
+    bench: Bench, results: Results, shares: Sequence[float], names: Sequence[str], seeds: Sequence[int], only: set[str]
+) -> None:
     """Part by part.
 
     Raises:
@@ -406,16 +420,26 @@ def run(bench: Bench, results: Results, shares: Sequence[float], names: Sequence
     """
     known = arms()
     for share in shares:
-        place = ("shares", f"{share:g}")
-        found = {n: results.part((*place, "found", n), lambda n=n, share=share: known[n](bench, share)) for n in names}
+        place, held = ("shares", f"{share:g}"), results.held.get("shares", {}).get(f"{share:g}", {}).get("found", {})
+        found = {n: held.get(n) for n in names}
+        if "found" in only:
+            found = {n: results.part((*place, "found", n), lambda n=n, share=share: known[n](bench, share)) for n in names}
         there = {n: how for n, how in found.items() if how is not None}
-        clocked = results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
-        if set(clocked["rows"]) != set(there):  # arms came later: all run in turn again
-            del results.held["shares"][f"{share:g}"]["in turn"]
-            results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
-        for seed in seeds:
+        if "clocked" in only:
+            clocked = results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
+            if set(clocked["rows"]) != set(there):  # arms came later: all run in turn again
+                del results.held["shares"][f"{share:g}"]["in turn"]
+                results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
+        for seed in seeds if "trained" in only else ():
             for name, how in there.items():
                 results.part((*place, "runs", name, f"{seed}"), lambda how=how, seed=seed: trained(bench, how, seed))
+
+
+def merged(one: Any, other: Any) -> Any:
+    """Two results of one protocol put together; where both have a part, it is the first one's."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {key: merged(one.get(key, other.get(key)), other.get(key, one.get(key))) for key in {**one, **other}}
+    return one
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -431,6 +455,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="of the result; by default the network's")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=math.inf, help="no part is begun after so long")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument("--merge", nargs="+", type=Path, default=[], help="results of the same command to take over first")
     parser.add_argument("--tiny", action="store_true", help="next to nothing of everything, to see that it runs")
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -451,8 +477,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     path = given.results / f"equal-latency-{given.name or given.model.stem}.json"
     results = Results(path, time.monotonic() + 60 * given.minutes, protocol)
+    for other in given.merge:
+        held = json.loads(other.read_text())
+        if held["protocol"] != results.held["protocol"]:
+            sys.exit(f"{other} is of another protocol: {held['protocol']}")
+        results.held = merged(results.held, held)
+    if given.merge:
+        write_json(path, results.held)
     try:
-        run(bench, results, given.latency, given.arms, given.seeds)
+        run(bench, results, given.latency, given.arms, given.seeds, set(given.only))
     except Part:
         print("the time is up; the same command goes on", file=sys.stderr)
     print(table(results.held))
