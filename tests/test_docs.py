@@ -190,7 +190,7 @@ def test_the_reference_has_every_command(site: Any) -> None:
     page = site.commands()
     for name in ("prune", "bench", "serve-bench"):
         assert f"\n## compress {name}\n" in page
-    assert "`--max-drop POINTS`" in page and page.count("\n## compress ") >= 20
+    assert "`--max-drop AMOUNT`" in page and page.count("\n## compress ") >= 20
 
 
 def test_links_between_files_become_links_between_pages(site: Any) -> None:

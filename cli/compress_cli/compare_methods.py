@@ -156,9 +156,7 @@ def _compared(
     writable(folder, folder=True)
     network, images = inputs.open(seeds[0])
     if images is None:
-        raise ConfigError(
-            "methods are compared by accuracy, and there are no images", hint="add --data FOLDER, or --data digits"
-        )
+        raise ConfigError("methods are compared on images, and there are none", hint="add --data FOLDER, or --data digits")
     with listening(err(), quiet=quiet) as listen:
         wanted = MethodComparison(job=job, entries=entries, seeds=seeds, reference=against, train=loop_from(train))
         return compare_methods(network, images, wanted, folder, fresh=fresh, command=command_line(), listen=listen)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 _INT8 = "int8"
+_INT8_DROP = 0.5
 _INCONCLUSIVE = 5
 _IMAGES = 10
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -65,12 +66,13 @@ def export(
     precision: Annotated[str, typer.Option(metavar="fp32|fp16|int8", help="int8 needs --data.")] = "fp32",
     data: o.DataSource = None,
     max_int8_drop: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Points, or units of the task's figure, that int8 may lose; layers go back to fp32 until it is kept.",
+            metavar="AMOUNT",
+            help="What int8 may lose, as in --max-drop; layers go back to fp32 until it is kept. Default: 0.5 points or dB.",
             rich_help_panel=_INT8,
         ),
-    ] = 0.5,
+    ] = None,
     calibration_images: Annotated[
         int, typer.Option(help="Images that the ranges are measured on.", rich_help_panel=_INT8)
     ] = 256,
@@ -117,8 +119,7 @@ def export(
     from compress.tasks import task_named
 
     task = source.task or task_named("classification")
-    share = task.figure is None or task.figure.share
-    allowed = max_int8_drop / 100 if share else max_int8_drop
+    allowed = int8_may_lose(max_int8_drop, task, source.data) if precision == "int8" else Options().max_drop
     options = Options(max_drop=allowed, calibration=calibration_images, task=task)
     held, found = _converted(source, target, precision, options, batches=sizes, seconds=latency_seconds, quiet=quiet)
     if as_json:
@@ -136,6 +137,29 @@ class Form:
     exporter: str | None
     opset: int
     dynamic_size: bool
+
+
+def int8_may_lose(typed: float | None, task: Task, data: Data | None) -> float:
+    """What int8 may lose, a fraction or in the unit of what its file is judged by.
+
+    Raises:
+        UsageError: it is more than a share has, or in a unit of which nobody else knows what little is.
+    """
+    from compress.export import FileJudge
+
+    figure = task.figure if data is None else FileJudge(task, data.test).figure
+    if figure is None or figure.share:
+        points = _INT8_DROP if typed is None else typed
+        if points > 100:
+            raise UsageError(f"--max-int8-drop is {points:g} points, but must be at most 100", hint="--max-int8-drop 0.5")
+        return points / 100
+    if typed is None and figure.unit != "dB":
+        said = f"{figure.name} is in {figure.unit}" if figure.unit else f"{figure.name} has no unit"
+        raise UsageError(
+            f"{said}: nobody but you can say how much of it int8 may lose",
+            hint="--max-int8-drop AMOUNT, in the unit of the figure",
+        )
+    return _INT8_DROP if typed is None else typed
 
 
 def _fp32(inputs: Inputs, target: Path, form: Form, *, quiet: bool, as_json: bool | None) -> Source:

@@ -48,8 +48,8 @@ def prune(
     max_drop: Annotated[
         float | None,
         typer.Option(
-            metavar="POINTS",
-            help="What the task's figure may lose: points, or its unit.",
+            metavar="AMOUNT",
+            help="What the task's figure may lose: points of a share (accuracy, mIoU, mAP), else in its unit (dB, px).",
             rich_help_panel=_TARGET,
         ),
     ] = None,
@@ -235,7 +235,7 @@ def run_prune(
     first = this_process().first
     with (
         listening(err(), quiet=quiet or not first) as listen,
-        tracked(track if first else [], folder, job, listen) as tracking,
+        tracked(track if first else [], folder, job, listen, network.purpose.figure) as tracking,
     ):
         result = prune(network, images, job, folder, train=loop, fresh=fresh, command=command_line(), listen=tracking.hear)
         tracking.conclude(result.report)

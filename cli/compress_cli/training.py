@@ -172,7 +172,7 @@ def train(
         signals.start()
         about = f"{name} from scratch, {plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
-        with clock.phase("accuracy", f"{len(images.test)} test images, read for the first time"):
+        with clock.phase(task.figures[0].short, f"{len(images.test)} test images, read for the first time"):
             seen = [_measured(trained, "trained", split, task) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.split}: {in_words(m)}" for m in seen])
     digest = save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})

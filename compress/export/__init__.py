@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compress.export.interface import Port as Port
     from compress.export.interface import read_interface as read_interface
     from compress.export.interface import serving_facts as serving_facts
+    from compress.export.judging import FileJudge as FileJudge
     from compress.export.parity import Parity as Parity
     from compress.export.parity import ParityVerdict as ParityVerdict
     from compress.export.parity import deviation as deviation
@@ -43,6 +44,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "exporting": "BATCHES beside export",
             "int8": "Quantiser",
             "interface": "Interface Port read_interface serving_facts",
+            "judging": "FileJudge",
             "parity": "Parity ParityVerdict deviation export_verified judge",
             "precision": "PrecisionLatency Precision Precisions read_precisions",
         },

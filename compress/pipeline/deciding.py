@@ -81,7 +81,7 @@ def decide(
         listen(Warned(note))
     job = with_workers(network, data, as_held(folder, job, fresh), folder, fresh)
     run = Run(network=network, data=data, job=job, folder=folder, clock=Clock(listen))
-    with claim(folder, job, run.identity, fresh):
+    with claim(folder, job, run.identity, fresh, run.task.figure):
         if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
             plan = Plan.from_json(read_json(folder / _PLAN, hint=_FRESH))
             why = read_json(folder / FRONT, hint=_FRESH).get("why", "")

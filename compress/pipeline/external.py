@@ -56,7 +56,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
         ModelError: what the pruner returned is no network with the same outputs.
     """
     job, whole, result = run.job, run.network.model, run.folder / "arm.json"
-    with claim(run.folder, job, {**run.identity, "arm": pruner.origin}, fresh):
+    with claim(run.folder, job, {**run.identity, "arm": pruner.origin}, fresh, run.task.figure):
         if result.exists() and not fresh:
             return read_row(result)
         calibration = data.calibration.images(calibration_count(job, data))

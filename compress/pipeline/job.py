@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.core import did_you_mean, read_json, read_text, validated
+from compress.core import TOP1, Figure, did_you_mean, read_json, read_text, validated
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS, TORCH_RUNTIMES
 from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
@@ -17,7 +17,7 @@ from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
 Recover = Literal["none", "bn", "reconstruct"]
 
 
-_UNIT, _POINTS = "points", 100.0
+_POINTS = 100.0
 _MOST_WORKERS = 1024
 _NOT_KEPT = ("workers", "auto_workers")
 """What a job does not keep: circumstances of a sitting, on which nothing that is found depends."""
@@ -120,6 +120,11 @@ class Job:
     train: str = ""
 
     def __post_init__(self) -> None:
+        if self.target == "max_drop" and not 0 < self.value < math.inf:
+            raise ConfigError(
+                f"target max_drop is {self.value:g}, but must be above 0",
+                hint="--max-drop 1.0 allows one point of accuracy, or one of the unit that the task's figure has",
+            )
         _ = self.goal
         wanted = {
             "method": (self.method in METHODS, f"one of {', '.join(METHODS)}"),
@@ -212,12 +217,15 @@ class Job:
         """
         return Target(self.target, self.value / _POINTS if self.target == "max_drop" else self.value)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values, as written to ``job.json``; ``unit`` says that a drop is in points, which it was not
-        always; what is only said where it is wanted is left out elsewhere."""
+    def to_json(self, figure: Figure | None = TOP1) -> dict[str, Any]:
+        """Plain values, as written to ``job.json``; what is only said where it is wanted is left out elsewhere.
+
+        Args:
+            figure: what a drop is of: ``unit`` says what it is counted in. Jobs of the earliest version have none.
+        """
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_KEPT}
         kept = {name: value for name, value in values.items() if name not in _WHERE_SAID or value}
-        return kept | ({"unit": _UNIT} if self.target == "max_drop" else {})
+        return kept | ({"unit": (figure or TOP1).step} if self.target == "max_drop" else {})
 
 
 EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0, "lr_by_budget": False}
@@ -242,7 +250,7 @@ def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
     held = {**EARLIER, **held}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in held.items() if name != "unit"}
     drop = values.get("value")
-    if values.get("target") == "max_drop" and held.get("unit") != _UNIT and isinstance(drop, int | float):
+    if values.get("target") == "max_drop" and "unit" not in held and isinstance(drop, int | float):
         values["value"] = round(drop * _POINTS, 9)
     return values
 

@@ -101,7 +101,7 @@ def _picked(run: Run, front: Front, wanted: PointWanted, epochs: int | None, out
         make_folder(place, hint="remove it, or choose another folder with --out")
     run = replace(run, folder=place)
     announce_folder(run)
-    with claim(place, run.job, {**run.identity, "point": taken.plan.digest}, fresh=False):
+    with claim(place, run.job, {**run.identity, "point": taken.plan.digest}, fresh=False, figure=run.task.figure):
         if (ended := finished(network, place)) is not None:
             return ended
         prepared = taken.prepared

@@ -273,7 +273,8 @@ def _material(run: Run, budget: int) -> Material:
         raise ConfigError("--max-drop needs images to see the drop on", hint="add --data, or give --macs or --params")
     if data is None:
         made = matched_inputs(network.model, network.shape, SYNTHETIC_IMAGES, seed=derive(job.seed, "synthetic"))
-        run.listen(Warned(f"no data: accuracy is not measured; inputs are {made.reason}"))
+        missing = "nothing is scored" if task.figure is None else f"{task.figure.short} is not measured"
+        run.listen(Warned(f"no data: {missing}; inputs are {made.reason}"))
         return Material(calibration=made.images, judged=made.images, batches=None, metric="output", task=task)
     most = max(task.images_that_tell if run.scored else 32, min(2048, budget // 60))
     calibration = shown_of(network, data.calibration, calibration_count(job, data))

@@ -73,7 +73,7 @@ def _pruned(run: Run, fresh: bool) -> Result:
     """The run itself, in the process that decides and writes."""
     network, folder = run.network, run.folder
     announce_folder(run)
-    with claim(folder, run.job, run.identity, fresh):
+    with claim(folder, run.job, run.identity, fresh, run.task.figure):
         if (ended := finished(network, folder)) is not None:
             return ended
         found = decided(run)

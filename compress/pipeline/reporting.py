@@ -131,7 +131,7 @@ def build_report(
             **{path.name: identify(path).sha256 for path in (folder / "base.onnx", done.onnx) if path.exists()},
         },
         environment=finite_json(capture(threads=job.threads).to_json(), str),
-        job=finite_json(job.to_json(), str),
+        job=finite_json(job.to_json(figure), str),
         command=run.command,
         certificate=certificate,
         task=task.name,

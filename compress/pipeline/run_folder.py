@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compress.core import hold_folder, read_json, remove, write_json
+from compress.core import TOP1, Figure, hold_folder, read_json, remove, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import EARLIER, Job, stored_values
 from compress.pipeline.statistics_store import FOLDER as STATISTICS
@@ -44,7 +44,7 @@ def as_held(folder: Path, job: Job, fresh: bool) -> Job:
 
 
 @contextmanager
-def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iterator[Path]:
+def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool, figure: Figure | None = TOP1) -> Iterator[Path]:
     """Takes a folder for one run.
 
     Args:
@@ -52,6 +52,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
         job: what is to run; a folder that holds another one is refused.
         identity: digests of network and data; they must not change between sittings either.
         fresh: throw away what an earlier run left.
+        figure: what an allowed drop is of.
 
     Raises:
         ConfigError: the folder holds another job, or another process works in it.
@@ -67,7 +68,7 @@ def claim(folder: Path, job: Job, identity: dict[str, str], fresh: bool) -> Iter
                     f"{folder / name} is a link, a run writes into folders of its own only", hint="remove it, or use --fresh"
                 )
         _sweep(folder)
-        wanted = {"job": json.loads(json.dumps(job.to_json())), "identity": identity}
+        wanted = {"job": json.loads(json.dumps(job.to_json(figure))), "identity": identity}
         held = folder / JOB
         if held.exists():
             _same(held, wanted, folder)

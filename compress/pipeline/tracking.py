@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compress.core import Listen, PhaseDone, Warned, did_you_mean, ignore
+from compress.core import TOP1, Figure, Listen, PhaseDone, Warned, did_you_mean, ignore
 from compress.errors import ConfigError, one_line
 from compress.pipeline.job import Job
 from compress.pipeline.run_folder import TENSORBOARD
@@ -50,7 +50,7 @@ class Tracking:
     A tracker starts with the first figure. One that fails is told of once and left out from then on: no run ends for it.
     """
 
-    def __init__(self, names: Sequence[str], folder: Path, job: Job, listen: Listen = ignore) -> None:
+    def __init__(self, names: Sequence[str], folder: Path, job: Mapping[str, Any], listen: Listen = ignore) -> None:
         need_trackers(names)
         self._names, self._folder, self._job, self._listen = tuple(dict.fromkeys(names)), folder, job, listen
         self._open: dict[str, Any] | None = None
@@ -116,12 +116,14 @@ class Tracking:
         tracker = kind(**given.get(name, {"run_name": _PROJECT, "name": run}))
         if hasattr(tracker, "start"):  # earlier versions start as they are made
             tracker.start()
-        tracker.store_init_configuration(_plain(self._job.to_json()))
+        tracker.store_init_configuration(_plain(self._job))
         return tracker
 
 
 @contextmanager
-def tracked(names: Sequence[str], folder: Path, job: Job, listen: Listen = ignore) -> Iterator[Tracking]:
+def tracked(
+    names: Sequence[str], folder: Path, job: Job, listen: Listen = ignore, figure: Figure | None = TOP1
+) -> Iterator[Tracking]:
     """Trackers for one run: give ``hear`` as its listener, and :meth:`Tracking.conclude` its report.
 
     Args:
@@ -129,11 +131,12 @@ def tracked(names: Sequence[str], folder: Path, job: Job, listen: Listen = ignor
         folder: the run's; its name is the run's name there.
         job: the settings.
         listen: hears every event as well.
+        figure: what an allowed drop is of.
 
     Raises:
         ConfigError: a tracker is not known, or its package is not installed.
     """
-    tracking = Tracking(names, folder, job, listen)
+    tracking = Tracking(names, folder, job.to_json(figure), listen)
     try:
         yield tracking
     finally:

@@ -163,12 +163,10 @@ class Target:
             raise ConfigError(f"target {self.kind!r} is not one of macs, params, latency, max_drop")
         beyond = self.kind != "max_drop" and self.value > 1
         if not 0 < self.value < math.inf or beyond:
-            said, most = f"{self.value:g}", "1"
-            if self.kind == "max_drop":
-                said, most = f"{100 * self.value:g} points", "100 points"
+            most = "" if self.kind == "max_drop" else " and at most 1"
             raise ConfigError(
-                f"target {self.kind} is {said}, but must be above 0 and at most {most}",
-                hint="--macs 0.5 keeps half of the multiply-accumulates; --max-drop 1.0 allows one point",
+                f"target {self.kind} is {self.value:g}, but must be above 0{most}",
+                hint="--macs 0.5 keeps half of the multiply-accumulates; --max-drop 1.0 allows one point of accuracy",
             )
 
     def share(self, share: Share) -> float:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from compress_cli.console import UsageError
+from compress_cli.export import int8_may_lose
 from support.commands import compress
 from support.tasked import trained
 
 from compress.networks.checkpoint import Architecture, save
+from compress.tasks import task_of
 
 FROM = ["--example", "support.tasked:example", "--data", "support.tasked:pictures_of_regression"]
 QUICK = ["--method", "uniform", "--set", "round_to=4", "--epochs", "0", "--latency-seconds", "0", "--exporter", "legacy", "-q"]
@@ -49,6 +52,8 @@ def test_the_unit_of_a_drop_is_the_task_s(net: Path, tmp_path: Path) -> None:
     front = json.loads((tmp_path / "run" / "front.json").read_text())
     within = [p for p in front["points"] if p["error"] <= 0.5]
     assert within and front["points"][front["chosen"]] == within[0], "the cheapest that loses half a pixel at most"
+    held = json.loads((tmp_path / "run" / "job.json").read_text())["job"]
+    assert held["unit"] == report["job"]["unit"] == "px"
     assert (final - base > 0.5) == any("0.5 were allowed" in w for w in report["warnings"])
     picked = compress("pick", tmp_path / "run", "--index", "0", "--out", tmp_path / "p", "--trust-pickle", "-q")
     assert picked.exit_code == 0, picked.output
@@ -65,6 +70,22 @@ def test_the_unit_of_a_drop_is_the_task_s(net: Path, tmp_path: Path) -> None:
 def test_a_wrong_task_is_refused_before_any_work(net: Path, tmp_path: Path, task: str, said: str) -> None:
     refused = compress(*started(net, "--task", task, "--out", tmp_path / "run"))
     assert refused.exit_code in (2, 3) and said in refused.output and not (tmp_path / "run").exists()
+
+
+def test_what_int8_may_lose_is_said_where_its_unit_means_nothing_to_others() -> None:
+    data = trained("regression").data()
+    for name, typed, allowed in (
+        ("binary", None, 0.005),
+        ("binary", 2.0, 0.02),
+        ("restoration", None, 0.5),
+        ("outputs", None, 0.005),
+    ):
+        assert int8_may_lose(typed, task_of(name), None) == allowed
+    assert int8_may_lose(250.0, task_of("regression:unit=px"), data) == 250.0, "a unit has no limit"
+    with pytest.raises(UsageError, match="MAE is in px"):
+        int8_may_lose(None, task_of("regression:unit=px"), data)
+    with pytest.raises(UsageError, match="101 points, but must be at most 100"):
+        int8_may_lose(101.0, task_of("binary"), None)
 
 
 def test_a_network_is_fine_tuned_by_its_task(net: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.core import Figure
 from compress.core.files import write, write_json
 from compress.errors import CompressError, ConfigError
 from compress.pipeline.job import Job, make_job, stored_values
@@ -155,6 +156,18 @@ def test_a_drop_is_in_points_and_a_stored_one_says_so(points: float) -> None:
     assert Job(**stored_values(json.loads(json.dumps(job.to_json())))) == job
     earlier = {name: value for name, value in job.to_json().items() if name != "unit"} | {"value": points / 100}
     assert Job(**stored_values(earlier)).value == pytest.approx(points, abs=1e-8)
+    for figure in (Figure("PSNR", "dB"), Figure("MAE", "px", higher=False), Figure("a task's own")):  # in their own unit
+        held = json.loads(json.dumps(job.to_json(figure)))
+        assert held["unit"] == figure.unit and Job(**stored_values(held)) == job
+
+
+def test_a_folder_of_an_earlier_version_that_said_points_of_everything_goes_on(tmp_path: Path) -> None:
+    job, figure = Job(target="max_drop", value=0.5), Figure("PSNR", "dB")
+    write_json(tmp_path / "job.json", {"job": {**job.to_json(), "unit": "points"}, "identity": {}})
+    with claim(tmp_path, job, {}, False, figure):
+        pass
+    with claim(tmp_path / "new", job, {}, False, figure):
+        assert json.loads((tmp_path / "new" / "job.json").read_text())["job"]["unit"] == "dB"
 
 
 @pytest.mark.parametrize("kind", ["macs", "params", "latency"])
