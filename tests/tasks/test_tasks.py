@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torchmetrics.functional.classification import multilabel_f1_score
 
 from compress.core import bounded_mean, mean_interval, pooled_difference, resampled, upper
 from compress.data import examples_in
@@ -30,6 +31,8 @@ ANSWERS: dict[str, tuple[Callable[[torch.Generator, int], Tensor], Callable[[tor
         lambda g, n: 9 + 3 * torch.randn(n, 3, generator=g),
     ),
 }
+BOUNDED = st.sampled_from(sorted(ANSWERS))
+ANSWERS["multilabel:metric=F1"] = ANSWERS["multilabel"]  # nothing bounds it without targets
 NAMED = st.sampled_from(sorted(ANSWERS))
 
 
@@ -59,7 +62,7 @@ def said_by(name: str, answers: Tensor) -> Tensor:
     return kinds.get(name, lambda a: (a > 0).float() if name == "multilabel" else a)(answers)
 
 
-@given(NAMED, st.integers(0, 10**6), st.booleans())
+@given(BOUNDED, st.integers(0, 10**6), st.booleans())
 def test_what_changed_bounds_what_was_lost(name: str, seed: int, perfect: bool) -> None:
     """Whatever the targets are: the claim of every certificate; of a network without fault, what changed is what was lost."""
     task, before, after, targets = drawn(name, seed)
@@ -113,6 +116,33 @@ def test_perfect_answers_score_best(name: str) -> None:
     assert value(task, answers, targets) == (1.0 if task.figure.higher else 0.0)
     task.check(answers, (answers, targets))
     assert task_of(task.spec) == task
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_f1_is_torchmetrics_and_its_interval_is_that_of_a_figure_that_decides(seed: int, silent: bool) -> None:
+    task, before, _, targets = drawn("multilabel:metric=F1", seed)
+    before = before.abs().neg() if silent else before  # a network that names nothing has 0, not NaN
+    score = task.score(Said(), [(before, targets)])["F1 (micro)"]
+    assert score.value == pytest.approx(float(multilabel_f1_score(before > 0, targets.int(), num_labels=5, average="micro")))
+    assert score.low <= score.value <= score.high and (silent or score.low < score.value < score.high)
+    assert score.per_image is not None and task.pooled(score.per_image) == pytest.approx(score.value, rel=1e-6)
+    assert task_of("multilabel").score(Said(), [(before, targets)])["F1 (micro)"].low == score.low
+    assert task.error(Said(), [(before, targets)], 0.0) == pytest.approx(1 - score.value)
+    assert task.figure is not None and task.figure.name == "F1 (micro)" and task.bounded != task.figure
+
+
+def test_the_interval_of_f1_holds_it_in_nearly_all_lives() -> None:
+    """The truth is that of a population from which images are drawn; errors of one image go together."""
+    generator = torch.Generator().manual_seed(0)
+    task, hard = task_of("multilabel:metric=F1"), torch.rand(20_000, 1, generator=generator)
+    targets = (torch.rand(20_000, 5, generator=generator) < 0.4).float()
+    answers = targets - 0.5 + hard * torch.randn(20_000, 5, generator=generator)
+    truth, held = value(task, answers, targets), 0
+    for _ in range(40):
+        some = torch.randint(20_000, (150,), generator=generator)
+        score = task.scored(Said(), [(answers[some], targets[some])])
+        held += score.low <= truth <= score.high
+    assert held >= 33, "of 40 at 95 %: fewer than 33 with a probability of 0.1 %"
 
 
 WRONG: list[tuple[str, Any, Any]] = [
