@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,14 @@ def at_macs(topology: Topology, wanted: float) -> Plan:
     return _bisected(topology, lambda plan: count(topology, plan).macs / topology.whole[0], wanted)
 
 
-def without_branches(topology: Topology, wanted: float) -> Plan:
-    """Whole widths; branches go from the end of the network on until the share of the MACs is met. Empty where it has none."""
-    gone = []
+def without_branches(topology: Topology, enough: Callable[[Plan], bool]) -> Plan:
+    """Whole widths; branches go from the network's end on until it is enough, or all are gone. Empty where it has none."""
+    plan = Plan()
     for branch in reversed(topology.branches):
-        gone.append(branch.name)
-        if count(topology, Plan(branches=tuple(gone))).macs <= wanted * topology.whole[0]:
+        plan = Plan(branches=(*plan.branches, branch.name))
+        if enough(plan):
             break
-    return Plan(branches=tuple(gone)) if gone else Plan()
+    return plan
 
 
 def _bisected(topology: Topology, cost: Any, wanted: float) -> Plan:
@@ -137,35 +137,34 @@ def conditions(place: Place) -> list[tuple[int, str, bool]]:
     order = [
         (1, "fp32", False),
         (1, "fp16", True),
-        (64, "fp16", False),
-        (1, "fp32", True),
-        (64, "fp32", False),
-        (1, "fp16", False),
-    ]
-    order += [
         (64, "fp16", True),
+        (64, "fp32", False),
         (8, "fp16", True),
-        (8, "fp32", False),
-        (8, "fp16", False),
-        (64, "fp32", True),
-        (8, "fp32", True),
+        (1, "fp32", True),
     ]
+    order += [(8, "fp32", False), (64, "fp32", True), (1, "fp16", False), (64, "fp16", False), (8, "fp16", False)]
+    order += [(8, "fp32", True)]
     return [*order, (64, "tf32", False)]
 
 
-def latencies(name: str, place: Place) -> Iterator[Row]:
-    """MACs against measured latency: five budgets of widths, one of depth, and the network itself."""
+def latencies(name: str, place: Place, known: Sequence[Row] = ()) -> Iterator[Row]:
+    """MACs against measured latency: five budgets of widths, one of depth, and the network; ``known`` is not made again."""
     model, shape = untrained(name), (3, place.side, place.side)
     topology = topology_of(model, shape)
     plans = {f"{share:.0%} of the MACs": at_macs(topology, share) for share in (BUDGETS[:2] if place.tiny else BUDGETS)}
-    if (short := without_branches(topology, 0.5)) and short.branches:
+    if short := without_branches(topology, lambda plan: count(topology, plan).macs <= topology.whole[0] / 2):
         plans["branches out"] = short
     modules = {Path("base"): model, **{Path(arm): cut(model, topology, plan) for arm, plan in plans.items()}}
     shares = {arm: count(topology, plan).macs / topology.whole[0] for arm, plan in plans.items()}
-    planned = [f"batch {batch}, {precision}, {'graph' if graph else 'eager'}" for batch, precision, graph in conditions(place)]
-    yield {"macs": topology.whole[0], "shares": shares, "branches out": len(short.branches), "planned": planned}
+    there = {(row["runtime"], row["batch"]) for row in known if "runtime" in row}
+    left = []
     for batch, precision, graph in conditions(place):
         runtime = runtime_of(place, modules, shape, precision=precision, cuda_graph=graph)
+        if (runtime.name, batch) not in there:
+            left.append((batch, runtime))
+    planned = [f"{runtime.name} at batch {batch}" for batch, runtime in left]
+    yield {"macs": topology.whole[0], "shares": shares, "branches out": len(short.branches), "planned": planned}
+    for batch, runtime in left:
         where = "device" if place.device == "cuda" else "e2e"
         settings = Settings(batch=batch, budget_seconds=place.seconds, loads=1, min_rounds=10, transfer=where)
         row: Row = {"runtime": runtime.name, "batch": batch}
@@ -199,7 +198,9 @@ def asked(name: str, place: Place) -> Iterator[Row]:
     table = table_of(topology, measured, source.runtime, 1)
     error = {"median": table.error.median, "worst": table.error.worst}
     yield {"table": error, "seconds": time.perf_counter() - started, "machine": table.machine}
-    for kind, plan in (("widths", _at_latency(topology, table, 0.5)), ("branches", without_branches(topology, 0.5))):
+    half = {"widths": _at_latency(topology, table, 0.5)}
+    half["branches"] = without_branches(topology, lambda plan: count(topology, plan, table=table).latency <= 0.5)
+    for kind, plan in half.items():
         if not plan:
             continue
         source.write(Plan(), Path("base"))
@@ -208,7 +209,7 @@ def asked(name: str, place: Place) -> Iterator[Row]:
         cost = count(topology, plan, table=table)
         yield {
             "kind": kind,
-            "asked": 0.5 if kind == "widths" else None,
+            "asked": 0.5,
             "predicted": cost.latency,
             "measured": ratio,
             "macs": cost.macs / topology.whole[0],

@@ -58,6 +58,16 @@ def test_a_step_that_does_not_end_is_cut_off_and_an_error_costs_one_part(gpu: Mo
     assert found["rows"] == [{"a": 1}] and found["stopped"] == "RuntimeError: no memory is left"
 
 
+def test_a_latency_part_that_goes_on_adds_to_what_it_has(gpu: ModuleType) -> None:
+    before = {"rows": [{"shares": {}, "planned": ["x", "y"]}, {"runtime": "x"}], "seconds": 3.0, "stopped": "time: stopped"}
+    found = {"rows": [{"shares": {}, "planned": ["y"]}, {"runtime": "y"}], "seconds": 2.0, "stopped": ""}
+    whole = gpu.together(before, found)
+    assert [row.get("runtime") for row in whole["rows"]] == [None, "x", "y"] and not whole["stopped"]
+    assert whole["seconds"] == 5.0 and gpu.together(None, found) == found
+    cut = {"rows": [{"method": "l1"}], "seconds": 1.0, "stopped": "time: cut off in step 2"}
+    assert gpu.together(cut, found | {"rows": [{"method": "l1"}, {"method": "obs"}]})["rows"][0] == {"method": "l1"}
+
+
 def test_what_a_part_lacks_is_said(gpu: ModuleType, tmp_path: Path) -> None:
     part = gpu.Part("trained resnet56 smoea", 1.0, lambda: iter(()))
     given = Namespace(data=None, models=None, plans=tmp_path, tiny=False)
