@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -327,10 +327,9 @@ def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
     return {"rows": rows, "rounds": result.rounds, "flags": list(result.flags), "environment": capture(threads=1).to_json()}
 
 
-def trained(bench: Bench, how: Found, seed: int) -> dict[str, Any]:
+def trained(bench: Bench, small: nn.Module, seed: int) -> dict[str, Any]:
     """Answers before and after the training, image by image."""
     assert bench.data.train is not None
-    small = bench.network_of(how)
     images: Any = bench.data.train
     if bench.budget.images is not None:
         images = Some(images, bench.budget.images)
@@ -430,9 +429,12 @@ def run(
             if set(clocked["rows"]) != set(there):  # arms came later: all run in turn again
                 del results.held["shares"][f"{share:g}"]["in turn"]
                 results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
-        for seed in seeds if "trained" in only else ():
-            for name, how in there.items():
-                results.part((*place, "runs", name, f"{seed}"), lambda how=how, seed=seed: trained(bench, how, seed))
+        if "trained" in only:
+            made = cache(lambda name, there=there: bench.network_of(there[name]))
+            for seed in seeds:
+                for name in there:
+                    part = (*place, "runs", name, f"{seed}")
+                    results.part(part, lambda made=made, name=name, seed=seed: trained(bench, made(name), seed))
 
 
 def merged(one: Any, other: Any) -> Any:
