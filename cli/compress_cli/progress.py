@@ -111,9 +111,9 @@ def position(event: Any, search: SearchPosition | None = None) -> Position | Non
             return Position(done=done, total=total, notes=(f"{done} of {plural(total, 'network')}",))
         case Asked():
             return (search or SearchPosition()).at(event)
-        case ScoresArrived(done=done, asked=asked, workers=workers):
-            told = f"{done} of {plural(asked, 'plan')}", plural(workers, "worker")
-            return Position(done=None, total=None, notes=told)
+        case ScoresArrived(done=done, asked=asked, workers=workers, moved=moved):
+            notes = f"{done} of {plural(asked, 'plan')}", plural(workers, "worker"), f"{moved / 1024:.0f} KiB moved"
+            return Position(done=None, total=None, notes=notes)
         case TrainingProgress(epoch=epoch, epochs=epochs, step=step, steps=steps, loss=loss):
             told = f"epoch {epoch} of {epochs}", f"loss {loss:.3f}"
             return Position(done=(epoch - 1) * steps + step, total=epochs * steps, notes=told)

@@ -53,6 +53,10 @@ class Stored:
     path: str
     threads: int
 
+    def at(self, path: str) -> Stored:
+        """The same where the file lies elsewhere, as on another machine."""
+        return Stored(path, self.threads)
+
     def __call__(self) -> Any:
         """The value."""
         torch.set_num_threads(self.threads)

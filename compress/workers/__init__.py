@@ -8,6 +8,8 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.workers.base import Answered as Answered
+    from compress.workers.base import Arrived as Arrived
+    from compress.workers.base import FileRecipe as FileRecipe
     from compress.workers.base import Lost as Lost
     from compress.workers.base import Recipe as Recipe
     from compress.workers.base import RequestPart as RequestPart
@@ -23,7 +25,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "base": "Answered Lost RequestPart Recipe ScorePart Transport",
+            "base": "Answered Arrived FileRecipe Lost RequestPart Recipe ScorePart Transport",
             "processes": "WorkerProcesses refuse_unguarded",
             "sizing": "check_memory fitting",
             "spreading": "ScoresArrived SpreadEvaluation",

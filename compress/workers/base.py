@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from compress.core import Plan
 from compress.search import Ask, Score
@@ -34,6 +34,24 @@ ScorePart = Callable[[Ask, Plan], Sequence[Score]]
 
 Recipe = Callable[[], ScorePart]
 """Makes it, in the worker; picklable and small: what is large stands in a file that it names."""
+
+
+@runtime_checkable
+class FileRecipe(Protocol):
+    """A recipe that reads a file; a transport to other machines brings the file along, and says where it lies there."""
+
+    @property
+    def path(self) -> str:
+        """The file, where the recipe was written."""
+        ...
+
+    def at(self, path: str) -> Recipe:
+        """The same recipe where the file lies elsewhere."""
+        ...
+
+    def __call__(self) -> ScorePart:
+        """Follows it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +82,17 @@ class Lost:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A worker that was not ready takes parts from now on.
+
+    Attributes:
+        worker: its number.
+    """
+
+    worker: int
+
+
 class Transport(Protocol):
     """A fixed number of workers that hold one evaluation each, and keep it from request to request.
 
@@ -75,16 +104,37 @@ class Transport(Protocol):
         """How many workers there are."""
         ...
 
+    @property
+    def moved(self) -> int:
+        """Bytes of parts and answers so far."""
+        ...
+
     def load(self, recipe: Recipe) -> None:
         """Every worker forgets what it held and follows this recipe, as one that is replaced later does; returns at once."""
+        ...
+
+    def first_loaded(self) -> None:
+        """Waits until one of the workers has followed its recipe.
+
+        Raises:
+            WorkerError: it cannot be followed, or the worker ended.
+        """
+        ...
+
+    def ready(self, worker: int) -> bool:
+        """Whether it takes a part; not so a worker that still looks for a place, until :class:`Arrived` tells of it."""
         ...
 
     def give(self, worker: int, part: RequestPart) -> None:
         """Hands a worker a part; never fails: a worker that is gone is told of by :meth:`wait`."""
         ...
 
-    def wait(self) -> Answered | Lost:
-        """The next answer or loss of any worker, as it comes."""
+    def wait(self) -> Answered | Lost | Arrived:
+        """The next answer, loss or arrival of any worker, as it comes.
+
+        Raises:
+            WorkerError: nobody is there, and nobody comes.
+        """
         ...
 
     def replace(self, worker: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
 from collections.abc import Sequence
 from contextlib import suppress
@@ -44,6 +45,7 @@ class WorkerProcesses:
         self._recipe: Recipe | None = None
         self._context = multiprocessing.get_context("spawn")
         self._workers: list[_Worker] = []
+        self._moved = 0
         try:
             for _ in range(width):
                 self._workers.append(self._start())
@@ -55,6 +57,11 @@ class WorkerProcesses:
     def width(self) -> int:
         """How many workers there are."""
         return len(self._workers)
+
+    @property
+    def moved(self) -> int:
+        """Bytes of messages so far, of recipes too, which are small."""
+        return self._moved
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -93,6 +100,10 @@ class WorkerProcesses:
                     raise WorkerError(f"a worker {heard.reason} while it started")
                 raise heard.error or WorkerError("a worker answered before it was asked")
 
+    def ready(self, worker: int) -> bool:
+        """Always: a part waits in the pipe of a worker that starts."""
+        return True
+
     def give(self, worker: int, part: RequestPart) -> None:
         """Hands a worker a part."""
         asked = self._workers[worker]
@@ -128,8 +139,10 @@ class WorkerProcesses:
 
     def _tell(self, worker: _Worker, message: Recipe | RequestPart) -> None:
         worker.loading += not isinstance(message, RequestPart)
+        told = pickle.dumps(message)
+        self._moved += len(told)
         with suppress(OSError):  # it is gone: heard of in time
-            worker.connection.send(message)
+            worker.connection.send_bytes(told)
 
     def _listen(self) -> None:
         """Waits until some worker says something or ends, and takes it down."""
@@ -140,12 +153,14 @@ class WorkerProcesses:
         for number, worker in present:
             if worker.connection in ready:
                 try:
-                    self._hear(number, worker, worker.connection.recv())
+                    self._hear(number, worker, worker.connection.recv_bytes())
                 except (EOFError, OSError):
                     worker.lost = Lost(number, _ending(worker.process))
                     worker.heard.append(worker.lost)
 
-    def _hear(self, number: int, worker: _Worker, said: Scored | Failed | None) -> None:
+    def _hear(self, number: int, worker: _Worker, answer: bytes) -> None:
+        self._moved += len(answer)
+        said: Scored | Failed | None = pickle.loads(answer)
         if said is None:
             worker.loading -= 1
         elif isinstance(said, Scored):

@@ -9,13 +9,14 @@ import signal
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 from compress.core import leave_launcher
 from compress.errors import CompressError, WorkerError, one_line
 from compress.search import Score
-from compress.workers.base import RequestPart, ScorePart
+from compress.workers.base import FileRecipe, Recipe, RequestPart, ScorePart
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -34,35 +35,46 @@ class Failed:
     error: Exception
 
 
-def serve(connection: Connection) -> None:
-    """A worker's life: every message is a recipe, answered with None, or a part; it ends when nobody can ask any more."""
-    leave_launcher()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    warnings.simplefilter("ignore")  # the parent has made the same network, and told of it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    evaluate: ScorePart | None = None
-    reply: Scored | Failed | None
-    while True:
+class HeldEvaluation:
+    """What a worker holds between its messages: the evaluation that the last recipe made."""
+
+    def __init__(self) -> None:
+        leave_launcher()
+        warnings.simplefilter("ignore")  # who asks has made the same network, and told of it
+        self._evaluate: ScorePart | None = None
+
+    def answer(self, message: bytes, path: str = "") -> bytes:
+        """Does what a message says.
+
+        Args:
+            message: a pickled recipe or :class:`RequestPart`.
+            path: where the recipe's file lies here; empty where it lies where the recipe says.
+
+        Returns:
+            Pickled: None of a recipe that was followed, :class:`Scored` of a part; :class:`Failed` of what raised.
+        """
+        reply: Scored | Failed | None = None
         try:
-            message = connection.recv()
-        except EOFError:
-            return
-        except Exception as error:  # the recipe's class is not there
-            connection.send(Failed(_portable(error)))
-            continue
-        try:
-            if isinstance(message, RequestPart):
-                assert evaluate is not None
-                reply = Scored(tuple(evaluate(message.ask, message.lead)))
+            asked: RequestPart | Recipe = pickle.loads(message)
+            if isinstance(asked, RequestPart):
+                assert self._evaluate is not None
+                reply = Scored(tuple(self._evaluate(asked.ask, asked.lead)))
             else:
-                evaluate = None  # frees the last one's memory first
-                evaluate, reply = message(), None
-        except Exception as error:
-            reply = Failed(_portable(error))
-        try:
-            connection.send(reply)
-        except OSError:
-            return
+                self._evaluate = None  # frees the last one's memory first
+                self._evaluate = (asked.at(path) if path and isinstance(asked, FileRecipe) else asked)()
+        except Exception as error:  # also of a recipe whose class is not there
+            reply = Failed(portable(error))
+        return pickle.dumps(reply)
+
+
+def serve(connection: Connection) -> None:
+    """The life of a worker that is a process; it ends when nobody can ask any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    held = HeldEvaluation()
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send_bytes(held.answer(connection.recv_bytes()))
 
 
 def _end_with_parent() -> None:
@@ -73,8 +85,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
-    """An error that the parent can read: itself, or what it says."""
+def portable(error: Exception) -> Exception:
+    """An error that another process can read: itself, or what it says."""
     said = one_line(error)
     if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY):
         return WorkerError(f"a worker has not enough memory: {said}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from compress.core import Listen, Warned, ignore
 from compress.errors import WorkerError
 from compress.search import Ask, Score
-from compress.workers.base import Answered, RequestPart, Transport
+from compress.workers.base import Arrived, Lost, RequestPart, Transport
 
 ATTEMPTS = 3
 """How many workers may be lost over the same plans before the request is given up."""
@@ -22,11 +22,13 @@ class ScoresArrived:
         done: plans of the request with a score.
         asked: plans in it.
         workers: that share them.
+        moved: bytes of the request's parts and answers so far.
     """
 
     done: int
     asked: int
     workers: int
+    moved: int
 
 
 class _Open:
@@ -37,12 +39,13 @@ class _Open:
         self.next = 0
         self.returned: deque[tuple[range, int]] = deque()
 
-    def take(self) -> tuple[range, int] | None:
+    def __bool__(self) -> bool:
+        return bool(self.returned) or self.next < self.plans
+
+    def take(self) -> tuple[range, int]:
         """Positions for one worker and how often they were lost; fewer towards the end, so that nobody is waited for long."""
         if self.returned:
             return self.returned.popleft()
-        if self.next == self.plans:
-            return None
         size = max(1, (self.plans - self.next) // (2 * self.width))
         taken = range(self.next, self.next + size)
         self.next = taken.stop
@@ -67,6 +70,8 @@ class SpreadEvaluation:
         """Workers that were lost and are not needed yet."""
         self.lost = 0
         """How many were lost so far."""
+        self.requests = 0
+        """How many were scored so far."""
 
     def __call__(self, ask: Ask) -> list[Score]:
         """Scores every plan of a request, in its order.
@@ -85,12 +90,16 @@ class SpreadEvaluation:
         left = _Open(len(ask.plans), self.transport.width)
         busy: dict[int, tuple[range, int]] = {}
         scores: dict[int, Score] = {}
-        for worker in range(self.transport.width):
-            self._give(worker, ask, left, busy)
+        before = self.transport.moved
         while len(scores) < len(ask.plans):
+            for worker in range(self.transport.width):
+                if left and worker not in busy:
+                    self._give(worker, ask, left, busy)
             heard = self.transport.wait()
+            if isinstance(heard, Arrived):
+                continue
             had = busy.pop(heard.worker, None)
-            if not isinstance(heard, Answered):
+            if isinstance(heard, Lost):
                 self.gone.add(heard.worker)
                 self.lost += 1
                 if had is not None:
@@ -99,20 +108,18 @@ class SpreadEvaluation:
                 raise heard.error
             elif had is not None:
                 scores.update(zip(had[0], heard.scores, strict=True))
-                self.listen(ScoresArrived(len(scores), len(ask.plans), self.transport.width))
-            for worker in range(self.transport.width):
-                if worker not in busy:
-                    self._give(worker, ask, left, busy)
+                moved = self.transport.moved - before
+                self.listen(ScoresArrived(len(scores), len(ask.plans), self.transport.width, moved))
+        self.requests += 1
         return [scores[i] for i in range(len(ask.plans))]
 
     def _give(self, worker: int, ask: Ask, left: _Open, busy: dict[int, tuple[range, int]]) -> None:
-        taken = left.take()
-        if taken is None:
-            return
         if worker in self.gone:
             self.transport.replace(worker)
             self.gone.remove(worker)
-        busy[worker] = taken
+        if not self.transport.ready(worker):
+            return
+        busy[worker] = taken = left.take()
         plans = tuple(ask.plans[i] for i in taken[0])
         self.transport.give(worker, RequestPart(replace(ask, plans=plans), ask.plans[0]))
 

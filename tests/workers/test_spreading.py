@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from support.spread_scores import Failing, Foreign, Hashing, Imported, Recipe, r
 from compress.core import Warned
 from compress.errors import ConfigError, WorkerError
 from compress.search import Ask
-from compress.workers import Answered, Lost, RequestPart, ScoresArrived, SpreadEvaluation, WorkerProcesses
+from compress.workers import Answered, Arrived, Lost, RequestPart, ScoresArrived, SpreadEvaluation, WorkerProcesses
 
 
 class InTurn:
@@ -25,14 +26,18 @@ class InTurn:
     def __init__(self, width: int, losses: set[int]) -> None:
         self.width, self.losses, self.given = width, losses, 0
         self.waiting: list[tuple[int, RequestPart, bool]] = []
-        self.closed = False
+        self.closed, self.moved = False, 0
 
     def load(self, recipe: object) -> None: ...
+
+    def ready(self, worker: int) -> bool:
+        return True
 
     def give(self, worker: int, part: RequestPart) -> None:
         assert worker not in [w for w, *_ in self.waiting]
         self.waiting.append((worker, part, self.given in self.losses))
         self.given += 1
+        self.moved += len(part.ask.plans)
 
     def wait(self) -> Answered | Lost:
         worker, part, lost = self.waiting.pop()
@@ -44,16 +49,45 @@ class InTurn:
         self.closed = True
 
 
+class Arriving(InTurn):
+    """Workers that come one by one, as actors do that look for a place; so do those in place of lost ones."""
+
+    def __init__(self, width: int, losses: set[int]) -> None:
+        super().__init__(width, losses)
+        self.there, self.coming = set[int](), deque(range(width))
+
+    def ready(self, worker: int) -> bool:
+        return worker in self.there
+
+    def give(self, worker: int, part: RequestPart) -> None:
+        assert worker in self.there
+        super().give(worker, part)
+
+    def wait(self) -> Answered | Lost | Arrived:
+        if self.coming and (not self.waiting or self.given % 3 == 2):
+            self.there.add(self.coming[0])
+            return Arrived(self.coming.popleft())
+        heard = super().wait()
+        if isinstance(heard, Lost):
+            self.there.remove(heard.worker)
+        return heard
+
+    def replace(self, worker: int) -> None:
+        self.coming.append(worker)
+
+
+@pytest.mark.parametrize("kind", [InTurn, Arriving])
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 64])
 @pytest.mark.parametrize("losses", [set(), {0}, {1, 2, 5}])
-def test_scores_are_those_of_one_worker(width: int, losses: set[int]) -> None:
-    """In any order of answers, and whatever is lost."""
+def test_scores_are_those_of_one_worker(kind: type[InTurn], width: int, losses: set[int]) -> None:
+    """In any order of answers, whatever is lost, and whoever comes late."""
     for count in (1, 2, 5, 40):
         ask, heard = request(count), []
-        transport = InTurn(width, losses)
+        transport = kind(width, losses)
         assert SpreadEvaluation(transport, heard.append)(ask) == scores_of(ask, ask.plans[0])
         arrived = [e for e in heard if isinstance(e, ScoresArrived)]
         assert (arrived[-1].done, arrived[-1].asked) == (count, count)
+        assert arrived[-1].moved == transport.moved >= count
         assert len(arrived) + len([e for e in heard if isinstance(e, Warned)]) == transport.given
 
 
