@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from support.rooms import LIBRARY, ROOMS, stated
@@ -44,8 +46,10 @@ def test_unknown_names_are_refused() -> None:
         import_module("compress.core").Plann  # noqa: B018
 
 
-SOURCES = {p: ast.parse(p.read_text()) for p in LIBRARY.rglob("*.py") if "servers" not in p.parts}
-"""The servers' files run elsewhere, alone."""
+@cache
+def sources() -> dict[Path, ast.Module]:
+    """The library's files, parsed; the servers' run elsewhere, alone."""
+    return {p: ast.parse(p.read_text()) for p in LIBRARY.rglob("*.py") if "servers" not in p.parts}
 
 
 def types_of(tree: ast.Module) -> Iterator[str]:
@@ -58,7 +62,7 @@ def types_of(tree: ast.Module) -> Iterator[str]:
 
 def test_a_type_name_is_used_once() -> None:
     """Two things of one name are told apart by nobody."""
-    found = [(name, path.name) for path, tree in SOURCES.items() for name in types_of(tree)]
+    found = [(name, path.name) for path, tree in sources().items() for name in types_of(tree)]
     names = [name for name, _ in found]
     assert not sorted((name, file) for name, file in found if names.count(name) > 1)
 
@@ -79,7 +83,7 @@ def fields_of(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> set[st
 def test_many_fields_are_filled_by_keyword() -> None:
     """Where a dataclass has more than four fields, its n-th argument says nothing to a reader."""
     elsewhere = [p for root in ("cli", "models") for p in (LIBRARY.parent / root).rglob("*.py")]
-    trees = {**SOURCES, **{p: ast.parse(p.read_text()) for p in elsewhere}}
+    trees = {**sources(), **{p: ast.parse(p.read_text()) for p in elsewhere}}
     nodes = {path: list(ast.walk(tree)) for path, tree in trees.items()}
     classes = {n.name: n for found in nodes.values() for n in found if isinstance(n, ast.ClassDef)}
     large = {

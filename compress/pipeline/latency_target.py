@@ -21,7 +21,20 @@ from compress.pipeline.preparation import Prepared
 from compress.pipeline.realisation import Realised
 from compress.pipeline.run import Run, runtime_for
 from compress.pipeline.search_summary import LatencyTrial, LatencyTrials
-from compress.search import Front, Space, Target, Uniform, Widths, fill, meet, nearest, orbits, plan_of, ranked, widths_of
+from compress.search import (
+    Front,
+    Space,
+    Target,
+    Uniform,
+    Widths,
+    fill,
+    meet_widths,
+    nearest,
+    orbits,
+    plan_of,
+    ranked,
+    widths_of,
+)
 
 TRIALS = 4
 """Plans that are clocked at the most."""
@@ -117,7 +130,7 @@ def towards(space: Space, plan: Plan, budget: float) -> Plan:
             for g in have
         }
 
-    ratio = meet(lambda r: space.share(plan_of(space, at(r * most))), budget) * most
+    ratio = meet_widths(lambda r: at(r * most), lambda widths: space.share(plan_of(space, widths)), budget) * most
     widths = fill(space, at(ratio), budget, list(reversed(space.groups)))
     return _adapted(space, plan, widths)
 

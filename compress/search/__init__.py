@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from compress.search.widths import NARROW as NARROW
     from compress.search.widths import Widths as Widths
     from compress.search.widths import fill as fill
-    from compress.search.widths import meet as meet
+    from compress.search.widths import meet_widths as meet_widths
     from compress.search.widths import nearest as nearest
     from compress.search.widths import orbits as orbits
     from compress.search.widths import plan_of as plan_of
@@ -88,6 +88,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "smoea": "Smoea controller",
             "stages": "is_stream make_stages prunable skippable whole_streams",
             "uniform": "Uniform",
-            "widths": "NARROW Widths fill meet nearest orbits plan_of ranked reachable scaled share_at widths_of",
+            "widths": "NARROW Widths fill meet_widths nearest orbits plan_of ranked reachable scaled share_at widths_of",
         },
     )

@@ -27,7 +27,7 @@ from compress.search.base import Ask, Fidelity, Front, Origin, Point, Score, Sea
 from compress.search.depth import depths
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.stopping import Stopping
-from compress.search.widths import Widths, allowed, fill, full_widths, meet, nearest, orbits
+from compress.search.widths import Widths, allowed, fill, full_widths, meet_widths, nearest, orbits
 
 _DROP_BUDGETS = (0.25, 0.4, 0.55, 0.7, 0.85)
 
@@ -266,7 +266,7 @@ class _Decoder:
         self.whole = full_widths(space)
 
     def __call__(self, x: Floats) -> Plan:
-        scale = meet(lambda s: self.space.share(self.plan(self.widths(x * s))), self.budget)
+        scale = meet_widths(lambda s: self.widths(x * s), lambda widths: self.space.share(self.plan(widths)), self.budget)
         order = [
             self.space.groups[i] for i in np.lexsort((-np.arange(len(x)), -x))
         ]  # of equal ones the last: late layers are cheap

@@ -17,7 +17,7 @@ from compress.core import Floats, GroupId, Plan
 from compress.search.base import Search, Space, by_budget, scored
 from compress.search.depth import looks
 from compress.search.options import Fraction
-from compress.search.widths import Widths, allowed, at_width, fill, meet, nearest, plan_of, ranked, shared_widths
+from compress.search.widths import Widths, allowed, at_width, fill, meet_widths, nearest, plan_of, ranked, shared_widths
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ class Ranked:
         def widths(kept: float, protected: float) -> Widths:
             return _above(space, ladders, round(kept * whole), protected)
 
-        def share(kept: float, protected: float) -> float:
-            return space.share(plan_of(space, widths(kept, protected), self.criterion))
+        def share(widths: Widths) -> float:
+            return space.share(plan_of(space, widths, self.criterion))
 
-        protected = self.protected if share(0.0, self.protected) <= budget else 0.0
-        chosen = widths(meet(lambda kept: share(kept, protected), budget), protected)
+        protected = self.protected if share(widths(0.0, self.protected)) <= budget else 0.0
+        chosen = widths(meet_widths(lambda kept: widths(kept, protected), share, budget), protected)
         # What the threshold took last comes back first.
         order = sorted(space.groups, key=lambda g: -_next(ladders[g], chosen[g]))
         return plan_of(space, fill(space, chosen, budget, order), self.criterion)

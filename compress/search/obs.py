@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
@@ -27,7 +28,7 @@ from compress.search.widths import (
     at_width,
     fill,
     full_widths,
-    meet,
+    meet_widths,
     nearest,
     plan_of,
     ranked,
@@ -103,8 +104,12 @@ def _between(space: Space, budget: float, criterion: str, even: float) -> Plan:
         return plan_for(space, budget, criterion)
     if even == 1:
         return Uniform(criterion).plan(space, budget)
+
+    def share(widths: Widths) -> float:
+        return space.share(plan_of(space, widths, criterion))
+
     greedy, whole = allocate(space, budget, criterion), full_widths(space)
-    same = meet(lambda share: space.share(plan_of(space, scaled(space, share), criterion)), budget)
+    same = meet_widths(partial(scaled, space), share, budget)
     kept = {g: [(1 - even) * w + even * same * n for w, n in zip(greedy[g], whole[g], strict=True)] for g in whole}
 
     def at(scale: float) -> Widths:
@@ -112,7 +117,7 @@ def _between(space: Space, budget: float, criterion: str, even: float) -> Plan:
         return {g: tuple(nearest(min(scale * w, n), n, space.round_to) for w, n in pairs) for g, pairs in sizes.items()}
 
     most = max(n / w for g in whole for w, n in zip(kept[g], whole[g], strict=True))
-    scale = most * meet(lambda part: space.share(plan_of(space, at(most * part), criterion)), budget)
+    scale = most * meet_widths(lambda part: at(most * part), share, budget)
     return plan_of(space, fill(space, at(scale), budget, list(reversed(space.groups))), criterion)
 
 

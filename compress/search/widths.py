@@ -7,7 +7,7 @@ zero-padding adds, so every layer's width is aligned, not only the sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -134,6 +134,20 @@ def meet(share_of: Callable[[float], float], budget: float, *, steps: int = 40) 
     return low
 
 
+def meet_widths(at: Callable[[float], Widths], share_of: Callable[[Widths], float], budget: float) -> float:
+    """:func:`meet` on a staircase: most of the last ratios have widths whose share is known."""
+    known: dict[tuple[tuple[int, ...], ...], float] = {}
+
+    def share(ratio: float) -> float:
+        widths = at(ratio)
+        kept = tuple(widths.values())
+        if kept not in known:
+            known[kept] = share_of(widths)
+        return known[kept]
+
+    return meet(share, budget)
+
+
 _LOOK = 4
 """Steps that are tried for latency: between two blocks the next width may cost what the one after it costs, or more."""
 
@@ -160,7 +174,7 @@ def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) 
 
 def even_widths(space: Space, budget: float) -> dict[GroupId, tuple[int, ...]]:
     """The largest uniform widths within a budget, the last step of the staircase filled group by group, late ones first."""
-    ratio = meet(lambda share: space.share(plan_of(space, scaled(space, share))), budget)
+    ratio = meet_widths(partial(scaled, space), lambda widths: space.share(plan_of(space, widths)), budget)
     return fill(space, scaled(space, ratio), budget, list(reversed(space.groups)))
 
 

@@ -16,7 +16,7 @@ from compress.evaluation import read_predictions
 from compress.networks import load, network_from, network_of
 from compress.pipeline import MethodComparison, Run, compare_methods, entry, make_job, pick, prune
 from compress.report import Report, read_report
-from compress.tasks import Task
+from compress.tasks import Task, task_of
 
 NAMES = ("classification", "binary", "multilabel", "regression:metric=RMSE,unit=px", "outputs")
 METHODS = ("smoea", "bicnn", "cluster", "csgd", "obs", "uniform", "global")
@@ -215,7 +215,7 @@ class Wrong(Task):
     """Members that do not fit, one at a time."""
 
     name = "wrong"
-    figures = trained("regression").task.figures
+    figures = task_of("regression").figures
 
     def __init__(self, what: str) -> None:
         self.what = what
