@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import claims_detection as boxes
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,9 +53,16 @@ class World:
     def name(self) -> str:
         return self.task.partition(":")[0]
 
-    def samples(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Inputs (n, 1, side, side) and targets, independent of every other seed's."""
+    @property
+    def example(self) -> Tensor:
+        """One input, of zeros."""
+        return torch.zeros((1, 3, boxes.SIDE, boxes.SIDE) if self.name == "detection" else (1, 1, SIDE, SIDE))
+
+    def samples(self, count: int, seed: int) -> tuple[Tensor, Any]:
+        """Inputs (n, channels, side, side) and targets, independent of every other seed's."""
         draw = torch.Generator().manual_seed(seed)
+        if self.name == "detection":
+            return boxes.samples(count, self.noise, draw)
         inputs, targets = _MAKERS[self.name](self, count, draw)
         clean = inputs if self.name != "restoration" else targets
         return clean + self.noise * torch.randn(clean.shape, generator=draw), targets
@@ -63,26 +71,47 @@ class World:
         """Untrained."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
+            if self.name == "detection":
+                return boxes.network()
             if self.name in ("segmentation", "restoration"):
                 return Dense(KINDS if self.name == "segmentation" else 1, self.name == "restoration")
             outputs = {"classification": CLASSES, "binary": 1, "multilabel": LABELS, "regression": 2, "outputs": 2}
             return Pooled(outputs[self.name], places=self.name in ("regression", "outputs"))
 
-    def loss(self, answer: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, answer: Any, targets: Any) -> Tensor:
         """What the network is trained by."""
+        if self.name == "detection":
+            from compress.tasks import task_named
+
+            return task_named(self.task).loss(answer, (None, targets))
         if self.name in ("classification", "segmentation"):
             return F.cross_entropy(answer, targets)
         if self.name in ("binary", "multilabel"):
             return F.binary_cross_entropy_with_logits(answer.reshape(targets.shape), targets.float())
         return F.l1_loss(answer, targets)
 
-    def truth(self, answer: Tensor, targets: Tensor) -> dict[str, float]:
+    def truth(self, answer: Any, targets: Any) -> dict[str, float]:
         """Name of a figure -> its value on these samples."""
         return _TRUTHS[self.name](answer, targets)
 
-    def nothing_known(self, targets: Tensor) -> dict[str, float]:
+    def nothing_known(self, targets: Any) -> dict[str, float]:
         """The same of the best constant answer: a bound up to there says nothing."""
+        if self.name == "detection":  # who finds nothing
+            return {"mAP50": 0.0}
         return self.truth(*_CONSTANTS[self.name](targets))
+
+
+class Pairs:
+    """A dataset of inputs with the targets of each."""
+
+    def __init__(self, inputs: Tensor, targets: Any) -> None:
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Any]:
+        return self.inputs[number], self.targets[number]
 
 
 class InputsAlone:
@@ -156,6 +185,7 @@ NOISES = {
     "outputs": (0.1, 0.8),
     "segmentation": (0.2, 0.6),
     "restoration": (0.05, 0.25),
+    "detection": (0.2, 0.6),
 }
 """Between which the noise is drawn: from easy to hard."""
 
@@ -172,7 +202,9 @@ def _yes(answer: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def _labels(answer: Tensor, targets: Tensor) -> dict[str, float]:
-    return {"label-wise accuracy": float(((answer > 0) == targets.bool()).double().mean())}
+    said, there = answer > 0, targets.bool()
+    f1 = 2 * float((said & there).sum()) / max(float(said.sum() + there.sum()), 1.0)
+    return {"label-wise accuracy": float((said == there).double().mean()), "F1 (micro)": f1}
 
 
 def _off(answer: Tensor, targets: Tensor) -> dict[str, float]:
@@ -195,7 +227,7 @@ def _decibels(answer: Tensor, targets: Tensor) -> dict[str, float]:
     return {"PSNR": float((-10 * squares.log10()).clamp(max=100).mean()), "RMSE": float(squares.mean().sqrt())}
 
 
-_TRUTHS: dict[str, Callable[[Tensor, Tensor], dict[str, float]]] = {
+_TRUTHS: dict[str, Callable[[Any, Any], dict[str, float]]] = {
     "classification": _top1,
     "binary": _yes,
     "multilabel": _labels,
@@ -203,6 +235,7 @@ _TRUTHS: dict[str, Callable[[Tensor, Tensor], dict[str, float]]] = {
     "outputs": _off,
     "segmentation": _pixels,
     "restoration": _decibels,
+    "detection": boxes.truth,
 }
 
 
@@ -288,7 +321,8 @@ def trained(world: World, seed: int, steps: int = 150, batch: int = 64) -> nn.Mo
     for _ in range(steps):
         chosen = torch.randint(len(inputs), (batch,), generator=draw)
         optimizer.zero_grad()
-        world.loss(model(inputs[chosen]), targets[chosen]).backward()
+        wanted = [targets[i] for i in chosen.tolist()] if isinstance(targets, list) else targets[chosen]
+        world.loss(model(inputs[chosen]), wanted).backward()
         optimizer.step()
         schedule.step()
     return model.eval()

@@ -14,7 +14,7 @@ from compress.core import Certificate
 from compress.tasks import task_named
 
 ROOT = Path(__file__).parents[2]
-SCORED = ["classification", "binary", "multilabel", "regression:unit=px", "segmentation", "restoration"]
+SCORED = ["classification", "binary", "multilabel", "regression:unit=px", "segmentation", "restoration", "detection"]
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +35,16 @@ def worlds(claims: ModuleType) -> ModuleType:
 @pytest.mark.parametrize("task", SCORED)
 def test_the_truth_is_counted_as_the_task_scores(task: str, worlds: ModuleType) -> None:
     """Two formulas, one written here and one behind the library's tasks, on an untrained network's answers."""
-    if task in ("multilabel", "segmentation", "restoration"):
+    if task in ("multilabel", "segmentation", "restoration", "detection"):
         pytest.importorskip("torchmetrics")
     world = worlds.World(task, 5, 0.3)
     inputs, targets = world.samples(60, 1)
-    model = world.network(0).eval()
+    model = worlds.trained(world, 0, steps=20) if task == "detection" else world.network(0).eval()  # untrained it finds nothing
     with torch.inference_mode():
         found = world.truth(model(inputs), targets)
     said = task_named(task).score(model, [(inputs[:40], targets[:40]), (inputs[40:], targets[40:])])
     shared = set(found) & set(said)
+    assert task != "detection" or 0.05 < found["mAP50"] < 1
     assert task_named(task).figures[0].name in shared
     for name in shared:
         assert said[name].value == pytest.approx(found[name], rel=1e-5)
@@ -53,10 +54,17 @@ def test_samples_are_fresh_and_repeatable(worlds: ModuleType) -> None:
     for task in [*SCORED, "outputs"]:
         world = worlds.World(task, 3, 0.3)
         one, again, other = (world.samples(8, seed) for seed in (1, 1, 2))
-        assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True)) and not torch.equal(one[0], other[0])
+        assert all(map(_equal, one, again)) and not torch.equal(one[0], other[0])
         with torch.inference_mode():
             answer = world.network(0)(one[0])
-        assert len(answer) == 8 and set(world.nothing_known(one[1])) == set(world.truth(answer, one[1]))
+        said = answer["cls_logits"] if task == "detection" else answer
+        assert len(said) == 8 and set(world.nothing_known(one[1])) == set(world.truth(answer, one[1]))
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return all(torch.equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in ("boxes", "labels"))
 
 
 def _report(figure: dict[str, Any], scores: Any = (), certificate: Any = None) -> dict[str, Any]:
@@ -84,6 +92,16 @@ def test_what_is_said_of_a_claim(claims: ModuleType) -> None:
     nothing = claims.claim(_report(accuracy), {}, {}, {})
     assert nothing["kind"] == "none" and claims.law([true, false, nothing])["claims"] == 2
     assert Certificate(images=1, disagree=0, bound=0.5).bound == 0.5
+
+
+def test_the_networks_of_before_stay_what_they_were(claims: ModuleType) -> None:
+    """Tasks that are drawn since come after them, each at least ten times."""
+    import json
+
+    rows = json.loads(claims.RESULTS.read_text())["rows"]
+    assert all({k: r[k] for k in claims.drawn(r["number"])} == claims.drawn(r["number"]) for r in rows)
+    tasks = [claims.drawn(number)["task"] for number in range(claims.NETWORKS)]
+    assert all(tasks.count(task) >= 10 for task in (*claims.TASKS, *claims.LATER))
 
 
 @pytest.mark.slow
