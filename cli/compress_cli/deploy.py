@@ -71,8 +71,8 @@ def deploy(
     from compress_cli.progress import listening
 
     file = onnx_of(run, precision)
-    images, source = _images(run, file, data, labels, download)
     serving = Serving(max_batch=max_batch, queue_delay_us=delay, instances=instances, threads=threads, device=device)  # type: ignore[arg-type]
+    images, source = _images(run, file, data, labels, download)
     with _orderly(), listening(err(), quiet=quiet) as listen:
         done = put(
             file,

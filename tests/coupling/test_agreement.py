@@ -137,12 +137,12 @@ def lied(name: str, lie: str, seed: int) -> tuple[Proposed, str]:
 
 LIED_ABOUT = ("chain", "flatten", "residual", "concat", "dense", "depthwise", "se-gate", "transposed")
 TOLD = [(name, lie, seed) for seed in range(3) for name in LIED_ABOUT for lie in LIES]
-"""The 13 lies of a seed are more than the networks by an odd number: every fourth one meets all lies and all networks."""
+"""The 13 lies of a network are no multiple of five: every fifth case of a seed meets all lies and all networks."""
 
 
 @pytest.mark.parametrize(
     ("name", "lie", "seed"),
-    [t if i % 12 == 0 and t[2] == 0 else pytest.param(*t, marks=pytest.mark.slow) for i, t in enumerate(TOLD)],
+    [t if i % 5 == 0 and t[2] == 0 else pytest.param(*t, marks=pytest.mark.slow) for i, t in enumerate(TOLD)],
 )
 def test_a_lie_of_the_graph_is_seen_and_changes_no_topology(
     name: str, lie: str, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -152,6 +152,20 @@ def test_a_lie_of_the_graph_is_seen_and_changes_no_topology(
     topology, agreement = trace_with_agreement(build(name), example(name))
     assert group in agreement.corrected and group not in agreement.confirmed
     assert topology == traced(name)[1] and agreement.trials == 2
+
+
+@pytest.mark.parametrize("name", LIED_ABOUT)
+def test_a_channel_at_another_s_index_is_told(name: str) -> None:
+    """All that is right is proposed, and that one channel goes with the index of another one too."""
+    groups, found = honest(name)
+    for number, proposal in enumerate(groups):
+        owner = next((g for g, _ in traced(name)[1].slots.get(proposal.root, ()) if found[g] == ""), None)
+        for slot, (roots, indices) in proposal.pairs.items() if owner else ():
+            more = replace(
+                proposal, pairs={**proposal.pairs, slot: (np.append(roots, roots[0]), np.append(indices, indices[-1]))}
+            )
+            told = compare(traced(name)[1], [*groups[:number], more, *groups[number + 1 :]])
+            assert told == {**found, owner: "it has other channels at its indices"}
 
 
 def test_an_equal_proposal_in_another_order_is_equal() -> None:

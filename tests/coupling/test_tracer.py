@@ -67,6 +67,30 @@ def test_positions_are_disjoint_and_in_range(name: str) -> None:
         assert topology.writers(group.id) and group.size > 1
 
 
+class Draws(nn.Sequential):
+    """Throws the generator's next numbers away whenever it runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch.rand(3)
+        return super().forward(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize("wrong", [False, True])
+def test_what_a_trace_draws_is_drawn_again(probe: bool, wrong: bool) -> None:
+    """By a network, or by one that does not run to its end."""
+    model = Draws(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(5 if wrong else 4, 2, 1))
+    torch.manual_seed(5)
+    first = torch.rand(4)
+    torch.manual_seed(5)
+    if wrong:
+        with pytest.raises(TraceError):
+            trace(model, torch.zeros(1, 3, 4, 4), probe=probe)
+    else:
+        trace(model, torch.zeros(1, 3, 4, 4), probe=probe)
+    assert torch.equal(torch.rand(4), first)
+
+
 @in_turns(NETS, of=4, turn=3)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_model_is_left_as_it_was(name: str, training: bool) -> None:

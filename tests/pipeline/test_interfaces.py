@@ -30,9 +30,9 @@ SMALL = Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8))
 
 
 def exported(names: Iterable[str], dynamo: set[str]) -> Any:
-    """Every second name with the legacy exporter, some with the dynamo exporter; all with both are slow tests."""
+    """Every third name with the legacy exporter, some with the dynamo exporter; all with both are slow tests."""
     slow = [pytest.param(name, "dynamo", marks=() if name in dynamo else pytest.mark.slow) for name in names]
-    return pytest.mark.parametrize(("name", "exporter"), [*thinned(((name, "legacy") for name in names), of=2), *slow])
+    return pytest.mark.parametrize(("name", "exporter"), [*thinned(((name, "legacy") for name in names), of=3), *slow])
 
 
 def rows_of(network: Network, count: int = 10) -> Tensor:

@@ -4,12 +4,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 from support.covering import thinned
 from support.nets import traced
 from support.spaces import knowing
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from compress.core.cost import Cost
 from compress.core.plan import Plan
@@ -28,7 +31,7 @@ from compress.search.base import (
     knee,
     non_dominated,
 )
-from compress.search.cluster import Cluster, _Decoder, crowding_distance, features
+from compress.search.cluster import Cluster, _Decoder, clustered, crowding_distance, features
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.smoea import Smoea, controller
@@ -130,6 +133,23 @@ def test_one_survivor_stands_for_each_cluster() -> None:
     method = Cluster(restarts=5)
     kept = method._kept(kernels, np.abs(kernels).sum(1), 8, rng)
     assert len({int(k) // 4 for k in kept}) == 8
+
+
+def test_clusters_are_found_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would add their partial sums in the order in which they end, and the labels would differ from run to run."""
+    seen: list[int] = []
+
+    class Watched(KMeans):
+        def fit(self, *data: Any) -> Any:
+            seen.extend(pool["num_threads"] for pool in threadpool_info())
+            return super().fit(*data)
+
+    monkeypatch.setattr("sklearn.cluster.KMeans", Watched)
+    with threadpool_limits(2):
+        assert 2 in [pool["num_threads"] for pool in threadpool_info()]
+        clustered(np.random.default_rng(0).normal(size=(30, 3)), 4, 2)
+        assert 2 in [pool["num_threads"] for pool in threadpool_info()]
+    assert set(seen) == {1}
 
 
 def test_inside_a_cluster_the_readers_decide_where_they_are_asked() -> None:
