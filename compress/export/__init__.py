@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from compress.export.precision import PrecisionLatency as PrecisionLatency
     from compress.export.precision import Precisions as Precisions
     from compress.export.precision import read_precisions as read_precisions
+    from compress.export.scopes import module_of as module_of
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -47,5 +48,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "judging": "FileJudge",
             "parity": "Parity ParityVerdict deviation export_verified judge",
             "precision": "PrecisionLatency Precision Precisions read_precisions",
+            "scopes": "module_of",
         },
     )

@@ -10,8 +10,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from compress.errors import ExportError, one_line
 from compress.export.left_out import drop_added_zeros
+from compress.export.scopes import NAME_SCOPES
 
-NAME_SCOPES = "pkg.torch.onnx.name_scopes"  # which module a node comes from: kept
 FLOATS = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16},
 )

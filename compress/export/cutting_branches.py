@@ -9,7 +9,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from compress.core import ACTIVATIONS, SkippedModule, is_within
 from compress.errors import ExportError
-from compress.export.canonical import NAME_SCOPES
+from compress.export.scopes import NAME_SCOPES
 
 _NODES = {"identity": None, "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish"}
 """What an activation is in ONNX, where it is one node."""

@@ -7,19 +7,18 @@ cut network computes, before any recovery; a file whose structure holds a width 
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from compress.core import Plan, Topology, canonical, gone_modules, kept_positions
 from compress.errors import ExportError, ModelError
-from compress.export.canonical import NAME_SCOPES
 from compress.export.cutting_branches import skip_module
+from compress.export.scopes import module_of
 from compress.runtime import OrtRuntime
 
 _CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
@@ -40,26 +39,29 @@ class Resizable:
             not itself an entry of the state_dict.
         again: cuts the network and exports it to a path, for plans that the file cannot follow; None where only the file
             is there.
+        why_not: why the file can follow no plan at all; empty where it can.
     """
 
     model: ModelProto
     topology: Topology
     owners: Mapping[str, tuple[str, int]]
     again: Callable[[Plan, Path], object] | None = None
+    why_not: str = ""
 
 
 def resizable(model: ModelProto, topology: Topology, again: Callable[[Plan, Path], object] | None = None) -> Resizable:
     """Finds out which layer each folded tensor belongs to.
 
     Args:
-        model: of the unpruned network; tensors that the exporter merged are taken apart in it.
+        model: of the unpruned network; tensors that the exporter merged are taken apart in it, weights that it renamed get
+            their names back.
         topology: traced from the same network.
         again: see :class:`Resizable`.
 
     Raises:
-        ExportError: a weight that a plan may change is not in the file under its own name and shape; export each network.
+        ExportError: a weight that a plan may change is not in the file with its shape, and networks cannot be exported.
     """
-    _unshare(model, topology)
+    _name_again(model, topology)
     initial = {tensor.name: tensor for tensor in model.graph.initializer}
     writes = {layer.weight: (layer.weight, layer.write_dim) for layer in topology.layers}
     owners: dict[str, tuple[str, int]] = {}
@@ -69,37 +71,55 @@ def resizable(model: ModelProto, topology: Topology, again: Callable[[Plan, Path
             name = node.input[place] if place < len(node.input) else ""
             if name in initial and name not in topology.tensors and weight:
                 owners[name] = writes.get(weight, (weight, 0))
+    why_not = next(_lost(initial, topology), "")
+    if why_not and again is None:
+        raise ExportError(why_not, hint="export it with the newer exporter: --exporter dynamo")
+    return Resizable(model=model, topology=topology, owners=owners, again=again, why_not=why_not)
+
+
+def _lost(initial: Mapping[str, TensorProto], topology: Topology) -> Iterator[str]:
+    """The weights that a plan may change and the file does not hold."""
     changing = {key for key, _ in topology.slots}
-    for key in changing & {layer.weight for layer in topology.layers}:
+    for key in sorted(changing & {layer.weight for layer in topology.layers}):
         if key not in initial or tuple(initial[key].dims) != topology.tensors[key].shape:
             seen = "is missing" if key not in initial else f"has shape {list(initial[key].dims)}"
-            raise ExportError(
-                f"the weight {key} {seen} in the ONNX file, {list(topology.tensors[key].shape)} is wanted",
-                hint="export it with the newer exporter: --exporter dynamo",
-            )
-    return Resizable(model, topology, owners, again)
+            yield f"the weight {key} {seen} in the ONNX file, {list(topology.tensors[key].shape)} is wanted"
 
 
-_NORM = ("weight", "bias", "running_mean", "running_var")
+_ENTRIES = {
+    "Conv": ("weight",),
+    "ConvTranspose": ("weight",),
+    "Gemm": ("weight",),
+    "BatchNormalization": ("weight", "bias", "running_mean", "running_var"),
+}
+"""What a module calls the tensors that its node reads, from the second one on."""
 
 
-def _unshare(model: ModelProto, topology: Topology) -> None:
-    """Exporters merge equal tensors, as the scales of untrained batch norms are: each norm gets its own again."""
-    initial = {tensor.name: tensor for tensor in model.graph.initializer}
+def _name_again(model: ModelProto, topology: Topology) -> None:
+    """Every tensor under the name of the module that reads it.
+
+    The older exporter renames what it folds a batch norm into; both merge equal tensors, as the scales of untrained batch
+    norms are.
+    """
+    initial, renamed = {tensor.name: tensor for tensor in model.graph.initializer}, set[str]()
     for node in model.graph.node:
-        scopes = next((p.value for p in node.metadata_props if p.key == NAME_SCOPES), "")
-        if node.op_type != "BatchNormalization" or not scopes:
-            continue
-        module = str(ast.literal_eval(scopes)[-2])
-        for place, entry in enumerate(_NORM, start=1):
-            own, shared = f"{module}.{entry}", initial.get(node.input[place])
-            if own in topology.tensors and shared is not None and tuple(shared.dims) == topology.tensors[own].shape:
-                if own not in initial:
-                    copied = model.graph.initializer.add()
-                    copied.CopyFrom(shared)
-                    copied.name = own
-                    initial[own] = copied
-                node.input[place] = own
+        module = module_of(node)
+        for place, entry in enumerate(_ENTRIES.get(node.op_type, ()), start=1):
+            own, read = f"{module}.{entry}", initial.get(node.input[place])
+            if own not in topology.tensors or read is None or tuple(read.dims) != topology.tensors[own].shape:
+                continue
+            if read.name in topology.tensors and node.op_type != "BatchNormalization":  # a weight that modules share
+                continue
+            if own not in initial:
+                copied = model.graph.initializer.add()
+                copied.CopyFrom(read)
+                copied.name = own
+                initial[own] = copied
+            node.input[place] = own
+            renamed.add(read.name)
+    idle = renamed - {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name in idle]:
+        model.graph.initializer.remove(tensor)
 
 
 def write_resized(source: Resizable, plan: Plan, path: Path) -> None:
@@ -134,9 +154,11 @@ def resized(source: Resizable, plan: Plan) -> ModelProto:
         plan: widths and branches; folds and selected inputs are not a matter of shapes alone and are refused.
 
     Raises:
-        ExportError: the plan folds or selects, the file holds a width where no plan can reach it, or a branch of which it does
-            not show where it begins and ends.
+        ExportError: the file can follow no plan, the plan folds or selects, the file holds a width where no plan can reach
+            it, or a branch of which it does not show where it begins and ends.
     """
+    if source.why_not:
+        raise ExportError(source.why_not, hint="cut the network and export it")
     if plan.inputs or any(cut.fold for cut in plan.cuts.values()):
         raise ExportError("only plans of widths can be applied to an ONNX file", hint="cut the network and export it")
     topology, kept = source.topology, kept_positions(source.topology, plan)

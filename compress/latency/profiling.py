@@ -26,6 +26,7 @@ import onnx
 
 from compress.core import Environment, capture
 from compress.errors import ConfigError
+from compress.export import module_of
 from compress.latency.arms import noise
 from compress.latency.result import Settings
 from compress.runtime import ON_GPU, OrtRuntime, arrays_of, read_onnx
@@ -230,14 +231,7 @@ def _weight(node: onnx.NodeProto, producer: Mapping[str, onnx.NodeProto], weight
             name = producer[name].input[0]
         if name in weights and name.endswith(".weight"):
             return str(name).removesuffix(".weight")
-    if node.name.startswith("/"):  # the older exporter: /layer1/layer1.0/conv/conv.0/Conv
-        names = list[str]()
-        for part in node.name.strip("/").split("/")[:-1]:
-            if names and part.startswith(f"{names[-1]}."):  # a member of a Sequential repeats what holds it
-                names.pop()
-            names.append(part)
-        return ".".join(names)
-    return next((str(name) for name in node.input[1:] if name in weights), "")
+    return module_of(node) or next((str(name) for name in node.input[1:] if name in weights), "")
 
 
 def _events(path: Path) -> Sequence[Mapping[str, Any]]:

@@ -99,6 +99,24 @@ def test_a_resized_file_computes_what_the_cut_network_computes(
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+def test_the_older_exporters_file_is_resized_too(inverted: tuple[nn.Module, Topology, Resizable], tmp_path: Path) -> None:
+    """It renames the weights that it folds batch norms into; they get their names back, and layers their times."""
+    net, topology, _ = inverted
+    path, small = tmp_path / "base.onnx", tmp_path / "small.onnx"
+    export(net, torch.zeros(2, 3, 16, 16), path, exporter="legacy")
+    plan, images = widths_at(topology, 4, 2), torch.randn(3, 3, 16, 16)
+    source = resizable(onnx.load(str(path)), topology)
+    names = [tensor.name for tensor in source.model.graph.initializer]
+    assert {layer.weight for layer in topology.layers} <= set(names) and len(names) == len(
+        onnx.load(str(path)).graph.initializer
+    )
+    write_resized(source, plan, small)
+    with OrtRuntime().load(small) as session, torch.no_grad():
+        got, wanted = session.run(images.numpy())[0], cut(net, topology, plan)(images).numpy()
+    assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert min(OnnxNetworks(source, OrtRuntime()).layers(small, 0.05)) > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_zero_padded_shortcut_follows(tmp_path: Path, seed: int) -> None:
@@ -130,7 +148,7 @@ def test_a_plan_that_the_file_cannot_follow_is_exported(
     assert asked == [plan]
 
 
-def test_what_no_width_says_is_refused(inverted: tuple[nn.Module, Topology, Resizable]) -> None:
+def test_what_no_width_says_is_refused(inverted: tuple[nn.Module, Topology, Resizable], tmp_path: Path) -> None:
     _, topology, source = inverted
     group = topology.groups[0]
     with pytest.raises(ExportError, match="only plans of widths"):
@@ -140,6 +158,10 @@ def test_what_no_width_says_is_refused(inverted: tuple[nn.Module, Topology, Resi
     del lost.graph.initializer[:]
     with pytest.raises(ExportError, match="is missing"):
         resizable(lost, topology)
+    asked: list[Plan] = []
+    plan = widths_at(topology, 4, 0)
+    write_resized(resizable(lost, topology, lambda p, path: asked.append(p)), plan, tmp_path / "small.onnx")
+    assert asked == [plan]
 
 
 # ---- which kernels widths get, without timing anything --------------------------------------------------------------
