@@ -36,7 +36,7 @@ def canonicalise(model: ModelProto, *, name: str, metadata: Mapping[str, str]) -
         _drop_default_attributes(graph, _opset(model))
     drop_added_zeros(model.graph)
     _pool_by_name(model.graph)
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     _drop_unused_domains(model)
     _check(model)
     for graph in _graphs(model.graph):
@@ -129,7 +129,7 @@ def _axes(node: NodeProto, constants: Mapping[str, onnx.TensorProto]) -> set[int
     return {axis % 4 for axis in listed}
 
 
-def _drop_unused(graph: GraphProto) -> None:
+def drop_unused(graph: GraphProto) -> None:
     """Drop weights and constants that no node reads."""
     while True:
         read = {name for inner in _graphs(graph) for node in inner.node for name in node.input}

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from compress.core import folder_beside
 from compress.errors import CompressError, ExportError, one_line
-from compress.export.canonical import canonicalise, refuse_infinite
+from compress.export.canonical import canonicalise, drop_unused, refuse_infinite
+from compress.export.left_out import drop_added_zeros
 from compress.importing import ImportedNetwork, written
 from compress.runtime import OrtRuntime
 from compress.signature import Signature, bare, leaves, signature_of, tensors
+from compress.surgery import Skipped
 
 Exporter = Literal["auto", "dynamo", "legacy", "file"]
 ORDER: Mapping[Exporter, tuple[Exporter, ...]] = {"auto": ("dynamo", "legacy"), "dynamo": ("dynamo",), "legacy": ("legacy",)}
@@ -219,6 +221,9 @@ def _into_its_file(task: _Task, path: Path) -> Exported:
     inner = bare(task.model)
     assert isinstance(inner, ImportedNetwork)
     model = written(inner, task.facts())
+    if any(isinstance(module, Skipped) for module in inner.modules()):
+        drop_added_zeros(model.graph)
+        drop_unused(model.graph)
     refuse_infinite(model)
     size = _write(model, path, task)
     return Exported(path=path, exporter="file", opset=inner.graph.opset, bytes=size, warnings=())

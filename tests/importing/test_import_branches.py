@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.core import ACTIVATIONS, ZEROS, Plan
 from compress.coupling.tracer import trace
+from compress.export import export
 from compress.importing.skipping import nodes_of
 from compress.importing.writing import written
 from compress.networks import load, network_from
@@ -50,8 +52,9 @@ def test_what_stands_in_a_modules_place_is_written_as_it_computes(codes: tuple[i
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_file_without_its_branches_computes_what_the_cut_network_does(tmp_path: Path) -> None:
+    """Nothing is left of the branches where the file is exported: neither zeros nor what adds them."""
     torch.manual_seed(0)
-    path, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    path, small, least = (tmp_path / f"{name}.onnx" for name in ("net", "small", "least"))
     model, example = Residual().eval(), (torch.zeros(2, 3, 8, 8),)
     names = {"input_names": ["x"], "output_names": ["y"], "dynamic_axes": {"x": {0: "n"}, "y": {0: "n"}}}
     torch.onnx.export(model, example, path, dynamo=False, opset_version=17, **names)
@@ -61,6 +64,10 @@ def test_a_file_without_its_branches_computes_what_the_cut_network_does(tmp_path
     model = cut(network.model, topology, Plan(branches=tuple(branch.name for branch in topology.branches)))
     small.write_bytes(written(model).SerializeToString())  # type: ignore[arg-type]
     images = np.random.default_rng(0).standard_normal((2, *network.shape)).astype(np.float32)
-    with OrtRuntime().load(small) as session, torch.no_grad():
-        assert np.allclose(session.run(images)[0], model(torch.from_numpy(images)).numpy(), atol=1e-4)
-    assert small.stat().st_size < path.stat().st_size
+    export(model, torch.from_numpy(images), least)
+    for file in (small, least):
+        with OrtRuntime().load(file) as session, torch.no_grad():
+            assert np.allclose(session.run(images)[0], model(torch.from_numpy(images)).numpy(), atol=1e-4)
+    assert least.stat().st_size < small.stat().st_size < path.stat().st_size
+    kinds = {node.op_type for node in onnx.load(least).graph.node}
+    assert {"Conv", "Relu"} <= kinds and not kinds & {"Add", "ConstantOfShape", "Shape"}
