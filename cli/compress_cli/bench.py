@@ -224,7 +224,7 @@ def _measured_by_torch(files: list[Path], how: BenchOptions, settings: Settings,
 
     from compress_models import MODELS
 
-    from compress.latency import cells, file_arms, identify, measure_all, network_opener, torch_runtimes
+    from compress.latency import cells, file_arms, identify_network, measure_all, network_opener, torch_runtimes
     from compress.pipeline import module_opener, pair_of
     from compress_cli.loading import numbers
     from compress_cli.progress import listening
@@ -242,7 +242,7 @@ def _measured_by_torch(files: list[Path], how: BenchOptions, settings: Settings,
             network = Inputs.of(files[0], given).opened()[0]
             opens, files = module_opener(network), pair_of(network, files[0], Path(folder))
         named = file_arms(files)
-        facts = {arm: identify(path) for arm, path in named.items()}
+        facts = {arm: identify_network(path) for arm, path in named.items()}
         others = {arm: path for arm, path in named.items() if arm != "base"}
         return measure_all(named["base"], others, conditions(), files=facts, listen=listen)
 

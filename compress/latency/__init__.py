@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from compress.latency.table_networks import machine as machine
     from compress.latency.table_networks import relative_times as relative_times
     from compress.latency.table_networks import table_of as table_of
+    from compress.latency.torch_files import identify_network as identify_network
     from compress.latency.torch_files import network_opener as network_opener
     from compress.latency.torch_files import torch_runtimes as torch_runtimes
     from compress.latency.torch_networks import ModuleNetworks as ModuleNetworks
@@ -83,7 +84,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "protocol": "measure",
             "result": "LatencyResult MeasuringProgress Settings",
             "statistics": "Interval LatencyVerdict P99_FROM",
-            "torch_files": "network_opener torch_runtimes",
+            "torch_files": "identify_network network_opener torch_runtimes",
             "table_measure": "OnnxNetworks block_of",
             "table_networks": "NETWORKS SizedNetworks collect machine relative_times table_of",
             "torch_networks": "ModuleNetworks",

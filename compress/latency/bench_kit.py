@@ -86,7 +86,9 @@ def pack(files: Mapping[str, tuple[Path, MeasuredFile]], settings: Settings) -> 
     manifest = {
         "made_by": version,
         "settings": asdict(settings),
-        "files": {arm: {"path": path, **asdict(facts)} for (arm, (_, facts)), path in zip(files.items(), inside, strict=True)},
+        "files": {
+            arm: {"path": path, **facts.to_json()} for (arm, (_, facts)), path in zip(files.items(), inside, strict=True)
+        },
         "digests": {name: hashlib.sha256(data).hexdigest() for name, data in sorted(contents.items())},
     }
     identity = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]

@@ -37,14 +37,21 @@ class MeasuredFile:
 
     Attributes:
         name: the file's own name, without folders.
-        sha256: of the .onnx file itself; weights in a second file do not count, and speed does not depend on them.
+        sha256: of the file itself; weights in a second file do not count, and speed does not depend on them.
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8``; empty where unknown.
+        tensors: the digest of the tensors that a network's file holds (``compress.networks.file_state_digest``): such a file
+            is written anew where it is measured. Empty for ONNX files.
     """
 
     name: str
     sha256: str
     bytes: int
     precision: str = ""
+    tensors: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {name: value for name, value in asdict(self).items() if name != "tensors" or value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,7 @@ class Measurement:
             "format": FORMAT,
             "version": VERSION,
             "kit": self.kit,
-            "files": {arm: asdict(file) for arm, file in self.files.items()},
+            "files": {arm: file.to_json() for arm, file in self.files.items()},
             "results": [result.to_json() for result in self.results],
             "skipped": list(self.skipped),
         }
@@ -127,7 +134,7 @@ def identify(path: Path, *, precision: str = "") -> MeasuredFile:
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return MeasuredFile(path.name, digest, path.stat().st_size, precision)
+        return MeasuredFile(name=path.name, sha256=digest, bytes=path.stat().st_size, precision=precision)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}", hint="give the path of an exported .onnx file") from error
 
@@ -135,5 +142,5 @@ def identify(path: Path, *, precision: str = "") -> MeasuredFile:
 def _file(facts: Mapping[str, Any]) -> dict[str, Any]:
     if not _SHA256.fullmatch(facts["sha256"]):
         raise ValueError(f"{facts['sha256']!r} is no SHA-256")
-    texts = {name: str(facts[name]) for name in ("name", "sha256", "precision")}
+    texts = {name: str(facts[name]) for name in ("name", "sha256", "precision")} | {"tensors": str(facts.get("tensors", ""))}
     return texts | {"bytes": int(facts["bytes"])}

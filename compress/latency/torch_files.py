@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from compress.errors import ConfigError
-from compress.networks import load, network_from
+from compress.latency.measurement import MeasuredFile, identify
+from compress.networks import file_state_digest, load, network_from
 from compress.runtime import TORCH_RUNTIMES, Opens, TorchRuntime, check_torch_device
 
 
@@ -34,6 +36,17 @@ def network_opener(
         return network.model, shape
 
     return opens
+
+
+def identify_network(path: Path) -> MeasuredFile:
+    """Name, digests and size of a network's file; only safetensors tell the digest of their tensors.
+
+    Raises:
+        ModelError: it cannot be read.
+        CheckpointError: it is a damaged safetensors file.
+    """
+    tensors = file_state_digest(path) if path.suffix == ".safetensors" else ""
+    return replace(identify(path), tensors=tensors)
 
 
 def torch_runtimes(opens: Opens, threads: int | None = 1) -> Callable[[str], TorchRuntime]:

@@ -51,17 +51,21 @@ def take_in(folder: Path, file: Path) -> tuple[str, ...]:
 
 
 def _names(folder: Path, report: Report, found: Measurement, file: Path) -> dict[str, str]:
-    """Arm -> which of the run's files it was, by digest."""
+    """Arm -> which of the run's files it was, by digest: of the file, or of the tensors of one that torch measured."""
     known = {report.digests[name]: name for name in (BASE, MODEL) if name in report.digests}
     known |= {identify(path).sha256: path.name for path in sorted(folder.glob("*.onnx"))}
+    known |= {report.digests[name]: file for name, file in (("network", BASE), ("model", MODEL)) if name in report.digests}
     names = {}
     for arm, facts in found.files.items():
-        if facts.sha256 not in known:
+        digest = facts.tensors or facts.sha256
+        if digest not in known:
+            kind, hint = "SHA-256", f"make the kit of this run: compress bench-kit {folder} --out kit.zip"
+            if facts.tensors:
+                kind, hint = "tensors", f"measure this run: compress bench {folder} --runtime torch-cuda --out result.json"
             raise ConfigError(
-                f"{file}: {arm} was measured with a file of SHA-256 {facts.sha256[:16]}..., which {folder} does not have",
-                hint=f"make the kit of this run: compress bench-kit {folder} --out kit.zip",
+                f"{file}: {arm} was measured with a file of {kind} {digest[:16]}..., which {folder} does not have", hint=hint
             )
-        names[arm] = known[facts.sha256]
+        names[arm] = known[digest]
     if names.get("base") != BASE:
         raise ConfigError(
             f"{file}: the base was {names.get('base')}, {BASE} is wanted", hint=f"compress bench-kit {folder} --out kit.zip"

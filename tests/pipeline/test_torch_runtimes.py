@@ -13,16 +13,19 @@ import torch
 from compress_cli.app import app
 from compress_models import MODELS
 from support.timed_arms import chain
+from torch import nn
 from typer.testing import CliRunner
 
 from compress.data import Preprocessing
 from compress.errors import ConfigError, ModelError, RuntimeUnavailable
+from compress.latency import Settings, cells, identify_network, measure_all, torch_runtimes
 from compress.networks import Architecture, Network, save
 from compress.networks.network import network_of
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import kept_at, load
-from compress.pipeline.module_files import module_opener, pair_of
+from compress.pipeline.module_files import module_opener, pair_of, write_module
 from compress.pipeline.pruning import prune
+from compress.report import read_report, take_in
 from compress.testing import ToySpace, toy_table
 
 QUICK: dict[str, Any] = {"method": "uniform", "recover": "none", "latency_seconds": 0.2, "exporter": "legacy", "round_to": 1}
@@ -49,10 +52,30 @@ def test_a_run_is_clocked_and_explained_where_torch_runs_it(tmp_path: Path) -> N
         opened, shape = opens(path)
         with torch.no_grad():
             assert shape == (3, 24, 24) and torch.equal(opened(images), model(images))
+    check_taken_in(net, run, tmp_path)
     with pytest.raises(ModelError, match="holds no cut of"):
         opens(run / "model.onnx")
     with pytest.raises(ConfigError, match="is missing"):
         pair_of(net, tmp_path / "none", tmp_path)
+
+
+def check_taken_in(net: Network, run: Path, place: Path) -> None:
+    """What torch measures elsewhere enters the run's report; what it measures of another network does not."""
+
+    def measured(base: Path, pruned: Path) -> Path:
+        how = list(cells(["torch-cpu"], [2], Settings(budget_seconds=0.1), of_torch=torch_runtimes(module_opener(net))))
+        files = {"base": identify_network(base), "pruned": identify_network(pruned)}
+        found = measure_all(base, {"pruned": pruned}, how, files=files)
+        (place / "card.json").write_text(json.dumps(found.to_json()))
+        return place / "card.json"
+
+    base, pruned = pair_of(net, run, place)
+    (said,) = take_in(run, measured(base, pruned))
+    assert said.startswith("torch-cpu on ") and [(x.batch, x.file) for x in read_report(run).latency] == [(1, ""), (2, "")]
+    other = network_of(chain(3).apply(lambda m: m.weight.data.mul_(2) if isinstance(m, nn.Linear) else None), net.preprocessing)
+    for wrong in ((write_module(other, place / "other.safetensors"), pruned), (pruned, pruned)):
+        with pytest.raises(ConfigError, match=r"a file of tensors|base\.onnx is wanted"):
+            take_in(run, measured(*wrong))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
