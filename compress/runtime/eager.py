@@ -1,9 +1,8 @@
-"""torch itself behind the same Session, for comparing with what runs today."""
+"""A module in memory as a session: what files are compared with, and what torch's own runtimes measure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +67,7 @@ class EagerSession:
     def run(self, feed: Feed) -> tuple[Array, ...]:
         """Compute the outputs for one batch."""
         with torch.inference_mode():
-            answer = self.model(*self._placed(feed))
+            answer = self.model(*self.placed(feed))
         taken = signature.names if (signature := signature_of(self.model)) is not None else ()
         return tuple(tensor.cpu().numpy() for tensor in tensors(answer, taken=taken).values())
 
@@ -76,7 +75,7 @@ class EagerSession:
         """A stopwatch-ready run; on a GPU it returns when the work is done."""
         if transfer == "e2e":
             return lambda: self.run(feed)
-        batch, device = self._placed(feed), self._like.device
+        batch, device = self.placed(feed), self._like.device
 
         def on_device() -> None:
             with torch.inference_mode():
@@ -86,18 +85,6 @@ class EagerSession:
 
         return on_device
 
-    def _placed(self, feed: Feed) -> list[Tensor]:
+    def placed(self, feed: Feed) -> list[Tensor]:
+        """The arrays where the weights lie."""
         return [torch.from_numpy(array).to(self._like.device) for array in arrays_of(feed)]
-
-
-@contextmanager
-def session(
-    model: nn.Module, *, input_shape: tuple[int | None, ...] = (None, 3, None, None), threads: int | None = 1
-) -> Iterator[EagerSession]:
-    """A module as a Session, with torch's thread count set for as long as the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield EagerSession(model, input_shape)
-    finally:
-        torch.set_num_threads(before)

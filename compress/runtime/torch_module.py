@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError, RuntimeUnavailable, one_line
-from compress.runtime.base import Array, Feed, SessionInput, TorchPrecision, Transfer, arrays_of
-from compress.signature import tensors
+from compress.runtime.base import Array, Feed, TorchPrecision, Transfer, arrays_of
+from compress.runtime.eager import EagerSession
 
 Opens = Callable[[Path], tuple[nn.Module, tuple[int, ...]]]
 """A file's network in evaluation mode, nobody else's copy, and the shape of one of its inputs."""
@@ -79,7 +79,7 @@ class TorchRuntime:
         model, shape = self.opens(path)
         with _set_up(self):
             try:
-                yield TorchSession(model=_placed(model, self), shape=shape, runtime=self)
+                yield TorchSession(_placed(model, self), (None, *shape), runtime=self)
             except torch.OutOfMemoryError as error:
                 raise ModelError(
                     f"{path} does not fit the device: {one_line(error)}", hint="measure at a smaller --batch"
@@ -100,54 +100,15 @@ def check_torch_device(runtime: TorchRuntime) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TorchSession:
-    """A module on its device, in its number format; arrays come and go in single precision.
+class TorchSession(EagerSession):
+    """A module on its runtime's device, in its number format; arrays come and go in single precision."""
 
-    Attributes:
-        model: evaluation mode.
-        shape: of one input.
-    """
-
-    model: nn.Module
-    shape: tuple[int, ...]
-    runtime: TorchRuntime
-    fallback: str = ""
-    inputs: tuple[SessionInput, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        if self.model.training:
-            raise ModelError("the network is in training mode, evaluation mode is wanted", hint="call model.eval() first")
-        object.__setattr__(self, "inputs", (SessionInput("input", (None, *self.shape), np.dtype(np.float32)),))
-
-    @property
-    def input_shape(self) -> tuple[int | None, ...]:
-        """The input's dimensions: any batch."""
-        return self.inputs[0].shape
+    runtime: TorchRuntime = field(kw_only=True)
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
         """Single precision."""
-        return self.inputs[0].dtype
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Unknown before it runs: torch does not name them."""
-        return ()
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """torch and the kind of device."""
-        return (f"torch-{self.runtime.device}",)
-
-    @property
-    def placement(self) -> Mapping[str, int]:
-        """Empty: torch has no graph to place."""
-        return {}
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """Empty: nothing was exported that could differ from its network."""
-        return {}
+        return np.dtype(np.float32)
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -167,15 +128,12 @@ class TorchSession:
         Raises:
             ModelError: the network does not run on it.
         """
-        batch = arrays_of(feed)
         try:
-            with torch.inference_mode():
-                answer = self.model(*self._given(batch))
-            return tuple(tensor.cpu().numpy() for tensor in tensors(answer).values())
+            return EagerSession.run(self, feed)
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ValueError, TypeError) as error:
-            shapes = " and ".join(str(list(array.shape)) for array in batch)
+            shapes = " and ".join(str(list(array.shape)) for array in arrays_of(feed))
             raise ModelError(
                 f"the network does not run on {shapes}: {one_line(error)}", hint="give the size that it was made for: --size"
             ) from error
@@ -184,7 +142,7 @@ class TorchSession:
         """A stopwatch-ready run that returns when it is done; on a card without copies it is timed by the card's events."""
         if transfer == "e2e":
             return lambda: self.run(feed)
-        given = self._given(arrays_of(feed))
+        given = self.placed(feed)
 
         def eager() -> object:
             with torch.inference_mode():
@@ -194,8 +152,9 @@ class TorchSession:
             return eager
         return TimedByEvents(captured(eager) if self.runtime.cuda_graph else eager)
 
-    def _given(self, arrays: tuple[Array, ...]) -> list[Tensor]:
-        return [_laid(torch.from_numpy(array).to(self.runtime.device), self.runtime) for array in arrays]
+    def placed(self, feed: Feed) -> list[Tensor]:
+        """The arrays on the device, as the module wants them."""
+        return [_laid(tensor, self.runtime) for tensor in EagerSession.placed(self, feed)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from compress.latency.matrix import cells, measure_all
 from compress.latency.onnx_files import describe_all
 from compress.latency.protocol import LatencyResult, MeasuringProgress, Settings, WarmedUp, measure
 from compress.latency.statistics import LatencyVerdict
-from compress.runtime import eager
+from compress.runtime import TorchRuntime
 from compress.runtime.ort import OrtRuntime, gpus
 
 
@@ -134,7 +134,8 @@ def test_a_fallback_is_flagged(files: dict[str, Path]) -> None:
 @pytest.mark.slow
 def test_torch_itself_can_be_an_arm(files: dict[str, Path]) -> None:
     settings = Settings(batch=2, budget_seconds=0.3, min_rounds=5)
-    with eager.session(chain(8), input_shape=(None, 3, 24, 24)) as session:
+    runtime = TorchRuntime(lambda path: (chain(8), (3, 24, 24)))
+    with runtime.load(files["base"]) as session:
         found = measure(session, {"onnx": files["base"]}, runtime=OrtRuntime(), settings=settings)
     assert found.arm("base").providers == ("torch-cpu",) and found.settings.scenario == "offline"
     assert found.ratios["onnx"].decided_by == "cpu"

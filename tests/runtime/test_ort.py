@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.errors import ModelError, RuntimeUnavailable
 from compress.export.exporting import export
-from compress.runtime import eager
+from compress.runtime import EagerSession, TorchRuntime
 from compress.runtime.base import Runtime, Session, inputs_of
 from compress.runtime.ort import OrtRuntime, gpus
 from compress.signature import tensors
@@ -30,12 +30,13 @@ def image(batch: int = 3) -> np.ndarray:
 
 def test_both_runtimes_are_sessions_and_agree(path: Path) -> None:
     assert isinstance(OrtRuntime(), Runtime) and OrtRuntime().available() and OrtRuntime().name == "ort-cpu"
-    with OrtRuntime().load(path) as fast, eager.session(net()) as slow:
+    slow = EagerSession(net())
+    with OrtRuntime().load(path) as fast:
         assert isinstance(fast, Session) and isinstance(slow, Session)
         np.testing.assert_allclose(fast.run(image())[0], slow.run(image())[0], atol=1e-6)
         for session in (fast, slow):
             session.prepare(image())()
-            assert session.input_dtype == np.float32 and session.fallback == "" and session.options["threads"] == "1"
+            assert session.input_dtype == np.float32 and session.fallback == "" and session.options["threads"]
         assert fast.providers == ("CPUExecutionProvider",) and slow.providers == ("torch-cpu",)
         assert fast.placement == {"CPUExecutionProvider": len(onnx.load(path).graph.node)}
         assert fast.input_shape == (None, 3, 8, 8)
@@ -53,12 +54,13 @@ def test_threads_and_spinning_reach_the_library(path: Path) -> None:
 
 def test_torch_threads_are_restored() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="inside"), eager.session(net(), threads=before + 1):
+    runtime = TorchRuntime(lambda path: (net(), (3, 8, 8)), threads=before + 1)
+    with pytest.raises(RuntimeError, match="inside"), runtime.load(Path()):
         assert torch.get_num_threads() == before + 1
         raise RuntimeError("inside")
     assert torch.get_num_threads() == before
-    with pytest.raises(ModelError, match="training mode"), eager.session(net().train()):
-        pass
+    with pytest.raises(ModelError, match="training mode"):
+        EagerSession(net().train())
 
 
 @pytest.mark.skipif(bool(gpus()), reason="there is a GPU")
