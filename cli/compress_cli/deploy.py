@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 from rich.markup import escape
 
 from compress.core import plural
+from compress.errors import CheckpointError
 from compress.report import duration, times
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
@@ -196,7 +197,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
     import numpy as np
 
     from compress.export import read_interface
-    from compress_cli.loading import load_data
+    from compress_cli.loading import load_data, own_code
 
     interface = read_interface(file)
     if len(interface.inputs) != 1:
@@ -207,10 +208,10 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         )
     if data is not None:
         preprocessing = interface.preprocessing
-        if preprocessing is None:
+        if preprocessing is None and not own_code(data):
             raise UsageError(f"{file} does not say how images are prepared", hint="leave --data out, or export it again")
-        classes = interface.outputs[0].dims[-1]
-        found = load_data(data, preprocessing, classes if classes > 0 else None, labels=labels, seed=0, download=download)
+        classes = interface.named if interface.names_classes and interface.named > 0 else None
+        found = load_data(data, preprocessing, classes, labels=labels, seed=0, download=download)
         assert found is not None
         return _as_taken(found.calibration.images(_IMAGES).numpy(), interface), f"of {data}"
     checkpoint = run / "model.safetensors"
@@ -218,9 +219,11 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
         from compress.evaluation import matched_inputs
         from compress_cli.inputs import Inputs
 
-        loaded, prepared = Inputs(model=str(checkpoint)).network()
-        made = matched_inputs(loaded.model, prepared.shape, _IMAGES)
-        return _as_taken(made.images.numpy(), interface), "synthetic, matched to the batch norms" if made.matched else "noise"
+        with suppress(CheckpointError):  # a network of the user's own code, which nothing here needs
+            loaded, prepared = Inputs(model=str(checkpoint)).network()
+            made = matched_inputs(loaded.model, prepared.shape, _IMAGES)
+            told = "synthetic, matched to the batch norms" if made.matched else "noise"
+            return _as_taken(made.images.numpy(), interface), told
     warn("compared on noise: --data gives real images")
     row = interface.inputs[0].row
     if interface.embedded and interface.preprocessing is not None:

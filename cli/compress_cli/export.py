@@ -264,15 +264,15 @@ def of_file(file: Path, given: Inputs) -> Source:
     import torch
 
     from compress.export import read_interface
-    from compress_cli.loading import load_data
+    from compress_cli.loading import load_data, own_code
 
     interface = read_interface(file)
     prepared = interface.preprocessing
-    if prepared is None and given.data is not None:
+    if prepared is None and given.data is not None and not own_code(given.data):
         raise ConfigError(
             f"{file} does not say how its images are prepared", hint="export it from its checkpoint: compress export MODEL"
         )
-    if prepared is None or given.data is None:
+    if given.data is None:
         from compress.latency import Settings, noise
         from compress.runtime import OrtRuntime, arrays_of
 

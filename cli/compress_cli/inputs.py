@@ -160,16 +160,15 @@ class Inputs:
 
     def code(self) -> str:
         """What of the user's own code opening them runs; empty for none."""
-        from compress.core import is_entrypoint
-        from compress.data import TORCHVISION
         from compress.networks import Architecture
+        from compress_cli.loading import own_code
 
         if self.arch is not None and Architecture(self.arch).runs_user_code:
             return f"imports the network's {self.arch}"
         if self.example is not None:
             return f"imports the example's {self.example}"
         source = self.data or ""
-        if is_entrypoint(source) and source.partition(":")[0] not in TORCHVISION and not Path(source).exists():
+        if own_code(source):
             return f"imports the images' {source}"
         return "unpickles the network" if self.trust_pickle else ""
 

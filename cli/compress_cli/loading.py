@@ -168,8 +168,16 @@ def shape_of(example: Any) -> tuple[int, ...] | None:
     return tuple(alone.shape[1:]) if samples else None
 
 
+def own_code(source: str) -> bool:
+    """Whether images are named by a function of the user's own, whose examples are used as they are."""
+    from compress.core import is_entrypoint
+    from compress.data import TORCHVISION
+
+    return is_entrypoint(source) and source.partition(":")[0] not in TORCHVISION and not Path(source).exists()
+
+
 def load_data(
-    source: str | None, preprocessing: Preprocessing, classes: int | None, *, labels: str, seed: int, download: bool
+    source: str | None, preprocessing: Preprocessing | None, classes: int | None, *, labels: str, seed: int, download: bool
 ) -> Data | None:
     """The images, if any were named."""
     from compress.data import examined, open_data

@@ -58,6 +58,7 @@ def package(
     debug: o.Debug = False,
 ) -> None:
     """Write a run as a model that a server loads: settings, labels and pre-processing with it."""
+    from compress.export import embeddable
     from compress.serving import Server, Serving, name_of
     from compress.serving import package as write
     from compress_cli.loading import numbers, onnx_of
@@ -78,6 +79,8 @@ def package(
         tensorrt=tensorrt,
     )
     file = onnx_of(run, precision)
+    if embed:
+        embeddable(file)
     names = () if class_names is None else _lines(class_names)
     asked = Inputs(model=str(run), data=data, download=download, trust_pickle=trust_pickle)
     with TemporaryDirectory() as aside:

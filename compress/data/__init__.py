@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from compress.data.dataset import Data as Data
     from compress.data.dataset import examined as examined
     from compress.data.dataset import open_data as open_data
+    from compress.data.given import GivenSplit as GivenSplit
     from compress.data.listing import TORCHVISION as TORCHVISION
     from compress.data.own_data import data_from as data_from
     from compress.data.pixels import to_pixels as to_pixels
@@ -29,6 +30,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "batch_kinds": "check_boxes examples_in",
             "dataset": "Data examined open_data",
+            "given": "GivenSplit",
             "listing": "TORCHVISION",
             "own_data": "data_from",
             "pixels": "to_pixels",

@@ -34,7 +34,7 @@ class GivenSplit(Split):
         source: where its batches come from.
         count: its examples.
         first: one batch of it.
-        preprocessing: what the user's own code has done; by default nothing.
+        preprocessing: what the user's own code has done, kept as ``prepared``; None where nobody says.
         digest: identifies its examples; empty where that cannot be had.
     """
 
@@ -49,6 +49,7 @@ class GivenSplit(Split):
     ) -> None:
         pair = paired(first)
         made = preprocessing or as_given(first if pair is None else pair[0])
+        self.prepared = preprocessing
         super().__init__(name, _NoImages(name, count), np.arange(count), np.full(count, -1), made)
         self._source = source
         self._kind = kind_of(first)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from compress.export.cutting_onnx import resized as resized
     from compress.export.cutting_onnx import write_resized as write_resized
     from compress.export.embedding import embed as embed
+    from compress.export.embedding import embeddable as embeddable
     from compress.export.embedding import pixels_of as pixels_of
     from compress.export.exporting import BATCHES as BATCHES
     from compress.export.exporting import beside as beside
@@ -41,7 +42,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "conversion": "Options convert file_digest",
             "cutting_onnx": "Resizable resizable resized write_resized",
-            "embedding": "embed pixels_of",
+            "embedding": "embed embeddable pixels_of",
             "exporting": "BATCHES beside export",
             "int8": "Quantiser",
             "interface": "Interface Port read_interface serving_facts",

@@ -59,10 +59,6 @@ def pixels_of(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return images.mul(std).add(mean).mul(255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-TASK, _CLASSES = "task", "classification"
-"""What a file's metadata calls its task, and the only one whose outputs a softmax makes probabilities of."""
-
-
 def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | None = None) -> Parity:
     """Writes a file with its pre-processing and a softmax inside, compared with the network, or none.
 
@@ -76,12 +72,36 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
         ExportError: the file does not say how its images are prepared, or gives no row of logits an image.
         ParityError: the new file computes something else.
     """
+    preprocessing = embeddable(source)
+    with beside(target) as folder:
+        aside = folder / target.name
+        model = read_onnx(source)
+        _rewrite(model, preprocessing)
+        facts = {**read_interface(source).metadata, "embedded": "preprocessing"}
+        canonicalise(model, name=model.graph.name, metadata=facts)
+        aside.write_bytes(model.SerializeToString(deterministic=True))
+        opened = nullcontext() if network is not None else OrtRuntime(threads=None).load(source)
+        with opened as session:
+            plain = network if network is not None else _File(session).eval()  # type: ignore[arg-type]
+            parity = compare(aside, FromPixels(plain, preprocessing).eval(), pixels)
+        if parity.verdict is ParityVerdict.FAIL:
+            raise ParityError(f"pre-processing inside: {parity.message}", hint="package it without --embed-preprocessing")
+        aside.replace(target)
+    return parity
+
+
+def embeddable(source: Path) -> Preprocessing:
+    """How a file's images are prepared, where that and a softmax can stand in its graph.
+
+    Raises:
+        ExportError: the file does not say it, has it inside already, or gives no row of logits an image.
+    """
     interface = read_interface(source)
     if interface.embedded or interface.preprocessing is None:
         reason = "has its pre-processing inside already" if interface.embedded else "does not say how its images are prepared"
         raise ExportError(f"{source} {reason}", hint="take the run's model.onnx, or export it again: compress export")
-    task = interface.metadata.get(TASK, _CLASSES).partition(":")[0]
-    if task != _CLASSES:
+    if not interface.names_classes:
+        task = interface.metadata["task"].partition(":")[0]
         raise ExportError(
             f"{source} is of the task {task}, whose outputs are no logits of classes: a softmax would destroy them",
             hint="package it without --embed-preprocessing",
@@ -93,20 +113,7 @@ def embed(source: Path, target: Path, pixels: Tensor, *, network: nn.Module | No
             f"{list(interface.outputs[0].dims)} out",
             hint="package it without --embed-preprocessing",
         )
-    with beside(target) as folder:
-        aside = folder / target.name
-        model = read_onnx(source)
-        _rewrite(model, interface.preprocessing)
-        canonicalise(model, name=model.graph.name, metadata={**interface.metadata, "embedded": "preprocessing"})
-        aside.write_bytes(model.SerializeToString(deterministic=True))
-        opened = nullcontext() if network is not None else OrtRuntime(threads=None).load(source)
-        with opened as session:
-            plain = network if network is not None else _File(session).eval()  # type: ignore[arg-type]
-            parity = compare(aside, FromPixels(plain, interface.preprocessing).eval(), pixels)
-        if parity.verdict is ParityVerdict.FAIL:
-            raise ParityError(f"pre-processing inside: {parity.message}", hint="package it without --embed-preprocessing")
-        aside.replace(target)
-    return parity
+    return interface.preprocessing
 
 
 def _rewrite(model: onnx.ModelProto, preprocessing: Preprocessing) -> None:

@@ -67,6 +67,17 @@ class Interface:
     embedded: bool
     metadata: Mapping[str, str]
 
+    @property
+    def names_classes(self) -> bool:
+        """Whether its output is a row of logits of classes; files of before tasks were said to be of that kind."""
+        return self.metadata.get("task", "classification").partition(":")[0] == "classification"
+
+    @property
+    def named(self) -> int:
+        """How many numbers of its first output have a name of their own, -1 where any: classes lie behind the batch in maps."""
+        dims = self.outputs[0].dims
+        return dims[1] if len(dims) == 4 else dims[-1] if dims else 0
+
 
 def serving_facts(preprocessing: Preprocessing | None, classes: Sequence[str] = ()) -> dict[str, str]:
     """What a client has to know, as metadata of an ONNX file; :func:`read_interface` reads it back."""

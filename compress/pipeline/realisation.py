@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.core import Plan, capture
+from compress.data import GivenSplit, Preprocessing, preset_for
 from compress.export import Parity, ParityVerdict, export_verified, serving_facts
 from compress.latency import LatencyResult, Settings, measure
 from compress.networks import TASK, save
@@ -196,4 +197,15 @@ def _provenance(run: Run, plan: Plan) -> Mapping[str, str]:
 def _serving(run: Run) -> dict[str, str]:
     """What clients of the file have to know."""
     classes = run.data.classes if run.data is not None and run.task.logit_per_class else ()
-    return serving_facts(run.network.preprocessing, classes)
+    return serving_facts(_preparation(run), classes)
+
+
+def _preparation(run: Run) -> Preprocessing | None:
+    """How a client prepares an image; None where only the user's own code knows: no guess is told as a fact."""
+    network, split = run.network, None if run.data is None else run.data.validation
+    if not isinstance(split, GivenSplit):
+        return network.preprocessing
+    guessed = network.architecture.runs_user_code and network.preprocessing == preset_for(
+        network.architecture.name, network.shape
+    )
+    return split.prepared or (None if guessed else network.preprocessing)

@@ -125,10 +125,9 @@ def _servable(onnx: Path, interface: Interface, serving: Serving) -> None:
             f"{onnx}: {', '.join(fixed)} have their batch size baked in, and the server is to batch",
             hint="export it with any batch size (compress export), or serve single requests: --max-batch 0",
         )
-    count = interface.outputs[0].dims[-1:]
-    if interface.classes and count not in ((len(interface.classes),), (-1,)):
+    if interface.classes and interface.named not in (len(interface.classes), -1):
         raise ExportError(
-            f"{len(interface.classes)} class names for {count[0] if count else 0} outputs",
+            f"{len(interface.classes)} class names for {interface.named} outputs",
             hint="give one name a line and output",
         )
 
@@ -137,14 +136,9 @@ def _notes(interface: Interface) -> list[str]:
     notes = []
     if interface.preprocessing is None:
         notes.append("the file does not say how its images are prepared: clients have to know size, mean and deviation")
-    if not interface.classes and _names_classes(interface):
+    if not interface.classes and interface.names_classes:
         notes.append("no class names are known: give a file with --class-names")
     return notes
-
-
-def _names_classes(interface: Interface) -> bool:
-    """Whether the file is of a classifier; files of before tasks were said to be."""
-    return interface.metadata.get("task", "classification").partition(":")[0] == "classification"
 
 
 def description(interface: Interface) -> dict[str, Any]:
@@ -153,7 +147,7 @@ def description(interface: Interface) -> dict[str, Any]:
     images = len(interface.inputs) == 1 and len(interface.inputs[0].dims) == 4
     taken = "normalised, channels x rows x columns" if images else ", ".join(map(_described, interface.inputs))
     answers = (
-        "logits" if len(interface.outputs) == 1 and _names_classes(interface) else ", ".join(map(_described, interface.outputs))
+        "logits" if len(interface.outputs) == 1 and interface.names_classes else ", ".join(map(_described, interface.outputs))
     )
     return {
         "embedded": interface.embedded,

@@ -37,7 +37,7 @@ def config_text(interface: Interface, name: str, serving: Serving, *, extra: Map
     for port in interface.inputs:
         config.input.add(name=port.name, data_type=_kind(pb, port), dims=_dims(port, serving))
     for index, port in enumerate(interface.outputs):
-        labels = LABELS if index == 0 and interface.classes else ""
+        labels = LABELS if index == 0 and interface.classes and len(port.row) == 1 else ""  # of a row of numbers
         config.output.add(name=port.name, data_type=_kind(pb, port), dims=_dims(port, serving), label_filename=labels)
     config.version_policy.latest.num_versions = serving.keep_versions
     kind = {

@@ -68,6 +68,8 @@ def _places(detector: Any, size: tuple[int, int]) -> tuple[Tensor, tuple[int, ..
         with torch.no_grad():
             images = torch.zeros(1, 3, *size, device=first.device, dtype=first.dtype)
             features = _features(detector.eval().backbone, images)
+            if first.is_meta:  # built without numbers: anchors have them all the same
+                features, images = [torch.zeros(t.shape) for t in features], torch.zeros(images.shape)
             (found,) = detector.anchor_generator(ImageList(images, [size]), features)
     except Exception as error:  # whatever the user's backbone raises
         raise TaskError(

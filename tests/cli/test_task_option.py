@@ -11,6 +11,7 @@ from compress_cli.export import int8_may_lose
 from support.commands import compress
 from support.tasked import trained
 
+from compress.export import read_interface
 from compress.networks.checkpoint import Architecture, save
 from compress.tasks import task_of
 
@@ -54,6 +55,8 @@ def test_the_unit_of_a_drop_is_the_task_s(net: Path, tmp_path: Path) -> None:
     assert within and front["points"][front["chosen"]] == within[0], "the cheapest that loses half a pixel at most"
     held = json.loads((tmp_path / "run" / "job.json").read_text())["job"]
     assert held["unit"] == report["job"]["unit"] == "px"
+    told = read_interface(tmp_path / "run" / "model.onnx").preprocessing
+    assert told is None, "how images are prepared only the user's own code knows: nothing is guessed into the file"
     assert (final - base > 0.5) == any("0.5 were allowed" in w for w in report["warnings"])
     picked = compress("pick", tmp_path / "run", "--index", "0", "--out", tmp_path / "p", "--trust-pickle", "-q")
     assert picked.exit_code == 0, picked.output

@@ -14,6 +14,8 @@ from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 
+from compress.tasks import DenseDetector
+
 SIDE = 32
 CLASSES = 3
 
@@ -91,6 +93,11 @@ def detector(name: str, seed: int = 0) -> nn.Module:
         if key.endswith(("cls_logits.weight", "cls_logits.bias")):
             nn.init.normal_(tensor, std=0.3)
     return made.eval()
+
+
+def dense_fcos() -> nn.Module:
+    """A factory as docs/tasks.md shows it."""
+    return DenseDetector(fcos(), (SIDE, SIDE))
 
 
 class Pixels(nn.Module):

@@ -19,7 +19,7 @@ from compress import Preprocessing
 from compress.coupling import trace
 from compress.errors import CompressError, TaskError
 from compress.export import ParityVerdict, export_verified
-from compress.networks import network_of
+from compress.networks import load, network_of
 from compress.surgery import cut, random_plan, verify
 from compress.tasks import DenseDetector, Detection
 from compress.tasks.detection import MAP, MAP50, _mean_average_precision
@@ -57,6 +57,16 @@ def test_the_loss_is_torchvisions(name: str) -> None:
     grads = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in ours.parameters()]
     assert sum(grads) > 0.8 * len(grads)
     assert list(made.state_dict()) == list(ours.state_dict())
+
+
+def test_a_detector_is_made_by_its_factory_and_read_from_a_file(tmp_path: Path) -> None:
+    """As ``--arch mypackage.nets:factory`` has it: shapes first, without numbers, which the anchors are not."""
+    wanted = DenseDetector(DETECTORS["fcos"](), (SIDE, SIDE)).eval()
+    torch.save(wanted.state_dict(), tmp_path / "net.pt")
+    loaded = load(tmp_path / "net.pt", zoo={}, arch="support.dense_nets:dense_fcos").model.eval()
+    assert loaded.constants == wanted.constants
+    with torch.no_grad():
+        alike(Detection().found(loaded(IMAGES), (SIDE, SIDE)), Detection().found(wanted(IMAGES), (SIDE, SIDE)))
 
 
 def test_crowds_are_not_trained_on() -> None:
