@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from compress.core.statistics import near_chance as near_chance
     from compress.core.statistics import pooled_difference as pooled_difference
     from compress.core.statistics import resampled as resampled
+    from compress.core.statistics import share_interval as share_interval
     from compress.core.statistics import upper as upper
     from compress.core.statistics import wilson as wilson
     from compress.core.step import Step as Step
@@ -151,7 +152,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "restriction": "compose restrict widths",
             "staging": "folder_beside sweep_beside",
             "statistics": "CONFIDENCE Certificate Difference Pool Right bounded_mean certificate difference images_needed "
-            "mean_interval near_chance pooled_difference resampled upper wilson",
+            "mean_interval near_chance pooled_difference resampled share_interval upper wilson",
             "step": "Step",
             "suggestions": "did_you_mean nearest",
             "text": "csv_cell markdown markdown_block markdown_code plural printable",

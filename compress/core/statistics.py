@@ -138,6 +138,18 @@ def resampled(rows: NDArray[np.float64], pool: Pool, *, draws: int = 1000, seed:
     return min(float(low), seen), max(float(high), seen)
 
 
+def share_interval(low: float, high: float, images: int) -> tuple[float, float]:
+    """An interval of a share within [0, 1], that is never without doubt.
+
+    Where every image is answered perfectly, or none at all, spread and bootstrap see no doubt, however few images there are:
+    then it is Wilson's, each image one trial.
+    """
+    low, high = max(0.0, low), min(1.0, high)
+    if high - low < 1e-9 and min(low, 1 - high) < 1e-9:
+        return wilson(round(low) * images, images)
+    return low, high
+
+
 def images_needed(drop: float, confidence: float = CONFIDENCE) -> int:
     """How many images without any disagreement certify this drop: the least that can be enough."""
     return math.ceil(math.log(1 - confidence) / math.log1p(-drop)) if 0 < drop < 1 else 1

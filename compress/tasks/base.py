@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from compress.core import Figure, TaskScore, mean_interval, resampled
+from compress.core import Figure, TaskScore, mean_interval, resampled, share_interval
 from compress.errors import TaskError
 from compress.signature import bare, tensors
 from compress.tasks.batches import arguments_in, moved
@@ -227,7 +227,7 @@ class Task:
         plain = type(self).pooled is Task.pooled
         low, high = mean_interval(rows.reshape(-1)) if plain else resampled(rows, self.pooled)
         if self.figure is not None and self.figure.share:
-            low, high = max(0.0, low), min(1.0, high)
+            low, high = share_interval(low, high, len(rows))
         return TaskScore(value=value, low=low, high=high, images=len(rows), per_image=rows)
 
 

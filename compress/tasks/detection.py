@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import Figure, TaskScore, resampled
+from compress.core import Figure, TaskScore, resampled, share_interval
 from compress.data import check_boxes
 from compress.errors import TaskError
 from compress.tasks.base import Task
@@ -102,8 +102,9 @@ class Detection(Task):
         found, truth, classes = self._found_in(model, batches)
         value, value50 = _mean_average_precision(found, truth)
         rows = rows_of(found, truth, classes, self.most, COCO_OVERLAPS)
-        low50, high50 = resampled(rows, self.pooled)
-        low, high = resampled(rows, lambda drawn: average_precision(drawn, slice(None)), draws=_DRAWS)
+        low50, high50 = share_interval(*resampled(rows, self.pooled), len(rows))
+        over_all = resampled(rows, lambda drawn: average_precision(drawn, slice(None)), draws=_DRAWS)
+        low, high = share_interval(*over_all, len(rows))
         return {
             MAP50.name: TaskScore(
                 value=value50, low=min(low50, value50), high=max(high50, value50), images=len(rows), per_image=rows

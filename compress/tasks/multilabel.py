@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import Figure, TaskScore, mean_interval, resampled
+from compress.core import Figure, TaskScore, mean_interval, resampled, share_interval
 from compress.errors import TaskError
 from compress.signature import first_tensor
 from compress.tasks.base import Task
@@ -74,10 +74,10 @@ class Multilabel(Task):
 
         said, truth = self._said(model, batches)
         right, counts = _right(said, truth), _counts(said, truth)
-        low, high = (min(1.0, max(0.0, edge)) for edge in mean_interval(right[:, 0]))
+        low, high = share_interval(*mean_interval(right[:, 0]), len(right))
         accuracy = TaskScore(value=float(right.mean()), low=low, high=high, images=len(right), per_image=right)
         value = float(multilabel_f1_score(said.int(), truth.int(), num_labels=said.shape[1], average="micro"))
-        low, high = resampled(counts, micro_f1)
+        low, high = share_interval(*resampled(counts, micro_f1), len(counts))
         f1 = TaskScore(value=value, low=min(low, value), high=max(high, value), images=len(counts), per_image=counts)
         return {LABEL_ACCURACY.name: accuracy, F1.name: f1}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress.core import Figure, TaskScore, mean_interval
+from compress.core import Figure, TaskScore, mean_interval, share_interval
 from compress.errors import TaskError
 from compress.signature import first_tensor
 from compress.tasks.base import Task
@@ -92,7 +92,7 @@ class Segmentation(Task):
         if not rows:
             raise TaskError("no image to measure mIoU on, at least 1 is needed", hint="check the path of the data")
         pixels = np.array(right)
-        low, high = (min(1.0, max(0.0, edge)) for edge in mean_interval(pixels))
+        low, high = share_interval(*mean_interval(pixels), len(pixels))
         accuracy = TaskScore(value=float(pixels.mean()), low=low, high=high, images=len(rows), per_image=pixels[:, None])
         return {MIOU.name: self.from_rows(np.stack(rows)), PIXEL_ACCURACY.name: accuracy}
 

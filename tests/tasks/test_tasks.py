@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multilabel_f1_score
 
-from compress.core import bounded_mean, mean_interval, pooled_difference, resampled, upper
+from compress.core import bounded_mean, mean_interval, pooled_difference, resampled, upper, wilson
 from compress.data import examples_in
 from compress.errors import TaskError
 from compress.tasks import Task, cut_out, first_of, task_of
@@ -143,6 +143,22 @@ def test_the_interval_of_f1_holds_it_in_nearly_all_lives() -> None:
         score = task.scored(Said(), [(answers[some], targets[some])])
         held += score.low <= truth <= score.high
     assert held >= 33, "of 40 at 95 %: fewer than 33 with a probability of 0.1 %"
+
+
+@pytest.mark.parametrize("name", ["multilabel", "multilabel:metric=F1", "segmentation"])
+@pytest.mark.parametrize("right", [True, False])
+def test_no_share_is_told_without_doubt(name: str, right: bool) -> None:
+    """All or none of a few images: the bootstrap's and Student's intervals are points there, and the next image may differ."""
+    task, shape = task_of(name), (30, 2, 4, 4) if name == "segmentation" else (30, 2)
+    targets = torch.zeros(30, 4, 4, dtype=torch.long) if name == "segmentation" else torch.ones(30, 2)
+    answers = torch.ones(shape)
+    if name == "segmentation":
+        answers[:, 1 if right else 0] = 0
+    found = task.score(Said(), [(answers if right or name == "segmentation" else -answers, targets)])
+    for figure, score in found.items():
+        assert (score.value, score.low, score.high) == (
+            (1.0, wilson(30, 30)[0], 1.0) if right else (0.0, 0.0, wilson(0, 30)[1])
+        ), figure
 
 
 WRONG: list[tuple[str, Any, Any]] = [
