@@ -42,15 +42,15 @@ if TYPE_CHECKING:
     from compress.recovery.rank_signals import meeting as meeting
     from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
     from compress.recovery.reconstruction import reconstruct as reconstruct
-    from compress.recovery.training import EpochDone as EpochDone
+    from compress.recovery.schedule import Schedule as Schedule
+    from compress.recovery.schedule import steps_per_epoch as steps_per_epoch
     from compress.recovery.training import GradientRewrite as GradientRewrite
     from compress.recovery.training import LabelledImages as LabelledImages
-    from compress.recovery.training import Resumed as Resumed
-    from compress.recovery.training import Schedule as Schedule
-    from compress.recovery.training import TrainingEvent as TrainingEvent
-    from compress.recovery.training import TrainingProgress as TrainingProgress
     from compress.recovery.training import fit as fit
-    from compress.recovery.training import steps_per_epoch as steps_per_epoch
+    from compress.recovery.training_events import EpochDone as EpochDone
+    from compress.recovery.training_events import Resumed as Resumed
+    from compress.recovery.training_events import TrainingEvent as TrainingEvent
+    from compress.recovery.training_events import TrainingProgress as TrainingProgress
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -64,7 +64,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",
             "rank_signals": "Signals meeting",
             "reconstruction": "ReconstructionSettings reconstruct",
-            "training": "EpochDone GradientRewrite LabelledImages Resumed Schedule TrainingEvent TrainingProgress fit "
-            "steps_per_epoch",
+            "schedule": "Schedule steps_per_epoch",
+            "training": "GradientRewrite LabelledImages fit",
+            "training_events": "EpochDone Resumed TrainingEvent TrainingProgress",
         },
     )

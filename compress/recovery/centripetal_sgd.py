@@ -27,15 +27,9 @@ from torch import Tensor, nn
 
 from compress.core import Plan, Role, Topology, check, plural
 from compress.errors import TrainError
-from compress.recovery.training import (
-    GradientRewrite,
-    LabelledImages,
-    Schedule,
-    TrainingEvent,
-    fit,
-    learning_rate,
-    steps_per_epoch,
-)
+from compress.recovery.schedule import Schedule, learning_rate, steps_per_epoch
+from compress.recovery.training import GradientRewrite, LabelledImages, fit
+from compress.recovery.training_events import TrainingEvent
 from compress.surgery import is_channel_map
 
 LEAST_EXPONENT = 15.0

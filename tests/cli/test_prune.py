@@ -41,7 +41,7 @@ from compress.errors import CompressError, ParityError
 from compress.latency import result as latency
 from compress.networks.checkpoint import Architecture, Loaded, load
 from compress.pipeline import conclusion
-from compress.recovery import training
+from compress.recovery import training_events as training
 from compress.report import store
 from compress.report.schema import schema
 from compress.search.journal import Asked

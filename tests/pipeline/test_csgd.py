@@ -24,7 +24,7 @@ from compress.pipeline.conclusion import Result
 from compress.pipeline.job import Job, make_job
 from compress.pipeline.picking import pick
 from compress.pipeline.pruning import prune
-from compress.recovery.training import EpochDone
+from compress.recovery.training_events import EpochDone
 
 QUICK: dict[str, Any] = {
     "method": "csgd",

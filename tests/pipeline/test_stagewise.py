@@ -19,7 +19,7 @@ from compress.pipeline.job import make_job
 from compress.pipeline.picking import pick
 from compress.pipeline.pruning import prune
 from compress.pipeline.searching import Searched
-from compress.recovery.training import EpochDone
+from compress.recovery.training_events import EpochDone
 from compress.surgery.cutting import cut
 
 QUICK: dict[str, Any] = {

@@ -32,7 +32,8 @@ from compress.recovery.centripetal_sgd import (
     tied_slices,
     train_centripetal,
 )
-from compress.recovery.training import GradientRewrite, Schedule, fit, steps_per_epoch
+from compress.recovery.schedule import Schedule, steps_per_epoch
+from compress.recovery.training import GradientRewrite, fit
 from compress.search.csgd_clusters import clusters_at
 from compress.search.stages import prunable
 from compress.search.widths import orbits

@@ -16,7 +16,8 @@ from torch import Tensor
 from compress.core import Ranks, this_process
 from compress.errors import ConfigError, TrainError
 from compress.recovery.data_parallel import DataParallel, patience
-from compress.recovery.training import Schedule, fit
+from compress.recovery.schedule import Schedule
+from compress.recovery.training import fit
 
 PROGRAM = "support.trained_together"
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

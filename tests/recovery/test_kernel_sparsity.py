@@ -14,7 +14,8 @@ from compress.recovery.batch_norm import reestimate
 from compress.recovery.compensation import RIDGE
 from compress.recovery.kernel_sparsity import _without, effective_params, held, zero_kernels
 from compress.recovery.moments import collect
-from compress.recovery.training import Schedule, fit
+from compress.recovery.schedule import Schedule
+from compress.recovery.training import fit
 from compress.surgery.cutting import cut
 from compress.surgery.guard import random_plan
 

@@ -26,15 +26,9 @@ from compress.core.statistics import wilson
 from compress.errors import DataError, TaskError, TrainError
 from compress.evaluation.top1 import accuracy
 from compress.networks.inference import computes_bf16, seeded
-from compress.recovery.training import (
-    EpochDone,
-    GradientRewrite,
-    Resumed,
-    Schedule,
-    TrainingProgress,
-    fit,
-    learning_rate,
-)
+from compress.recovery.schedule import Schedule, learning_rate
+from compress.recovery.training import GradientRewrite, fit
+from compress.recovery.training_events import EpochDone, Resumed, TrainingProgress
 from compress.recovery.training_state import FILE
 
 CLASSES = 3
