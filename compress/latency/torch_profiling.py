@@ -2,7 +2,6 @@
 
 On the CPU by the clock that decides there, on a card by events around each module. On a card a module's time also holds what
 the device waits for launches, so its kernels are timed a second time without any: replayed from a CUDA graph, many in a row.
-There nothing was executed yet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """torch itself as a runtime: a module on the CPU or a CUDA device, as it is (eager) or captured as a CUDA graph.
 
 What a file is, and how it becomes a module, is the caller's: :class:`TorchRuntime` is given a function that opens files. On a
-CUDA device runs are timed with the device's own events; there nothing was executed yet (``pytest -m gpu`` where a card is).
+CUDA device runs are timed with the device's own events (``pytest -m gpu`` where a card is; benchmarks/gpu.py).
 """
 
 from __future__ import annotations
