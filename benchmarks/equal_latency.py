@@ -11,8 +11,8 @@ as are those that cannot be that near, since whole blocks go.
 The arms: Torch-Pruning's l1, its best criterion before training (``torch_pruning_arm.py``), with its ``round_to`` 1 and 8,
 alone and after equal numbers of blocks were taken out of each stage; PRACTISE's choice of blocks (Wang, Wu: CVPR 2023): those
 whose removal costs least in the features behind over the latency that it saves; uniform l1 with whole streams; ``obs`` and
-``smoea``, with branches and without. Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the
-others the least squares.
+``smoea``, with branches, without, and with finalists' short trainings (then the others train as many steps more).
+Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the others the least squares.
 
 Then the same training for all: ``--images`` training images a pass (all of them by default), ``--epochs`` passes, distilled
 from the unpruned network. The test images are read once a run. Every part is kept in ``results/equal-latency-NAME.json`` as
@@ -195,8 +195,12 @@ def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0
     return searched(bench, target, lambda share: {"share": share, "round_to": round_to, "blocks": list(gone)})
 
 
-def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found | None:
-    """As ``compress prune --latency`` decides; where a measurement misses by more than 1 %, asked anew, thrice at most."""
+def ours(bench: Bench, target: float, *, method: str, branches: bool = True, finalists: bool = False) -> Found | None:
+    """As ``compress prune --latency`` decides; where a measurement misses by more than 1 %, asked anew, thrice at most.
+
+    With finalists it decides by short trainings, half of an epoch in all, as it does wherever training images are there; the
+    other arms are trained so much longer.
+    """
     table = bench.work / "table.json"
     if not table.exists():
         make(
@@ -211,11 +215,12 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool) -> Found |
             "table": str(table),
             "branches": branches,
             "budget": bench.budget.forwards,
-            "finalists": 0,
+            "finalists": None if finalists else 0,
+            "epochs": 1,
         }
-        folder = bench.work / f"{target:g}-{method}-{'' if branches else 'no-'}branches-{number}"
-        found = decide(bench.network, bench.data, make_job(flags=flags), folder)
-        how = {"plan": found.plan.to_json()}
+        kind = f"{'' if branches else 'no-'}branches{'-finalists' if finalists else ''}"
+        found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"{target:g}-{method}-{kind}-{number}")
+        how = {"plan": found.plan.to_json(), "why": found.why, "trained": 0.5 if finalists else 0.0}
         seen = bench.latency(bench.network_of(how))
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})
@@ -267,10 +272,11 @@ def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
             )
     found["PRACTISE's greedy blocks"] = practise
     for method in ("obs", "smoea"):
-        for branches in (True, False):
-            found[method + ("" if branches else ", no branches")] = lambda bench, target, method=method, branches=branches: (
-                ours(bench, target, method=method, branches=branches)
-            )
+        found[method] = lambda bench, target, method=method: ours(bench, target, method=method)
+        found[f"{method}, no branches"] = lambda bench, target, method=method: ours(
+            bench, target, method=method, branches=False
+        )
+        found[f"{method}, finalists"] = lambda bench, target, method=method: ours(bench, target, method=method, finalists=True)
     return found
 
 
@@ -327,13 +333,13 @@ def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
     return {"rows": rows, "rounds": result.rounds, "flags": list(result.flags), "environment": capture(threads=1).to_json()}
 
 
-def trained(bench: Bench, small: nn.Module, seed: int) -> dict[str, Any]:
-    """Answers before and after the training, image by image."""
+def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str, Any]:
+    """Answers before and after the training, image by image; ``extra`` is a share of another pass."""
     assert bench.data.train is not None
     images: Any = bench.data.train
     if bench.budget.images is not None:
         images = Some(images, bench.budget.images)
-    schedule = Schedule(bench.budget.epochs, seed=seed, batch=min(128, len(images)))
+    schedule = Schedule(bench.budget.epochs, extra=extra, seed=seed, batch=min(128, len(images)))
     after = fit(small, images, schedule, teacher=bench.network.model)
     return {
         "params": sum(p.numel() for p in small.parameters()),
@@ -431,10 +437,12 @@ def run(
                 results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
         if "trained" in only:
             made = cache(lambda name, there=there: bench.network_of(there[name]))
+            most = max(how.get("trained", 0.0) for how in {**held, **found}.values() if how is not None)
             for seed in seeds:
                 for name in there:
                     part = (*place, "runs", name, f"{seed}")
-                    results.part(part, lambda made=made, name=name, seed=seed: trained(bench, made(name), seed))
+                    extra = most - there[name].get("trained", 0.0)
+                    results.part(part, lambda made=made, name=name, how=(seed, extra): trained(bench, made(name), *how))
 
 
 def merged(one: Any, other: Any) -> Any:
