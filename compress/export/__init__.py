@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from compress.export.parity import Parity as Parity
     from compress.export.parity import ParityVerdict as ParityVerdict
     from compress.export.parity import deviation as deviation
-    from compress.export.parity import export_verified as export_verified
     from compress.export.parity import judge as judge
     from compress.export.precision import Precision as Precision
     from compress.export.precision import PrecisionLatency as PrecisionLatency
     from compress.export.precision import Precisions as Precisions
     from compress.export.precision import read_precisions as read_precisions
     from compress.export.scopes import module_of as module_of
+    from compress.export.verified_export import export_verified as export_verified
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -47,8 +47,9 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "int8": "Quantiser",
             "interface": "Interface Port read_interface serving_facts",
             "judging": "FileJudge",
-            "parity": "Parity ParityVerdict deviation export_verified judge",
+            "parity": "Parity ParityVerdict deviation judge",
             "precision": "PrecisionLatency Precision Precisions read_precisions",
             "scopes": "module_of",
+            "verified_export": "export_verified",
         },
     )

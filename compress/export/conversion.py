@@ -22,10 +22,11 @@ from compress.data import Data, Split
 from compress.errors import ConfigError, DataError, ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
+from compress.export.file_comparison import compare
 from compress.export.fp16 import NO_GAIN, halve
 from compress.export.int8 import RANKED_ON, QuantisedLayer, Quantiser, digest_of, fewest
 from compress.export.judging import OUTPUT_ERROR, FileJudge, paired_loss
-from compress.export.parity import ParityVerdict, compare
+from compress.export.parity import ParityVerdict
 from compress.export.precision import Precision
 from compress.runtime import Array, OrtRuntime, keeps_external_weights, onnx_bytes, read_onnx
 from compress.tasks import Classification, Task

@@ -18,8 +18,9 @@ from compress.data import Preprocessing
 from compress.errors import ExportError, ParityError
 from compress.export.canonical import canonicalise
 from compress.export.exporting import beside
+from compress.export.file_comparison import compare
 from compress.export.interface import read_interface
-from compress.export.parity import Parity, ParityVerdict, compare
+from compress.export.parity import Parity, ParityVerdict
 from compress.runtime import OrtRuntime, OrtSession, read_onnx
 
 PIXELS, PROBABILITIES = "pixels", "probabilities"

@@ -69,7 +69,7 @@ def export(
 ) -> Exported:
     """Write a network as ONNX, canonicalised, with provenance, and run at batches 1, 2 and 5.
 
-    This says that the file runs, not that it computes the same: :func:`compress.export.parity.export_verified` does.
+    This says that the file runs, not that it computes the same: :func:`compress.export.verified_export.export_verified` does.
 
     Args:
         model: in evaluation mode; it is copied, never changed.

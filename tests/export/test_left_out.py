@@ -16,7 +16,8 @@ from support.shortcuts import WITH_BRANCHES
 from compress.core import Plan
 from compress.export.exporting import Exporter, export
 from compress.export.left_out import drop_added_zeros
-from compress.export.parity import ParityVerdict, export_verified
+from compress.export.parity import ParityVerdict
+from compress.export.verified_export import export_verified
 from compress.surgery.cutting import cut
 
 _OF_LAYERS = ("Conv", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization")

@@ -14,9 +14,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from compress.errors import ExportError, ModelError, ParityError
-from compress.export import parity
+from compress.export import verified_export
 from compress.export.exporting import export
-from compress.export.parity import ParityVerdict, compare, export_verified, judge
+from compress.export.file_comparison import compare
+from compress.export.parity import ParityVerdict, judge
+from compress.export.verified_export import export_verified
 
 
 def net() -> nn.Module:
@@ -134,7 +136,7 @@ def test_failed_parity_leaves_nothing_and_tries_the_other_exporter(
     images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exporter whose file runs but is wrong: the older one's turn; both wrong: no file."""
-    real, wrong = parity.export, {"legacy", "dynamo"}
+    real, wrong = verified_export.export, {"legacy", "dynamo"}
 
     def broken(model: nn.Module, example: Tensor, path: Path, **options: object) -> object:
         choice = options["exporter"]
@@ -143,7 +145,7 @@ def test_failed_parity_leaves_nothing_and_tries_the_other_exporter(
             damaged(path, path, scale)
         return written
 
-    monkeypatch.setattr(parity, "export", broken)
+    monkeypatch.setattr(verified_export, "export", broken)
     with pytest.raises(ParityError, match="computes something else") as caught:
         export_verified(net(), images, tmp_path / "net.onnx")
     assert caught.value.exit_code == 4 and not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from compress.errors import ParityError
 from compress.evaluation.output_error import balanced, output_error, relative
 from compress.export import ParityVerdict, convert, export_verified
-from compress.export.parity import compare
+from compress.export.file_comparison import compare
 
 CHANNELS = 6
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {

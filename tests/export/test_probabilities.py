@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compress.export.exporting import export
-from compress.export.parity import ParityVerdict, channel_error, compare
+from compress.export.file_comparison import compare
+from compress.export.parity import ParityVerdict, channel_error
 from compress.export.probabilities import probabilities
 
 
