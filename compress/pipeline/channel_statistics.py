@@ -104,25 +104,6 @@ class ChannelsMeasured:
     inputs: CriterionInputs
 
 
-def measure_channels(
-    run: Run,
-    topology: Topology,
-    groups: Sequence[GroupId],
-    calibration: Tensor,
-    wanted: WantedStatistics,
-    store: StatisticsStore,
-) -> ChannelsMeasured:
-    """Everything that is wanted of these groups; what the store has is not computed."""
-    task = _Measurement(run, topology, groups, calibration, wanted, store)
-    inputs, known = task.importance()
-    if wanted.moments:
-        inputs = replace(inputs, moments=task.moments())
-    curves: dict[GroupId, Floats] = {}
-    if wanted.elimination:
-        known["obs"], curves = task.elimination(inputs)
-    return ChannelsMeasured({name: known[name] for name in wanted.criteria}, curves, inputs)
-
-
 def measure_branches(
     run: Run, evaluator: Evaluator, branches: Sequence[BranchId], budget: int, store: StatisticsStore
 ) -> tuple[Mapping[BranchId, float], int]:
@@ -144,7 +125,7 @@ def measure_branches(
     return branch_errors(evaluator, branches, budget, kept)
 
 
-class _Measurement:
+class ChannelMeasurement:
     """One run's: what is known, what is missing, and how far it is."""
 
     def __init__(
@@ -156,7 +137,7 @@ class _Measurement:
         wanted: WantedStatistics,
         store: StatisticsStore,
     ) -> None:
-        self.run, self.topology, self.groups, self.store = run, topology, groups, store
+        self.run, self.topology, self.groups, self.wanted, self.store = run, topology, groups, wanted, store
         self.calibration, self.seed = calibration, derive(run.job.seed, "random criterion")
         self.plain = self._kept_criteria([n for n in wanted.criteria if n != "obs" or not wanted.elimination])
         self.grams, self.skipped = self._kept_moments() if wanted.moments else ({}, {})
@@ -177,6 +158,16 @@ class _Measurement:
         self.done, self.per_image = 0.0, macs + squares / max(len(calibration) * len(self.passes), 1)
         self.total = _BACKWARD * macs * len(shown) + self.per_image * len(calibration) * len(self.passes)
         self.total += sum(self.prices.values()) + macs * len(self.missing)
+
+    def all_wanted(self) -> ChannelsMeasured:
+        """Everything that is wanted of these groups; what the store has is not computed."""
+        inputs, known = self.importance()
+        if self.wanted.moments:
+            inputs = replace(inputs, moments=self.moments())
+        curves: dict[GroupId, Floats] = {}
+        if self.wanted.elimination:
+            known["obs"], curves = self.elimination(inputs)
+        return ChannelsMeasured({name: known[name] for name in self.wanted.criteria}, curves, inputs)
 
     def importance(self) -> tuple[CriterionInputs, dict[str, dict[GroupId, Floats]]]:
         """The criteria but elimination; gradients are taken only where one of them is missing that needs them."""

@@ -7,43 +7,38 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from compress.core import (
     BranchId,
+    Floats,
     GroupId,
     LatencyTable,
     LayerName,
-    Listen,
     Measured,
-    Table,
     Topology,
     Warned,
     count,
     derive,
-    did_you_mean,
-    near_chance,
-    plural,
 )
 from compress.data import Data, Split
-from compress.errors import ConfigError, DataError, ModelError, SearchError, TaskError
+from compress.errors import ConfigError, SearchError
 from compress.evaluation import (
-    CRITERIA,
+    CriterionInputs,
     Evaluator,
     Material,
     closed_form,
     kernels,
     matched_inputs,
-    score_on,
 )
 from compress.networks import Network, preflight
-from compress.pipeline.channel_statistics import as_taken, measure_branches, measure_channels, wanted_statistics
-from compress.pipeline.inspection import reach, traced_with_agreement, try_export
+from compress.pipeline.channel_statistics import ChannelMeasurement, as_taken, measure_branches, wanted_statistics
+from compress.pipeline.inspection import traced_with_agreement, try_export
 from compress.pipeline.job import Job
 from compress.pipeline.latency_tables import alignment, needed, table_for
-from compress.pipeline.run import Run, measured
+from compress.pipeline.run import Run
+from compress.pipeline.search_checks import base_score, check_criteria, check_structure, check_target
 from compress.pipeline.statistics_store import store_of
 from compress.pipeline.trial_batch import check_asked, try_batch
 from compress.search import (
@@ -54,6 +49,7 @@ from compress.search import (
     Fidelity,
     ReaderLoss,
     Space,
+    Stage,
     make_stages,
     prunable,
     skippable,
@@ -108,70 +104,39 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         ConfigError: the job names what is not there.
         DataError: the unpruned network is near chance.
     """
-    network, data, job, clock = run.network, run.data, run.job, run.clock
-    if data is not None:
-        _check_structure(network, data)
-    preflight(network)
+    network, data, clock = run.network, run.data, run.clock
+    _try_out(run, part=bool(only))
+    topology = _traced(run, part=bool(only))
+    stages, branches = _stages(run, topology, only)
+    groups = tuple(g for s in stages for g in s.groups)
+    check_criteria(run.job)
+    table = table_for(run, topology) if needed(run.job) else None
+    job = _aligned(run, topology, groups, table)
     if not only:
-        check_asked(run.task, job, scored=run.scored)
-        try_batch(run)
-    if job.dynamic_size or not network.takes_images:
-        with clock.phase("export", "tried before the search"):
-            try_export(network, job)
-    with clock.phase("trace", network.name):
-        topology, agreement = traced_with_agreement(network, run.listen)
-    if not only:  # a stage's network is part of one that was told of
-        run.note(*agreement.sentences())
-        for warning in agreement.warnings():
-            run.warn(warning, now=True)
-    groups, _ = prunable(topology, job.ignore, job.realise)
-    if only:
-        groups = tuple(g for g in groups if g in only)
-    branches = skippable(topology, job.ignore)[0] if job.leaves_branches_out and not only else ()
-    stages = make_stages(topology, groups, streams=job.streams, branches=branches)
-    if not stages:
-        raise SearchError(
-            f"{network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
-        )
-    ranking = METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
-    _check_criteria(job)
-    table = table_for(run, topology) if needed(job) else None
-    if job.auto_round:
-        assert table is not None
-        job = replace(job, round_to=alignment(topology, [g for s in stages for g in s.groups], table))
-        run.listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
-    if not only:
-        _check_target(topology, job, table, run.listen)
+        check_target(topology, job, table, run.listen)
     budget = search_budget(job, count(topology).macs)
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
-    base = _base_score(run)
-    groups = tuple(g for s in stages for g in s.groups)
-    asked = wanted_statistics(as_taken(job, len(groups), budget, material.metric), ranking)
+    base = base_score(run)
+    asked = wanted_statistics(as_taken(job, len(groups), budget, material.metric), _ranking(job))
     with clock.phase("importance", ", ".join(asked.criteria)):
         where = None if only else run.folder  # a stage's network is there once only
         store = store_of(where, network.model, material.calibration, {**run.identity, "topology": topology.digest})
-        measured_channels = measure_channels(run, topology, groups, material.calibration, asked, store)
-        seen, rows = measured_channels.inputs, dict[GroupId, Any]()
-        found: Mapping[LayerName, ReaderLoss] = {}
-        if METHODS[job.method].reader_losses:
-            found, spent = closed_form(network.model, seen, topology, groups, material.calibration, budget)
-            budget -= spent
-        if METHODS[job.method].kernels:
-            folded = bool(job.options.get("folded"))
-            rows = {g: kernels(seen, topology, topology.by_id[g], folded=folded) for g in groups}
+        channels = ChannelMeasurement(run, topology, groups, material.calibration, asked, store).all_wanted()
+        rows, losses, spent = _for_the_method(run, topology, groups, channels.inputs, material, budget)
+        budget -= spent
     solves = job.recover == "reconstruct"
     evaluator = Evaluator(
         network.model,
         topology,
         stages,
         material,
-        moments=seen.moments if solves else None,
+        moments=channels.inputs.moments if solves else None,
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
     known: Mapping[BranchId, float] = {}
     if branches:
-        with run.clock.phase("branches", f"the outputs without each of {len(branches)}"):
+        with clock.phase("branches", f"the outputs without each of {len(branches)}"):
             known, spent = measure_branches(run, evaluator, branches, budget, store)
             budget -= spent
     full, solved = (int(evaluator.price(Ask(plans=(), fidelity=Fidelity.FULL, recovery=r))) for r in ("bn", "reconstructed"))
@@ -179,15 +144,15 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         cost=CostModel(topology, run.goal, table),
         stages=tuple(replace(s, branches=tuple(b for b in s.branches if b in known)) for s in evaluator.stages),
         statistics=ChannelStatistics(
-            importance=measured_channels.importance,
+            importance=channels.importance,
             kernels=rows,
-            curves=measured_channels.curves,
-            reader_losses=found,
+            curves=channels.curves,
+            reader_losses=losses,
             branch_errors=known,
         ),
         budget=budget,
         round_to=job.round_to,
-        ranking=ranking,
+        ranking=_ranking(job),
         full_images=full,
         stage_images=len(material.calibration),
         solved_images=solved if solves else 0,
@@ -197,69 +162,87 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     return Prepared(space, evaluator, base)
 
 
+def _try_out(run: Run, *, part: bool) -> None:
+    """Whatever is sure to fail later fails now; a part of a network that was tried is not tried again.
+
+    Raises:
+        CompressError: of the kind that it would be later.
+    """
+    network, job = run.network, run.job
+    if run.data is not None:
+        check_structure(network, run.data)
+    preflight(network)
+    if not part:
+        check_asked(run.task, job, scored=run.scored)
+        try_batch(run)
+    if job.dynamic_size or not network.takes_images:
+        with run.clock.phase("export", "tried before the search"):
+            try_export(network, job)
+
+
+def _traced(run: Run, *, part: bool) -> Topology:
+    """The network's groups of channels; how they were found is told, unless it is part of a network that was told of."""
+    with run.clock.phase("trace", run.network.name):
+        topology, agreement = traced_with_agreement(run.network, run.listen)
+    if not part:
+        run.note(*agreement.sentences())
+        for warning in agreement.warnings():
+            run.warn(warning, now=True)
+    return topology
+
+
+def _stages(run: Run, topology: Topology, only: Collection[GroupId]) -> tuple[tuple[Stage, ...], tuple[BranchId, ...]]:
+    """What the job lets go, stage by stage, and the branches among it.
+
+    Raises:
+        SearchError: nothing.
+    """
+    job = run.job
+    groups, _ = prunable(topology, job.ignore, job.realise)
+    if only:
+        groups = tuple(g for g in groups if g in only)
+    branches = skippable(topology, job.ignore)[0] if job.leaves_branches_out and not only else ()
+    stages = make_stages(topology, groups, streams=job.streams, branches=branches)
+    if not stages:
+        raise SearchError(
+            f"{run.network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
+        )
+    return stages, branches
+
+
+def _aligned(run: Run, topology: Topology, groups: Sequence[GroupId], table: LatencyTable | None) -> Job:
+    """The job with the alignment of widths that it leaves to the latency table."""
+    if not run.job.auto_round:
+        return run.job
+    assert table is not None
+    job = replace(run.job, round_to=alignment(topology, groups, table))
+    run.listen(Warned(f"--round-to auto: widths in {job.round_to}s, by the latency table"))
+    return job
+
+
+def _ranking(job: Job) -> str:
+    """The criterion that channels are ranked by."""
+    return METHODS[job.method].ranking if job.ranking == "auto" else job.ranking
+
+
+def _for_the_method(
+    run: Run, topology: Topology, groups: Sequence[GroupId], inputs: CriterionInputs, material: Material, budget: int
+) -> tuple[dict[GroupId, Floats], Mapping[LayerName, ReaderLoss], int]:
+    """What this method alone looks at: kernels by group, losses by reading layer, and the image-forwards that they took."""
+    method, model = METHODS[run.job.method], run.network.model
+    losses: Mapping[LayerName, ReaderLoss] = {}
+    rows, spent = dict[GroupId, Floats](), 0
+    if method.reader_losses:
+        losses, spent = closed_form(model, inputs, topology, groups, material.calibration, budget)
+    if method.kernels:
+        folded = bool(run.job.options.get("folded"))
+        rows = {g: kernels(inputs, topology, topology.by_id[g], folded=folded) for g in groups}
+    return rows, losses, spent
+
+
 def search_budget(job: Job, macs: int) -> int:
     """Image-forwards that a search may spend: as told, or by the multiply-accumulates of one image."""
     return job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(macs, 1))))
-
-
-def _check_structure(network: Network, data: Data) -> None:
-    """A network of several inputs wants batches of their structure.
-
-    Raises:
-        ConfigError: the data has another one.
-    """
-    if network.signature is None or network.takes_images:
-        return
-    try:
-        network.rows(next(iter(data.validation.batches(1, limit=1))))
-    except (ModelError, DataError) as error:
-        raise ConfigError(
-            f"the network takes {network.signature.describe()}, images are one of these at the most",
-            hint="give batches of this structure with compress.data_from, or leave --data out: the search then goes by the "
-            "outputs on random inputs of the example's structure",
-        ) from error
-
-
-def _check_criteria(job: Job) -> None:
-    """Every criterion that the job names has to be there.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    named = {"ranking": () if job.ranking == "auto" else (job.ranking,)}
-    for option in ("criterion", "seeds"):
-        value = job.options.get(option, ())
-        named[f"options.{option}"] = (value,) if isinstance(value, str) else tuple(value)
-    for setting, names in named.items():
-        for name in names:
-            if name not in CRITERIA:
-                raise ConfigError(
-                    f"{setting}: {name!r} is no criterion",
-                    hint=did_you_mean(name, CRITERIA, f"there are {', '.join(CRITERIA)}"),
-                )
-
-
-def _check_target(topology: Topology, job: Job, table: LatencyTable | None, listen: Listen) -> None:
-    """Shows what can be reached before any work, and refuses what cannot.
-
-    Raises:
-        SearchError: the target is below the least; the nearest reachable one is named.
-    """
-    kinds = ("macs", "params") if table is None else ("macs", "params", "latency")
-    least = {kind: reach(topology, job, kind, table=table) for kind in kinds}
-    rows = []
-    for kind, low in least.items():
-        wanted = f"{job.value:.3f}" if job.target == kind else ""
-        rows.append((kind, f"{low:.3f}", "1.000", wanted, "" if not wanted else ("yes" if job.value >= low else "no")))
-    listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
-    if job.target in least and job.value < least[job.target]:
-        low = least[job.target]
-        raise SearchError(
-            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
-            f"{job.target} are left",
-            hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
-            "a smaller --round-to reaches lower",
-        )
 
 
 def _material(run: Run, budget: int) -> Material:
@@ -324,40 +307,3 @@ def _first(network: Network, split: Any, count: int) -> tuple[Tensor, Sequence[A
         whole = (torch.cat([b[0] for b in pairs]), torch.cat([b[1] for b in pairs]))
         batches = list(zip(*(torch.split(t, _JUDGED_BATCH) for t in whole), strict=True))
     return rows, batches
-
-
-_OPPOSITE = (
-    "its answers are the opposite of the labels: the first class folder in alphabetical order is 0, the second 1; "
-    "--labels FILE with lines of `folder label` says otherwise"
-)
-
-
-def _base_score(run: Run) -> tuple[Measured, ...]:
-    """The unpruned network's score; near chance means that something is fed wrongly.
-
-    Raises:
-        DataError: it is near chance.
-        TaskError: it is no number.
-    """
-    data, job, task = run.data, run.job, run.task
-    if data is None or not run.scored:
-        return ()
-    figure = task.figure
-    assert figure is not None
-    with run.clock.phase(f"base {figure.short}", f"{len(data.validation)} validation images"):
-        found = measured(score_on(run.network.model, data.validation, task), "base", "validation")
-    if not math.isfinite(found.value):
-        raise TaskError(
-            f"the unpruned network's {figure.name} is {found.value} on {plural(found.images, 'image')} of {data.name}",
-            hint="check score(), the targets, and how the images are prepared: --mean, --std, --size",
-        )
-    chance = task.chance(len(data.classes)) if task.names_one_label else None
-    if chance and not job.accept_chance and near_chance(found.value, found.images, round(1 / chance)):
-        raise DataError(
-            f"the unpruned network has {100 * found.value:.1f} % accuracy on {plural(found.images, 'image')} of {data.name}, "
-            f"near chance for {round(1 / chance)} classes: wrong normalisation or labels?",
-            hint=_OPPOSITE
-            if found.value < 0.25 and task.name == "binary"
-            else "check --mean, --std, --size and --labels; --accept-chance goes on all the same",
-        )
-    return (found,)
