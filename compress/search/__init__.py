@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from compress.search.obs import plan_for as plan_for
     from compress.search.reader_loss import ReaderLoss as ReaderLoss
     from compress.search.smoea import Smoea as Smoea
-    from compress.search.smoea import controller as controller
+    from compress.search.stage_combination import controller as controller
     from compress.search.stages import is_stream as is_stream
     from compress.search.stages import make_stages as make_stages
     from compress.search.stages import prunable as prunable
@@ -85,7 +85,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "methods": "METHODS behind",
             "obs": "plan_for",
             "reader_loss": "ReaderLoss",
-            "smoea": "Smoea controller",
+            "smoea": "Smoea",
+            "stage_combination": "controller",
             "stages": "is_stream make_stages prunable skippable whole_streams",
             "uniform": "Uniform",
             "widths": "NARROW Widths fill meet_widths nearest orbits plan_of ranked reachable scaled share_at widths_of",

@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import Plan, canonical
+from compress.core import Plan
 from compress.search.base import (
     Ask,
     Fidelity,
@@ -43,10 +42,11 @@ from compress.search.depth import looks
 from compress.search.genes import Genes
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction
+from compress.search.stage_combination import combine, controller
 from compress.search.stages import whole_streams
 from compress.search.stopping import Stopping
 from compress.search.uniform import Uniform
-from compress.search.widths import meet, plan_of, reachable, scaled
+from compress.search.widths import reachable
 
 _FINALIST_WINDOW = 0.06
 _CLOSED_FORMS, _DEPTHS = 5, 4
@@ -347,48 +347,3 @@ _LOST = 1e9
 
 def _finite(error: float) -> float:
     return error if np.isfinite(error) else _LOST
-
-
-def controller(space: Space, number: int, before: Plan) -> float:
-    """The share of the whole that should be left after this stage.
-
-    One ratio for this and all later stages is found that meets the target after what was already cut; the stage gets the
-    share that this ratio leaves it, so that greedy stages still arrive at the target. None gets less than the target itself,
-    which is what the last one gets: few aligned widths follow one ratio, and what they overshoot would be thrown away.
-    """
-    later = [g for s in space.stages[number:] for g in s.groups]
-    own = space.stages[number].groups
-
-    def with_ratio(ratio: float, groups: Sequence[str]) -> float:
-        plan = plan_of(space, scaled(space, ratio, [g for g in later if g in groups]))
-        return space.share(Plan({**before.cuts, **plan.cuts}, branches=before.branches))
-
-    ratio = meet(partial(with_ratio, groups=later), space.target.value)
-    return max(with_ratio(ratio, own), space.target.value)
-
-
-def combine(
-    space: Space, fronts: Sequence[Front], inherited: Sequence[float], weights: Sequence[float], bins: int = 160
-) -> list[Point]:
-    """The stages' fronts as one: a knapsack over the cost with additive, weighted errors.
-
-    Each stage contributes one of its points; what a stage inherited from the stages before it is not counted twice.
-    """
-    goal = 1.0 - reachable(space.cost, space.groups, space.round_to)
-    best: dict[int, tuple[float, Plan]] = {0: (0.0, Plan())}
-    for stage, front, base, weight in zip(space.stages, fronts, inherited, weights, strict=True):
-        options = []
-        for point in front:
-            own = stage.own(point.plan)
-            options.append((weight * max(point.error - base, 0.0), 1.0 - space.share(own), own))
-        options.append((0.0, 0.0, Plan()))
-        grown: dict[int, tuple[float, Plan]] = {}
-        for spent, (error, plan) in best.items():
-            for more, saved, own in options:
-                place = spent + round(saved / max(goal, 1e-9) * bins)
-                total = error + more
-                if place not in grown or total < grown[place][0]:
-                    both = Plan({**plan.cuts, **own.cuts}, branches=(*plan.branches, *own.branches))
-                    grown[place] = (total, canonical(space.topology, both))
-        best = grown
-    return [space.point(plan, error, Fidelity.STAGE) for error, plan in best.values()]

@@ -34,7 +34,8 @@ from compress.search.base import (
 from compress.search.cluster import Cluster, _Decoder, clustered, crowding_distance, features
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
-from compress.search.smoea import Smoea, controller
+from compress.search.smoea import Smoea
+from compress.search.stage_combination import controller
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable, scaled, share_at
 from compress.testing import SearcherContract, ToySpace, hypervolume, run, toy_table
