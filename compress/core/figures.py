@@ -69,8 +69,12 @@ class Figure:
         return " to ".join(self.signed(value, places).removesuffix(unit) for value in (low, high))
 
     def range(self, low: float, high: float, places: int = 1) -> str:
-        """Two values as an interval, the unit said elsewhere: ``90.1 to 92.5``."""
-        return f"{self.number(low, places)} to {self.number(high, places)}"
+        """Two values as an interval, the unit said elsewhere: ``90.1 to 92.5``; with digits enough to see that it is one."""
+        said = [self.number(value, places) for value in (low, high)]
+        if said[0] == said[1] and 0 < (width := abs(high - low) * self.scale) < math.inf:
+            digits = min(6, max(0, -math.floor(math.log10(width))))
+            said = [f"{self.scale * value:.{digits}f}" for value in (low, high)]
+        return " to ".join(said)
 
     def number(self, value: float, places: int = 2) -> str:
         """A value below a heading that says what is counted; three digits where it is no share."""

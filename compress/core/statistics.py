@@ -228,6 +228,7 @@ def pooled_difference(
     pool: Pool,
     *,
     higher: bool = True,
+    share: bool = False,
     draws: int = 1000,
     seed: int = 0,
 ) -> Difference:
@@ -238,6 +239,8 @@ def pooled_difference(
         theirs: the same images in the same order; any number of seeds.
         pool: the figure of such rows.
         higher: more is better.
+        share: the figure is one; where every draw says the same, the interval is that of as many images without a difference,
+            since the next image may make one.
         draws: of as many images, with replacement, the same for both.
         seed: of the draws.
     """
@@ -251,6 +254,9 @@ def pooled_difference(
     seen = gap(np.arange(images))
     found = [gap(rng.integers(0, images, images)) for _ in range(draws)]
     low, high = np.nanquantile(found, [0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2])
+    if share and high - low < 1e-9:
+        half = difference([np.ones(images, bool)], [np.ones(images, bool)]).high
+        low, high = max(-1.0, seen - half), min(1.0, seen + half)
     return Difference(
         mean=seen,
         low=min(float(low), seen),

@@ -254,7 +254,7 @@ def paired_difference(
     if task.names_one_label:
         return difference([rows[:, 0] == 1 for rows in ours], [rows[:, 0] == 1 for rows in theirs])
     pool = task.pooled if figure == task.figure else Task().pooled
-    return pooled_difference(ours, theirs, pool, higher=figure.higher)
+    return pooled_difference(ours, theirs, pool, higher=figure.higher, share=figure.share)
 
 
 def change_of(judged: JudgedTest | None, task: Task) -> Difference | None:

@@ -127,7 +127,7 @@ def paired_loss(task: Task, before: TaskScore, after: TaskScore) -> Difference:
     if before.per_image is not None and after.per_image is not None:
         ours, theirs = (before, after) if figure.higher else (after, before)
         assert ours.per_image is not None and theirs.per_image is not None
-        return pooled_difference([ours.per_image], [theirs.per_image], task.pooled)
+        return pooled_difference([ours.per_image], [theirs.per_image], task.pooled, share=figure.share)
     lost = figure.worse(before.value, after.value)
     return Difference(mean=lost, low=-math.inf, high=math.inf, images=after.images, seeds=1)
 

@@ -177,7 +177,9 @@ def _images(data: Data | None) -> str:
     """What the images are, as people read it."""
     if data is None:
         return "none: synthetic inputs"
-    return f"{data.name} ({plural(len(data.classes), 'class')})" if data.classes else data.name
+    background = data.validation.target_kind == "boxes"  # it is a class of detectors, and of no object
+    classes = len(data.classes) - background
+    return f"{data.name} ({plural(classes, 'class')})" if classes > 0 else data.name
 
 
 def _scoring(run: Run) -> Scoring:

@@ -59,10 +59,11 @@ def dumbbells(rows: Sequence[tuple[str, float, Latency]]) -> Figure:
         axes.plot([promised], [y], "o", ms=9, mfc="none", mec=BASE, mew=2, zorder=3)
         axes.plot([found.speedup], [y], "o", ms=9, color=PRUNED, zorder=4)
         left = found.speedup <= promised
-        for value, side, colour in ((found.speedup, left, PRUNED), (promised, not left, MUTED)):
+        end = found.low if left else found.high  # beyond the interval, not on it
+        for value, place, side, colour in ((found.speedup, end, left, PRUNED), (promised, promised, not left, MUTED)):
             axes.annotate(
                 f"{value:.2f}×",
-                (value, y),
+                (place, y),
                 (-9 if side else 9, 0),
                 textcoords="offset points",
                 ha="right" if side else "left",

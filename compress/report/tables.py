@@ -81,10 +81,16 @@ def heads(*names: str) -> tuple[Column, ...]:
 
 def score_table(report: Report) -> ReportTable:
     """The task's figure after every step."""
-    rows = tuple(tuple(Cell(text=text, whole=i > 0) for i, text in enumerate(row)) for row in scores(report))
+    rows = tuple(tuple(_score_cell(text, whole=i > 0) for i, text in enumerate(row)) for row in scores(report))
     head = heads("network", f">{judged(report, 'validation')}", f">{judged(report, 'test')}")
     about = "95 % intervals; the test images are read once, for the last figure."
     return ReportTable(title=f"{score_title(report)} after every step", about=about, head=head, rows=rows)
+
+
+def _score_cell(text: str, *, whole: bool) -> Cell:
+    """The interval below its value: beside it both would be wider than half a page where a figure is near 100 %."""
+    value, _, interval = text.partition(" (")
+    return Cell(text=value, whole=whole, about=f"({interval}" if interval else "")
 
 
 def ratio_table(report: Report) -> ReportTable:

@@ -97,3 +97,16 @@ def test_a_report_of_the_first_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(old | {"more": 1}))
     with pytest.raises(ConfigError, match="more"):
         store.read_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said", "shared"),
+    [
+        (27.16, 27.22, "27.16 to 27.22", "27.16 to 27.22"),
+        (2.62, 3.11, "2.62 to 3.11", "2.6 to 3.1"),
+        (7.0, 7.0, "7.00 to 7.00", "7.0 to 7.0"),
+    ],
+)
+def test_an_interval_is_seen_to_be_one(low: float, high: float, said: str, shared: str) -> None:
+    assert Figure("PSNR", "dB").range(low, high) == said
+    assert Figure("mAP50", share=True).range(low / 100, high / 100) == shared

@@ -231,6 +231,13 @@ def test_pairs_are_told_apart_where_single_scores_are_not() -> None:
     assert pooled_difference([theirs], [ours], lambda r: float(r.mean()), higher=False).verdict == "behind"
 
 
+def test_pairs_without_any_difference_are_no_certainty() -> None:
+    """Of a share: all images right before and after, which thirty say with less doubt than ten."""
+    said = [pooled_difference([np.ones((n, 1))], [np.ones((n, 1))], lambda r: float(r.mean()), share=True) for n in (10, 30)]
+    assert said[0].low < said[1].low < 0 < said[1].high < said[0].high and all(d.mean == 0 for d in said)
+    assert all(d.verdict == "not distinguishable" for d in said)
+
+
 # ---- batches ---------------------------------------------------------------------------------------------------------
 
 
