@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers consumers browser examples notebooks docs lint format clean
+.PHONY: all venv demo test slow servers ray consumers browser examples notebooks docs lint format clean
 
 all: lint test
 
@@ -22,12 +22,17 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-slow} $(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser'
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-slow} $(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser and not ray'
 
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv
 	tests/servers/setup.sh
 	$(BIN)/pytest -q -n 0 -m servers tests/serving/test_servers.py
+
+# Workers on Ray: clusters of two nodes on this machine, killed and put together again.
+ray: venv
+	$(BIN)/python -m pip install --quiet --editable '.[ray]'
+	$(BIN)/pytest -q -n 0 -m ray tests/workers/test_ray.py tests/workers/test_ray_alone.py
 
 # Other runtimes and a headless Chromium in folders of their own, and the tests that ask them.
 consumers: venv

@@ -16,7 +16,7 @@ from compress.errors import CompressError, ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json
 from compress_cli.inputs import Inputs, stem
-from compress_cli.numbers import choosing_workers, number_or_auto
+from compress_cli.numbers import choosing_workers, workers_named
 from compress_cli.safe_console import sentence
 from compress_cli.tables import print_table
 
@@ -73,7 +73,7 @@ def compare_methods(
     if macs is not None and params is not None:
         raise UsageError("--macs and --params are given, one target is wanted", hint="leave one of them out")
     flags: dict[str, Any] = {
-        "workers": number_or_auto("--workers", workers, 2),
+        "workers": workers_named(workers),
         "score_threads": score_threads,
         "budget": budget,
         "epochs": epochs,

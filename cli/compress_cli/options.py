@@ -113,9 +113,9 @@ Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
-        metavar="N|auto",
-        help="Processes that score plans side by side; plan and front do not depend on it. docs/scaling.md. Default: by the "
-        "search's size, cores and memory.",
+        metavar="N|auto|ray[:N]|ray://HOST:PORT[/N]",
+        help="Processes that score plans side by side, or actors of a Ray cluster; plan and front do not depend on it. "
+        "docs/scaling.md. Default: by the search's size, cores and memory.",
         rich_help_panel="Search",
     ),
 ]

@@ -14,7 +14,7 @@ from compress_cli import options as o
 from compress_cli.console import UsageError, command_line, err, guarded, out, print_json, warn
 from compress_cli.inputs import Inputs, seed_of, stem
 from compress_cli.naming import method_names
-from compress_cli.numbers import choosing_workers, number_or_auto
+from compress_cli.numbers import choosing_workers, number_or_auto, workers_named
 
 if TYPE_CHECKING:
     from compress.pipeline import Result
@@ -164,7 +164,7 @@ def prune(
         "finalists": finalists,
         "seed": seed,
         "budget": budget,
-        "workers": number_or_auto("--workers", workers, 2),
+        "workers": workers_named(workers),
         "score_threads": score_threads,
         "recover": recover,
         "realise": realise,

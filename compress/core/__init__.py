@@ -113,6 +113,7 @@ if TYPE_CHECKING:
     from compress.core.text import plural as plural
     from compress.core.text import printable as printable
     from compress.core.toolkit_version import MadeBy as MadeBy
+    from compress.core.toolkit_version import code_digest as code_digest
     from compress.core.toolkit_version import made_by as made_by
     from compress.core.topology import READS as READS
     from compress.core.topology import WIDTH_OF as WIDTH_OF
@@ -144,7 +145,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "latency_estimate": "estimated",
             "latency_table": "FEATURES LatencyTable PredictionError features kind_of slow_layers",
             "locks": "hold_folder",
-            "toolkit_version": "MadeBy made_by",
+            "toolkit_version": "MadeBy code_digest made_by",
             "notebooks": "html_table html_text",
             "plan": "Cut Plan attribute_counts canonical check folds gone_keys gone_modules keep_all kept_positions selectable",
             "randomness": "derive",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,26 +18,34 @@ _PICKLABLE = (
 )
 
 
-def store(path: Path, value: Any, what: str) -> None:
+def store(path: Path, value: Any, what: str, *, by_value: bool = False) -> None:
     """Writes a value for :class:`Stored`; tensors that share memory share it in the file too.
 
     Args:
         path: the file.
         value: picklable.
         what: its name in a message.
+        by_value: for other machines, by Ray's pickling: classes and functions of the user's own script, which is not there,
+            go along.
 
     Raises:
         ConfigError: it cannot be pickled.
         CompressError: the disk is full.
     """
     try:
-        torch.save(value, path)
+        torch.save(value, path, pickle_module=_by_value() if by_value else pickle)
     except OSError as error:
         raise CompressError(f"{path} cannot be written: {error.strerror or error}", hint=_ROOM) from error
     except Exception as error:  # whatever a foreign class raises while it is pickled
         if "PytorchStreamWriter" in str(error):
             raise CompressError(f"{path} cannot be written: {one_line(error)}", hint=_ROOM) from error
         raise ConfigError(f"{what} cannot be sent to another process: {one_line(error)}", hint=_PICKLABLE) from error
+
+
+def _by_value() -> Any:
+    import ray.cloudpickle
+
+    return ray.cloudpickle
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from compress.core import TOP1, Figure, did_you_mean, read_json, read_text, vali
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS, TORCH_RUNTIMES
 from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
+from compress.workers import RayWanted
 
 Recover = Literal["none", "bn", "reconstruct"]
 
@@ -70,7 +71,9 @@ class Job:
         latency_seconds: measuring time per runtime; 0 measures nothing.
         threads: intra-op threads while measuring.
         workers: processes that score plans, each with a network, images and caches of its own; 1 scores in this process. None,
-            too, with as many threads as torch takes. Plan and front do not depend on it, so that a run may go on with others.
+            too, with as many threads as torch takes. ``ray``, ``ray:4`` (four actors), ``ray://HOST:PORT`` and
+            ``ray://HOST:PORT/4`` are actors of a Ray cluster instead. Plan and front do not depend on it, so that a run may go
+            on with others.
         auto_workers: ``workers`` is chosen from the search's size, cores and memory instead, as on the command line.
         score_threads: threads that every score is computed with, by every worker; None: 1 where workers are named, else torch's
             own number. A run keeps the number that it was begun with.
@@ -112,7 +115,7 @@ class Job:
     require_gpu: bool = False
     latency_seconds: float = 15.0
     threads: int = 1
-    workers: int | None = None
+    workers: int | str | None = None
     auto_workers: bool = False
     score_threads: int | None = None
     accept_chance: bool = False
@@ -146,7 +149,10 @@ class Job:
             "distill": (0 <= self.distill <= 1, "in [0, 1]"),
             "latency_seconds": (0 <= self.latency_seconds <= 86_400, "between 0 and a day"),
             "threads": (self.threads >= 1, "at least 1"),
-            "workers": (self.workers is None or 1 <= self.workers <= _MOST_WORKERS, f"between 1 and {_MOST_WORKERS}"),
+            "workers": (
+                not isinstance(self.workers, int) or 1 <= self.workers <= _MOST_WORKERS,
+                f"between 1 and {_MOST_WORKERS}",
+            ),
             "score_threads": (self.score_threads is None or 1 <= self.score_threads <= _MOST_WORKERS, "at least 1"),
         }
         for name, (fits, rule) in wanted.items():
@@ -161,6 +167,7 @@ class Job:
                 f"no runtime is called {', '.join(map(repr, unknown)) or 'nothing'}",
                 hint=did_you_mean(unknown[0] if unknown else "", known_runtimes, f"one of {', '.join(known_runtimes)}"),
             )
+        _ = self.ray
         if self.ranking not in ("auto", "l1") and not METHODS[self.method].ranks:
             raise ConfigError(
                 f"ranking is {self.ranking!r}, but method {self.method} ranks channels itself",
@@ -189,6 +196,15 @@ class Job:
                     hint=did_you_mean(name, known, _whose(name, f"it has {', '.join(known)}")),
                 )
         METHODS[self.method].make(**self.options)
+
+    @property
+    def ray(self) -> RayWanted | None:
+        """The Ray cluster whose actors score; None where processes do.
+
+        Raises:
+            ConfigError: it is named in a way that cannot be read.
+        """
+        return RayWanted.read(self.workers) if isinstance(self.workers, str) else None
 
     @property
     def leaves_branches_out(self) -> bool:

@@ -15,7 +15,7 @@ from compress.core import Plan, derive
 from compress.errors import SearchError
 from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
-from compress.pipeline.scoring import RunWorkers, scoring, width_told
+from compress.pipeline.scoring import RunWorkers, scoring
 from compress.pipeline.search_summary import Found, RequestCount, SearchEffort
 from compress.search import METHODS, Ask, Asked, Fidelity, Front, Journal, Origin, Recovery, Search, Told, drive
 
@@ -68,8 +68,8 @@ def search(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> S
         run.clock.add("search", event.earlier)
         run.listen(replace(event, stages=len(space.stages), counted=prepared.material.counted))
 
-    shared = "" if workers is None else f", workers: {width_told(run)}"
-    journal = Journal(run.folder / "journal.jsonl", score_context(run, prepared))
+    shared = "" if workers is None else f", workers: {workers.told}"
+    journal = Journal(run.folder / "journal.jsonl", score_context(run, prepared, workers))
     with (
         run.clock.phase("search", f"{job.method}, {space.budget} image-forwards{shared}"),
         scoring(run, evaluator, workers) as evaluate,
@@ -137,8 +137,9 @@ def _noting(search: Search, heard: _Heard) -> Search:
             heard.judged.setdefault(asked.recovery, {}).update((plan, score.error) for plan, score in found)
 
 
-def score_context(run: Run, prepared: Prepared) -> str:
+def score_context(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> str:
     """Everything that a score depends on besides plan and fidelity: a journal's scores hold within it only."""
+    elsewhere = None if workers is None else workers.instructions
     material = prepared.material
     return json.dumps(
         {
@@ -146,6 +147,7 @@ def score_context(run: Run, prepared: Prepared) -> str:
             "job": {k: v for k, v in run.job.to_json().items() if k in ("seed", "calibration", "ignore", "streams")},
             "images": [len(material.calibration), len(material.judged), material.metric],
             **_computed_by(run.job.score_threads),
+            **({} if elsewhere is None else {"instructions": elsewhere}),
         },
         sort_keys=True,
     )

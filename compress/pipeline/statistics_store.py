@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from compress.core import aside, make_folder, user_cache
+from compress.core import aside, code_digest, make_folder, user_cache
 from compress.errors import CompressError
 from compress.evaluation import outputs_of
 from compress.networks import state_digest
@@ -113,7 +112,7 @@ def store_of(folder: Path | None, model: nn.Module, images: Tensor, identity: Ma
         **identity,
         "images": state_digest({"images": images}),
         "outputs": state_digest({str(i): t for i, t in enumerate(outputs)}),
-        "code": _code(),
+        "code": code_digest(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -124,15 +123,6 @@ def store_of(folder: Path | None, model: nn.Module, images: Tensor, identity: Ma
 def shared_folder() -> Path:
     """Where runs share their records: beside the latency tables."""
     return user_cache() / FOLDER
-
-
-@cache
-def _code() -> str:
-    """A digest of this library's sources: another version computes something else, perhaps."""
-    root, hashed = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
-        hashed.update(file.read_bytes())
-    return hashed.hexdigest()[:16]
 
 
 def _name(kind: str, record: str) -> str:

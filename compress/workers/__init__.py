@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from compress.workers.base import Transport as Transport
     from compress.workers.processes import WorkerProcesses as WorkerProcesses
     from compress.workers.processes import refuse_unguarded as refuse_unguarded
+    from compress.workers.ray_actors import RayActors as RayActors
+    from compress.workers.ray_wanted import RayWanted as RayWanted
     from compress.workers.sizing import check_memory as check_memory
     from compress.workers.sizing import fitting as fitting
     from compress.workers.spreading import ScoresArrived as ScoresArrived
@@ -27,6 +29,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "base": "Answered Arrived FileRecipe Lost RequestPart Recipe ScorePart Transport",
             "processes": "WorkerProcesses refuse_unguarded",
+            "ray_actors": "RayActors",
+            "ray_wanted": "RayWanted",
             "sizing": "check_memory fitting",
             "spreading": "ScoresArrived SpreadEvaluation",
         },
