@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compress_cli import console as commands
-from compress_cli import progress
+from compress_cli import positions, progress
 from compress_cli.tables import print_table
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -126,7 +126,7 @@ def asked(fidelity: str, best: float, **more: Any) -> Asked:
 
 def test_the_best_error_is_of_one_kind() -> None:
     """Stages' errors, and those of whole networks that were recovered less or judged on fewer images, are no such figure."""
-    search = progress.SearchPosition()
+    search = positions.SearchPosition()
     said = [
         search.at(event).notes[2:]
         for event in (

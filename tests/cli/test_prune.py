@@ -17,7 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
-from compress_cli import citations, inputs, loading, progress, render
+from compress_cli import citations, inputs, loading, positions, progress, render
 from compress_cli.app import app
 from compress_cli.console import guarded
 from compress_models import MODELS
@@ -613,14 +613,14 @@ def test_quiet_is_quiet() -> None:
 
 
 def test_positions() -> None:
-    found = progress.position(Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5, worked=5.0, candidates=4, stages=3))
-    assert found == progress.Position(25.0, 100.0, ("stage 1 of 3", "4 plans"), worked=5.0, at_most=True)
+    found = positions.position(Asked("stage", 0, 4, 4, 4, 0.0, 25.0, 100.0, 0.5, worked=5.0, candidates=4, stages=3))
+    assert found == positions.Position(25.0, 100.0, ("stage 1 of 3", "4 plans"), worked=5.0, at_most=True)
     step = training.TrainingProgress(2, 3, 5, 10, 0.7, 0.1, 1.0)
-    assert progress.position(step) == progress.Position(15, 30, ("epoch 2 of 3", "loss 0.700"))
-    assert progress.position(latency.MeasuringProgress(1, 2.0, 8.0, 0.013)) == progress.Position(
+    assert positions.position(step) == positions.Position(15, 30, ("epoch 2 of 3", "loss 0.700"))
+    assert positions.position(latency.MeasuringProgress(1, 2.0, 8.0, 0.013)) == positions.Position(
         2.0, 8.0, ("± 1.3 %",), at_most=True, left=6.0
     )
-    assert progress.position(events.Phase("x")) is None
+    assert positions.position(events.Phase("x")) is None
 
 
 def test_plain_lines_come_now_and_then_with_the_time_left() -> None:
