@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
+    from compress.report.candidates import Finalist as Finalist
+    from compress.report.candidates import Finalists as Finalists
+    from compress.report.candidates import FinalistScore as FinalistScore
+    from compress.report.candidates import FrontLatency as FrontLatency
     from compress.report.comparison import ComparedRun as ComparedRun
     from compress.report.comparison import Comparison as Comparison
     from compress.report.comparison import Summary as Summary
@@ -35,10 +39,6 @@ if TYPE_CHECKING:
     from compress.report.imported import take_in as take_in
     from compress.report.markdown import report_markdown as report_markdown
     from compress.report.model import BranchSpan as BranchSpan
-    from compress.report.model import Finalist as Finalist
-    from compress.report.model import Finalists as Finalists
-    from compress.report.model import FinalistScore as FinalistScore
-    from compress.report.model import FrontLatency as FrontLatency
     from compress.report.model import Latency as Latency
     from compress.report.model import Report as Report
     from compress.report.model import Sensitivity as Sensitivity
@@ -69,6 +69,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "candidates": "Finalist FinalistScore Finalists FrontLatency",
             "comparison": "Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
             "formatting": "NONE byte_size certified changed clock_name speed_in_words "
             "duration expected judged number percent score_text scores sizes times",
@@ -77,7 +78,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "imported": "take_in",
             "markdown": "report_markdown",
             "model_card": "card_text",
-            "model": "BranchSpan Finalist FinalistScore Finalists FrontLatency Latency Report Sensitivity Size Width",
+            "model": "BranchSpan Latency Report Sensitivity Size Width",
             "notebook": "notebook_html",
             "plots": "comparison_svg front_svg",
             "side_by_side": "differences runs_markdown runs_table",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from compress.core import Figure, plural
+from compress.report.candidates import Finalist, Finalists, FinalistScore
 from compress.report.formatting import NONE, number, percent
-from compress.report.model import Finalist, Finalists, FinalistScore
 from compress.report.tables import Cell, ReportTable, heads
 
 

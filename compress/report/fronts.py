@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from compress.core import plural
 from compress.latency import LatencyResult
-from compress.report.model import FrontLatency, FrontPoint
+from compress.report.candidates import FrontLatency, FrontPoint
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:

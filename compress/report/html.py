@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from compress.core import plural, printable
 from compress.report import charts, fronts, plots, side_by_side, tables, timm_csv
+from compress.report.candidates import FrontLatency
 from compress.report.finalists_table import finalists_table
 from compress.report.formatting import (
     NONE,
@@ -36,7 +37,7 @@ from compress.report.formatting import (
     score_title,
     times,
 )
-from compress.report.model import FrontLatency, Latency, Report
+from compress.report.model import Latency, Report
 from compress.report.page_layers import layers_section
 from compress.report.page_parts import Plot, Tile, inline_plot, pairs, sentence, typeset
 from compress.report.red_flags import Flag, flags_of, kind_of_flag, status

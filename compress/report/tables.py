@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from compress.core import ERROR, Figure
 from compress.export import Precisions
+from compress.report.candidates import FrontLatency
 from compress.report.formatting import (
     NONE,
     byte_size,
@@ -24,7 +25,7 @@ from compress.report.formatting import (
     speed_in_words,
     times,
 )
-from compress.report.model import FrontLatency, Latency, Report, Width
+from compress.report.model import Latency, Report, Width
 from compress.report.run_files import RawComparison, Timed
 from compress.report.verdict import useful
 

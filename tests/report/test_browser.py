@@ -21,7 +21,8 @@ from support.pages import SPEEDS, comparison
 from support.reports import SAMPLE
 
 from compress.report import html, store
-from compress.report.model import FrontLatency, FrontPoint, Report, Width
+from compress.report.candidates import FrontLatency, FrontPoint
+from compress.report.model import Report, Width
 
 pytestmark = pytest.mark.browser
 SHOTS = Path(__file__).parents[2] / "build" / "screenshots"

@@ -8,19 +8,8 @@ from compress.core.accuracy import Measured
 from compress.core.statistics import Certificate, Difference
 from compress.core.step import Step
 from compress.core.toolkit_version import MadeBy
-from compress.report.model import (
-    BranchSpan,
-    Finalist,
-    Finalists,
-    FinalistScore,
-    FrontLatency,
-    FrontPoint,
-    Latency,
-    Report,
-    Sensitivity,
-    Size,
-    Width,
-)
+from compress.report.candidates import Finalist, Finalists, FinalistScore, FrontLatency, FrontPoint
+from compress.report.model import BranchSpan, Latency, Report, Sensitivity, Size, Width
 
 SAMPLE = Report(
     name="digits-net-smoea",
