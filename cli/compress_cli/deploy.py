@@ -203,7 +203,7 @@ def _images(run: Path, file: Path, data: str | None, labels: str, download: bool
     if len(interface.inputs) != 1:
         names = ", ".join(port.name for port in interface.inputs)
         raise UsageError(
-            f"{file} takes {len(interface.inputs)} inputs ({names}), deploy compares servers on images",
+            f"{file} takes {plural(len(interface.inputs), 'input')} ({names}), deploy compares servers on images",
             hint="write it into the repository with compress package, and load it there",
         )
     if data is not None:

@@ -358,7 +358,8 @@ def _show(held: Precisions, found: Precision, target: Path) -> None:
         assert found.drop_low is not None and found.drop_high is not None
         figure = found.figure
         console.print(
-            f"{figure.name} {figure.text(found.fp32_score)} -> {figure.text(found.score)} on {found.images} test images: "
+            f"{figure.name} {figure.text(found.fp32_score)} -> {figure.text(found.score)} "
+            f"on {plural(found.images, 'test image')}: "
             f"{figure.signed(found.drop)} lost ({figure.range(found.drop_low, found.drop_high, 2)})",
             soft_wrap=True,
         )

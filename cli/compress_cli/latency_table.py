@@ -52,7 +52,7 @@ def table(
             hint="leave --runtime out, or name torch-cpu or torch-cuda",
         )
     if networks < 6:
-        raise ConfigError(f"{networks} networks are too few, 6 or more are wanted", hint="leave --networks out")
+        raise ConfigError(f"{plural(networks, 'network')}: too few, 6 or more are wanted", hint="leave --networks out")
     if seconds is not None and not seconds > 0:
         raise ConfigError(f"--seconds is {seconds:g}, more than 0 is wanted", hint="leave --seconds out")
     path = writable(target or Path(f"{Path(model).stem}.table.json"), folder=False)
@@ -90,7 +90,7 @@ def table(
         f"{path}: {found.machine}\n"
         f"error on {plural(found.error.networks, 'network')} that it was not fitted to: "
         f"median {100 * found.error.median:.1f} %, worst {100 * found.error.worst:.1f} %\n"
-        f"kernels pad to {found.block} output channels; --round-to auto takes multiples of {best}\n"
+        f"kernels pad to {plural(found.block, 'output channel')}; --round-to auto takes multiples of {best}\n"
         f"compress prune {model} --latency 0.5 --table {path}",
         soft_wrap=True,
         markup=False,

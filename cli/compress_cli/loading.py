@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress.core import plural
 from compress.errors import ConfigError, ModelError, one_line
 from compress_cli.console import UsageError, warn
 
@@ -35,7 +36,7 @@ def resolve(
     if found is None or len(found.size) != dims or (channels != found.channels and dims != 2):
         if sides is None:
             raise UsageError(
-                f"the network takes samples of {channels} channels over {_DIMENSIONS[dims]}, and nothing says their size",
+                f"the network takes samples of {plural(channels, 'channel')} over {_DIMENSIONS[dims]}, nothing says their size",
                 hint=f"--size {'16000' if dims == 1 else ','.join(['16'] * dims)}, or --example package.module:function",
             )
         found = Preprocessing(mean=(0.0,) * channels, std=(1.0,) * channels, size=sides)

@@ -9,7 +9,7 @@ from typing import Annotated, cast, get_args
 import typer
 from rich.markup import escape
 
-from compress.core import read_text
+from compress.core import plural, read_text
 from compress.errors import ConfigError
 from compress_cli import options as o
 from compress_cli.console import UsageError, err, guarded, out, print_json, warn
@@ -110,7 +110,8 @@ def _embedded(run: Path, file: Path, folder: Path, asked: Inputs) -> Path:
     prepared = read_interface(file).preprocessing
     if isinstance(source.inputs, tuple):
         raise ConfigError(
-            f"{file} takes {len(source.inputs)} inputs, pre-processing is of images", hint="leave --embed-preprocessing out"
+            f"{file} takes {plural(len(source.inputs), 'input')}, pre-processing is of images",
+            hint="leave --embed-preprocessing out",
         )
     if source.data is not None and prepared is not None:
         pixels = pixels_of(source.inputs, prepared)

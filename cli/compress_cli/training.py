@@ -83,12 +83,12 @@ def finetune(
         if not signals.first:
             _trained_along(loaded.model, images, schedule, signals)
             return
-        with clock.phase(f"{figure} before", f"{len(images.validation)} validation images"):
+        with clock.phase(f"{figure} before", f"{plural(len(images.validation), 'validation image')}"):
             seen = [_measured(loaded.model, "before", images.validation, task)]
         signals.start()
         about = f"{plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         trained = _trained(loaded.model, images, schedule, target, about, fresh, clock, listen, own)
-        with clock.phase(f"{figure} after", f"{len(images.test)} test images, read for the first time"):
+        with clock.phase(f"{figure} after", f"{plural(len(images.test), 'test image')}, read for the first time"):
             seen += [_measured(trained, "after", split, task) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.when}, {m.split}: {in_words(m, task.figures[0])}" for m in seen])
     digest = save(
@@ -172,7 +172,7 @@ def train(
         signals.start()
         about = f"{name} from scratch, {plural(epochs, 'epoch')} of {plural(len(images.train or ()), 'image')}"
         trained = _trained(made, images, schedule, target, about, fresh, clock, listen, own)
-        with clock.phase(task.figures[0].short, f"{len(images.test)} test images, read for the first time"):
+        with clock.phase(task.figures[0].short, f"{plural(len(images.test), 'test image')}, read for the first time"):
             seen = [_measured(trained, "trained", split, task) for split in (images.validation, images.test)]
     facts = _facts(schedule, images, [f"{m.split}: {in_words(m)}" for m in seen])
     digest = save(target, trained, architecture=architecture, preprocessing=prepared, metadata={"trained": facts})

@@ -86,7 +86,7 @@ class CouplingAgreement:
 
 def asks_for_values(lines: Sequence[str]) -> str:
     """What it means that a network's code asks for values at these lines."""
-    where = ", ".join(lines[:_NAMED]) + (f" and {len(lines) - _NAMED} more lines" if len(lines) > _NAMED else "")
+    where = ", ".join(lines[:_NAMED]) + (f" and {plural(len(lines) - _NAMED, 'more line')}" if len(lines) > _NAMED else "")
     return (
         f"the network's code asks for a value at {where} and may branch on it: what it does on other values was neither "
         "followed nor exported"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.core import ChannelGroup, GroupId, LayerName, WidthAttribute
+from compress.core import ChannelGroup, GroupId, LayerName, WidthAttribute, plural
 from compress.coupling.channel_labels import Chunk, CountHolder, Ledger, Provenance, varying
 from compress.coupling.count_holders import holders
 
@@ -121,7 +121,7 @@ def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: 
         options = holders(ledger.modules, ledger.here, (border,)) if start == 0 or end == width else ()
         if options:
             return _add(ledger, (channels[:border], channels[border:]), counted=False, options=options)
-        ledger.freeze(channels[:border], f"its code slices it at {border} of {width} channels{_where(ledger)}")
+        ledger.freeze(channels[:border], f"its code slices it at {border} of {plural(width, 'channel')}{_where(ledger)}")
 
 
 def _view(ledger: Ledger, labels: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> None:

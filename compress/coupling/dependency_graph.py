@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.core import Slot
+from compress.core import Slot, plural
 from compress.coupling.agreement import Proposal, Proposed
 from compress.errors import one_line
 
@@ -45,7 +45,8 @@ def propose(network: nn.Module, examples: Sequence[Tensor], *, joins: int, layer
     """
     if joins * layers > _MOST_STEPS:
         return Proposed(
-            why_not=f"torch-pruning was not asked: {joins} concatenations under {layers} layers take its graph too long"
+            why_not=f"torch-pruning was not asked: {joins} concatenations under "
+            f"{plural(layers, 'layer')} take its graph too long"
         )
     try:
         with _borrowed(network), torch.enable_grad():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from compress.core import plural
 from compress.data.preprocessing import Preprocessing
 from compress.data.targets import TargetKind
 from compress.errors import DataError
@@ -112,7 +113,10 @@ def check_batch(batch: Any, kind: TargetKind, classes: int, where: str) -> None:
     if isinstance(targets, Tensor):
         _check_tensor(targets, kind, classes, where)
         if isinstance(inputs, Tensor) and len(inputs) != len(targets):
-            raise DataError(f"{where}: {len(inputs)} inputs and {len(targets)} targets in a batch", hint="give one an input")
+            raise DataError(
+                f"{where}: {plural(len(inputs), 'input')} and {plural(len(targets), 'target')} in a batch",
+                hint="give one an input",
+            )
         if kind == "masks" and isinstance(inputs, Tensor) and inputs.dim() == 4 and targets.shape[1:] != inputs.shape[2:]:
             raise DataError(
                 f"{where}: masks are {tuple(targets.shape[1:])}, their images {tuple(inputs.shape[2:])}",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from compress.core import plural
 from compress.data.annotations import (
     LARGEST_LINES,
     MOST_NAMES,
@@ -59,7 +60,10 @@ def yolo(files: Files) -> Layout | None:
     bare = [files.name(i) for i in inside if i not in partners]
     boxes, notes = checked(rows, "the labels of YOLO")
     if bare:
-        notes = (*notes, f"{len(bare)} of {len(inside)} images have no label file, they are taken to show no object: {bare[0]}")
+        notes = (
+            *notes,
+            f"{len(bare)} of {plural(len(inside), 'image')} have no label file, they are taken to show no object: {bare[0]}",
+        )
     classes = names if names is not None else tuple(str(i) for i in range(highest))
     return _layout(files, boxes, {i: part_of(files.name(i)) for i in inside}, (BACKGROUND, *classes), notes)
 
@@ -139,7 +143,7 @@ def voc(files: Files) -> Layout | None:
     bare = [files.name(i) for i in parts if i not in partners]
     if bare:
         raise DataError(
-            f"{len(bare)} of {len(parts)} images have no XML in Annotations/, the first: {bare[0]}",
+            f"{len(bare)} of {plural(len(parts), 'image')} have no XML in Annotations/, the first: {bare[0]}",
             hint="add it (an annotation without an object says that there is none), or take the image away",
         )
     records = {}
@@ -227,7 +231,7 @@ def coco(files: Files) -> Layout | None:
     boxes, notes = checked(rows, "COCO's annotations")
     outside = len(files) - len(parts)
     if outside:
-        notes = (*notes, f"{outside} images that no annotation names were left out")
+        notes = (*notes, f"{plural(outside, 'image')} that no annotation names left out")
     return _layout(files, boxes, parts, (BACKGROUND, *(categories[k] for k in sorted(categories))), notes)
 
 

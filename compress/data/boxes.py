@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from compress.core import plural
 from compress.errors import DataError
 
 MOST_BOXES = 10_000
@@ -107,12 +108,13 @@ def checked(found: Mapping[str, Boxes], where: str) -> tuple[dict[str, Boxes], t
     total = sum(len(one.boxes) for one in found.values())
     if not total:
         raise DataError(
-            f"{where}: none of {len(found)} images has a box", hint="look whether images and annotations belong together"
+            f"{where}: none of {plural(len(found), 'image')} has a box",
+            hint="look whether images and annotations belong together",
         )
     if len(empty) > _LEFT_OUT * total:
         raise DataError(
-            f"{where}: {len(empty)} of {total} boxes have no area (left, top, right, bottom); the first: {empty[0]}",
+            f"{where}: {len(empty)} of {plural(total, 'box')} have no area (left, top, right, bottom); the first: {empty[0]}",
             hint="correct or remove them in the annotations",
         )
-    note = f"{len(empty)} of {total} boxes have no area and are left out; the first: {empty[0]}" if empty else ""
+    note = f"{len(empty)} of {plural(total, 'box')} have no area and are left out; the first: {empty[0]}" if empty else ""
     return result, (note,) if note else ()

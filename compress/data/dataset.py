@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.core import import_entrypoint, is_entrypoint
+from compress.core import import_entrypoint, is_entrypoint, plural
 from compress.data.listing import (
     TORCHVISION,
     Listing,
@@ -260,7 +260,7 @@ def _amount(wanted: Amount, n: int, share: float, most: int | None = None) -> in
 def _deal(pool: Part, counts: dict[str, int], rng: np.random.Generator, source: str) -> dict[str, Part]:
     if min(counts.values()) < 1:
         raise DataError(
-            f"{source} has {len(pool.indices)} images, too few to divide into {', '.join(counts)} ({counts})",
+            f"{source} has {plural(len(pool.indices), 'image')}, too few to divide into {', '.join(counts)} ({counts})",
             hint="give more images, or ask for smaller splits",
         )
     order = rng.permutation(len(pool.indices))

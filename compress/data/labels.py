@@ -8,7 +8,7 @@ import string
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from compress.core import read_text
+from compress.core import plural, read_text
 from compress.errors import DataError
 
 _SEPARATORS = string.whitespace + ",;"
@@ -73,7 +73,8 @@ def doubts(folders: Collection[str], labels: str, num_classes: int | None) -> tu
         return ()
     cure = "--labels index-prefix" if all(_INDEX.fullmatch(f) for f in folders) else "--labels FILE"
     return (
-        f"{len(folders)} class folders for a network of {num_classes} outputs: the n-th folder is taken for output n; "
+        f"{plural(len(folders), 'class folder')} for a network of {plural(num_classes, 'output')}: "
+        "the n-th folder is taken for output n; "
         f"use {cure} if that is wrong",
     )
 

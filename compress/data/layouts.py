@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from compress.core import plural
 from compress.data.sources import Files
 from compress.data.targets import Targets
 from compress.errors import DataError
@@ -81,7 +82,7 @@ def sets_of(files: Files, members: Sequence[int], kind: str) -> tuple[dict[int, 
             if parts.setdefault(by_stem[stem], part) != part:
                 raise DataError(f"{path} names {stem!r}, which is in {parts[by_stem[stem]]}, too", hint="divide them anew")
     outside = len(members) - len(parts)
-    return parts, (f"{outside} images that no list in ImageSets/{kind} names were left out",) if outside else ()
+    return parts, (f"{plural(outside, 'image')} that no list in ImageSets/{kind} names left out",) if outside else ()
 
 
 def pairs(files: Files, names: Mapping[str, Sequence[str]], suffixes: Sequence[str]) -> dict[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compress.core import plural
 from compress.data.labels import MOST_CLASSES, doubts, label_map
 from compress.data.layouts import PARTS
 from compress.data.sources import LARGEST_ARRAY, SUFFIXES, ArrayImages, Files, Images, as_rows
@@ -93,14 +94,14 @@ def list_files(images: Files, where: str, labels: str, num_classes: int | None) 
                 continue
             part, path = PARTS[path[0].lower()], path[1:]
         parts.setdefault(part, []).append((index, path[0] if len(path) > 1 else ""))
-    warnings = [f"{outside} images outside of train/, val/ and test/ were left out"] if outside else []
+    warnings = [f"{plural(outside, 'image')} outside of train/, val/ and test/ left out"] if outside else []
     folders = {folder for members in parts.values() for _, folder in members if folder and labels != "none"}
     loose = sum(not folder for members in parts.values() for _, folder in members)
     if not folders:
         warnings.append(f"{where} has no class folders: accuracy cannot be measured")
         return Listing({k: _part(images, [(i, -1) for i, _ in m]) for k, m in parts.items()}, (), tuple(warnings))
     if loose:
-        warnings.append(f"{loose} images outside of class folders were left out")
+        warnings.append(f"{plural(loose, 'image')} outside of class folders left out")
     labels = "sorted" if labels == "classes" else labels
     mapping, classes = label_map(folders, labels, num_classes)
     warnings += doubts(folders, labels, num_classes)

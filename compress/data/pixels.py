@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from compress.core import plural
 from compress.data.preprocessing import Preprocessing
 from compress.data.samples import PICTURE_CHANNELS, is_picture, to_sample
 from compress.data.sources import Picture, Unreadable
@@ -233,7 +234,7 @@ def _random_box(width: int, height: int, draw: npt.NDArray[np.float64]) -> tuple
 def _float_pixels(pixels: Tensor, to: Preprocessing) -> Tensor:
     if pixels.shape[0] != to.channels:
         if pixels.shape[0] != 1 and to.channels != 1:
-            raise DataError(f"images have {pixels.shape[0]} channels, the network takes {to.channels}")
+            raise DataError(f"images have {plural(pixels.shape[0], 'channel')}, the network takes {to.channels}")
         pixels = pixels.mean(0, keepdim=True).expand(to.channels, -1, -1)
     if tuple(pixels.shape[1:]) != to.size:
         pixels = F.interpolate(pixels[None], to.size, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.core import read_text
+from compress.core import plural, read_text
 from compress.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -291,7 +291,7 @@ class ArrayImages:
             if self._rows is None:
                 self._rows = as_rows(self._load(), self.label)
             if len(self._rows) != self.count:
-                raise DataError(f"{self.label} has {len(self._rows)} images and {self.count} labels")
+                raise DataError(f"{self.label} has {plural(len(self._rows), 'image')} and {plural(self.count, 'label')}")
             return self._rows
 
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from compress.core import plural
 from compress.data.pixels import crop_and_flip, stacked, to_pixels, varies
 from compress.data.preprocessing import Preprocessing
 from compress.data.samples import is_picture
@@ -138,7 +139,7 @@ class Split:
             if missing <= 0:
                 break
         if not parts:
-            raise DataError(f"{self.name}: {n} images were asked for, none of {len(self)} can be read")
+            raise DataError(f"{self.name}: {plural(n, 'image')} asked for, none of {len(self)} can be read")
         return torch.cat(parts)
 
     def batches(
@@ -214,7 +215,7 @@ class Split:
                     rows, pixels = (t.float().div(255) if t.dtype == torch.uint8 else t for t in (rows, pixels))
                 rows[position] = pixels
         if rows is None:
-            raise DataError(f"{self.name}: none of {len(self)} images can be read; first: {self.skipped[:1]}")
+            raise DataError(f"{self.name}: none of {plural(len(self), 'image')} can be read; first: {self.skipped[:1]}")
         return rows
 
     def _streamed(
@@ -260,8 +261,8 @@ class Split:
                     self._skipped[position] = f"{self._images.name(index)}: {error}"
         if len(self._skipped) > self._allowed():
             raise DataError(
-                f"{self.name}: {len(self._skipped)} of {len(self)} images cannot be read, at most {self._allowed()} are "
-                f"skipped; the first: {'; '.join(self.skipped[:3])}",
+                f"{self.name}: {len(self._skipped)} of {plural(len(self), 'image')} cannot be read, "
+                f"at most {self._allowed()} are skipped; the first: {'; '.join(self.skipped[:3])}",
                 hint="remove or replace the damaged files",
             )
         return None

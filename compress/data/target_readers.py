@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from compress.core import plural
 from compress.data.annotations import NotUnderstood, table, understood
 from compress.data.box_readers import coco, names_of_file, voc, yolo
 from compress.data.layouts import Layout, pairs, part_of, sets_of
@@ -118,7 +119,7 @@ def values(files: Files) -> Layout | None:
     for index, numbers in rows.items():
         array[index] = numbers
     outside = len(files) - len(rows)
-    notes = (f"{outside} images without a row in {TABLE} were left out",) if outside else ()
+    notes = (f"{plural(outside, 'image')} without a row in {TABLE} left out",) if outside else ()
     parts = {index: part_of(files.name(index)) for index in sorted(rows)}
     return Layout(RowTargets("values", array, TABLE), parts, columns, notes)
 

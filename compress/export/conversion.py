@@ -187,7 +187,8 @@ def _int8(
         raise ParityError(f"int8: {message}", hint="calibrate on more images (--calibration-images), or use --precision fp16")
     rule = f"cosine > {LEAST_COSINE:g} and a drop <= {most} {told.step}".rstrip()
     moves = "drops" if told.higher else "rises"
-    message += f"; {_kept_by(options, data.validation)} {moves} by {told.difference(lost)} on {len(wanted)} validation images"
+    message += f"; {_kept_by(options, data.validation)} {moves} by {told.difference(lost)}"
+    message += f" on {plural(len(wanted), 'validation image')}"
     return Precision(
         precision="int8",
         rule=rule,

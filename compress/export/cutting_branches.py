@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from onnx import ModelProto, NodeProto, helper
 
-from compress.core import ACTIVATIONS, SkippedModule, is_within
+from compress.core import ACTIVATIONS, SkippedModule, is_within, plural
 from compress.errors import ExportError
 from compress.export.scopes import NAME_SCOPES
 
@@ -36,7 +36,10 @@ def skip_module(model: ModelProto, module: SkippedModule, weights: Collection[st
     read = {name for node in outside for name in node.input} | {value.name for value in model.graph.output}
     leaving = made & read
     if len(arriving) != 1 or len(leaving) != 1:
-        raise ExportError(f"{module.name} has {len(arriving)} inputs and {len(leaving)} outputs in the ONNX file", hint=hint)
+        raise ExportError(
+            f"{module.name} has {plural(len(arriving), 'input')} and {plural(len(leaving), 'output')} in the ONNX file",
+            hint=hint,
+        )
     (source,), (target,) = arriving, leaving
     place = next(i for i, node in enumerate(model.graph.node) if _is_of(node, module.name))
     for node in inside:

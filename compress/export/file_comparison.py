@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.core import plural
 from compress.errors import CompressError, ExportError, ModelError
 from compress.export.exporting import BATCHES
 from compress.export.other_size import OtherSize
@@ -180,7 +181,7 @@ def enumerate_names(names: tuple[str, ...], arrays: tuple[Array, ...]) -> list[t
 
 def _shapes(wanted: Mapping[str, Array], got: tuple[Array, ...]) -> str:
     if len(wanted) != len(got):
-        return f"the file has {len(got)} outputs, the network {len(wanted)}"
+        return f"the file has {plural(len(got), 'output')}, the network {len(wanted)}"
     for (name, expected), found in zip(wanted.items(), got, strict=True):
         if expected.shape != found.shape:
             return f"output {name!r} has shape {list(found.shape)} in the file and {list(expected.shape)} in the network"

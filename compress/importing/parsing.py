@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
+from compress.core import plural
 from compress.errors import ImportRefused, one_line
 from compress.importing.folding import folded
 from compress.importing.graph import Constant, Graph, array_of, dims_of
@@ -212,7 +213,8 @@ def _refuse_interface(
     made = {name for node in nodes for name in node.output} | {value.name for value in inputs} | set(constants)
     if not inputs or not outputs or not nodes:
         raise ImportRefused(
-            f"the file has {len(inputs)} inputs, {len(outputs)} outputs and {len(nodes)} nodes between them",
+            f"the file has {plural(len(inputs), 'input')}, {plural(len(outputs), 'output')} "
+            f"and {plural(len(nodes), 'node')} between them",
             hint="give the file of a network",
         )
     for value in inputs:

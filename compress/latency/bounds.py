@@ -13,6 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from compress.core import plural
 from compress.errors import ConfigError
 from compress.latency.result import ArmResult, LatencyResult
 from compress.latency.statistics import FEWEST_ROUNDS, P99_FROM, Interval, bootstrap_quantile
@@ -102,7 +103,9 @@ def judge(bound: Bound, ratio: Interval, floor: float, new: LatencyResult, arm: 
     if rationed:
         return Judged(bound, Outcome.INCONCLUSIVE, None, "the control group's quota is less than the threads in use")
     if new.rounds < FEWEST_ROUNDS:
-        return Judged(bound, Outcome.INCONCLUSIVE, None, f"{new.rounds} rounds, {FEWEST_ROUNDS} are wanted: raise --seconds")
+        return Judged(
+            bound, Outcome.INCONCLUSIVE, None, f"{plural(new.rounds, 'round')}, {FEWEST_ROUNDS} are wanted: raise --seconds"
+        )
     if bound.metric == "p99" and len(arm.wall) < P99_FROM:
         why = f"a p99 needs {P99_FROM:,} samples, {len(arm.wall)} were taken: raise --seconds"
         return Judged(bound, Outcome.INCONCLUSIVE, None, why)

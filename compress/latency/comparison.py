@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from compress.core import Environment
+from compress.core import Environment, plural
 from compress.errors import ConfigError
 from compress.latency.bounds import Bound, Judged, judge
 from compress.latency.intervals import between
@@ -60,7 +60,9 @@ def side(measurement: Measurement, arm: str | None, name: str) -> Side:
     there = [*measurement.files]
     others = [one for one in there if one != BASE]
     if arm is None and len(others) > 1:
-        raise ConfigError(f"{name} measured {len(others)} files: {', '.join(others)}", hint=f"say which one: --arm {others[0]}")
+        raise ConfigError(
+            f"{name} measured {plural(len(others), 'file')}: {', '.join(others)}", hint=f"say which one: --arm {others[0]}"
+        )
     wanted = arm if arm is not None else (others or [BASE])[0]
     if wanted not in there:
         raise ConfigError(f"{name} measured no {wanted!r} but {', '.join(there)}", hint="name one of them with --arm")

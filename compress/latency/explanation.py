@@ -261,7 +261,7 @@ def _row(name: str, kernels: Sequence[KernelTime], held: LayerShape | None, batc
         traffic=traffic / seconds if seconds > 0 else 0.0,
         blocked=main.blocked,
         binds="layout" if main.layout else "memory",
-        why=f"{len(kernels)} kernels" if len(kernels) > 1 else "",
+        why=f"{plural(len(kernels), 'kernel')}" if len(kernels) > 1 else "",
         alone=None if any(k.alone is None for k in kernels) else sum(k.alone or 0.0 for k in kernels),
     )
 
@@ -298,10 +298,18 @@ def _lost(row: LayerTiming, size: int) -> tuple[str, str]:
     if size == 1 or row.blocked or row.op not in _CONVOLUTIONS or held is None:
         return "", ""
     if held.depthwise:
-        return ("a depthwise layer", f"{held.outputs} channels, no multiple of {size}") if held.outputs % size else ("", "")
+        return (
+            ("a depthwise layer", f"{plural(held.outputs, 'channel')}, no multiple of {size}")
+            if held.outputs % size
+            else ("", "")
+        )
     if held.inputs % 4:
-        return "a dense layer", f"reads {held.inputs} channels, no multiple of 4"
-    return ("a dense layer", f"makes {held.outputs} channels, no multiple of {size}") if held.outputs % size else ("", "")
+        return "a dense layer", f"reads {plural(held.inputs, 'channel')}, no multiple of 4"
+    return (
+        ("a dense layer", f"makes {plural(held.outputs, 'channel')}, no multiple of {size}")
+        if held.outputs % size
+        else ("", "")
+    )
 
 
 def _said(row: LayerTiming, binds: Binds, cause: str, why: str) -> LayerTiming:

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from compress.core import plural
 from compress.errors import ConfigError, ModelError
 from compress.latency.measurement import MeasuredFile, identify
 from compress.latency.protocol import BASE
@@ -80,8 +81,6 @@ def describe_all(files: Mapping[str, Path]) -> dict[str, MeasuredFile]:
     wanted = next(iter(found.values()))[1]
     for arm, (_, inputs) in found.items():
         if inputs != wanted:
-            told = (
-                f"{files[arm]} takes {inputs} inputs, {wanted} {'is' if wanted == 1 else 'are'} wanted, as the first file has"
-            )
+            told = f"{files[arm]} takes {plural(inputs, 'input')}, {wanted} as the first file is wanted"
             raise ModelError(told, hint="export both from the same example")
     return {arm: facts for arm, (facts, _) in found.items()}

@@ -29,6 +29,7 @@ from compress.core import (
     capture,
     features,
     kind_of,
+    plural,
     sizes_after,
 )
 from compress.errors import ConfigError
@@ -227,7 +228,9 @@ def table_of(
         ConfigError: fewer than six networks were measured.
     """
     if len(measured) < 7:
-        raise ConfigError(f"{len(measured) - 1} networks were measured, a table needs 6 or more", hint="leave --networks out")
+        raise ConfigError(
+            f"{plural(len(measured) - 1, 'network')} measured, a table needs 6 or more", hint="leave --networks out"
+        )
     kinds = [kind_of(topology, layer) for layer in topology.layers]
     samples = [Sample(features(topology, sizes_after(topology, m.plan), block), np.array(m.layers), m.ratio) for m in measured]
     made = fit(samples, kinds)

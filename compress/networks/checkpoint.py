@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from compress.core import READS, SKIPPED, WIDTH_OF, Plan, aside
+from compress.core import READS, SKIPPED, WIDTH_OF, Plan, aside, plural
 from compress.data import Preprocessing
 from compress.errors import CheckpointError, CompressError
 from compress.importing import ImportedNetwork, rebuilt, structure_of
@@ -291,7 +291,7 @@ def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
         if key.endswith("running_var") and tensor.is_floating_point() and tensor.numel() and float(tensor.min()) < 0:
             raise CheckpointError(f"{path}: {key} holds a negative variance ({float(tensor.min()):.3g})", hint="copy it again")
         result[key] = tensor.clone(memory_format=torch.contiguous_format)
-    notes = [f"{path.name}: {n} tensors of type {kind} were converted to float32" for kind, n in converted.items()]
+    notes = [f"{path.name}: {plural(n, 'tensor')} of type {kind} converted to float32" for kind, n in converted.items()]
     return result, notes
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from compress.core import plural
 from compress.errors import CheckpointError
 from compress.networks.architecture import Architecture, Scalar, Zoo, accepts, factory_of, skeleton
 from compress.networks.state_dicts import Form
@@ -106,7 +107,7 @@ def refusal(gaps: Sequence[Gap], tensors: int, arch: str | None, inside: str = "
     """
     if not gaps:
         return CheckpointError(
-            f"no known network is near these {tensors} tensors in size{inside}",
+            f"no known network is near these {plural(tensors, 'tensor')} in size{inside}",
             hint="name the network with --arch (timm:NAME or package.module:factory)",
         )
     nearest = max(gaps, key=_nearness)

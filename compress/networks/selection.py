@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from compress.core import plural
 from compress.errors import CheckpointError
 from compress.networks.architecture import Zoo, canonical
 from compress.networks.recognition import Gap, Match, Shapes, doubts, of_torchvision, refusal, search
@@ -146,5 +147,5 @@ def _told(chosen: Selected, weights: Weights, path: Path) -> Selected:
     elif not entry.known:
         notes.insert(0, f"{path.name}: the weights under {name!r} were taken")
     if form is not None and form.left:
-        notes.append(f"{path.name}: {form.left} tensors outside {form.prefix!r} were left out")
+        notes.append(f"{path.name}: {plural(form.left, 'tensor')} outside {form.prefix!r} left out")
     return replace(chosen, notes=(*notes, *chosen.notes))

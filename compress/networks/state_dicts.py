@@ -14,6 +14,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from compress.core import plural
+
 PLAIN = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params", "net_state_dict"
 )  # fmt: skip
@@ -70,7 +72,7 @@ class Entry:
 
     def told(self) -> str:
         """Itself in a message."""
-        kind = "a pickled network" if isinstance(self.held, nn.Module) else f"{len(self.tensors)} tensors"
+        kind = "a pickled network" if isinstance(self.held, nn.Module) else f"{plural(len(self.tensors), 'tensor')}"
         return f"{self.name[:60] or 'the file'!r} ({kind}{', averaged' if self.averaged else ''})"
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from compress.core import plural
 from compress.errors import CheckpointError, one_line
 from compress.networks.state_dicts import Entry, Form, entries_of, forms_of
 from compress.networks.torch_archive import Module, read_archive, read_old, scripted_tensors
@@ -126,7 +127,7 @@ def _read_pickled(path: Path, size: int, zipped: bool, trust_pickle: bool) -> An
                 names = [m.filename for m in members]
                 if not any(n.endswith("data.pkl") for n in names):
                     raise CheckpointError(
-                        f"{path} is a zip archive of {len(names)} files, not one of torch.save",
+                        f"{path} is a zip archive of {plural(len(names), 'file')}, not one of torch.save",
                         hint="give the weights file; archives of images go to --data",
                     )
                 script = any("/code/" in n for n in names)
@@ -212,7 +213,7 @@ def _unwrap(content: Any, path: Path, size: int, header: Mapping[str, str]) -> W
 
 def _what(value: Any) -> str:
     if isinstance(value, list | tuple) and value and all(isinstance(v, Tensor) for v in value):
-        return f"{len(value)} tensors without names"
+        return f"{plural(len(value), 'tensor')} without names"
     return type(value).__name__
 
 

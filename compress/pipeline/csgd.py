@@ -124,5 +124,5 @@ def _changes(task: Task, wanted: Tensor, got: Tensor) -> tuple[str, float]:
     if task.names_one_label:
         before, after = task.decisions(wanted), task.decisions(got)
         assert before is not None and after is not None
-        said = f"{int((before != after).sum())} of {len(wanted)} predictions, "
+        said = f"{int((before != after).sum())} of {plural(len(wanted), 'prediction')}, "
     return said, float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))

@@ -76,7 +76,7 @@ def fastest_of_equals(
     if equal[first] > _FASTER * here:
         return best, ""
     said = (
-        f"the fastest of {plural(len(equal), 'plan')} whose errors {seen.images} images cannot tell from the least: "
+        f"the fastest of {plural(len(equal), 'plan')} whose errors {plural(seen.images, 'image')} cannot tell from the least: "
         f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}, instead of {here:.3f}"
     )
     return space.point(first, judged[first], best.fidelity), said

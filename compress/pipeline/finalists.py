@@ -67,7 +67,7 @@ def why_none(run: Run) -> str:
         "stages are trained one after another": job.stage_epochs > 0,
         "no size is wanted that they could share": job.target == "max_drop",
         f"the training is your own, and the task {task.name} has no loss": run.train is not None and not task.has("loss"),
-        f"half of an epoch of {len(images)} images is too short": not rounds_of(run, images),
+        f"half of an epoch of {plural(len(images), 'image')} is too short": not rounds_of(run, images),
     }
     return next((why for why, holds in reasons.items() if holds), "")
 

@@ -37,10 +37,15 @@ def choose(
         bounds = [_bound(p.error, judged, exact=task.names_one_label) for p in front]
         certified = [i for i, bound in enumerate(bounds) if bound <= target.value]
         if certified:
-            agreed = f"disagrees so rarely on {judged} images that the drop is at most {100 * bounds[certified[0]]:.2f} points"
+            drop = f"{100 * bounds[certified[0]]:.2f} points"
+            agreed = f"disagrees so rarely on {plural(judged, 'image')} that the drop is at most {drop}"
             return front[certified[0]], f"the cheapest of {plural(len(certified), 'point')}; before fine-tuning it {agreed}"
         best = min(front, key=lambda p: p.error)
-        few = f"; {judged} images cannot, {images_needed(target.value)} could" if judged < images_needed(target.value) else ""
+        few = (
+            f"; {plural(judged, 'image')} cannot, {images_needed(target.value)} could"
+            if judged < images_needed(target.value)
+            else ""
+        )
         return best, f"no point can be certified before fine-tuning{few}; the one that disagrees least was taken"
     if target.kind == "max_drop":
         allowed = [p for p in front if p.error <= base_error + target.value]

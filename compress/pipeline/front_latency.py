@@ -105,7 +105,7 @@ def spread(front: Front, points: int | None, chosen: int) -> tuple[int, ...]:
     if len(front) < 2 or (points is not None and points < 2):
         wanted = len(front) if points is None else points
         raise ConfigError(
-            f"{wanted} networks tell nothing about a front, at least 2 are wanted",
+            f"a front of {plural(wanted, 'network')} tells nothing, at least 2 are wanted",
             hint="--points 8, or a search that finds more: --method smoea",
         )
     if points is None or points >= len(front):

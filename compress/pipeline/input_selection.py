@@ -88,8 +88,8 @@ def settled(run: Run, space: Space, front: Front) -> tuple[Front, tuple[str, ...
             paid = _paying(run.network.model, space.topology, point.plan, gain)
             asked, kept = asked + len(point.plan.inputs), kept + len(paid.inputs)
             points.append(space.point(paid, point.error, point.fidelity))
-    note = f"{kept} of {asked} input selections in {len(selecting)} plans are at least {GAIN:g}x as fast as reading everything"
-    note += f", each layer measured alone on {runtime.name}"
+    found = f"{kept} of {plural(asked, 'input selection')} in {plural(len(selecting), 'plan')}"
+    note = f"{found}: at least {GAIN:g}x as fast as all inputs, each layer measured alone on {runtime.name}"
     if kept == asked:
         return front, (note,)
     if space.target.kind != "max_drop" and all(space.share(p.plan) > space.target.value + 1e-9 for p in points):

@@ -94,7 +94,7 @@ def base_score(run: Run) -> tuple[Measured, ...]:
         return ()
     figure = task.figure
     assert figure is not None
-    with run.clock.phase(f"base {figure.short}", f"{len(data.validation)} validation images"):
+    with run.clock.phase(f"base {figure.short}", f"{plural(len(data.validation), 'validation image')}"):
         found = measured(score_on(run.network.model, data.validation, task), "base", "validation")
     if not math.isfinite(found.value):
         raise TaskError(

@@ -90,7 +90,9 @@ def with_zero_kernels(
         found = zero_kernels(small, restrict(topology, plan), in_batches(images), share)
         run.judge(found.model, "kernels zeroed")
     kept, total = found.kernels
-    run.note(f"kernel mode: {kept:,} of {plural(total, 'kernel')} of {len(found.kept)} layers are kept, the others are zero")
+    run.note(
+        f"kernel mode: {kept:,} of {plural(total, 'kernel')} of {plural(len(found.kept), 'layer')} kept, the others are zero"
+    )
     return found.model, found.kept
 
 

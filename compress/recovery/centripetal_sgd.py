@@ -110,7 +110,7 @@ def tied_slices(topology: Topology, plan: Plan) -> tuple[Tied, ...]:
         lost = set(range(group.size)) - set(cut.keep) - set(cut.fold)
         if lost or plan.inputs:
             raise TrainError(
-                f"group {group_id}: {len(lost)} channels go without a cluster that they belong to"
+                f"group {group_id}: {plural(len(lost), 'channel')} without a cluster"
                 if lost
                 else f"{next(iter(plan.inputs))} selects inputs, which Centripetal SGD cannot realise",
                 hint="realise this plan with --realise cut",
@@ -284,8 +284,8 @@ def strength(schedule: Schedule, steps: int, eps: float | None = None) -> Streng
         fits = eps is None or _reached(replace(schedule, epochs=epochs), steps, eps).enough
         hint = f"train for at least {plural(epochs, 'epoch')}{'' if fits else ' and leave eps out'}, or in smaller batches"
     raise TrainError(
-        f"eps {found.eps:.2g} over {schedule.epochs} epochs of {steps} steps cannot make filters equal: a deviation inside a "
-        f"cluster shrinks by exp(-{found.kernels:.1f}) in kernels, exp(-{found.vectors:.1f}) in vectors, "
+        f"eps {found.eps:.2g} over {plural(schedule.epochs, 'epoch')} of {plural(steps, 'step')} cannot make filters equal: "
+        f"a deviation inside a cluster shrinks by exp(-{found.kernels:.1f}) in kernels, exp(-{found.vectors:.1f}) in vectors, "
         f"exp(-{LEAST_EXPONENT:g}) is wanted",
         hint=hint,
     )

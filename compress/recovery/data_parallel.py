@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core import this_process
+from compress.core import plural, this_process
 from compress.data import examples_in
 from compress.errors import ConfigError, ProcessLost
 from compress.tasks import cut_out
@@ -121,7 +121,7 @@ def joined() -> DataParallel:
         accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=how)
     if accelerator.num_processes != place.world:
         raise ConfigError(
-            f"the launcher started {place.world} processes, but Accelerate found {accelerator.num_processes}",
+            f"the launcher started {plural(place.world, 'process')}, but Accelerate found {accelerator.num_processes}",
             hint="start them with torchrun or `accelerate launch`, which set LOCAL_RANK too",
         )
     return DataParallel(accelerator) if _APART.get() else DataParallel(accelerator, place.rank, place.world)

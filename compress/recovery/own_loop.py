@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compress.core import plural
 from compress.data import Data
 from compress.errors import CompressError, ConfigError, TrainError, one_line
 from compress.recovery.training import GradientRewrite
@@ -248,8 +249,8 @@ def _check_tensors(state: Mapping[str, Tensor], before: Mapping[str, Tensor], te
     if list(state) != list(before) and set(state) != set(before):
         missing, extra = sorted(set(before) - set(state)), sorted(set(state) - set(before))
         raise TrainError(
-            f"the network that the training loop {name} returned has {len(missing)} tensors too few {missing[:1]} and "
-            f"{len(extra)} too many {extra[:1]}",
+            f"the network that the training loop {name} returned has {plural(len(missing), 'tensor')} too few {missing[:1]} "
+            f"and {len(extra)} too many {extra[:1]}",
             hint="return the network that it was given, without a wrapper",
         )
     shapes = {key: tuple(value.shape) for key, value in state.items()}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core import LayerName, Plan, Topology, kept_positions
+from compress.core import LayerName, Plan, Topology, kept_positions, plural
 from compress.errors import DataError
 from compress.recovery.batch_norm import tracked_norms
 from compress.recovery.least_squares import from_rows, from_sums
@@ -126,7 +126,9 @@ def reconstruct(
     """
     images = sum(len(b) for b in batches)
     if images < 2:
-        raise DataError(f"{images} images to restore the network on, at least 2 are needed", hint="give calibration images")
+        raise DataError(
+            f"{plural(images, 'image')} to restore the network on, at least 2 are needed", hint="give calibration images"
+        )
     result = own_tensors(small)
     modes = {m: m.training for m in result.modules()}
     work = RestoringWork(

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from compress.core import derive
+from compress.core import derive, plural
 from compress.data import examples_in
 from compress.errors import TrainError
 from compress.networks import autocast, channels_last, frozen_copy, seeded
@@ -295,7 +295,7 @@ def _steps(images: int, schedule: Schedule, world: int) -> int:
     steps = steps_per_epoch(images, schedule, world)
     if steps == 0:
         raise TrainError(
-            f"{images} training images cannot fill a step" + (f" of {world} processes" if world > 1 else ""),
+            f"{plural(images, 'training image')} cannot fill a step" + (f" of {plural(world, 'process')}" if world > 1 else ""),
             hint="give at least two training images" + (f" a process, and a batch of at least {world}" if world > 1 else ""),
         )
     return steps

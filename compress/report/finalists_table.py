@@ -20,7 +20,7 @@ def finalists_table(found: Finalists, counted: Figure) -> ReportTable:
     head = heads("plan", ">MACs kept", *([">latency, predicted"] if timed else []), ">untrained", *_columns(lengths))
     return ReportTable(
         title="Finalists, trained a little before one was taken",
-        about=f"{counted.heading}, on {found.images:,} validation images (95 % intervals). {told(found)}.",
+        about=f"{counted.heading}, on {plural(found.images, 'validation image')} (95 % intervals). {told(found)}.",
         head=head,
         rows=tuple(_row(row, lengths, counted, timed) for row in found.rows),
     )
@@ -29,7 +29,7 @@ def finalists_table(found: Finalists, counted: Figure) -> ReportTable:
 def told(found: Finalists) -> str:
     """What it cost, and who was taken why."""
     won = next((row.name for row in found.rows if row.won), NONE)
-    cost = f"{found.steps:,} training steps in all, {number(found.image_forwards)} image-forwards"
+    cost = f"{plural(found.steps, 'training step')} in all, {number(found.image_forwards)} image-forwards"
     return f"{cost}; taken: {won}" + (f" ({found.why})" if found.why else "")
 
 

@@ -63,7 +63,7 @@ def front_latency(result: LatencyResult, shares: Sequence[tuple[int, str, float,
 def told(found: FrontLatency) -> str:
     """The correlation and the exceptions as a sentence."""
     if found.by_macs is None:
-        return f"{len(found.points)} networks were clocked: too few, or too alike, to correlate."
+        return f"{plural(len(found.points), 'network')} clocked: too few, or too alike, to correlate."
     text = f"Over {plural(len(found.points), 'network')} the rank correlation (Spearman) of measured latency with MACs is "
     text += f"{found.by_macs:.2f}"
     if found.by_activations is not None:

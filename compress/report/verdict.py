@@ -109,7 +109,7 @@ def _at_chance(scores: Sequence[Measured], figure: Figure, chance: float | None)
         return []
     base = next((a for a in scores if a.when == "base" and a.split == last.split), None)
     too = ", nor can the unpruned one" if base is not None and base.low <= chance else ""
-    seen = f"{figure.text(last.value, 1)} ({figure.range(last.low, last.high)}) on {last.images} {last.split} images"
+    seen = f"{figure.text(last.value, 1)} ({figure.range(last.low, last.high)}) on {plural(last.images, f'{last.split} image')}"
     return [
         f"the pruned network cannot be told from chance{too}: {seen}, chance is {100 * chance:.3g} %; "
         "give more images, or look at --labels, --mean and --std"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import PositiveInt
 
-from compress.core import Plan
+from compress.core import Plan, plural
 from compress.search.base import Search, Space, Told
 from compress.search.obs import Allocated
 from compress.search.options import Fraction
@@ -96,7 +96,9 @@ class Auto:
         lacking = [what for what, there in self._wanted(case).items() if not there]
         if lacking:
             return Choice("obs", f"auto took obs, closed forms: {lacking[0]} ({_EVIDENCE}); for one: --method smoea")
-        seen = f"{case.groups} channel groups, {case.budget:,} image-forwards and labels, for {case.value:g} of the MACs"
+        seen = (
+            f"{plural(case.groups, 'channel group')}, {case.budget:,} image-forwards and labels, for {case.value:g} of the MACs"
+        )
         return Choice("smoea", f"auto took smoea, an evolution: it was measured to pay in such a case: {seen} ({_EVIDENCE})")
 
     def _wanted(self, case: Case) -> Mapping[str, bool]:

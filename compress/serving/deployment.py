@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core import Clock, Listen, ignore
+from compress.core import Clock, Listen, ignore, plural
 from compress.errors import CompressError, ServerRefused, ServerSilent, ServingError
 from compress.export import BATCHES, Interface, ParityVerdict, deviation, judge, read_interface
 from compress.runtime import Array, OrtRuntime
@@ -121,7 +121,7 @@ def deploy(
             try:
                 with clock.phase("load", f"version {published.version} of {name}"), client.within(timeout):
                     _load(client, name, published)
-                with clock.phase("compare", f"{len(images)} images with ONNX Runtime here"), client.within(timeout):
+                with clock.phase("compare", f"{plural(len(images), 'image')} with ONNX Runtime here"), client.within(timeout):
                     batches = _fitting(published, len(images))
                     answers = _outputs_there(client, published, _Question(interface.inputs[0].name, images, wanted, batches))
                     error, spread, exact = _compared(answers, published, wanted, limits.tolerance)
@@ -150,7 +150,7 @@ def deploy(
 def _outputs_here(onnx: Path, images: Array) -> dict[str, Array]:
     """What ONNX Runtime computes on this machine; a network that answers NaN is not worth a server's time."""
     if len(images) < 2:
-        raise ServingError(f"{len(images)} images to compare on, 2 or more are wanted", hint="give more with --data")
+        raise ServingError(f"{plural(len(images), 'image')} to compare on, 2 or more are wanted", hint="give more with --data")
     with OrtRuntime(threads=1).load(onnx) as session:
         rows = [session.run(np.ascontiguousarray(images[i : i + 1])) for i in range(len(images))]
         found = {name: np.concatenate([row[at] for row in rows]) for at, name in enumerate(session.output_names)}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.core import Listen, finite_json, ignore
+from compress.core import Listen, finite_json, ignore, plural
 from compress.errors import ConfigError, ServingError
 from compress.latency import P99_FROM, Interval, mean_ratio
 from compress.runtime import Array
@@ -272,7 +272,7 @@ def _try(arm: _Arm, rate: float, requests: int, scenario: Scenario, rng: np.rand
     if np.isinf(traffic.latencies).all():  # a server that is gone needs no search for the rate at which it would answer
         said = "".join(f"; {text}" for text in sorted(traffic.failures)[:1])
         raise ServingError(
-            f"{arm.name} answered none of {len(traffic.latencies)} requests at {rate:.3g} a second{said}",
+            f"{arm.name} answered none of {plural(len(traffic.latencies), 'request')} at {rate:.3g} a second{said}",
             hint="look into the server's log, or give it longer with --timeout",
         )
     return traffic
@@ -306,4 +306,4 @@ def _flags(arms: list[_Arm], scenario: Scenario) -> Iterator[str]:
         if (late := statistics.median(arm.lateness)) > LATE_CLIENT * scenario.bound:
             yield f"{arm.name}: the client itself sends {late * 1e3:.1f} ms late: it has too little of the machine"
     if scenario.confirm < P99_FROM:
-        yield f"confirmed by {scenario.confirm} requests, a 99th percentile wants {P99_FROM:,}"
+        yield f"confirmed by {plural(scenario.confirm, 'request')}, a 99th percentile wants {P99_FROM:,}"

@@ -15,6 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from compress.core import plural
 from compress.errors import ConfigError, ExportError, one_line
 from compress.export import Interface, Port, read_interface
 from compress.runtime import onnx_bytes
@@ -127,7 +128,7 @@ def _servable(onnx: Path, interface: Interface, serving: Serving) -> None:
         )
     if interface.classes and interface.named not in (len(interface.classes), -1):
         raise ExportError(
-            f"{len(interface.classes)} class names for {interface.named} outputs",
+            f"{plural(len(interface.classes), 'class name')} for {plural(interface.named, 'output')}",
             hint="give one name a line and output",
         )
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from compress.core import plural
 from compress.errors import ExportError, RuntimeUnavailable
 from compress.export import Interface, Port, read_interface
 from compress.serving.settings import Serving
@@ -175,7 +176,7 @@ def _labels(folder: Path, config: Any) -> Iterator[str]:
             yield f"labels of {port.name!r} cannot be read: {error}"
             continue
         if list(port.dims)[-1:] not in ([len(names)], [-1]):
-            yield f"{len(names)} labels for output {port.name!r} with dims {list(port.dims)}"
+            yield f"{plural(len(names), 'label')} for output {port.name!r} with dims {list(port.dims)}"
 
 
 def _dims(port: Port, serving: Serving) -> list[int]:

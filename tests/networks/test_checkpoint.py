@@ -119,7 +119,7 @@ def test_half_precision_becomes_float32_with_a_word(tmp_path: Path) -> None:
     model = trained().half()
     loaded = load(written(tmp_path / "m.pt", model.state_dict()), zoo=ZOO)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
-    assert "torch.float16 were converted" in loaded.warnings[0]
+    assert "torch.float16 converted" in loaded.warnings[0]
 
 
 @in_turns(["vgg14", "resnet20", "resnet20p", "mobilenetv2_cifar", "densenet40", "lenet", "digits_net"], of=2, turn=1)

@@ -112,7 +112,7 @@ def test_what_does_not_pay_is_taken_back_and_an_interrupted_run_finds_the_same(t
     monkeypatch.setattr(input_selection, "gains", measured)
     front, notes = input_selection.settled(run, space, tuple(points))
     held = json.loads((tmp_path / run_folder.SELECTIONS).read_text())
-    assert calls and held["after the search"] and "input selections" in notes[0]
+    assert calls and held["after the search"] and "input selection" in notes[0]
     for point in front:
         assert set(point.plan.inputs) <= set().union(*(p.plan.inputs for p in points))
         assert point.cost == space.point(point.plan, 0.0, Fidelity.FULL).cost

@@ -340,7 +340,7 @@ def test_a_bad_state_is_never_saved(tmp_path: Path) -> None:
         (lambda: fit(net(), Blobs(), SHORT, teacher=net(4)), "teacher has 4 classes, the network 3"),
         (lambda: fit(net(2), Blobs(), SHORT), "label 2 occurs, but the network has 2 classes"),
         (lambda: fit(net().requires_grad_(False), Blobs(), SHORT), "nothing to train"),
-        (lambda: fit(net(), Blobs(count=1), SHORT), "1 training images cannot fill a step"),
+        (lambda: fit(net(), Blobs(count=1), SHORT), "1 training image cannot fill a step"),
         (lambda: fit(net()[:-2], Blobs(), SHORT), r"wanted are logits \(images, classes\)"),
         (lambda: Schedule(epochs=-1), "epochs is -1"),
         (lambda: Schedule(epochs=1, lr=math.nan), "lr is nan"),

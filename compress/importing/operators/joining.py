@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compress.core import plural
 from compress.importing.node import Made, Maker, Node
 from compress.importing.operators.comparisons import Constants, together
 from compress.importing.sizes import is_sizes
@@ -77,7 +78,7 @@ def split(node: Node) -> Made:
     axis, count = node.axis(), len(node.proto.output)
     sizes = node.numbers("split", 1)
     if sizes is not None and len(sizes) != count:
-        raise node.refused(f"has {count} outputs for {len(sizes)} parts")
+        raise node.refused(f"has {plural(count, 'output')} for {plural(len(sizes), 'part')}")
     if (sizes is None or len(set(sizes)) == 1) and node.shape()[axis] % count == 0:
         equal: list[tuple[str, Any]] = [("num_outputs", count)] if node.opset >= 18 else [("split", None)]
         return Made(module=EqualParts(count, axis), settings=tuple(equal), rows=((1, ()),) if node.has(1) else ())

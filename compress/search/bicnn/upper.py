@@ -30,7 +30,7 @@ from typing import Literal
 import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
-from compress.core import Bits, Floats, Plan
+from compress.core import Bits, Floats, Plan, plural
 from compress.search.base import Origin, Search, Space, Told, scored, thinned
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous
@@ -398,11 +398,13 @@ class _Cemba:
         notes = []
         if folded:
             notes.append(
-                f"{len(folded)} of {len(problem.space.groups)} groups have no input selection of their own: one consumer, or "
-                "none that may select; there the lower level is the upper one"
+                f"{len(folded)} of {plural(len(problem.space.groups), 'group')} without an input selection of their own: "
+                "one consumer, or none that may select; there the lower level is the upper one"
             )
         if wide and options.error == "compensated":
-            notes.append(f"a layer reads more than {options.widest} channels: errors of the search are plain, not compensated")
+            notes.append(
+                f"a layer reads more than {plural(options.widest, 'channel')}: errors of the search are plain, not compensated"
+            )
         figures = {
             "upper_evaluations": problem.upper_evaluations,
             "lower_evaluations": problem.lower_evaluations,
