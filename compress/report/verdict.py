@@ -179,8 +179,9 @@ def told_change(figure: Figure, before: float, after: float, change: Difference 
     seen = figure.signed(after - before)
     if change is None:
         return seen
-    said = {"ahead": "better", "behind": "worse"}.get(change.verdict, "no difference that can be told")
     interval = figure.signed_range(change.low, change.high)
+    seen_at_all = any(digit in interval for digit in "123456789")  # a network that lost dead channels alone differs by rounding
+    said = {"ahead": "better", "behind": "worse"}.get(change.verdict if seen_at_all else "", "no difference that can be told")
     return f"{seen}, {100 * change.confidence:.0f} % interval {interval} on the same {plural(change.images, 'image')}: {said}"
 
 

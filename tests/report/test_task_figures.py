@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.reports import SAMPLE
 
-from compress.core import Certificate, Figure, Measured
+from compress.core import Certificate, Difference, Figure, Measured
 from compress.errors import ConfigError
 from compress.report import formatting, side_by_side, store, verdict
 from compress.report.markdown import report_markdown
@@ -97,6 +97,12 @@ def test_a_report_of_the_first_version_is_read(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text(json.dumps(old | {"more": 1}))
     with pytest.raises(ConfigError, match="more"):
         store.read_report(tmp_path)
+
+
+def test_rounding_is_no_difference() -> None:
+    for size, said in ((1e-9, "no difference that can be told"), (1e-2, "better")):
+        change = Difference(mean=size, low=size / 2, high=2 * size, images=160, seeds=1)
+        assert verdict.told_change(Figure("PSNR", "dB"), 27.0, 27.0 + size, change).endswith(said)
 
 
 @pytest.mark.parametrize(
