@@ -254,6 +254,8 @@ BAD = {
     "latency on a GPU": (["{digits}", "--latency", "0.5", "--runtime", "cuda"], 3, "measured on the CPU"),
     "round to words": (["{digits}", "--round-to", "blocks"], 2, "nor auto"),
     "no workers": (["{digits}", "--workers", "0"], 3, "between 1 and 1024"),
+    "no actors": (["{digits}", "--workers", "ray:0"], 3, "between 1 and 1024"),
+    "Ray nowhere": (["{digits}", "--workers", "ray://head"], 3, "ray://HOST:10001"),
     "workers in words": (["{digits}", "--workers", "many"], 2, "nor auto"),
     "round to 0": (["{digits}", "--round-to", "0"], 3, "between 1"),
     "unknown exporter": (["{digits}", "--exporter", "tf"], 3, "exporter"),
