@@ -207,11 +207,26 @@ def captured(run: Callable[[], object]) -> Callable[[], object]:
     except RuntimeError as error:
         raise ModelError(f"it cannot be captured as a CUDA graph: {one_line(error)}", hint="measure it eager") from error
 
-    def replay(kept: object = made) -> object:  # the outputs' memory is the graph's
-        graph.replay()
-        return kept
+    return Replay(graph=graph, run=run, made=made)
 
-    return replay
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A captured run. The graph knows addresses only: what it reads and writes lives as long as this.
+
+    Attributes:
+        run: what was captured; it holds what is read.
+        made: its outputs.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    run: Callable[[], object]
+    made: object
+
+    def __call__(self) -> object:
+        """Launches all of it at once; the outputs that it fills."""
+        self.graph.replay()
+        return self.made
 
 
 def _placed(model: nn.Module, runtime: TorchRuntime) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from compress.errors import ModelError, RuntimeUnavailable
 from compress.latency.arms import Arm
 from compress.latency.protocol import measure
 from compress.runtime import Session, TorchRuntime
+from compress.runtime.torch_module import Replay
 
 Opens = Callable[[Path], tuple[nn.Module, tuple[int, ...]]]
 HERE = Path("any")
@@ -119,3 +122,40 @@ def test_a_card_computes_the_same_eager_and_replayed(precision: str, graph: bool
         run()
         assert 0 < run.device_seconds(3) < 1  # type: ignore[attr-defined]
     assert np.abs(found - wanted).max() <= (1e-5 if precision == "fp32" else 3e-2) * float(np.abs(wanted).max())
+
+
+@pytest.mark.gpu
+def test_what_a_graph_reads_stays_where_it_was() -> None:
+    runtime = TorchRuntime(opens(), device="cuda", precision="fp32", threads=None, cuda_graph=True)
+    with runtime.load(HERE) as session:
+        (wanted,) = session.run(IMAGES)
+        run = session.prepare(IMAGES, "device")
+        torch.cuda.empty_cache()
+        other = [torch.full((1 << 20,), float("nan"), device="cuda") for _ in range(64)]
+        found = run.launch()  # type: ignore[attr-defined]
+        torch.cuda.synchronize()
+    assert other and np.abs(found.cpu().numpy() - wanted).max() <= 1e-5 * float(np.abs(wanted).max())
+
+
+def test_a_replay_holds_what_its_graph_reads() -> None:
+    """A graph knows addresses only: what lies there must not be freed while it can be replayed."""
+
+    class Graph:
+        replays = 0
+
+        def replay(self) -> None:
+            self.replays += 1
+
+    def of(images: torch.Tensor) -> tuple[Replay, weakref.ref[torch.Tensor]]:
+        def run() -> torch.Tensor:
+            return images + 1
+
+        return Replay(graph=Graph(), run=run, made=run()), weakref.ref(images)  # type: ignore[arg-type]
+
+    replay, images = of(torch.zeros(3))
+    gc.collect()
+    assert images() is not None
+    assert torch.equal(replay(), torch.ones(3)) and replay.graph.replays == 1  # type: ignore[arg-type, attr-defined]
+    del replay
+    gc.collect()
+    assert images() is None, "nor is it held longer"
