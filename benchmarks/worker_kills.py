@@ -99,6 +99,7 @@ class Deadly:
     def __init__(self, inner: Any, kills: int) -> None:
         self.inner, self.left, self.chance = inner, kills, random.Random(0)
         self.given = Counter[tuple[Plan, ...]]()
+        self.killed = set[int]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -111,9 +112,10 @@ class Deadly:
 
     def kill(self, worker: int) -> bool:
         pid = self.inner.pids[worker]
-        if not pid:
+        if not pid or pid in self.killed:  # nobody dies twice, though a signal to a process that nobody waited for arrives
             return False
         time.sleep(self.chance.uniform(0, LATEST))
+        self.killed.add(pid)
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
