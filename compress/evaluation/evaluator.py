@@ -217,26 +217,34 @@ class Evaluator:
         judged = len(self.material.judged[: images or None])
         return self.judge(self.small(plan, judged, recovery), judged).error
 
-    def judge(self, small: nn.Module, images: int = 0) -> Score:
-        """What a small network is worth on so many of the judged images, or on all, with its interval where there is one."""
+    def judge(self, small: nn.Module, images: int = 0, *, interval: bool = False) -> Score:
+        """What a small network is worth on so many of the judged images, or on all, with its interval where there is one.
+
+        A task with a measure of its own for searches gives its interval only where it is wanted: that costs a second look.
+        """
         judged, task = self.material.judged[: images or None], self.material.task
         small = small.eval()
         if self.material.metric == "output":
             return Score(output_error([t[: len(judged)] for t in self.outputs], outputs_of(small, judged)))
         if self.material.scored:
             assert self.material.batches is not None
-            return self._scored(small, list(first_of(self.material.batches, len(judged))))
+            return self._scored(small, list(first_of(self.material.batches, len(judged))), interval)
         error = self._change(small, judged)
         exact = task.names_one_label and math.isfinite(error)
         return Score(error, wilson(round(error * len(judged)), len(judged)) if exact else None)
 
-    def _scored(self, small: nn.Module, batches: Sequence[Any]) -> Score:
-        """By the task's figure; without an interval where the task has a measure of its own for searches."""
+    def _scored(self, small: nn.Module, batches: Sequence[Any], interval: bool) -> Score:
+        """By the task's figure, or by its own measure for searches."""
         task, figure = self.material.task, self.material.task.figure
+        own = None
         if type(task).error is not Task.error or figure is None:
-            return Score(task.error(small, batches, self.base))
+            own = task.error(small, batches, self.base)
+            if figure is None or not interval or not math.isfinite(own):
+                return Score(own)
         found = task.scored(small, batches)
         error, *ends = (figure.error(float(x), self.base) for x in (found.value, found.low, found.high))
+        error = error if own is None else own
+        ends = [*ends, error]  # its own measure may be rounded otherwise
         return Score(error, (min(ends), max(ends)) if all(map(math.isfinite, ends)) else None)
 
     @property

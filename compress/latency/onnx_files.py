@@ -81,6 +81,6 @@ def describe_all(files: Mapping[str, Path]) -> dict[str, MeasuredFile]:
     wanted = next(iter(found.values()))[1]
     for arm, (_, inputs) in found.items():
         if inputs != wanted:
-            told = f"{files[arm]} takes {plural(inputs, 'input')}, {wanted} as the first file is wanted"
+            told = f"{files[arm]} takes {plural(inputs, 'input')}, {wanted} is wanted, as the first file takes"
             raise ModelError(told, hint="export both from the same example")
     return {arm: facts for arm, (facts, _) in found.items()}

@@ -104,7 +104,7 @@ class ShortTraining:
         except TrainError as error:
             self.run.note(f"a finalist came to nothing: {error.message}")
             return Score(math.nan)
-        return self.evaluator.judge(trained)
+        return self.evaluator.judge(trained, interval=True)
 
     def _start(self, plan: Plan) -> nn.Module:
         evaluator = self.evaluator

@@ -86,6 +86,8 @@ def test_without_finalists_the_plan_is_the_one_that_would_have_been_taken(
     assert [e["key"] for e in searched] == [e["key"] for e in lines(whole.run.folder)][: len(searched)], "the same search"
     assert [row.plan for row in rows if row.won] == [whole.plan.digest]
     assert sorted(len(row.scores) for row in rows) == [1, 2, 2] and whole.finalists.steps == 3 * 4 + 2 * 8
+    trained = [entry for entry in lines(whole.run.folder) if entry["fidelity"] == "trained"]
+    assert all(entry["interval"][0] <= entry["error"] <= entry["interval"][1] for entry in trained)
     assert whole.finalists.steps * 16 <= len(digits[1].train or ()) / 2
     assert all(row.macs <= 0.5 for row in rows) and "short trainings" in whole.why
 
