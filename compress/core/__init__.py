@@ -128,6 +128,7 @@ if TYPE_CHECKING:
     from compress.core.topology import Topology as Topology
     from compress.core.topology import WidthAttribute as WidthAttribute
     from compress.core.validation import validated as validated
+    from compress.core.waiting import seconds_of as seconds_of
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -160,5 +161,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "topology": "ChannelGroup GroupId Layer LayerName Member READS "
             "Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",
             "validation": "validated",
+            "waiting": "seconds_of",
         },
     )

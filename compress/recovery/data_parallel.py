@@ -5,7 +5,6 @@ One process runs the same lines, and none of them does anything then.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core import plural, this_process
+from compress.core import plural, seconds_of, this_process
 from compress.data import examples_in
 from compress.errors import ConfigError, ProcessLost
 from compress.tasks import cut_out
@@ -143,14 +142,7 @@ def patience() -> float:
     Raises:
         ConfigError: it is no number above 0.
     """
-    said = os.environ.get(PATIENCE, str(_PATIENCE_SECONDS))
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise ConfigError(f"{PATIENCE} is {said!r}, seconds above 0 are wanted", hint=f"unset it, or {PATIENCE}=600")
-    return seconds
+    return seconds_of(PATIENCE, _PATIENCE_SECONDS)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from compress.core import cores
+from compress.core import cores, seconds_of
 from compress.errors import ConfigError, WorkerError, one_line
 from compress.workers.ray_scorer import NodeFacts
 from compress.workers.ray_wanted import RayWanted
@@ -145,14 +145,7 @@ def place_seconds() -> float:
     Raises:
         ConfigError: it is no number above 0.
     """
-    said = os.environ.get(PLACE, str(_PLACE_SECONDS))
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e6:
-        raise ConfigError(f"{PLACE} is {said!r}, seconds above 0 are wanted", hint=f"unset it, or {PLACE}=600")
-    return seconds
+    return seconds_of(PLACE, _PLACE_SECONDS)
 
 
 def store_size(shared: int) -> int:
