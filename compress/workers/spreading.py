@@ -70,8 +70,6 @@ class SpreadEvaluation:
         """Workers that were lost and are not needed yet."""
         self.lost = 0
         """How many were lost so far."""
-        self.requests = 0
-        """How many were scored so far."""
 
     def __call__(self, ask: Ask) -> list[Score]:
         """Scores every plan of a request, in its order.
@@ -110,7 +108,6 @@ class SpreadEvaluation:
                 scores.update(zip(had[0], heard.scores, strict=True))
                 moved = self.transport.moved - before
                 self.listen(ScoresArrived(len(scores), len(ask.plans), self.transport.width, moved))
-        self.requests += 1
         return [scores[i] for i in range(len(ask.plans))]
 
     def _give(self, worker: int, ask: Ask, left: _Open, busy: dict[int, tuple[range, int]]) -> None:
