@@ -32,252 +32,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from compress_models import MODELS
-from torch import Tensor, nn
+from torch import nn
 
-from compress.core import BranchId, Plan, Topology, capture, count, difference, write_json
-from compress.coupling import trace
-from compress.data import Data, open_data
-from compress.evaluation import gather, importance, predict
+from compress.core import capture, count, difference, write_json
+from compress.data import open_data
+from compress.evaluation import predict
 from compress.export import export
-from compress.latency import Settings, measure, relative_times
-from compress.networks import Network, in_batches, load, network_from
-from compress.pipeline import Job, decide, make, make_job
-from compress.recovery import Schedule, fit, reconstruct, reestimate
+from compress.latency import Settings, measure
+from compress.networks import load, network_from
+from compress.recovery import Schedule, fit
 from compress.runtime import OrtRuntime
-from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, prunable
-from compress.surgery import cut
 
 try:
     import torch_pruning_arm as others
+    from equal_latency_arms import WITHIN, Bench, Budget, Found, arms
 except ImportError:  # as a module of the repository
     from benchmarks import torch_pruning_arm as others
+    from benchmarks.equal_latency_arms import WITHIN, Bench, Budget, Found, arms
 
 RESULTS = Path(__file__).parent / "results"
-WITHIN, CLOSE = 0.01, 0.004
-"""What equal means; where looking for it stops."""
-_SOLVED = 512
 STEPS = ("found", "clocked", "trained")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is spent; ``--tiny`` spends next to nothing, to prove that everything runs.
-
-    Attributes:
-        seconds: of a latency while it is looked for.
-        last: of the measurement of all arms in turn.
-        networks: of the latency table that ours search with.
-        forwards: of a search; None is a run's default.
-        images: training images a pass; None is all of them.
-        epochs: passes.
-        trials: latencies that one arm may measure.
-    """
-
-    seconds: float = 4.0
-    last: float = 60.0
-    networks: int = 60
-    forwards: int | None = None
-    images: int | None = None
-    epochs: int = 1
-    trials: int = 9
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all arms share.
-
-    Attributes:
-        asked: what had to be asked of the latency table for a latency, by the latency and whether branches may go.
-    """
-
-    network: Network
-    data: Data
-    work: Path
-    budget: Budget
-    asked: dict[tuple[float, bool], float] = field(default_factory=dict)
-
-    @cached_property
-    def topology(self) -> Topology:
-        """Of the unpruned network."""
-        return trace(self.network.model, self.images[:2])
-
-    @cached_property
-    def images(self) -> Tensor:
-        """Calibration images."""
-        return self.data.calibration.images(_SOLVED)
-
-    @cached_property
-    def space(self) -> Space:
-        """Of uniform l1: no residual stream is cut."""
-        groups, _ = prunable(self.topology, ())
-        stages = make_stages(self.topology, groups, streams=False) or make_stages(self.topology, groups)
-        wanted = [g for s in stages for g in s.groups]
-        seen = gather(self.network.model, in_batches(self.images[:64]), seed=0)
-        statistics = ChannelStatistics(importance=importance(seen, self.topology, wanted))
-        return Space(CostModel(self.topology, Target("macs")), stages, statistics, budget=1000, round_to=8)
-
-    @cached_property
-    def base_file(self) -> Path:
-        """The unpruned network's ONNX file."""
-        path = self.work / "base.onnx"
-        export(self.network.model, self.images[:1], path, exporter="legacy")
-        return path
-
-    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
-        """A network made again from what :attr:`Arm.find` found: recovered as its users would, not trained."""
-        if "share" in how:
-            started = cut(self.network.model, self.topology, Plan(branches=tuple(how["blocks"])))
-            small = others.l1(started, in_batches(self.images), how["share"], 0, round_to=how["round_to"])
-            return reestimate(small, in_batches(self.images)).eval()
-        plan = Plan.from_json(how["plan"])
-        small = cut(self.network.model, self.topology, plan)
-        return reconstruct(self.network.model, small, self.topology, plan, in_batches(self.images)).model.eval()
-
-    def latency(self, model: nn.Module) -> float:
-        """Measured in turn with the unpruned network's: its share."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "small.onnx"
-            export(model, self.images[:1], path, exporter="legacy")
-            return relative_times(self.base_file, {"small": path}, OrtRuntime(), self.budget.seconds, 0)["small"]
-
-    def blocks(self, number: int) -> tuple[BranchId, ...]:
-        """So many identity blocks of each stage, as its users take them out: the last ones; () where a stage has fewer."""
-        stages: dict[str, list[BranchId]] = {}
-        for branch in self.topology.branches:
-            stages.setdefault(branch.name.rpartition(".")[0], []).append(branch.name)
-        if not stages or any(len(names) < number for names in stages.values()):
-            return ()
-        return tuple(name for names in stages.values() for name in names[len(names) - number :])
-
-
-Found = dict[str, Any]
-"""What makes a network again: ``plan``; or ``share``, ``round_to`` and ``blocks`` of Torch-Pruning."""
-
-
-def searched(bench: Bench, target: float, how_at: Callable[[float], Found]) -> Found | None:
-    """The knob whose network's measured latency is nearest to the target: on the chord of what was measured so far."""
-    low, high, best = (0.02, 0.2), (1.0, 1.0), (math.inf, None)
-    for _ in range(bench.budget.trials):
-        along = (target - low[1]) / max(1e-9, high[1] - low[1])
-        knob = low[0] + min(0.85, max(0.15, along)) * (high[0] - low[0])
-        try:
-            how = how_at(knob)
-            seen = bench.latency(bench.network_of(how))
-        except others.ModelError:  # so little cannot be reached
-            low = (knob, low[1])
-            continue
-        if abs(seen / target - 1) < best[0]:
-            best = (abs(seen / target - 1), {**how, "looked": seen})
-        if best[0] <= CLOSE or high[0] - low[0] < 1e-3:
-            break
-        low, high = ((knob, seen), high) if seen < target else (low, (knob, seen))
-    return best[1]
-
-
-def uniform(bench: Bench, target: float) -> Found | None:
-    """Equal shares of every group by l1, streams whole."""
-    return searched(bench, target, lambda share: {"plan": Uniform("l1").plan(bench.space, share).to_json()})
-
-
-def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0) -> Found | None:
-    """Torch-Pruning's l1; None where it has no such blocks, or no network that is so fast."""
-    gone = bench.blocks(blocks) if blocks else ()
-    if blocks and not gone:
-        return None
-    return searched(bench, target, lambda share: {"share": share, "round_to": round_to, "blocks": list(gone)})
-
-
-def ours(bench: Bench, target: float, *, method: str, branches: bool = True, finalists: bool = False) -> Found | None:
-    """As ``compress prune --latency`` decides; where a measurement misses by more than 1 %, asked anew, thrice at most.
-
-    With finalists it decides by short trainings, half of an epoch in all, as it does wherever training images are there; the
-    other arms are trained so much longer.
-    """
-    table = bench.work / "table.json"
-    if not table.exists():
-        make(
-            bench.network, bench.topology, Job(), table, print, networks=bench.budget.networks, seconds=bench.budget.seconds / 2
-        )
-    asked, best = bench.asked.get((target, branches), target), (math.inf, None)
-    for number in range(3):
-        flags = {
-            "method": method,
-            "target": "latency",
-            "value": min(1.0, asked),
-            "table": str(table),
-            "branches": branches,
-            "budget": bench.budget.forwards,
-            "finalists": None if finalists else 0,
-            "epochs": 1,
-        }
-        kind = f"{'' if branches else 'no-'}branches{'-finalists' if finalists else ''}"
-        found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"{target:g}-{method}-{kind}-{number}")
-        how = {"plan": found.plan.to_json(), "why": found.why, "trained": 0.5 if finalists else 0.0}
-        seen = bench.latency(bench.network_of(how))
-        if abs(seen / target - 1) < best[0]:
-            best = (abs(seen / target - 1), {**how, "looked": seen})
-            bench.asked[target, branches] = asked  # the table's own error is every method's
-        if best[0] <= WITHIN:
-            break
-        asked *= target / seen
-    return best[1]
-
-
-def practise(bench: Bench, target: float) -> Found | None:
-    """Blocks by what each costs alone, in the features behind over the latency that it saves: the cheapest ones go."""
-    whole, price = features(bench.network.model, bench.images), {}
-    for branch in bench.topology.branches:
-        model = bench.network_of({"plan": Plan(branches=(branch.name,)).to_json()})
-        lost = float(((features(model, bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum())
-        price[branch.name] = lost / max(1e-6, 1 - bench.latency(model))
-    cheapest, best = sorted(price, key=lambda name: price[name]), (math.inf, None)
-    for number in range(1, len(cheapest) + 1):
-        how = {"plan": Plan(branches=tuple(cheapest[:number])).to_json()}
-        seen = bench.latency(bench.network_of(how))
-        if abs(seen / target - 1) < best[0]:
-            best = (abs(seen / target - 1), {**how, "looked": seen})
-        if seen <= target:
-            break
-    return best[1]
-
-
-def features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the last linear layer reads."""
-    seen: list[Tensor] = []
-    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-    hook = last.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
-    with torch.no_grad():
-        for batch in in_batches(images):
-            model(batch)
-    hook.remove()
-    return torch.cat(seen)
-
-
-def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
-    """All of them by name."""
-    found: dict[str, Callable[[Bench, float], Found | None]] = {"uniform l1": uniform}
-    for step in (1, 8):
-        for blocks in (0, 1, 2, 4):
-            name = f"Torch-Pruning, round_to {step}" + (f", {blocks} blocks of each stage out" if blocks else "")
-            found[name] = lambda bench, target, step=step, blocks=blocks: torch_pruning(
-                bench, target, round_to=step, blocks=blocks
-            )
-    found["PRACTISE's greedy blocks"] = practise
-    for method in ("obs", "smoea"):
-        found[method] = lambda bench, target, method=method: ours(bench, target, method=method)
-        found[f"{method}, no branches"] = lambda bench, target, method=method: ours(
-            bench, target, method=method, branches=False
-        )
-        found[f"{method}, finalists"] = lambda bench, target, method=method: ours(bench, target, method=method, finalists=True)
-    return found
 
 
 class Part(Exception):
