@@ -134,17 +134,21 @@ def conditions(place: Place) -> list[tuple[int, str, bool]]:
     """Batch, number format, captured or eager; the ones that say most come first."""
     if place.device == "cpu":
         return [(1, "fp32", False), (2 if place.tiny else 8, "fp32", False)]
-    order = [
+    return [
         (1, "fp32", False),
         (1, "fp16", True),
         (64, "fp16", True),
         (64, "fp32", False),
         (8, "fp16", True),
         (1, "fp32", True),
+        (8, "fp32", False),
+        (64, "fp32", True),
+        (1, "fp16", False),
+        (64, "fp16", False),
+        (8, "fp16", False),
+        (8, "fp32", True),
+        (64, "tf32", False),
     ]
-    order += [(8, "fp32", False), (64, "fp32", True), (1, "fp16", False), (64, "fp16", False), (8, "fp16", False)]
-    order += [(8, "fp32", True)]
-    return [*order, (64, "tf32", False)]
 
 
 def latencies(name: str, place: Place, known: Sequence[Row] = ()) -> Iterator[Row]:
