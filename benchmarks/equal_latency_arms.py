@@ -189,7 +189,7 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool = True, fin
         }
         kind = f"{'' if branches else 'no-'}branches{'-finalists' if finalists else ''}"
         found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"{target:g}-{method}-{kind}-{number}")
-        how = {"plan": found.plan.to_json(), "why": found.why, "trained": 0.5 if finalists else 0.0}
+        how = {"plan": found.plan.to_json(), "why": found.why, "found_by": found.found_by, "trained": 0.5 if finalists else 0.0}
         seen = bench.latency(bench.network_of(how))
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})

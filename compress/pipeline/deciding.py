@@ -42,12 +42,14 @@ class Decision:
         topology: of the unpruned network.
         front: every network that the search found worth offering, cheapest first; a point's ``plan`` is cut alike.
         why: why this plan was taken.
+        found_by: what found it: a closed form, the neighbourhood of one, the evolution; empty of a plan that no search scored.
     """
 
     plan: Plan
     topology: Topology
     front: Front
     why: str
+    found_by: str = ""
 
 
 def decide(
@@ -84,13 +86,25 @@ def decide(
     with claim(folder, job, run.identity, fresh, run.task.figure):
         if (folder / _PLAN).exists() and (folder / FRONT).exists():  # written in this order, at the search's end
             plan = Plan.from_json(read_json(folder / _PLAN, hint=_FRESH))
-            why = read_json(folder / FRONT, hint=_FRESH).get("why", "")
+            told = read_json(folder / FRONT, hint=_FRESH)
             topology, agreement = traced_with_agreement(network)
             for warning in agreement.warnings():
                 listen(Warned(warning))
-            return Decision(plan, topology, read_front(folder, _FRESH), str(why))
+            return Decision(
+                plan=plan,
+                topology=topology,
+                front=read_front(folder, _FRESH),
+                why=str(told.get("why", "")),
+                found_by=str(told.get("found_by", "")),
+            )
         found = decided(run)
-    return Decision(found.plan, found.prepared.topology, found.searched.front, found.why)
+    return Decision(
+        plan=found.plan,
+        topology=found.prepared.topology,
+        front=found.searched.front,
+        why=found.why,
+        found_by=found.found_by,
+    )
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,12 @@ class Decided:
     why: str
     trials: LatencyTrials | None
     finalists: Finalists | None = None
+
+    @property
+    def found_by(self) -> str:
+        """What found the plan; empty of one that no search scored."""
+        found = self.searched.found(self.plan)
+        return str(found.by) if found is not None else ""
 
     @property
     def summary(self) -> SearchSummary:
@@ -155,8 +175,9 @@ def decided(run: Run) -> Decided:
     trials = measured_target(run, prepared, front, chosen.plan)
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
-    save_front(run.folder, front, chosen, prepared.space, why, prepared.material.counted)
-    return Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials, finalists=finalists)
+    made = Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials, finalists=finalists)
+    save_front(run.folder, front, chosen, prepared.space, {"why": why, "found_by": made.found_by}, prepared.material.counted)
+    return made
 
 
 def _after_training(

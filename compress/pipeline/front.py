@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -77,8 +77,10 @@ def _bound(error: float, judged: int, *, exact: bool) -> float:
     return upper(math.ceil(error * judged - 1e-9), judged, 1 - (1 - CONFIDENCE) / math.e)
 
 
-def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str, counted: Figure = ERROR) -> None:
-    """Writes ``front.json`` and its picture, the chosen point marked, and ``why`` it was chosen; errors are ``counted`` so."""
+def save_front(
+    folder: Path, front: Front, chosen: Point, space: Space, told: Mapping[str, str], counted: Figure = ERROR
+) -> None:
+    """Writes ``front.json``, with what is ``told`` of the choice, and its picture; errors are ``counted`` so."""
     whole = space.cost.whole
     points = []
     for i, p in enumerate(front):
@@ -97,7 +99,7 @@ def save_front(folder: Path, front: Front, chosen: Point, space: Space, why: str
     write(folder / "front.svg", front_svg(points, picked, bend, counted))
     write_json(
         folder / FRONT,
-        {"points": points, "chosen": picked, "knee": bend, "target": space.target.kind, "why": why},
+        {"points": points, "chosen": picked, "knee": bend, "target": space.target.kind, **told},
     )
 
 

@@ -44,6 +44,7 @@ def test_nothing_but_the_decision_is_written(decision: tuple[Decision, Path]) ->
     found, folder = decision
     assert {p.name for p in folder.iterdir()} <= WRITTEN and (folder / "plan.json").exists()
     assert found.plan in [point.plan for point in found.front] and "within the budget" in found.why
+    assert found.found_by in set(Origin)
 
 
 def test_the_surgery_gives_what_was_counted(digits: tuple[Network, Data], decision: tuple[Decision, Path]) -> None:
