@@ -56,6 +56,11 @@ def with_stars(nav: list[Any], every: list[str]) -> list[Any]:
 # ---- links -----------------------------------------------------------------------------------------------------------
 
 
+def anchor(heading: str, separator: str = "-") -> str:
+    """What a link to a heading ends in, by GitHub's rule, so that a link holds there and on the site."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", separator)
+
+
 def home(page: str) -> str:
     """The project's file that a page is made of."""
     return ELSEWHERE.get(page, f"docs/{page}")
@@ -76,12 +81,12 @@ def relinked(text: str, page: str) -> str:
         mark, words, target = found.groups()
         if "://" in target or target.startswith(("#", "mailto:")):
             return found[0]
-        path, _, anchor = target.partition("#")
+        path, _, heading = target.partition("#")
         wanted = page_of(posixpath.normpath(posixpath.join(posixpath.dirname(home(page)), path)))
         if wanted is None:
             return words
         there = posixpath.relpath(wanted, posixpath.dirname(page) or ".")
-        return f"{mark}[{words}]({there}{'#' + anchor if anchor else ''})"
+        return f"{mark}[{words}]({there}{'#' + heading if heading else ''})"
 
     parts = CODE.split(text)
     return "".join(part if i % 2 else LINK.sub(link, part) for i, part in enumerate(parts))
@@ -135,8 +140,9 @@ def commands() -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Stars of the navigation become pages."""
+    """Stars of the navigation become pages; headings get the anchors that they have on GitHub."""
     config.nav = with_stars(config.nav, pages())
+    config.mdx_configs["toc"]["slugify"] = anchor
     return config
 
 

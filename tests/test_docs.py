@@ -193,6 +193,20 @@ def test_the_reference_has_every_command(site: Any) -> None:
     assert "`--max-drop AMOUNT`" in page and page.count("\n## compress ") >= 20
 
 
+def headings(site: Any, text: str) -> set[str]:
+    """The anchors of a document's headings."""
+    written = re.findall(r"^#+ +(.+?) *$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {site.anchor(re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)) for heading in written}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_headings_lead_to_one(site: Any, document: Path) -> None:
+    text = document.read_text()
+    for path, wanted in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", text):
+        target = (document.parent / path) if path else document
+        assert wanted in headings(site, target.read_text()), (path, wanted)
+
+
 def test_links_between_files_become_links_between_pages(site: Any) -> None:
     text = "[a](docs/tasks.md#outputs) [b](benchmarks/README.md) [c](Makefile) [d](#use) ![e](docs/equal-time.svg)"
     assert site.relinked(text, "index.md") == "[a](tasks.md#outputs) [b](benchmarks.md) c [d](#use) ![e](equal-time.svg)"
