@@ -8,11 +8,9 @@ from compress.core import lazy
 
 if TYPE_CHECKING:
     from compress.recovery.batch_norm import reestimate as reestimate
-    from compress.recovery.centripetal_sgd import PAPER_EPS as PAPER_EPS
     from compress.recovery.centripetal_sgd import CentripetalResult as CentripetalResult
     from compress.recovery.centripetal_sgd import Pull as Pull
     from compress.recovery.centripetal_sgd import Tied as Tied
-    from compress.recovery.centripetal_sgd import strength as strength
     from compress.recovery.centripetal_sgd import tied_slices as tied_slices
     from compress.recovery.centripetal_sgd import train_centripetal as train_centripetal
     from compress.recovery.centripetal_sgd import train_equal as train_equal
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from compress.recovery.own_loop import check_loop as check_loop
     from compress.recovery.own_loop import loop_name as loop_name
     from compress.recovery.own_loop import run_loop as run_loop
+    from compress.recovery.pull_strength import PAPER_EPS as PAPER_EPS
+    from compress.recovery.pull_strength import strength as strength
     from compress.recovery.rank_signals import Signals as Signals
     from compress.recovery.rank_signals import meeting as meeting
     from compress.recovery.reconstruction import ReconstructionSettings as ReconstructionSettings
@@ -56,12 +56,13 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "batch_norm": "reestimate",
-            "centripetal_sgd": "CentripetalResult PAPER_EPS Pull Tied train_centripetal train_equal strength tied_slices",
+            "centripetal_sgd": "CentripetalResult Pull Tied train_centripetal train_equal tied_slices",
             "compensation": "Compensation RIDGE solve",
             "data_parallel": "apart connected joined patience",
             "kernel_sparsity": "effective_params held zero_kernels",
             "moments": "Gram Moments collect moment_columns moment_readers moment_rows",
             "own_loop": "Budget Hooks OwnLoop check_loop loop_name run_loop",
+            "pull_strength": "PAPER_EPS strength",
             "rank_signals": "Signals meeting",
             "reconstruction": "ReconstructionSettings reconstruct",
             "schedule": "Schedule steps_per_epoch",

@@ -10,24 +10,13 @@ if TYPE_CHECKING:
     from compress.search.auto import Auto as Auto
     from compress.search.auto import Case as Case
     from compress.search.base import Ask as Ask
-    from compress.search.base import ChannelStatistics as ChannelStatistics
-    from compress.search.base import CostModel as CostModel
-    from compress.search.base import Fidelity as Fidelity
-    from compress.search.base import Front as Front
     from compress.search.base import NamesCriteria as NamesCriteria
     from compress.search.base import Origin as Origin
     from compress.search.base import Planner as Planner
-    from compress.search.base import Point as Point
-    from compress.search.base import Recovery as Recovery
     from compress.search.base import Score as Score
     from compress.search.base import Search as Search
     from compress.search.base import Searcher as Searcher
-    from compress.search.base import Space as Space
-    from compress.search.base import Stage as Stage
-    from compress.search.base import Target as Target
     from compress.search.base import Told as Told
-    from compress.search.base import knee as knee
-    from compress.search.base import non_dominated as non_dominated
     from compress.search.bicnn.ordering import slices as slices
     from compress.search.csgd_clusters import clusters_at as clusters_at
     from compress.search.depth import depths as depths
@@ -41,6 +30,12 @@ if TYPE_CHECKING:
     from compress.search.finalists import contenders as contenders
     from compress.search.finalists import finals as finals
     from compress.search.finalists import halving as halving
+    from compress.search.front import Fidelity as Fidelity
+    from compress.search.front import Front as Front
+    from compress.search.front import Point as Point
+    from compress.search.front import Recovery as Recovery
+    from compress.search.front import knee as knee
+    from compress.search.front import non_dominated as non_dominated
     from compress.search.journal import Asked as Asked
     from compress.search.journal import Evaluate as Evaluate
     from compress.search.journal import Journal as Journal
@@ -50,6 +45,11 @@ if TYPE_CHECKING:
     from compress.search.obs import plan_for as plan_for
     from compress.search.reader_loss import ReaderLoss as ReaderLoss
     from compress.search.smoea import Smoea as Smoea
+    from compress.search.space import ChannelStatistics as ChannelStatistics
+    from compress.search.space import CostModel as CostModel
+    from compress.search.space import Space as Space
+    from compress.search.space import Stage as Stage
+    from compress.search.space import Target as Target
     from compress.search.stage_combination import controller as controller
     from compress.search.stages import is_stream as is_stream
     from compress.search.stages import make_stages as make_stages
@@ -74,18 +74,19 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "auto": "Auto Case",
-            "base": "Ask ChannelStatistics CostModel Fidelity Front NamesCriteria Origin Planner Point Recovery Score "
-            "Search Searcher Space Stage Target Told knee non_dominated",
+            "base": "Ask NamesCriteria Origin Planner Score Search Searcher Told",
             "bicnn.ordering": "slices",
             "csgd_clusters": "clusters_at",
             "depth": "depths",
             "explained": "MethodOption options_of",
             "finalists": "Contender LEAST_PLANS MOST_PLANS Rated Round contenders finals halving",
+            "front": "Fidelity Front Point Recovery knee non_dominated",
             "journal": "Asked Evaluate Journal drive",
             "methods": "METHODS behind",
             "obs": "plan_for",
             "reader_loss": "ReaderLoss",
             "smoea": "Smoea",
+            "space": "ChannelStatistics CostModel Space Stage Target",
             "stage_combination": "controller",
             "stages": "is_stream make_stages prunable skippable whole_streams",
             "uniform": "Uniform",

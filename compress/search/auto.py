@@ -15,10 +15,11 @@ import numpy as np
 from pydantic import PositiveInt
 
 from compress.core import Plan, plural
-from compress.search.base import Search, Space, Told
+from compress.search.base import Search, Told
 from compress.search.obs import Allocated
 from compress.search.options import Fraction
 from compress.search.smoea import Smoea
+from compress.search.space import Space
 
 _EVIDENCE = "benchmarks/README.md, the accuracy grid"
 

@@ -23,9 +23,11 @@ import numpy as np
 from pydantic import PositiveInt
 
 from compress.core import Cut, Floats, GroupId, Indices, Plan
-from compress.search.base import Ask, Fidelity, Front, Origin, Point, Score, Search, Space, Told, non_dominated
+from compress.search.base import Ask, Origin, Score, Search, Told
 from compress.search.depth import depths
+from compress.search.front import Fidelity, Front, Point, non_dominated
 from compress.search.options import AtLeastTwo, Fraction
+from compress.search.space import Space
 from compress.search.stopping import Stopping
 from compress.search.widths import Widths, allowed, fill, full_widths, meet_widths, nearest, orbits
 

@@ -22,8 +22,10 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from compress.core import Cut, Floats, GroupId, Indices, Plan, Topology
 from compress.errors import SearchError
-from compress.search.base import Search, Space, scored, thinned
+from compress.search.base import Search, scored
 from compress.search.cluster import clustered
+from compress.search.front import thinned
+from compress.search.space import Space
 from compress.search.widths import Widths, even_widths, orbits, scaled
 
 Division = Literal["kmeans", "even", "imbalanced"]

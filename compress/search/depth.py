@@ -7,7 +7,8 @@ that it saves; a depth leaves out the first so many of them. Searches without an
 from __future__ import annotations
 
 from compress.core import BranchId, Plan
-from compress.search.base import Space, thinned
+from compress.search.front import thinned
+from compress.search.space import Space
 
 _LEAST = 1e-9
 

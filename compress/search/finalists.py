@@ -12,9 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compress.core import GroupId, Plan, plural
-from compress.search.base import Ask, Fidelity, Score, Space, Told
+from compress.search.base import Ask, Score, Told
 from compress.search.depth import looks
+from compress.search.front import Fidelity
 from compress.search.obs import Allocated
+from compress.search.space import Space
 from compress.search.stages import whole_streams
 from compress.search.uniform import Uniform
 

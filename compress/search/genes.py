@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from compress.core import Bits, ChannelGroup, Cut, Floats, Indices, Plan, canonical
-from compress.search.base import Space, Stage
 from compress.search.depth import in_order
+from compress.search.space import Space, Stage
 from compress.search.widths import allowed, nearest, ranked, shared_widths
 
 _SEED_RATIOS = (0.15, 0.27, 0.39, 0.51, 0.63, 0.74, 0.84, 0.95)

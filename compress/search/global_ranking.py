@@ -14,9 +14,10 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Floats, GroupId, Plan
-from compress.search.base import Search, Space, by_budget, scored
+from compress.search.base import Search, by_budget, scored
 from compress.search.depth import looks
 from compress.search.options import Fraction
+from compress.search.space import Space
 from compress.search.widths import Widths, allowed, at_width, fill, meet_widths, nearest, plan_of, ranked, shared_widths
 
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 
 from compress.core import Figure, Plan, append, plural, read_bytes
 from compress.errors import CompressError, SearchError
-from compress.search.base import Ask, Recovery, Score, Told
+from compress.search.base import Ask, Score, Told
+from compress.search.front import Recovery
 
 T = TypeVar("T")
 _LARGEST = 2**30

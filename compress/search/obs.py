@@ -17,9 +17,11 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Floats, GroupId, Indices, Plan
-from compress.search.base import Search, Space, by_budget, scored, thinned
+from compress.search.base import Search, by_budget, scored
 from compress.search.depth import looks
+from compress.search.front import thinned
 from compress.search.options import Fraction
+from compress.search.space import Space
 from compress.search.stages import whole_streams
 from compress.search.uniform import Uniform
 from compress.search.widths import (

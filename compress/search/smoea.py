@@ -21,27 +21,13 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Plan
-from compress.search.base import (
-    Ask,
-    Fidelity,
-    Front,
-    Origin,
-    Point,
-    Recovery,
-    Score,
-    Search,
-    Space,
-    Stage,
-    Told,
-    knee,
-    non_dominated,
-    scored,
-    thinned,
-)
+from compress.search.base import Ask, Origin, Score, Search, Told, scored
 from compress.search.depth import looks
+from compress.search.front import Fidelity, Front, Point, Recovery, knee, non_dominated, thinned
 from compress.search.genes import Genes
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction
+from compress.search.space import Space, Stage
 from compress.search.stage_combination import combine, controller
 from compress.search.stages import whole_streams
 from compress.search.stopping import Stopping

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from compress.core import Plan, canonical
-from compress.search.base import Fidelity, Front, Point, Space
+from compress.search.front import Fidelity, Front, Point
+from compress.search.space import Space
 from compress.search.widths import meet, plan_of, reachable, scaled
 
 

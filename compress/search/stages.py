@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from compress.core import BranchId, ChannelGroup, GroupId, LayerName, Role, Topology
-from compress.search.base import Space, Stage
+from compress.search.space import Space, Stage
 
 
 def prunable(

@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Plan
-from compress.search.base import Search, Space, by_budget, scored
+from compress.search.base import Search, by_budget, scored
+from compress.search.space import Space
 from compress.search.widths import even_widths, plan_of
 
 

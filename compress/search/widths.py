@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.core import ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology
 from compress.errors import ConfigError
-from compress.search.base import CostModel, Space
+from compress.search.space import CostModel, Space
 
 NARROW = 16
 """Groups of fewer channels are exempt from alignment."""

@@ -13,7 +13,8 @@ from compress.errors import GuardError
 from compress.signature import leaves
 from compress.surgery.copying import deep_copy
 from compress.surgery.cutting import simulate
-from compress.surgery.guard import TOLERANCE, Depthwise, SeenValues, nudged, thin, worst_error
+from compress.surgery.guard import TOLERANCE, Depthwise, nudged
+from compress.surgery.seen_values import SeenValues, thin, worst_error
 
 
 def verify_training(model: nn.Module, topology: Topology, plan: Plan, small: nn.Module, inputs: Sequence[Tensor]) -> None:

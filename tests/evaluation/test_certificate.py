@@ -26,7 +26,8 @@ from compress.pipeline.front import choose
 from compress.pipeline.job import make_job
 from compress.pipeline.pruning import prune
 from compress.recovery.batch_norm import reestimate
-from compress.search.base import Fidelity, Point, Target
+from compress.search.front import Fidelity, Point
+from compress.search.space import Target
 from compress.search.stages import prunable
 from compress.surgery.cutting import cut
 from compress.tasks import Classification

@@ -18,7 +18,8 @@ from compress.coupling.symbolic import NotTraceable, symbolic_graph
 from compress.coupling.tracer import trace
 from compress.evaluation.evaluator import Evaluator, Material, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, silent_nodes, values_at
-from compress.search.base import Ask, Fidelity
+from compress.search.base import Ask
+from compress.search.front import Fidelity
 from compress.search.stages import is_stream, make_stages, prunable
 from compress.surgery.cutting import cut
 from compress.surgery.guard import random_plan

@@ -28,7 +28,7 @@ from compress.latency.table_networks import collect, machine, random_plan, table
 from compress.pipeline.latency_tables import alignment, load
 from compress.pipeline.latency_target import TRIALS, latency_trials, proposal, towards
 from compress.runtime.ort import OrtRuntime
-from compress.search.base import Target
+from compress.search.space import Target
 from compress.search.stages import prunable
 from compress.search.uniform import Uniform
 from compress.search.widths import plan_of, scaled

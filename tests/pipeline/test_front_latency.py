@@ -19,7 +19,7 @@ from compress.pipeline.front_latency import spread
 from compress.report import store
 from compress.report.candidates import FrontPoint
 from compress.report.fronts import front_latency, slower_with_less, spearman, told
-from compress.search.base import Fidelity, Point
+from compress.search.front import Fidelity, Point
 
 DIGITS = Path(__file__).parents[2] / "models" / "checkpoints" / "digits-net.safetensors"
 

@@ -22,8 +22,8 @@ from compress.pipeline import input_selection, run_folder
 from compress.pipeline.job import Job
 from compress.pipeline.run import Run
 from compress.runtime.ort import OrtRuntime
-from compress.search.base import Fidelity
 from compress.search.bicnn.problem import Bilevel
+from compress.search.front import Fidelity
 
 LARGE = TimedReader((64, 28, 28), 64, (3, 3), (1, 1), (1, 1), (1, 1))
 SMALL = TimedReader((64,), 10)

@@ -36,7 +36,8 @@ from compress.pipeline.job import Job, make_job
 from compress.pipeline.picking import pick
 from compress.pipeline.pruning import prune
 from compress.pipeline.steps import epochs_for, guarded_cut
-from compress.search.base import Fidelity, Point, Target
+from compress.search.front import Fidelity, Point
+from compress.search.space import Target
 
 ROOT = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {

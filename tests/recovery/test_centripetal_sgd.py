@@ -18,27 +18,15 @@ from torch import Tensor, nn
 from compress.core.plan import Cut, Plan
 from compress.core.topology import Topology
 from compress.errors import TrainError
-from compress.recovery.centripetal_sgd import (
-    BIASES,
-    LEAST_EXPONENT,
-    PAPER_EPS,
-    VECTORS,
-    Pull,
-    averaged,
-    deviation,
-    exponent,
-    rates,
-    strength,
-    tied_slices,
-    train_centripetal,
-)
+from compress.recovery.centripetal_sgd import Pull, averaged, deviation, tied_slices, train_centripetal
+from compress.recovery.pull_strength import BIASES, LEAST_EXPONENT, PAPER_EPS, VECTORS, exponent, rates, strength
 from compress.recovery.schedule import Schedule, steps_per_epoch
 from compress.recovery.training import GradientRewrite, fit
 from compress.search.csgd_clusters import clusters_at
 from compress.search.stages import prunable
 from compress.search.widths import orbits
 from compress.surgery.cutting import cut
-from compress.surgery.guard import relative_error
+from compress.surgery.seen_values import relative_error
 
 COUPLED = [n for n in nets.NETS if n not in ("groupnorm", "layernorm", "conv1d", "conv3d")]
 TRAINED = ["chain", "residual", "concat", "dense", "depthwise", "option-a", "grouped", "shared", "tied"]

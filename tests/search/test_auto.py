@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from compress.search.auto import Auto, Case
-from compress.search.base import Search, Target, Told
+from compress.search.base import Search, Told
 from compress.search.obs import Allocated
 from compress.search.smoea import Smoea
+from compress.search.space import Target
 from compress.testing import SearcherContract, ToySpace
 
 PAYS = Case(groups=28, budget=43_033, target="macs", value=0.5, metric="accuracy")

@@ -19,13 +19,14 @@ from compress.core.topology import GroupId, LayerName
 from compress.evaluation.evaluator import logits
 from compress.pipeline.steps import guarded_cut
 from compress.recovery.reconstruction import reconstruct
-from compress.search.base import Ask, Score, Target, Told
+from compress.search.base import Ask, Score, Told
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous, slices
 from compress.search.bicnn.problem import Bilevel, Consumer
 from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.journal import Journal, drive
 from compress.search.reader_loss import ReaderLoss
+from compress.search.space import Target
 from compress.surgery.cutting import cut, simulate
 from compress.testing import SearcherContract, ToySpace, run
 

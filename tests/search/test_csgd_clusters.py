@@ -17,8 +17,8 @@ from compress.core.cost import count
 from compress.core.plan import check
 from compress.coupling.tracer import trace
 from compress.errors import SearchError
-from compress.search.base import Target
 from compress.search.csgd_clusters import Clusters, clusters_at, divided
+from compress.search.space import Target
 from compress.search.stages import is_stream
 from compress.search.widths import full_widths, orbits, widths_of
 from compress.testing import SearcherContract, ToySpace, run

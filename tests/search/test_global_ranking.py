@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support.spaces import knowing
 
-from compress.search.base import Target
 from compress.search.global_ranking import Ranked
+from compress.search.space import Target
 from compress.search.uniform import Uniform
 from compress.search.widths import widths_of
 from compress.testing import SearcherContract, ToySpace

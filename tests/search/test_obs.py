@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from support.spaces import knowing
 
-from compress.search.base import Target
 from compress.search.obs import Allocated, allocate, plan_for
+from compress.search.space import Target
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, fill, plan_of
 from compress.testing import SearcherContract, ToySpace, run

@@ -18,23 +18,13 @@ from compress.core.cost import Cost
 from compress.core.plan import Plan
 from compress.errors import ConfigError
 from compress.pipeline.front import choose
-from compress.search.base import (
-    Ask,
-    ChannelStatistics,
-    CostModel,
-    Fidelity,
-    Point,
-    Score,
-    Space,
-    Stage,
-    Target,
-    knee,
-    non_dominated,
-)
+from compress.search.base import Ask, Score
 from compress.search.cluster import Cluster, _Decoder, clustered, crowding_distance, features
+from compress.search.front import Fidelity, Point, knee, non_dominated
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.smoea import Smoea
+from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stage_combination import controller
 from compress.search.uniform import Uniform
 from compress.search.widths import allowed, even_widths, nearest, plan_of, reachable, scaled, share_at

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.covering import in_turns
 
-from compress.search.base import Ask, Fidelity, Origin, Score, Told
+from compress.search.base import Ask, Origin, Score, Told
 from compress.search.bicnn.upper import BiCnn
 from compress.search.cluster import Cluster
+from compress.search.front import Fidelity
 from compress.search.journal import Asked, Journal, drive
 from compress.search.smoea import Smoea
 from compress.search.stopping import GAIN, Stopping

@@ -14,10 +14,10 @@ from compress.evaluation.evaluator import Evaluator, Material
 from compress.evaluation.reader_losses import closed_form
 from compress.recovery.batch_norm import reestimate
 from compress.recovery.moments import collect
-from compress.search.base import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.bicnn.problem import Bilevel
 from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.reader_loss import ReaderLoss
+from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stages import prunable
 
 

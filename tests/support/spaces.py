@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from compress.search.base import Space
+from compress.search.space import Space
 
 
 def knowing(space: Space, **statistics: Any) -> Space:

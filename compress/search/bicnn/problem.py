@@ -14,9 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, canonical, selectable
-from compress.search.base import Space, Stage
 from compress.search.genes import Genes
 from compress.search.reader_loss import Kind, ReaderLoss, additive
+from compress.search.space import Space, Stage
 from compress.search.widths import allowed
 
 Reads = tuple[Bits, ...]

@@ -31,12 +31,14 @@ import numpy as np
 from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Bits, Floats, Plan, plural
-from compress.search.base import Origin, Search, Space, Told, scored, thinned
+from compress.search.base import Origin, Search, Told, scored
 from compress.search.bicnn.lower import Lower
 from compress.search.bicnn.ordering import contiguous
 from compress.search.bicnn.problem import Bilevel, BilevelSolution, Reads
+from compress.search.front import thinned
 from compress.search.obs import plan_for
 from compress.search.options import AtLeastTwo, Fraction, NotNegative
+from compress.search.space import Space
 from compress.search.stopping import Stopping
 from compress.search.widths import reachable
 
