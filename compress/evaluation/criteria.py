@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from compress.core import Bits, ChannelGroup, Floats, GroupId, Indices, Layer, Member, Role, Topology, derive
 from compress.evaluation.obs_elimination import EliminationReader, eliminate
 from compress.networks import seeded
-from compress.recovery import Gram, Moments
+from compress.recovery import Gram, Moments, filters
 from compress.tasks import Classification, Task
 
 DAMPING = 1e-3
@@ -190,6 +190,7 @@ def obs_curve(
 
 def _readers(weight: Tensor, layer: Layer, gram: Gram, member: Member, damping: float) -> list[EliminationReader]:
     """The layer's conv-groups, each with the columns that it has of every channel."""
+    weight = filters(weight, layer)
     taps = weight[0, 0].numel()
     flat = weight.detach().cpu().double().flatten(1)
     flat = flat.reshape(layer.cardinality, -1, flat.shape[1])[:, :, gram.columns]  # (cardinality, outputs, columns)

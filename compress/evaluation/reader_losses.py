@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from compress.core import Bits, Floats, GroupId, Layer, LayerName, Role, Topology
 from compress.evaluation.criteria import DAMPING, CriterionInputs
 from compress.evaluation.output_error import output_error, outputs_of
-from compress.recovery import RIDGE, Gram, solve
+from compress.recovery import RIDGE, Gram, filters, solve
 from compress.search import ReaderLoss
 from compress.surgery import own_tensors
 
@@ -70,8 +70,8 @@ def reader_losses(
         ]
         if gram is None or not entries or layer.depthwise:
             continue
-        owner = _owners(inputs.weights[layer.weight], [p for _, _, p in entries], gram.columns)
-        weight = inputs.weights[layer.weight]
+        weight = filters(inputs.weights[layer.weight], layer)
+        owner = _owners(weight, [p for _, _, p in entries], gram.columns)
         plain, compensated = _matrices(weight, layer, gram, owner, len(entries), damping)
         found[layer.name] = ReaderLoss(
             layer=layer.name, sources=tuple((g, c) for g, c, _ in entries), plain=plain, compensated=compensated
@@ -151,7 +151,7 @@ def calibrated(
                 weight, shift = solve(old, layer, gram, kept, RIDGE)
                 with torch.no_grad():
                     module.weight.zero_()
-                    module.weight[:, kept] = weight[:, kept]
+                    filters(module.weight, layer)[:, kept] = filters(weight, layer)[:, kept]
                 hook = module.register_forward_hook(_shifted(shift))
                 point = (reader_loss.given(removed, "compensated").gone, output_error(wanted, outputs_of(network, images)))
                 hook.remove()

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from compress.recovery.training_events import Resumed as Resumed
     from compress.recovery.training_events import TrainingEvent as TrainingEvent
     from compress.recovery.training_events import TrainingProgress as TrainingProgress
+    from compress.recovery.unfolding import filters as filters
 else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
@@ -68,5 +69,6 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "schedule": "Schedule steps_per_epoch",
             "training": "GradientRewrite LabelledImages fit",
             "training_events": "EpochDone Resumed TrainingEvent TrainingProgress",
+            "unfolding": "filters",
         },
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from compress.core import Layer, LayerName, Plan, Topology, kept_positions
 from compress.recovery.moments import Gram, Moments
+from compress.recovery.unfolding import filters
 
 RIDGE = 1e-3
 """Pull towards the old weights, relative to the mean variance of a layer's inputs."""
@@ -53,8 +54,9 @@ class Compensation:
         shared = {info.same_as for info in topology.tensors.values() if info.same_as}
         self.grams: dict[LayerName, Gram] = {}
         for name, gram in moments.layers.items():
-            weight = topology.by_layer[name].weight
-            if _columns(state[weight]) == len(gram.columns) <= most_columns and weight not in shared:
+            layer = topology.by_layer[name]
+            weight = layer.weight
+            if _columns(state[weight], layer) == len(gram.columns) <= most_columns and weight not in shared:
                 self.grams[name] = gram
         self.bytes = 0
         self._known: OrderedDict[tuple[LayerName, bytes], tuple[Tensor, Tensor]] = OrderedDict()
@@ -106,11 +108,12 @@ def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], rid
         The weight in its old shape, of which the removed columns mean nothing any more, and the shift of the outputs' mean,
         shape (outputs,).
     """
-    taps = weight[0, 0].numel()
-    stays = torch.zeros(weight[0].numel() // taps, dtype=torch.bool)
+    rows = filters(weight, layer)
+    taps = rows[0, 0].numel()
+    stays = torch.zeros(rows[0].numel() // taps, dtype=torch.bool)
     stays[torch.from_numpy(kept)] = True
     stays = stays.repeat_interleave(taps)
-    old = weight.detach().double().cpu().reshape(layer.cardinality, -1, len(stays)).transpose(1, 2)  # (g, columns, outputs)
+    old = rows.detach().double().cpu().reshape(layer.cardinality, -1, len(stays)).transpose(1, 2)  # (g, columns, outputs)
     A = gram.covariance.double()
     inner = A[:, stays][:, :, stays]
     pull = (ridge * A.diagonal(dim1=1, dim2=2).mean(1)).clamp(min=torch.finfo(torch.float64).tiny)
@@ -121,7 +124,7 @@ def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], rid
         new[:, stays] += torch.cholesky_solve(A[:, stays][:, :, ~stays] @ old[:, ~stays], factor)
     mean = gram.mean.double()[:, :, None]
     shift = (old * mean).sum(1) - (new * mean)[:, stays].sum(1)
-    solved = new.transpose(1, 2).reshape(weight.shape).to(weight)
+    solved = filters(new.transpose(1, 2).reshape(rows.shape), layer).to(weight).contiguous()
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         solved = solved.contiguous(memory_format=torch.channels_last)
     return solved, shift.flatten().to(weight)
@@ -131,5 +134,5 @@ def _size(tensors: tuple[Tensor, ...]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _columns(weight: Tensor) -> int:
-    return weight[0].numel()
+def _columns(weight: Tensor, layer: Layer) -> int:
+    return filters(weight, layer)[0].numel()

@@ -11,16 +11,14 @@ import math
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from compress.core import READS, Layer, LayerName, Topology
+from compress.core import Layer, LayerName, Topology
 from compress.errors import DataError
+from compress.recovery.unfolding import ODD, map_size, plain, unfold, unsupported, width
 from compress.surgery import own_tensors
 
 ROWS = 1 << 14
@@ -30,7 +28,6 @@ ROWS_PER_COLUMN = 4
 """More of both where the columns would outnumber the rows."""
 WIDEST = 4608
 """Columns (512 channels of 3x3) beyond which a layer is thinned: its matrix would need gigabytes."""
-ODD = "it computes something else than its weight says"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,38 +147,13 @@ def moment_readers(topology: Topology) -> dict[LayerName, Layer]:
 
 def moment_columns(topology: Topology, layer: Layer, widest: int = WIDEST) -> int:
     """Columns of a layer's moments: what one filter of it reads at one position, thinned where there are too many."""
-    return min(widest, math.prod(topology.tensors[layer.weight].shape[1:]))
+    shape = topology.tensors[layer.weight].shape
+    return min(widest, math.prod(shape) // shape[layer.write_dim])
 
 
 def moment_rows(columns: int) -> int:
     """About as many rows as moments of so many columns are taken from."""
     return max(ROWS, ROWS_PER_COLUMN * columns)
-
-
-def unsupported(module: nn.Module | None, layer: Layer) -> str:
-    """Why a layer's inputs cannot be unfolded; empty if they can."""
-    if isinstance(module, _ConvTransposeNd):
-        return "a transposed convolution"
-    if not isinstance(module, _ConvNd | nn.Linear):
-        return "no convolution or linear module holds its weight"
-    if "weight" not in module._parameters:
-        return "its weight is computed"
-    return "a depthwise convolution" if layer.depthwise else ""
-
-
-def plain(module: nn.Module, x: Tensor, output: Tensor) -> bool:
-    """Whether a layer computes what its weight and attributes say, and no subclass pads or standardises on its own."""
-    at = torch.linspace(0, map_size(module, output) - 1, min(16, map_size(module, output))).long()
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    bias: Tensor | None = module.bias  # type: ignore[assignment]
-    try:
-        rows = unfold(module, x[:2], output[:2], at)
-        said = (rows @ weight.reshape(len(rows), -1, rows.shape[2]).transpose(1, 2)).transpose(0, 1).flatten(1)
-    except (IndexError, RuntimeError):
-        return False
-    done = flat_output(module, output[:2], at)
-    said = said if bias is None else said + bias
-    return bool((said - done).abs().max() <= 1e-3 * done.abs().max())
 
 
 class Sums:
@@ -230,23 +202,12 @@ class Sums:
         return (self.squares / self.rows - (self.first / self.rows).square()).clamp(min=0)
 
 
-def width(module: nn.Module) -> int:
-    """Columns of a layer's flattened weight: what one conv-group's filter reads at one position."""
-    weight: Tensor = module.weight  # type: ignore[assignment]
-    return weight[0].numel()
-
-
 def thin(columns: int, most: int, seed: int) -> Tensor:
     """At most so many columns, at equal distances, so that no channel is forgotten."""
     if columns <= most:
         return torch.arange(columns)
     start = np.random.default_rng((seed, columns)).random()
     return torch.from_numpy(((np.arange(most) + start) * (columns / most)).astype(np.int64))
-
-
-def map_size(module: nn.Module, output: Tensor) -> int:
-    """At how many positions of one image the layer is applied."""
-    return output[0, ..., 0].numel() if isinstance(module, nn.Linear) else output[0, 0].numel()
 
 
 def positions_per_image(columns: int, images: int, available: int, rows: int = ROWS) -> int:
@@ -260,46 +221,3 @@ def sample(name: str, call: int, count: int, available: int, seed: int) -> Tenso
         return torch.arange(available)
     rng = np.random.default_rng((seed, zlib.crc32(name.encode()), call))
     return torch.from_numpy(np.sort(rng.choice(available, count, replace=False)))
-
-
-def unfold(module: nn.Module, x: Tensor, output: Tensor | torch.Size, at: Tensor) -> Tensor:
-    """What the layer's filters see at some positions.
-
-    Args:
-        module: a convolution or linear layer.
-        x: its input.
-        output: its output, or the output's shape.
-        at: flat positions in the output map.
-
-    Returns:
-        (cardinality, n * positions, columns); columns run over input channel, then kernel position, as the weight's do.
-    """
-    reads: Any = getattr(module, READS, None)
-    if isinstance(module, nn.Linear):
-        rows = x.reshape(len(x), -1, x.shape[-1])[:, at.to(x.device)].flatten(0, 1)
-        return (rows if reads is None else rows.index_select(-1, reads)).unsqueeze(0)
-    assert isinstance(module, _ConvNd)
-    x = x if reads is None else x.index_select(1, reads)
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    if any(module._reversed_padding_repeated_twice):
-        x = F.pad(x, module._reversed_padding_repeated_twice, mode=mode)
-    shape = output if isinstance(output, torch.Size) else output.shape
-    index = torch.zeros(1, 1, dtype=torch.int64)
-    rest = at
-    strides = [int(np.prod(shape[d + 1 :])) for d in range(2, len(shape))]
-    for d, below in enumerate(strides):
-        coordinate, rest = rest // below, rest % below
-        taps = torch.arange(module.kernel_size[d]) * module.dilation[d]
-        here = (coordinate * module.stride[d])[:, None] + taps  # (positions, kernel)
-        index = (index[:, :, None] * x.shape[2 + d] + here[:, None, :]).flatten(1)
-    taps_per_channel = index.shape[1]
-    seen = x.flatten(2).index_select(2, index.flatten().to(x.device))
-    seen = seen.view(len(x), module.groups, -1, len(at), taps_per_channel)  # (n, g, channels, positions, taps)
-    return seen.permute(1, 0, 3, 2, 4).reshape(module.groups, len(x) * len(at), -1)
-
-
-def flat_output(module: nn.Module, output: Tensor, at: Tensor) -> Tensor:
-    """What the layer computed at these positions, (n * positions, channels), in the order of :func:`unfold`'s rows."""
-    if isinstance(module, nn.Linear):
-        return output.reshape(len(output), -1, output.shape[-1])[:, at.to(output.device)].flatten(0, 1)
-    return output.flatten(2).index_select(2, at.to(output.device)).transpose(1, 2).flatten(0, 1)

@@ -21,20 +21,9 @@ from compress.core import LayerName, Plan, Topology, kept_positions, plural
 from compress.errors import DataError
 from compress.recovery.batch_norm import tracked_norms
 from compress.recovery.least_squares import from_rows, from_sums
-from compress.recovery.moments import (
-    ODD,
-    WIDEST,
-    Sums,
-    flat_output,
-    map_size,
-    plain,
-    positions_per_image,
-    sample,
-    unfold,
-    unsupported,
-    width,
-)
+from compress.recovery.moments import WIDEST, Sums, positions_per_image, sample
 from compress.recovery.paired_runs import Seen, module_by_module
+from compress.recovery.unfolding import ODD, flat_output, map_size, matrix, plain, shaped, unfold, unsupported, width
 from compress.surgery import own_tensors
 
 MEMORY = 6 << 30
@@ -232,7 +221,7 @@ class RestoringWork:
         layer = self.topology.by_layer[LayerName(name)]
         columns, cardinality = width(module), getattr(module, "groups", 1)
         kept = self._kept(layer.weight, layer.write_dim)
-        old = module.weight.reshape(cardinality, -1, columns).transpose(1, 2)  # (g, columns, outputs)
+        old = matrix(module)  # (g, columns, outputs)
         dual = columns > self.settings.widest
         sums, spread = Sums(), _Spread()
         store: list[tuple[Tensor, Tensor]] = []
@@ -267,7 +256,7 @@ class RestoringWork:
         scale = max(float(spread.variance().sum()), 1e-30)
         if name not in self.lossy and float(before) <= ROUNDING * scale:
             return
-        module.weight += found.change.transpose(1, 2).reshape(module.weight.shape).to(module.weight.dtype)
+        module.weight += shaped(found.change, module).to(module.weight.dtype)
         if module.bias is not None:
             module.bias += found.intercept.flatten().to(module.bias.dtype)
         restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, self.settings.ridge)

@@ -16,7 +16,8 @@ from compress.coupling.symbolic import symbolic_graph
 from compress.evaluation.stage_runner import StageRunner, cutout
 from compress.recovery import compensation as compensation_module
 from compress.recovery.compensation import Compensation
-from compress.recovery.moments import collect, unfold
+from compress.recovery.moments import collect
+from compress.recovery.unfolding import filters, matrix, unfold
 from compress.search.stages import make_stages, prunable
 from compress.surgery.cutting import cut, replaced
 from compress.surgery.guard import random_plan
@@ -38,7 +39,7 @@ def passing(model: nn.Module, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     return seen[0], seen[1]
 
 
-@pytest.mark.parametrize("name", ["chain", "flatten", "residual", "concat", "grouped", "depthwise"])
+@pytest.mark.parametrize("name", ["chain", "flatten", "residual", "concat", "grouped", "depthwise", "transposed"])
 def test_new_weights_are_the_least_squares_of_the_rows(name: str) -> None:
     model, topology, x, compensation = setting(name)
     plan = random_plan(topology, 0.5, np.random.default_rng(0))
@@ -52,12 +53,13 @@ def test_new_weights_are_the_least_squares_of_the_rows(name: str) -> None:
         entering, leaving = passing(model, layer.name, x)
         at = torch.arange(leaving[0, 0].numel() if leaving.dim() > 2 else 1)
         rows = unfold(module, entering, leaving, at).double()
+        weight = filters(weight, layer)
         taps = weight[0, 0].numel()
         stays = torch.zeros(rows.shape[2] // taps, dtype=torch.bool)
         stays[torch.from_numpy(table[key, layer.read_dim])] = True
         stays = stays.repeat_interleave(taps)
         rows = rows - rows.mean(1, keepdim=True)
-        old = module.weight.double().reshape(len(rows), -1, rows.shape[2]).transpose(1, 2)
+        old = matrix(module).double()
         new = weight.double().reshape(len(rows), -1, rows.shape[2]).transpose(1, 2)
         wanted = rows @ old
         best = torch.linalg.lstsq(rows[:, :, stays], wanted).solution

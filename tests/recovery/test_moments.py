@@ -10,7 +10,16 @@ from support.nets import NETS, StdConv, build, inputs, traced
 from torch import Tensor, nn
 
 from compress.errors import DataError
-from compress.recovery.moments import Sums, collect, flat_output, map_size, plain, sample, thin, unfold
+from compress.recovery.moments import Sums, collect, sample, thin
+from compress.recovery.unfolding import flat_output, map_size, matrix, plain, shaped, unfold
+
+
+class SameConv(nn.Conv2d):
+    """Pads on its own, more behind than before, as TensorFlow's exports do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(nn.functional.pad(x, (0, 1, 1, 2)), self.weight, self.bias, self.stride, (1, 0))
+
 
 LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "conv": (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 7, 6)),
@@ -20,6 +29,10 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "same": (nn.Conv2d(3, 4, (1, 5), padding="same", dilation=(1, 2)), (2, 3, 7, 9)),
     "conv1d": (nn.Conv1d(3, 4, 3, padding=1, stride=2), (2, 3, 9)),
     "conv3d": (nn.Conv3d(2, 3, (1, 2, 3), padding=1), (2, 2, 4, 5, 6)),
+    "pads-itself": (SameConv(3, 4, (3, 2), stride=2), (2, 3, 7, 6)),
+    "transposed": (nn.ConvTranspose2d(3, 4, 2, stride=2), (2, 3, 5, 4)),
+    "transposed-overlapping": (nn.ConvTranspose2d(3, 4, (3, 4), (2, 3), (1, 2), (1, 0), dilation=(2, 1)), (2, 3, 5, 4)),
+    "transposed-1d": (nn.ConvTranspose1d(3, 4, 5, padding=2, bias=False), (2, 3, 9)),
     "linear": (nn.Linear(5, 3), (4, 5)),
     "linear-map": (nn.Linear(5, 3, bias=False), (2, 3, 4, 5)),
 }
@@ -33,11 +46,11 @@ def test_rows_times_weight_is_what_the_layer_computes(kind: str) -> None:
     available = map_size(module, y)
     at = sample("x", 0, max(1, available // 2), available, 0)
     rows = unfold(module, x, y, at)
-    weight = module.weight.reshape(len(rows), -1, rows.shape[2])
-    said = (rows @ weight.transpose(1, 2)).transpose(0, 1).flatten(1) + (0 if module.bias is None else module.bias)
+    said = (rows @ matrix(module)).transpose(0, 1).flatten(1) + (0 if module.bias is None else module.bias)
     torch.testing.assert_close(said, flat_output(module, y, at), atol=1e-5, rtol=1e-4)
     assert rows.shape[1] == shape[0] * len(at)
     assert plain(module, x, y) and not plain(module, x, y + 1)
+    assert torch.equal(shaped(matrix(module), module), module.weight)
 
 
 def test_sums_over_batches_are_those_of_all_rows() -> None:

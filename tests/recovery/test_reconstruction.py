@@ -155,7 +155,7 @@ def test_any_network_any_plan(name: str, seed: int, memory: int) -> None:
 
 
 GAINING = ["chain", "plain", "flatten", "residual", "projection", "concat", "dense", "depthwise", "depthwise-2", "grouped"]
-GAINING += ["se-gate", "option-a", "layernorm", "shuffle", "split", "conv1d", "conv3d", "two-heads"]
+GAINING += ["transposed", "se-gate", "option-a", "layernorm", "shuffle", "split", "conv1d", "conv3d", "two-heads"]
 
 
 @pytest.mark.parametrize("name", GAINING)
@@ -220,7 +220,7 @@ def test_both_ways_of_getting_activations_agree() -> None:
 
 
 def test_layers_that_cannot_be_solved_are_named() -> None:
-    for name, layer, why in (("shared", "both", "runs 2 times"), ("transposed", "1", "transposed")):
+    for name, layer, why in (("shared", "both", "runs 2 times"), ("transposed-grouped", "1", "in groups")):
         found = solved(name, any_plan(traced(name)[1], 3, 0.5))[2]
         assert why in found.skipped[layer]
 
