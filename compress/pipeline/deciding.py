@@ -22,7 +22,7 @@ from compress.pipeline.preparation import Prepared, prepare
 from compress.pipeline.run import Run, with_task
 from compress.pipeline.run_folder import as_held, claim
 from compress.pipeline.scoring import run_workers
-from compress.pipeline.search_summary import LatencyTrials, SearchSummary
+from compress.pipeline.search_summary import Found, LatencyTrials, SearchSummary
 from compress.pipeline.searching import Searched, search
 from compress.pipeline.stagewise import progressive
 from compress.pipeline.worker_choice import with_workers
@@ -103,7 +103,7 @@ def decide(
         topology=found.prepared.topology,
         front=found.searched.front,
         why=found.why,
-        found_by=found.found_by,
+        found_by=_by(found.origin),
     )
 
 
@@ -117,6 +117,7 @@ class Decided:
         searched: what it left.
         plan: what to cut.
         why: why this plan was taken.
+        origin: what found the plan, or the one whose widths were then brought to a measured latency; None of no search.
         trials: how a target of latency was met.
         finalists: the last choice by short trainings, where there was one.
     """
@@ -126,14 +127,9 @@ class Decided:
     searched: Searched
     plan: Plan
     why: str
+    origin: Found | None
     trials: LatencyTrials | None
     finalists: Finalists | None = None
-
-    @property
-    def found_by(self) -> str:
-        """What found the plan; empty of one that no search scored."""
-        found = self.searched.found(self.plan)
-        return str(found.by) if found is not None else ""
 
     @property
     def summary(self) -> SearchSummary:
@@ -144,7 +140,7 @@ class Decided:
             fallback=self.prepared.evaluator.fallback,
             effort=self.searched.effort,
             latency=self.trials,
-            found=self.searched.found(self.plan),
+            found=self.origin,
             finalists=self.finalists,
         )
 
@@ -175,9 +171,16 @@ def decided(run: Run) -> Decided:
     trials = measured_target(run, prepared, front, chosen.plan)
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
-    made = Decided(run=run, prepared=prepared, searched=found, plan=plan, why=why, trials=trials, finalists=finalists)
-    save_front(run.folder, front, chosen, prepared.space, {"why": why, "found_by": made.found_by}, prepared.material.counted)
-    return made
+    origin = found.found(plan) or found.found(chosen.plan)
+    told = {"why": why, "found_by": _by(origin)}
+    save_front(run.folder, front, chosen, prepared.space, told, prepared.material.counted)
+    return Decided(
+        run=run, prepared=prepared, searched=found, plan=plan, why=why, origin=origin, trials=trials, finalists=finalists
+    )
+
+
+def _by(origin: Found | None) -> str:
+    return str(origin.by) if origin is not None else ""
 
 
 def _after_training(

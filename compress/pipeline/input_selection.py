@@ -99,7 +99,7 @@ def settled(run: Run, space: Space, front: Front) -> tuple[Front, tuple[str, ...
 
 def _paying(model: nn.Module, topology: Topology, plan: Plan, gain: Callable[[TimedReader, int, bool], float]) -> Plan:
     """The plan with the selections that gain enough."""
-    whole = cut(model, topology, Plan(plan.cuts))
+    whole = cut(model, topology, replace(plan, inputs={}))
     shapes = readers(whole, torch.zeros(1, *topology.example), plan.inputs)
     table, contiguous = kept_positions(topology, plan), set(slices(topology, plan))
     kept = {}
@@ -107,7 +107,7 @@ def _paying(model: nn.Module, topology: Topology, plan: Plan, gain: Callable[[Ti
         layer = topology.by_layer[name]
         if gain(shape, len(table[layer.weight, layer.read_dim]), name in contiguous) >= GAIN:
             kept[name] = plan.inputs[name]
-    return Plan(plan.cuts, kept)
+    return replace(plan, inputs=kept)
 
 
 def _runtime(run: Run) -> OrtRuntime | None:

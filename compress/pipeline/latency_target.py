@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.core import Cut, GroupId, Plan, count, plural, sizes_after, slow_layers
+from compress.core import Cut, GroupId, Plan, canonical, count, plural, sizes_after, slow_layers
 from compress.latency import LatencyVerdict, SizedNetworks, block_of, relative_times
 from compress.pipeline.latency_tables import networks_of
 from compress.pipeline.preparation import Prepared
@@ -119,7 +119,10 @@ def _another(space: Space, front: Front, last: Plan, asked: float, tried: Sequen
 
 
 def towards(space: Space, plan: Plan, budget: float) -> Plan:
-    """The plan with all its widths scaled until the budget is met, then filled up; kept channels stay before others come."""
+    """The plan with all its widths scaled until the budget is met, then filled up; kept channels stay before others come.
+
+    The branches that it leaves out stay out.
+    """
     have = widths_of(space, plan)
     sizes = {g: tuple(len(o) for o in orbits(space.topology.by_id[g])) for g in have}
     most = max((n / max(h, 1) for g in have for h, n in zip(have[g], sizes[g], strict=True)), default=1.0)
@@ -130,8 +133,11 @@ def towards(space: Space, plan: Plan, budget: float) -> Plan:
             for g in have
         }
 
-    ratio = meet_widths(lambda r: at(r * most), lambda widths: space.share(plan_of(space, widths)), budget) * most
-    widths = fill(space, at(ratio), budget, list(reversed(space.groups)))
+    def share_of(widths: Widths) -> float:
+        return space.share(plan_of(space, widths, branches=plan.branches))
+
+    ratio = meet_widths(lambda r: at(r * most), share_of, budget) * most
+    widths = fill(space, at(ratio), budget, list(reversed(space.groups)), plan.branches)
     return _adapted(space, plan, widths)
 
 
@@ -147,7 +153,7 @@ def _adapted(space: Space, plan: Plan, widths: Widths) -> Plan:
         order = [[int(c) for c in o] for o in ranked(group, space.statistics.importance[space.ranking][group_id])]
         first = [[c for c in o if c in keep] + [c for c in o if c not in keep] for o in order]
         cuts[group_id] = Cut(tuple(sorted(c for o, n in zip(first, kept, strict=True) for c in o[:n])))
-    return Plan(cuts, plan.inputs)
+    return canonical(space.topology, replace(plan, cuts=cuts))
 
 
 def clocking(source: SizedNetworks, seed: int) -> Callable[[Plan], float]:

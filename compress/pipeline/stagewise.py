@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from compress.core import Plan
+from compress.core import Plan, compose
 from compress.networks import state_digest
 from compress.pipeline.front import choose
 from compress.pipeline.preparation import Prepared, holding_out, prepare
@@ -46,7 +46,7 @@ def progressive(run: Run, prepared: Prepared, workers: RunWorkers | None = None)
         efforts.append(found.effort)
         point, _ = choose(found.front, ready.space.target, ready.space.share, 0.0)
         error = point.error
-        plan = Plan({**plan.cuts, **point.plan.cuts})
+        plan = compose(space.topology, plan, point.plan)
         training = replace(run, job=replace(job, epochs=job.stage_epochs), log=Log())
         images = ready.material.calibration
         small, _ = guarded_cut(current.model, ready.topology, point.plan, images)

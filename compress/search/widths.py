@@ -11,7 +11,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from compress.core import ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology
+from compress.core import BranchId, ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology
 from compress.errors import ConfigError
 from compress.search.space import CostModel, Space
 
@@ -59,8 +59,8 @@ def ranked(group: ChannelGroup, importance: Floats) -> tuple[Indices, ...]:
     return tuple(np.array(o)[np.lexsort((np.array(o), -importance[list(o)]))] for o in orbits(group))
 
 
-def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
-    """The plan that keeps the most important channels at these widths; whole groups are left out.
+def plan_of(space: Space, widths: Widths, ranking: str | None = None, branches: Sequence[BranchId] = ()) -> Plan:
+    """The plan that keeps the most important channels at these widths; whole groups are left out, and so are ``branches``.
 
     Raises:
         ConfigError: nothing was scored by this ranking.
@@ -75,7 +75,7 @@ def plan_of(space: Space, widths: Widths, ranking: str | None = None) -> Plan:
         if sum(kept) < group.size:
             order = ranked(group, importance[group_id])
             cuts[group_id] = Cut(tuple(sorted(int(c) for o, n in zip(order, kept, strict=True) for c in o[:n])))
-    return space.said(Plan(cuts))
+    return space.said(Plan(cuts, branches=tuple(branches)))
 
 
 def full_widths(space: Space, groups: Sequence[GroupId] | None = None) -> dict[GroupId, tuple[int, ...]]:
@@ -152,8 +152,13 @@ _LOOK = 4
 """Steps that are tried for latency: between two blocks the next width may cost what the one after it costs, or more."""
 
 
-def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) -> dict[GroupId, tuple[int, ...]]:
-    """Widens groups by one allowed step, in this order and again, as long as the budget holds: bisection stops at a stair."""
+def fill(
+    space: Space, widths: Widths, budget: float, order: Sequence[GroupId], branches: Sequence[BranchId] = ()
+) -> dict[GroupId, tuple[int, ...]]:
+    """Widens groups by one allowed step, in this order and again, as long as the budget holds: bisection stops at a stair.
+
+    ``branches`` are those that are gone beside.
+    """
     look = _LOOK if space.target.kind == "latency" else 1
     current = dict(widths)
     grown = True
@@ -166,7 +171,7 @@ def fill(space: Space, widths: Widths, budget: float, order: Sequence[GroupId]) 
                 for width in [w for w in allowed(size, space.round_to) if w > now][:look]:
                     trial = dict(current)
                     trial[group_id] = at_width(current[group_id], shared, width)
-                    if space.share(plan_of(space, trial)) <= budget:
+                    if space.share(plan_of(space, trial, branches=branches)) <= budget:
                         current, grown = trial, True
                         break
     return current

@@ -313,12 +313,16 @@ def test_measuring_goes_on_where_it_stopped(inverted: tuple[nn.Module, Topology,
 # ---- from predicted to measured --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gone", [0, 1])
 @pytest.mark.parametrize("bias", [0.85, 1.0, 1.2])
-def test_a_biased_table_is_corrected_by_measuring(bias: float) -> None:
-    toy = ToySpace.make(target=Target("latency", 0.6), round_to=4)
-    plan = Uniform().plan(toy.space, 0.6)
+def test_a_biased_table_is_corrected_by_measuring(bias: float, gone: int) -> None:
+    """By widths: the branches that a plan leaves out stay out."""
+    toy = ToySpace.make(target=Target("latency", 0.6), round_to=4).with_branches()
+    branches = toy.space.branches[:gone]
+    plan = towards(toy.space, Plan(branches=branches), 0.6)
     shots = latency_trials(toy.space, (), plan, lambda p: bias * toy.space.share(p), within=0.05)
     assert abs(shots[-1].measured / 0.6 - 1) <= 0.05
+    assert all(s.plan.branches == branches for s in shots)
     assert len(shots) <= TRIALS and shots[-1].predicted == pytest.approx(shots[-1].measured / bias)
     assert len(shots) == 1 if bias == 1.0 else len(shots) > 1
 

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import torch
 from support.bilevel import evolved, forked, space_of
+from support.nets import traced
 from torch import nn
 
-from compress.core.plan import Plan
+from compress.core.plan import Plan, canonical
 from compress.core.topology import LayerName
 from compress.data import Preprocessing
 from compress.latency.input_selection import GAIN, TimedReader, _file, gains, readers, worthwhile
@@ -90,6 +91,17 @@ def test_a_layer_reads_everything_or_little_enough(most: float) -> None:
             assert read.sum() == kept or read.sum() <= most * kept
             seen += read.sum() < kept
     assert seen
+
+
+@pytest.mark.parametrize("pays", [True, False])
+def test_branches_that_are_gone_stay_gone(pays: bool) -> None:
+    model, topology = traced("pad-option-a")
+    gone = tuple(b.name for b in topology.branches)
+    name, width = LayerName("b.0"), topology.by_layer[LayerName("b.0")]
+    reads = tuple(range(topology.tensors[width.weight].shape[width.read_dim] // 2))
+    plan = canonical(topology, Plan({}, {name: reads}, gone))
+    paid = input_selection._paying(model, topology, plan, lambda *layer: GAIN if pays else 0.0)
+    assert plan.inputs and paid == replace(plan, inputs=plan.inputs if pays else {})
 
 
 def test_what_does_not_pay_is_taken_back_and_an_interrupted_run_finds_the_same(tmp_path, monkeypatch) -> None:

@@ -122,3 +122,6 @@ def test_latency_asked_of_torch_is_measured_there(tmp_path: Path, monkeypatch: p
     (clocked,) = done.report.latency
     assert clocked.runtime == "torch-cpu" and np.isclose(1 / clocked.speedup, 0.7, atol=0.12)
     assert len([*(tmp_path / "tables").glob("*-torch-cpu.json")]) == 1
+    assert done.report.search["found_by"] == "a closed form", (
+        "the plan that was brought to the target's widths has an origin, too"
+    )
