@@ -113,7 +113,7 @@ def _slice(ledger: Ledger, channels: Tensor | None, args: Sequence[Any], width: 
     if size <= 0 or size == width:
         return
     if step != 1:
-        ledger.freeze(channels, f"its code takes every {step}th channel{_where(ledger)}")
+        ledger.freeze(channels, f"its code takes one channel in {step}{_where(ledger)}")
     elif width % size == 0 and start % size == 0:
         _pieces(ledger, channels, [size] * (width // size))
     else:  # a constant border: what lies before it must stay
@@ -177,7 +177,8 @@ def settled(run: Provenance) -> Provenance:
                 run = paired(run, chunk)
                 break
         else:
-            live = [c for c in run.chunks if not c.trivial and not all(int(v) in run.frozen for p in c.pieces for v in p)]
+            sized = [c for c in run.chunks if not c.trivial or (c.repeated and c.options)]  # their sizes may stand somewhere
+            live = [c for c in sized if not all(int(v) in run.frozen for p in c.pieces for v in p)]
             unique = {tuple(p.tobytes() for p in c.pieces): c for c in live}
             return replace(run, chunks=list(unique.values()))
 
@@ -208,7 +209,7 @@ def paired(run: Provenance, chunk: Chunk) -> Provenance:
 def coupled(group: ChannelGroup, classes: Sequence[int], chunks: Sequence[Chunk]) -> tuple[ChannelGroup, Chunk | None]:
     """The group with its coupled counts; and a chunk that it cannot keep by counts alone, if there is one."""
     number: Mapping[int, int] = {c: i for i, c in enumerate(classes)}
-    mine = [c for c in chunks if c.counted and any(int(v) in number for v in c.pieces[0])]
+    mine = [c for c in chunks if c.counted and not c.trivial and any(int(v) in number for v in c.pieces[0])]
     if not mine:
         return group, None
     for chunk in mine:

@@ -59,10 +59,12 @@ class Chunk:
     @property
     def trivial(self) -> bool:
         """Whether any cut is right: the same channels stand in every piece, or each piece is one channel and goes whole."""
-        if not self.counted:
-            return False
-        same = all((piece == self.pieces[0]).all() for piece in self.pieces)
-        return same or all((piece == piece[0]).all() for piece in self.pieces)
+        return self.counted and (self.repeated or all((piece == piece[0]).all() for piece in self.pieces))
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the same channels stand in every piece."""
+        return self.counted and all((piece == self.pieces[0]).all() for piece in self.pieces)
 
     @property
     def distinct(self) -> bool:

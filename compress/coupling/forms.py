@@ -66,8 +66,9 @@ def follow_all(network: nn.Module, examples: Sequence[Tensor]) -> Followed:
     first = _evaluated(network.eval(), examples)
     small, listed = _smaller(network, examples, first.operations)
     forms, sizes = _Forms(network, first), list(_other_sizes(examples))
-    found = [forms.first_that_runs([_images(x, 3) for x in (*sizes[:1], examples)], "batches of several images")]
-    found.append(forms.first_that_runs(sizes[1:]))
+    batches = [_images(x, 3) for x in (*(sizes[0] if sizes else ()), examples)]
+    found = [forms.first_that_runs(batches, "batches of several images")]
+    found += [forms.first_that_runs(ways) for ways in sizes[1:]]
     trains_otherwise = forms.train_otherwise(small or examples, listed or dataflow(network, examples))
     if trains_otherwise:
         trained = forms.first_that_runs([_images(x, 2) for x in (small, examples) if x is not None], _TRAINING)
@@ -183,8 +184,12 @@ def _smaller_sizes(example: Tensor) -> Iterator[list[int]]:
             yield size
 
 
-def _other_sizes(examples: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Inputs of other sizes: a larger and a smaller one where that costs little, else a smaller one."""
+def _other_sizes(examples: Sequence[Tensor]) -> Iterator[list[list[Tensor]]]:
+    """Inputs of other sizes: larger and smaller ones where that costs little, else smaller ones.
+
+    Of each the likeliest first to show another branch: larger ones that are wide, smaller ones that are high and odd; and, for
+    networks that do not take these, some of the example's own shape.
+    """
     shaped = [x for x in examples if x.dim() > 2]
     if not shaped:
         return
@@ -192,10 +197,19 @@ def _other_sizes(examples: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     larger = next((float(f) for f in _FACTORS if pixels * f**dims <= _LARGEST), 0.0) if pixels <= _CHEAP else 0.0
     for factor in (larger, 1 / 2 if pixels <= _CHEAP else 1 / _SHARES[0]):
         if factor:
-            yield [_resized(x, factor) for x in examples]
+            yield [[_resized(x, factor, uneven=uneven) for x in examples] for uneven in (True, False)]
 
 
-def _resized(example: Tensor, factor: float) -> Tensor:
-    """An input with sides of so many times the length; long ones stay multiples of 32."""
-    sides = [n * factor for n in example.shape[2:]]
-    return example.new_zeros(*example.shape[:2], *(max(1, math.ceil(n / 32) * 32 if n > 32 else round(n)) for n in sides))
+def _resized(example: Tensor, factor: float, *, uneven: bool) -> Tensor:
+    """An input with sides of so many times the length; long ones stay multiples of 32.
+
+    Args:
+        example: of any number of sides.
+        factor: what they are multiplied with.
+        uneven: the last side is longer than the others where they grow, and shorter and odd where they shrink.
+    """
+    sides = [max(1, math.ceil(n / 32) * 32 if n > 32 else round(n)) for n in (side * factor for side in example.shape[2:])]
+    if uneven and sides:
+        grown = sides[-1] + (32 if sides[-1] > 32 else math.ceil(sides[-1] / 4))
+        sides[-1] = grown if factor > 1 else (sides[-1] * 3 // 4) | 1
+    return example.new_zeros(*example.shape[:2], *sides)

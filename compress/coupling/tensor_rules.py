@@ -100,8 +100,11 @@ def restride(ledger: Ledger, args: Any) -> None:
 
 
 def write(ledger: Ledger, name: str, args: Any) -> None:
-    """Something else stands in the tensor, or in the part that a view shows."""
+    """Something else stands in the tensor, or in the part that a view shows: as many channels as stood there before."""
     source = args[1] if name == "copy_" else None
+    if isinstance(source, Tensor):
+        before = ledger.labels(args[0])
+        ledger.channels.unite_pairs(before, ledger.labels(source).expand(before.shape))
     buffer = ledger.weight(args[0])
     if buffer is not None and isinstance(source, Tensor) and source in ledger.activations:  # statistics that the code keeps
         _per_entry(ledger, buffer, ledger.labels(source).expand(args[0].shape))

@@ -44,8 +44,9 @@ def traced(name: str) -> tuple[nn.Module, Any]:
     return _TRACED[name]
 
 
-def run(model: nn.Module, training: bool, images: int, side: int) -> list[Tensor]:
-    x = torch.randn(images, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(side))
+def run(model: nn.Module, training: bool, images: int, side: int | tuple[int, int]) -> list[Tensor]:
+    height, width = (side, side) if isinstance(side, int) else side
+    x = torch.randn(images, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(width))
     with torch.no_grad():
         return [t for t in tree_flatten(copy.deepcopy(model).train(training)(x))[0] if isinstance(t, Tensor)]
 

@@ -19,13 +19,13 @@ class Branching:
 
     Attributes:
         make: the network.
-        forms: (training, images, side) of each.
+        forms: (training, images, side) of each; a side is height and width where they differ.
         stay: layers that have to stay.
         go: layers of which channels go.
     """
 
     make: Callable[[], nn.Module]
-    forms: tuple[tuple[bool, int, int], ...]
+    forms: tuple[tuple[bool, int, int | tuple[int, int]], ...]
     go: tuple[str, ...] = ("a.0",)
     stay: tuple[str, ...] = field(default=())
 
@@ -77,6 +77,18 @@ def flipped_where_large(s: Any, x: Tensor, y: Tensor) -> Tensor:
 
 def swapped_where_small(s: Any, x: Tensor, y: Tensor) -> Tensor:
     return y * swapped(y) if x.shape[-1] < 6 else y
+
+
+def flipped_where_wide(s: Any, x: Tensor, y: Tensor) -> Tensor:
+    return y + y.flip(1) if x.shape[-1] > x.shape[-2] else y
+
+
+def swapped_where_high(s: Any, x: Tensor, y: Tensor) -> Tensor:
+    return y * swapped(y) if x.shape[-1] < x.shape[-2] else y
+
+
+def flipped_where_odd(s: Any, x: Tensor, y: Tensor) -> Tensor:
+    return y + y.flip(1) if x.shape[-1] % 2 else y
 
 
 def rolled_in_batches(s: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -132,6 +144,7 @@ class Deep(nn.Module):
 TRAINING = ((False, 3, 8), (True, 3, 8))
 BATCHES = ((False, 1, 8), (False, 3, 8), (True, 3, 8))
 SIZES = ((False, 2, 8), (False, 2, 32), (False, 1, 4))
+SHAPES = ((False, 2, 8), (False, 2, (8, 16)), (False, 2, (16, 8)), (False, 2, (9, 7)))
 BRANCHING: dict[str, Branching] = {
     "flipped in training": Branching(trunk(flipped_in_training), TRAINING),
     "swapped in training": Branching(trunk(swapped_in_training), TRAINING),
@@ -142,6 +155,9 @@ BRANCHING: dict[str, Branching] = {
     "rolled in batches": Branching(trunk(rolled_in_batches), BATCHES),
     "flipped where large": Branching(trunk(flipped_where_large), SIZES),
     "swapped where small": Branching(trunk(swapped_where_small), SIZES),
+    "flipped where wide": Branching(trunk(flipped_where_wide), SHAPES),
+    "swapped where high": Branching(trunk(swapped_where_high), SHAPES),
+    "flipped where odd": Branching(trunk(flipped_where_odd), SHAPES),
     "joined in training": Branching(trunk(joined_in_training, 16, b=lambda: block(3, 8)), TRAINING, ("a.0", "b.0")),
     "joined in batches": Branching(trunk(joined_in_batches, 16, b=lambda: block(3, 8)), BATCHES, ("a.0", "b.0")),
     "joined where large": Branching(trunk(joined_where_large, 16, b=lambda: block(3, 8)), SIZES, ("a.0", "b.0")),

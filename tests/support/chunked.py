@@ -44,6 +44,33 @@ class Aggregation(nn.Module):
         return self.head(self.out(torch.cat([one, three, four, self.b(four)], 1)))
 
 
+class Largest(nn.Module):
+    """Light CNN's max-feature-map, whose module holds the width: the halves go in pairs, and the number follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head, self.out = block(3, 10), block(5, 6), head(6), 5
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, two = torch.split(self.a(x), self.out, 1)
+        return self.head(self.b(torch.max(one, two)))
+
+
+class Overwritten(nn.Module):
+    """FasterNet's partial convolution at inference: the first channels are replaced where they stand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.part, self.width = block(3, 8), conv(4, 4), 4
+        self.c, self.head = block(8, 6), head(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = x.clone()
+        y[:, : self.width] = self.part(x[:, : self.width])
+        return self.head(self.c(y))
+
+
 class ByAttribute(nn.Module):
     """Pieces whose sizes the module holds: a number, a list, or two numbers."""
 
@@ -183,6 +210,8 @@ CHUNKED: dict[str, Net] = {
     "by-list": Net(lambda: ByAttribute("list"), free=["stem.0", "a.0", "parts.2.0", "c.0"]),
     "by-numbers": Net(lambda: ByAttribute("numbers"), free=["stem.0", "a.0", "parts.1.0", "c.0"]),
     "by-border": Net(lambda: ByAttribute("border"), free=["stem.0", "a.0", "parts.0.0", "c.0"]),
+    "largest-by-number": Net(Largest, free=["a.0", "b.0"]),
+    "overwritten": Net(Overwritten, free=["stem.0", "c.0"]),
     "literal-split": Net(
         lambda: Wired(literal_split, a=block(3, 8), b=block(4, 6), c=block(4, 6), head=head(6)), free=["b.0"],
         why={"a.0": "constant in the code"},
