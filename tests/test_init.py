@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 
@@ -87,6 +88,14 @@ def test_surface() -> None:
 def test_every_name_is_there(name: str) -> None:
     assert getattr(compress, name) is not None
     assert name in dir(compress)
+
+
+def test_paths_may_be_text() -> None:
+    """Who writes a path as a string is not asked to import pathlib."""
+    functions = {name: found for name in SURFACE if inspect.isfunction(found := getattr(compress, name))}
+    taken = {f"{name}({a})": str(t) for name, f in functions.items() for a, t in f.__annotations__.items() if a != "return"}
+    paths = {where: kind for where, kind in taken.items() if "Path" in kind}
+    assert len(paths) > 8 and [where for where, kind in paths.items() if "str" not in kind] == []
 
 
 def test_unknown_names_are_refused() -> None:

@@ -311,7 +311,7 @@ def _matrix(found: Measurement) -> None:
         head.append(f">{result.runtime}, batch {result.settings.batch}{device}")
     for arm in found.results[0].ratios:
         ratios = [result.ratios[arm] for result in found.results]
-        said = [f"{ratio.decisive.ratio:.2f} × {ratio.verdict}" for ratio in ratios]
+        said = [f"{ratio.decisive.ratio:.2f}× {ratio.verdict}" for ratio in ratios]
         rows.append([arm, found.files[arm].precision, *said])
     print_table(out(), head, rows, title="speed-up over the base")
 

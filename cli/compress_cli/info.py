@@ -65,11 +65,8 @@ def methods(
         print_json(found)
         return
     console = out()
-    for name, one in METHODS.items():
-        sentence(console, f"[bold]{name}[/]  {escape(one.summary)}")
-        sentence(console, f"  [dim]{escape(one.citation)}[/]")
-        for option in options_of(one.searcher):
-            sentence(console, f"  --set options.{option.name}={escape(json.dumps(option.default))}")
+    rows = [(name, Text.assemble(one.summary, "\n", (one.citation, "dim"))) for name, one in METHODS.items()]
+    print_table(console, ("method", "what it does, and whose it is"), rows)
     console.print("[dim]compress methods NAME explains one of them and each of its options[/]")
 
 

@@ -28,6 +28,7 @@ from compress.report import (
     sizes,
     speed_in_words,
     times,
+    typeset,
     useful,
 )
 from compress.search import METHODS, Planner, behind
@@ -47,9 +48,11 @@ def show(console: Console, report: Report, folder: Path | None = None) -> None:
         folder: where its files are.
     """
     style = "red" if report.warnings else "green"
-    console.print(Panel(f"[bold]{escape(report.verdict)}[/]", title=escape(report.name), border_style=style, expand=False))
+    console.print(
+        Panel(f"[bold]{escape(typeset(report.verdict))}[/]", title=escape(report.name), border_style=style, expand=False)
+    )
     for warning in report.warnings:
-        sentence(console, f"[bold red]! {escape(warning)}[/]")
+        sentence(console, f"[bold red]! {escape(typeset(warning))}[/]")
     _sizes(console, report)
     if report.scores:
         _scores(console, report)
@@ -105,15 +108,16 @@ def widths(report: Report) -> str:
     return f"{listed}{more}" + (f"; {plural(same, 'layer')} unchanged" if same else "")
 
 
-def _another(report: Report, folder: Path) -> Iterator[str]:
-    """Which other network the run can make, without a search; nothing where there are weights for its own plan only."""
+def _another(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
+    """Which other network the run can make, and what that is; nothing where there are weights for its own plan only."""
     if not (folder / "front.json").exists() or report.job.get("stage_epochs"):
         return
     points = report.search.get("points")
     if isinstance(points, int) and points > 1:
-        yield "--by knee"
+        yield "--by knee", f"the best compromise of the {points} networks that the search found"
     elif report.method in METHODS and isinstance(METHODS[report.method].make(), Planner):
-        yield f"--macs {min(0.95, report.after.macs / max(report.before.macs, 1) + 0.1):.2f}"
+        share = min(0.95, report.after.macs / max(report.before.macs, 1) + 0.1)
+        yield f"--macs {share:.2f}", "another size, without a new search"
 
 
 def _next(console: Console, report: Report, folder: Path) -> None:
@@ -122,9 +126,12 @@ def _next(console: Console, report: Report, folder: Path) -> None:
     place = shlex.quote(str(folder))
     there = ", ".join(f"{name}{about.get(name, '')}" for name in _SHOWN if (folder / name).exists())
     console.print(f"\n[dim]files in[/] {escape(f'{folder}: {there}')}", soft_wrap=True)
-    commands = [f"compress pick {place} {point}" for point in _another(report, folder)]
+    commands = [(f"compress pick {place} {point}", what) for point, what in _another(report, folder)]
     if (folder / "base.onnx").exists():
-        commands.append(f"compress bench {place}/base.onnx {place}/model.onnx")
-    commands += [f"compress cite {method}" for method in behind(report.method, str(report.job.get("realise")))]
-    for number, command in enumerate(commands):
-        console.print(f"[dim]{'next:' if number == 0 else '     '}[/] {escape(command)}", soft_wrap=True)
+        commands.append((f"compress bench {place}/base.onnx {place}/model.onnx", "measure both files again"))
+    methods = behind(report.method, str(report.job.get("realise")))
+    commands += [(f"compress cite {method}", "what to cite, as BibTeX") for method in methods]
+    width = max((len(command) for command, _ in commands), default=0)
+    for number, (command, what) in enumerate(commands):
+        head = "next:" if number == 0 else "     "
+        console.print(f"[dim]{head}[/] {escape(command.ljust(width))}[dim]  # {escape(what)}[/]", soft_wrap=True)

@@ -77,7 +77,7 @@ class CouplingAgreement:
             return (f"coupling: {self.why_not}; channel identities alone are used, {cuts}", *self.unfollowed)
         equal = len(self.confirmed) + len(self.tried)
         told = [
-            f"coupling: {equal} of {plural(equal + len(self.corrected), 'group')} as Torch-Pruning's graph has them, {cuts}"
+            f"coupling: {equal} of {plural(equal + len(self.corrected), 'group')} confirmed by Torch-Pruning's graph, {cuts}"
         ]
         told += _named("corrected", self.corrected)
         told += _named("equal, yet tried", self.tried)

@@ -232,16 +232,21 @@ def _ratio(intervals: Mapping[ClockKind, Interval], control: Interval, run: _Rou
     )
 
 
+def _percent(share: float, places: int = 0) -> str:
+    return f"{100 * share:.{places}f} %"
+
+
 def _flags(run: _Rounds, control: Ratio, here: Environment, throttled: int, gpu: tuple[GpuState, ...]) -> Iterator[str]:
     """What a reader must know before trusting the figures."""
     for message in dict.fromkeys(arm.open.fallback for arm in run.arms if arm.open.fallback):
         yield f"fallback: {message}"
     if control.decisive.reach > math.log1p(SAME_WITHIN):
-        yield f"noisy: the base against itself may be off by {math.expm1(control.decisive.reach):.1%}, 2 % is wanted"
+        yield f"noisy: the base against itself may be off by {_percent(math.expm1(control.decisive.reach), 1)}, 2 % is wanted"
     if run.clock == "cpu":
         waited = [wall > 2 * cpu for arm in run.arms for wall, cpu in zip(arm.wall, arm.cpu, strict=True)]
         if np.mean(waited) > CONTAMINATED:
-            yield f"contaminated: {np.mean(waited):.0%} of the samples waited for the processor longer than they ran"
+            share = _percent(float(np.mean(waited)))
+            yield f"contaminated: {share} of the samples waited for the processor longer than they ran"
         waiting = float(np.median([wall / cpu for arm in run.arms for wall, cpu in zip(arm.wall, arm.cpu, strict=True)]))
         if waiting > CONTENDED:
             yield f"contended: wall time is {waiting:.2f} times CPU time, other work holds the processor"
@@ -250,7 +255,7 @@ def _flags(run: _Rounds, control: Ratio, here: Environment, throttled: int, gpu:
     if restless := [arm.name for arm in run.arms if not arm.settled]:
         yield f"unsettled: {', '.join(restless)} still changing when the warm-up's time was over"
     if (drift := _drift(run.arms[0].samples(run.clock))) > DRIFTED:
-        yield f"drift: the base's own time changed by {drift:.0%} meanwhile: ratios are paired, times are not"
+        yield f"drift: the base's own time changed by {_percent(drift)} meanwhile: ratios are paired, times are not"
     for arm in run.arms:
         if not arm.finite:
             yield f"not finite: {arm.name} answers NaN or infinity"

@@ -53,7 +53,7 @@ class Decision:
 
 
 def decide(
-    network: Network, data: Data | None, job: Job, folder: Path, *, fresh: bool = False, listen: Listen = ignore
+    network: Network, data: Data | None, job: Job, folder: str | Path, *, fresh: bool = False, listen: Listen = ignore
 ) -> Decision:
     """The search of a run without the rest of it: for those who cut, recover and train by themselves.
 
@@ -78,6 +78,7 @@ def decide(
             "stage_epochs is training between decisions, so that there is no decision without it",
             hint="leave stage_epochs out, or use compress.prune",
         )
+    folder = Path(folder)
     network = with_task(network, data, listen)
     for note in examined(data) if data is not None else ():
         listen(Warned(note))

@@ -76,8 +76,8 @@ def fastest_of_equals(
     if equal[first] > _FASTER * here:
         return best, ""
     said = (
-        f"the fastest of {plural(len(equal), 'plan')} whose errors {plural(seen.images, 'image')} cannot tell from the least: "
-        f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}, instead of {here:.3f}"
+        f"the fastest of {plural(len(equal), 'plan')} whose errors cannot be told apart on {plural(seen.images, 'image')}: "
+        f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}; the plan with the least error takes {here:.3f}"
     )
     return space.point(first, judged[first], best.fidelity), said
 

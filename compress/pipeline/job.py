@@ -271,7 +271,7 @@ def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:
+def make_job(file: str | Path | None = None, settings: Sequence[str] = (), flags: Mapping[str, Any] | None = None) -> Job:
     """Resolves a job.
 
     Args:
@@ -282,7 +282,7 @@ def make_job(file: Path | None = None, settings: Sequence[str] = (), flags: Mapp
     Raises:
         ConfigError: unknown names, wrong types, values out of range.
     """
-    values = {} if file is None else read_settings(file)
+    values = {} if file is None else read_settings(Path(file))
     for text in settings:
         _merge(values, _parse(text))
     given = {k: v for k, v in (flags or {}).items() if v is not None}

@@ -35,11 +35,11 @@ _AGAIN = "run `compress prune ... --out` there first"
 def pick(
     network: Network,
     data: Data | None,
-    folder: Path,
+    folder: str | Path,
     *,
     epochs: int | None = None,
     train: OwnLoop | None = None,
-    out: Path | None = None,
+    out: str | Path | None = None,
     listen: Listen = ignore,
     **asked: Unpack[PointAsked],
 ) -> Result:
@@ -63,6 +63,7 @@ def pick(
     Raises:
         ConfigError: the folder is no finished search, or no such point is there.
     """
+    folder, out = Path(folder), None if out is None else Path(out)
     network = with_task(network, data, listen)
     train = loop_for(network, train)
     job, front = _searched(network, data, folder)

@@ -28,7 +28,7 @@ def prune(
     network: Network,
     data: Data | None,
     job: Job,
-    folder: Path,
+    folder: str | Path,
     *,
     train: OwnLoop | None = None,
     fresh: bool = False,
@@ -54,6 +54,7 @@ def prune(
     Raises:
         CompressError: with what, where, and what to do next.
     """
+    folder = Path(folder)
     network = with_task(network, data, listen)
     train = loop_for(network, train)
     job = with_loop(job, train, data)

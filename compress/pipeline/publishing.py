@@ -25,7 +25,7 @@ _CARDS = ("model-card.md", "MODEL_CARD.md", "README.md")
 LIBRARY = "smaller-convnets"
 
 
-def save_pretrained(run: Path, folder: Path) -> tuple[str, ...]:
+def save_pretrained(run: str | Path, folder: str | Path) -> tuple[str, ...]:
     """Writes what others need of a finished run into a folder: :func:`compress.from_pretrained` reads it again.
 
     Args:
@@ -39,6 +39,7 @@ def save_pretrained(run: Path, folder: Path) -> tuple[str, ...]:
     Raises:
         ConfigError: the run is not finished, or its files are not those of its report.
     """
+    run, folder = Path(run), Path(folder)
     if not (run / _MODEL).is_file():
         raise ConfigError(f"{run} has no {_MODEL}", hint="give the folder of a finished run")
     verified(run)
@@ -52,7 +53,7 @@ def save_pretrained(run: Path, folder: Path) -> tuple[str, ...]:
     return (*taken, _CONFIG, _CARD)
 
 
-def push(run: Path, repository: str, *, private: bool = False, message: str = "") -> str:
+def push(run: str | Path, repository: str, *, private: bool = False, message: str = "") -> str:
     """Puts a finished run's network on a hub (:func:`save_pretrained`); the repository is made where there is none.
 
     Args:
@@ -69,6 +70,7 @@ def push(run: Path, repository: str, *, private: bool = False, message: str = ""
         CheckpointError: huggingface_hub is not installed, or the hub refuses or cannot be reached.
     """
     place = Repository.of(repository)
+    run = Path(run)
     with TemporaryDirectory() as made:
         save_pretrained(run, Path(made))
         return place.put(Path(made), private=private, message=message or f"{run.name}, by {LIBRARY}")

@@ -71,7 +71,7 @@ def search(run: Run, prepared: Prepared, workers: RunWorkers | None = None) -> S
     shared = "" if workers is None else f", workers: {workers.told}"
     journal = Journal(run.folder / "journal.jsonl", score_context(run, prepared, workers))
     with (
-        run.clock.phase("search", f"{job.method}, {space.budget} image-forwards{shared}"),
+        run.clock.phase("search", f"{job.method}, {space.budget:,} image-forwards{shared}"),
         scoring(run, evaluator, workers) as evaluate,
     ):
         front = drive(

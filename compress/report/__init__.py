@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compress.report.formatting import sizes as sizes
     from compress.report.formatting import speed_in_words as speed_in_words
     from compress.report.formatting import times as times
+    from compress.report.formatting import typeset as typeset
     from compress.report.fronts import front_latency as front_latency
     from compress.report.fronts import told as told
     from compress.report.html import runs_page as runs_page
@@ -72,7 +73,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "candidates": "Finalist FinalistScore Finalists FrontLatency",
             "comparison": "Comparison ComparedRun Summary comparison_markdown comparison_table states summary",
             "formatting": "NONE byte_size certified changed clock_name speed_in_words "
-            "duration expected judged number percent score_text scores sizes times",
+            "duration expected judged number percent score_text scores sizes times typeset",
             "fronts": "front_latency told",
             "html": "runs_page",
             "imported": "take_in",

@@ -252,7 +252,7 @@ def _spelt(found: Summary, name: str, figure: Figure, places: int = 2) -> str:
 def _speed(found: Summary) -> str:
     if found.latency is None:
         return NONE
-    return f"{found.figures['speedup'].mean:.2f} × ({found.latency[0]:.2f} to {found.latency[1]:.2f})"
+    return f"{found.figures['speedup'].mean:.2f}× ({found.latency[0]:.2f} to {found.latency[1]:.2f})"
 
 
 def _seconds(found: Summary) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from compress.core import TOP1, Certificate, Figure, Measured
 from compress.report.model import Latency, Report, Width
 
 NONE = "–"
+_FACTOR = re.compile(r"(\d)x\b")
 STATES = (
     "base",
     "C-SGD",
@@ -67,6 +69,8 @@ def duration(seconds: float) -> str:
     """``3.1 ms``, ``12 s``, ``4 min 05 s``."""
     if not math.isfinite(seconds):
         return NONE
+    if seconds == 0:
+        return "0 s"
     if seconds < 1e-3:
         return f"{_digits(seconds * 1e6)} µs"
     if seconds < 1:
@@ -84,8 +88,8 @@ def ratio(before: float, after: float) -> str:
 
 
 def times(low: float, middle: float, high: float) -> str:
-    """``1.42 × (1.40 to 1.44)``: a ratio with its interval."""
-    return f"{middle:.2f} × ({low:.2f} to {high:.2f})"
+    """``1.42× (1.40 to 1.44)``: a ratio with its interval."""
+    return f"{middle:.2f}× ({low:.2f} to {high:.2f})"
 
 
 def sizes(report: Report) -> tuple[SizeRow, ...]:
@@ -158,7 +162,7 @@ def speed_in_words(latency: Latency) -> str:
 
 def expected(report: Report) -> str:
     """What the MACs promise beside what was measured."""
-    promise = f"MACs promise {report.speedup_macs:.2f} ×"
+    promise = f"MACs promise {report.speedup_macs:.2f}×"
     if not report.latency:
         return f"{promise}; latency was not measured"
     return "; ".join(
@@ -209,10 +213,36 @@ def machine_of(latency: Latency) -> str:
     return f"{where}, {latency.file}" if latency.file else where
 
 
+_RUNTIMES = {
+    "ort-cpu": ("ONNX Runtime", "the CPU"),
+    "ort-cuda": ("ONNX Runtime", "the GPU"),
+    "ort-tensorrt": ("TensorRT", "the GPU"),
+    "torch-cpu": ("PyTorch", "the CPU"),
+    "torch-cuda": ("PyTorch", "the GPU"),
+}
+
+
+def machine_in_words(latency: Latency) -> str:
+    """``ONNX Runtime on the CPU``, where a sentence is read before any table; a runtime of another name keeps it."""
+    name, _, how = latency.runtime.partition(" ")
+    if name not in _RUNTIMES:
+        return machine_of(latency)
+    runs, there = _RUNTIMES[name]
+    said = f"{runs} on {latency.machine or there}" + (f" {how}" if how else "")
+    return f"{said}, {latency.file}" if latency.file else said
+
+
+def typeset(text: str) -> str:
+    """A sentence's plain signs as people read them: ``2.00×`` for ``2.00x``, arrows, ``≤``, no line's end before ``%``."""
+    return _FACTOR.sub(r"\1×", text).replace(" -> ", " → ").replace("<=", "≤").replace(" %", "\u00a0%")
+
+
 def plain(value: object) -> str:
     """Any setting or fact on one line."""
-    if value is None:
+    if value is None or value == "":
         return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):

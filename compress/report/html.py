@@ -36,10 +36,11 @@ from compress.report.formatting import (
     percent,
     score_title,
     times,
+    typeset,
 )
 from compress.report.model import Latency, Report
 from compress.report.page_layers import layers_section
-from compress.report.page_parts import Plot, Tile, inline_plot, pairs, sentence, typeset
+from compress.report.page_parts import Plot, Tile, inline_plot, pairs, sentence
 from compress.report.red_flags import Flag, flags_of, kind_of_flag, status
 from compress.report.run_files import RawComparison, RunFiles
 from compress.report.svg import inline
@@ -214,9 +215,25 @@ def _scores(report: Report) -> dict[str, Any]:
     back = report.refused
     told = "; ".join(f"{a.when} ({a.split}{', taken back' * (a.when in back)}) {figure.text(a.value)}" for a in report.scores)
     svg = inline_plot(partial(charts.scores, report.scores, figure, back), "plot-scores", f"{title} after every step", told)
-    about = "A dot is what was measured, the line its 95 % interval."
+    about = "A dot is what was measured, the line its 95 % interval." + _steps(report)
     plot = Plot(f"Where the {figure.short} went and came back", about, svg)
     return {"score_title": title, "scores": tables.score_table(report), "scores_plot": plot}
+
+
+_MEANINGS = {
+    "cut": "channels removed, nothing else done",
+    "batch norm": "means and variances of its normalisation measured again",
+    "reconstructed": "weights behind the cut solved anew from a few images",
+    "fine-tuned": "trained",
+}
+"""What the usual steps do, for somebody who reads their names for the first time."""
+
+
+def _steps(report: Report) -> str:
+    """What the steps of this run do; nothing where they are others."""
+    seen = dict.fromkeys(a.when for a in report.scores)
+    told = "; ".join(f"{name}: {_MEANINGS[name]}" for name in seen if name in _MEANINGS)
+    return f" {sentence(told)}." if told else ""
 
 
 def _latency(report: Report, results: Sequence[RawComparison]) -> dict[str, Any]:
@@ -233,7 +250,7 @@ def _latency(report: Report, results: Sequence[RawComparison]) -> dict[str, Any]
     svg = inline_plot(partial(charts.dumbbells, rows), "plot-dumbbells", "Speed-up: promised by the MACs and measured", told)
     return {
         "latency_sentence": sentence,
-        "dumbbells": Plot("Promised and measured", "The distance between the dots is what the MACs do not tell.", svg),
+        "dumbbells": Plot("Promised and measured", "Promised by counting MACs, and measured.", svg),
         "ratios": tables.ratio_table(report),
         "arms": tables.arm_table(report, results),
         "samples": tuple(_samples(i, c) for i, c in enumerate(results[:_MOST_SAMPLED])),
@@ -296,7 +313,8 @@ def _front(report: Report, files: RunFiles) -> dict[str, Any]:
         "front": Plot("Pareto front of the search", about, svg),
         "front_table": tables.front_table(points, chosen, knee, counted),
         "front_latency": measured,
-        "front_sentence": f"{plural(len(points), 'network')}, none of which another one beats in both MACs and error.",
+        "front_sentence": f"{plural(len(points), 'network')}, none of which another one beats in both MACs and error. "
+        "The knee is where fewer MACs begin to cost much more error.",
     }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from compress.core import plural
 from compress.report import layer_charts, tables
-from compress.report.formatting import changed, percent
+from compress.report.formatting import changed, percent, typeset
 from compress.report.model import Report
-from compress.report.page_parts import Plot, inline_plot, typeset
+from compress.report.page_parts import Plot, inline_plot
 from compress.report.run_files import LayerTimes
 
 
@@ -53,8 +53,8 @@ def _sensitivity(report: Report) -> Plot:
         partial(layer_charts.sensitivity, report.sensitivity), "plot-sensitivity", "Sensitivity of every layer", told
     )
     about = (
-        "Each layer cut alone, those that read it re-solved by least squares, in closed form from the calibration images: "
-        "to the left is insensitive."
+        "Each layer cut alone, with the weights of the layers that read it solved anew (least squares). "
+        "Far to the left, a layer can lose channels at little cost."
     )
     return Plot("How sensitive each layer is", about, svg)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from compress.report.svg import inline, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_FACTOR = re.compile(r"(\d)x\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,6 @@ class Tile:
 def inline_plot(draw: Callable[[], Figure], name: str, title: str, description: str) -> Markup:
     """A figure as an element of the page; see :func:`~compress.report.svg.inline`."""
     return Markup(inline(svg_of(draw), name, title, description))
-
-
-def typeset(text: str) -> str:
-    """A terminal's signs as a page has them."""
-    return _FACTOR.sub(r"\1×", text).replace(" -> ", " → ").replace("<=", "≤").replace(" %", "\u00a0%")
 
 
 def sentence(text: str) -> str:

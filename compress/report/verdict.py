@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from compress.core import TOP1, Certificate, Difference, Figure, Measured, images_needed, plural
 from compress.latency import LatencyResult
-from compress.report.formatting import machine_of
+from compress.report.formatting import machine_in_words, machine_of
 from compress.report.model import Latency, Report
 
 
@@ -206,7 +206,7 @@ def verdict_sentence(
             else "not measurably faster"
         )
         interval = f"(95 % interval {first.low:.2f} to {first.high:.2f})"
-        speed = f"{first.speedup:.2f}x the speed on {machine_of(first)} {interval}: {word}"
+        speed = f"{first.speedup:.2f}x the speed with {machine_in_words(first)} {interval}: {word}"
         speed += f", for {promised:.2f}x fewer MACs"
     test = {a.when: a.value for a in scores if a.split == "test"}
     if figure is None:

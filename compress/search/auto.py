@@ -96,19 +96,23 @@ class Auto:
         """Which method, and why: a pure decision."""
         lacking = [what for what, there in self._wanted(case).items() if not there]
         if lacking:
-            return Choice("obs", f"auto took obs, closed forms: {lacking[0]} ({_EVIDENCE}); for one: --method smoea")
+            return Choice(
+                "obs", f"auto took obs (closed forms): {lacking[0]} ({_EVIDENCE}); --method smoea runs it all the same"
+            )
         seen = (
             f"{plural(case.groups, 'channel group')}, {case.budget:,} image-forwards and labels, for {case.value:g} of the MACs"
         )
-        return Choice("smoea", f"auto took smoea, an evolution: it was measured to pay in such a case: {seen} ({_EVIDENCE})")
+        return Choice(
+            "smoea", f"auto took smoea (an evolution): it was measured to pay in a case like this one: {seen} ({_EVIDENCE})"
+        )
 
     def _wanted(self, case: Case) -> Mapping[str, bool]:
         """What is said where the case lacks it -> whether it is there."""
         paid = "an evolution was measured to pay"
         return {
-            f"{paid} for shares of the MACs only, the target is {case.target}": case.target == "macs",
-            f"{paid} where labels judge it, here a score is the {case.metric}": case.metric == "accuracy",
-            f"{paid} from {self.groups} channel groups on, here are {case.groups}": case.groups >= self.groups,
+            f"{paid} for a share of the MACs only, the target is {case.target}": case.target == "macs",
+            f"{paid} only where labels judge it, here the score is the {case.metric}": case.metric == "accuracy",
+            f"{paid} from {self.groups} channel groups on, this network has {case.groups}": case.groups >= self.groups,
             f"{paid} from {self.budget:,} image-forwards on, here are {case.budget:,}": case.budget >= self.budget,
-            f"{paid} up to {self.share:g} of the MACs, here {case.value:g} are to be kept": case.value <= self.share,
+            f"{paid} up to {self.share:g} of the MACs, here {case.value:g} is to be kept": case.value <= self.share,
         }

@@ -63,7 +63,8 @@ METHODS: Mapping[str, Method] = {
     "auto": Method(
         searcher=Auto,
         summary="closed forms (obs), or the evolution (smoea) where it was measured to pay; the report says which and why",
-        citation="this project: obs, or smoea, whichever the report names",
+        citation="obs (this project, after structured optimal brain surgeon, Hassibi, Stork: NIPS 1992) or "
+        "smoea (Li, Sun, Huang, Chen: arXiv 2211.01957), whichever the report names",
         moments=True,
         ranking="obs",
         branches=True,

@@ -647,7 +647,7 @@ def test_the_verdict_comes_first_and_the_red_flags_next() -> None:
     page = shown(SAMPLE)
     order = [
         page.index(s)
-        for s in ("1.42x the speed", "! ort-cpu: noisy", "÷ 2.27", "97.21 %", "MACs promise 2.00 ×", "stage1.0 32→24")
+        for s in ("1.42× the speed", "! ort-cpu: noisy", "÷ 2.27", "97.21 %", "MACs promise 2.00×", "stage1.0 32→24")
     ]
     assert order == sorted(order)
 

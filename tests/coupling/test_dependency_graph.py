@@ -45,7 +45,7 @@ def test_where_both_agree_everything_is_tried_once(name: str) -> None:
     found, topology = asked(name), traced(name)[1]
     assert set(found.confirmed) == set(topology.by_id) and not found.corrected and not found.tried
     groups = len(topology.groups)
-    assert found.sentences() == (f"coupling: {groups} of {groups} groups as Torch-Pruning's graph has them, 1 trial cut",)
+    assert found.sentences() == (f"coupling: {groups} of {groups} groups confirmed by Torch-Pruning's graph, 1 trial cut",)
     assert torch.equal(state, torch.get_rng_state())
 
 

@@ -124,10 +124,10 @@ def test_the_excess_is_what_the_macs_did_not_promise() -> None:
     assert summarise(before, before) == (summarise(before, before)[0],)
     # Beside a measured latency: shares, and no time or speed-up of the profiler's.
     said = outweighed(before, after)
-    assert [line.partition(" ")[0] for line in said] == ["80%", "20%"]
-    assert said[0].startswith("80% of the time beyond what the MACs promise: alignment, lost (1 row,")
+    assert [line.partition(" of ")[0] for line in said] == ["80 %", "20 %"]
+    assert said[0].startswith("80 % of the time beyond what the MACs promise: alignment, lost (1 row,")
     assert not any(" ms" in line or "x " in line.replace("GMAC/s", "") for line in said)
-    assert outweighed(before, before) == ("the layers take as little time as their MACs promise",)
+    assert outweighed(before, before) == ("no layer takes longer than its own MACs promise",)
 
 
 def kernel(op: str = "Conv", **more: object) -> KernelTime:

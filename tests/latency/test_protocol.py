@@ -191,7 +191,7 @@ class Sleepy(Spin):
 def test_drift_and_contamination_are_flagged() -> None:
     settings = replace(QUICK, min_rounds=36)
     assert any(flag.startswith("drift: ") for flag in flags(Slowing(0.002), settings=settings))
-    assert any(flag.startswith("contaminated: 100%") for flag in flags(Sleepy(0.001)))
+    assert any(flag.startswith("contaminated: 100 %") for flag in flags(Sleepy(0.001)))
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_other_batches_and_precisions_have_their_grids() -> None:
     )
     made = tables.precision_table(Precisions("model.onnx", "x", 4000, (int8, Precision("fp16", verdict="warn"))))
     first, second = made.rows
-    assert [c.text for c in first[4:]] == ["faster: 2.00 × (1.90 to 2.10)", "slower: 0.50 × (0.40 to 0.60)"]
+    assert [c.text for c in first[4:]] == ["faster: 2.00× (1.90 to 2.10)", "slower: 0.50× (0.40 to 0.60)"]
     assert first[2].text == "90.00 % (-1.00 points)" and {c.text for c in second[1:]} == {formatting.NONE}
 
 

@@ -49,7 +49,7 @@ def there(pruned: float = 50e-6, **more: object) -> LatencyResult:
 
 def test_a_card_elsewhere_enters_the_report(run: Path) -> None:
     said = take_in(run, brought(run, skipped=("ort-tensorrt: not installed",)))
-    assert len(said) == 2 and said[0].startswith("ort-cuda on A card, batch 1: faster: 2.00 ×")
+    assert len(said) == 2 and said[0].startswith("ort-cuda on A card, batch 1: faster: 2.00×")
     report = store.read_report(run)
     assert [(x.machine, x.file) for x in report.latency] == [("", ""), ("A card", ""), ("A card", "model.fp16.onnx")]
     assert any("ort-tensorrt" in note for note in report.notes)
@@ -71,13 +71,13 @@ def test_slower_elsewhere_is_a_red_flag_and_the_verdict_stays_the_runs_own(run: 
     take_in(run, brought(run, "kit.json", there(200e-6)))
     report = store.read_report(run)
     assert any(w.startswith("ort-cuda on A card: slower") for w in report.warnings)
-    assert "ort-cpu" in report.verdict and "A card" not in report.verdict and before
+    assert "on the CPU" in report.verdict and "A card" not in report.verdict and before
 
 
 def test_the_first_measurement_of_all_makes_the_verdict(run: Path) -> None:
     (run / "report.json").write_text(store.report_text(replace(SAMPLE, latency=())))
     take_in(run, brought(run))
-    assert store.read_report(run).verdict.startswith("2.00x the speed on ort-cuda on A card")
+    assert store.read_report(run).verdict.startswith("2.00x the speed with ONNX Runtime on A card")
 
 
 def test_other_files_are_refused_and_nothing_changes(run: Path) -> None:

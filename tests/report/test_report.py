@@ -229,7 +229,7 @@ def test_no_accuracy_is_lost(report: Report) -> None:
 
 
 def test_expectation_stands_beside_measurement() -> None:
-    assert formatting.expected(SAMPLE) == "MACs promise 2.00 ×; ort-cpu measured 1.13 × (1.12 to 1.14) (batch 1)"
+    assert formatting.expected(SAMPLE) == "MACs promise 2.00×; ort-cpu measured 1.13× (1.12 to 1.14) (batch 1)"
     assert "not measured" in formatting.expected(replace(SAMPLE, latency=()))
 
 

@@ -36,13 +36,13 @@ def test_it_does_what_was_measured() -> None:
 @pytest.mark.parametrize(
     ("lacks", "said"),
     [
-        ({"groups": 27}, "from 28 channel groups on, here are 27"),
+        ({"groups": 27}, "from 28 channel groups on, this network has 27"),
         ({"budget": 39_999}, "from 40,000 image-forwards on, here are 39,999"),
         ({"value": 0.51}, "up to 0.5 of the MACs, here 0.51"),
         ({"target": "latency"}, "the target is latency"),
         ({"target": "max_drop", "value": 0.01}, "the target is max_drop"),
-        ({"metric": "output"}, "here a score is the output"),
-        ({"metric": "score"}, "here a score is the score"),
+        ({"metric": "output"}, "here the score is the output"),
+        ({"metric": "score"}, "here the score is the score"),
     ],
 )
 def test_where_nothing_says_that_it_pays_closed_forms_are_taken_and_it_is_said_why(lacks: dict[str, Any], said: str) -> None:
