@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,10 @@ from compress.runtime import OrtRuntime
 
 try:
     import torch_pruning_arm as others
-    from equal_latency_arms import WITHIN, Bench, Budget, Found, arms
+    from equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
 except ImportError:  # as a module of the repository
     from benchmarks import torch_pruning_arm as others
-    from benchmarks.equal_latency_arms import WITHIN, Bench, Budget, Found, arms
+    from benchmarks.equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = ("found", "clocked", "trained")
@@ -118,37 +118,14 @@ def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
 def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str, Any]:
     """Answers before and after the training, image by image; ``extra`` is a share of another pass."""
     assert bench.data.train is not None
-    images: Any = bench.data.train
-    if bench.budget.images is not None:
-        images = Some(images, bench.budget.images)
-    schedule = Schedule(bench.budget.epochs, extra=extra, seed=seed, batch=min(128, len(images)))
-    after = fit(small, images, schedule, teacher=bench.network.model)
+    schedule = Schedule(bench.budget.epochs, extra=extra, seed=seed, batch=min(128, len(bench.data.train)))
+    after = fit(small, bench.data.train, schedule, teacher=bench.network.model)
     return {
         "params": sum(p.numel() for p in small.parameters()),
         "macs": others.macs(small, bench.images[:1]),
         "before": text_of(predict(small, bench.data.test).right),
         "after": text_of(predict(after, bench.data.test).right),
     }
-
-
-@dataclass(frozen=True)
-class Some:
-    """Other images of the training split in every pass, so many of them."""
-
-    split: Any
-    most: int
-
-    @property
-    def digest(self) -> str:
-        """Of the split and the number."""
-        return f"{self.split.digest}-{self.most}"
-
-    def __len__(self) -> int:
-        return min(self.most, len(self.split))
-
-    def batches(self, batch_size: int, **how: Any) -> Any:
-        """The first ones of the order that is wanted."""
-        return self.split.batches(batch_size, **{**how, "limit": len(self)})
 
 
 def text_of(right: Sequence[bool]) -> str:
@@ -257,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     budget = Budget(images=given.images, epochs=given.epochs)
     if given.tiny:
         budget = Budget(seconds=0.3, last=1.0, networks=12, forwards=500, images=256, epochs=given.epochs, trials=3)
+    if budget.images is not None:
+        data = replace(data, train=Some(data.train, budget.images))
     given.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(network=network, data=data, work=given.work, budget=budget)
     protocol = {

@@ -60,6 +60,29 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Some:
+    """Other images of the training split in every pass, so many of them."""
+
+    split: Any
+    most: int
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.split, name)
+
+    @property
+    def digest(self) -> str:
+        """Of the split and the number."""
+        return f"{self.split.digest}-{self.most}"
+
+    def __len__(self) -> int:
+        return min(self.most, len(self.split))
+
+    def batches(self, batch_size: int, **how: Any) -> Any:
+        """The first ones of the order that is wanted."""
+        return self.split.batches(batch_size, **{**how, "limit": len(self)})
+
+
+@dataclass(frozen=True)
 class Bench:
     """What all arms share.
 
