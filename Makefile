@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: all venv demo test slow servers ray consumers browser examples notebooks docs lint format clean
+.PHONY: all venv demo test slow servers ray consumers browser examples notebooks docs site lint format clean
 
 all: lint test
 
@@ -22,7 +22,7 @@ test: venv
 	$(BIN)/pytest -q
 
 slow: venv
-	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-slow} $(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser and not ray'
+	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-slow} $(BIN)/pytest -q -m 'not gpu and not paper and not servers and not consumers and not browser and not site and not ray'
 
 # Real inference servers in environments of their own, and the tests that ask them: Triton, MLServer, KServe's.
 servers: venv
@@ -61,6 +61,11 @@ notebooks:
 docs: venv
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+# Every page of the site in a headless Chromium: light, dark, on a phone, by a screen reader's tree; asks no other host.
+site: docs
+	$(BIN)/python -m pip install --quiet --editable '.[browser]'
+	$(BIN)/pytest -q -n 0 -m site tests/test_site.py
 
 lint: venv
 	$(BIN)/ruff check .

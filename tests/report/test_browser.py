@@ -9,7 +9,6 @@ import base64
 import http.server
 import itertools
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.browsers import SHOTS, accessible, chromium, kept, opened, requests, weak_contrasts
 from support.pages import SPEEDS, comparison
 from support.reports import SAMPLE
 
@@ -25,25 +25,13 @@ from compress.report.candidates import FrontLatency, FrontPoint
 from compress.report.model import Report, Width
 
 pytestmark = pytest.mark.browser
-SHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 EVIL = '"><script>document.title="owned"</script><img src="http://127.0.0.1:9/x" onerror=\'document.title="owned"\'>'
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    assert chromium and driver, "a browser is wanted: apt-get install chromium chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options, Service(driver))
-    yield opened
-    opened.quit()
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -77,29 +65,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(json.dumps(content))
     store.write_report(report, folder)
     return folder / store.HTML
-
-
-def opened(browser: Any, path: Path, *, width: int = 1200, scheme: str = "light", media: str = "") -> None:
-    browser.get_log("browser"), browser.get_log("performance")
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": features})
-    sizes = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sizes)
-    browser.get(path.as_uri())
-
-
-def kept(browser: Any, name: str, width: int) -> None:
-    height = browser.execute_script("return document.documentElement.scrollHeight")
-    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True, "clip": clip})
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    (SHOTS / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
-
-
-def requests(browser: Any) -> set[str]:
-    """Addresses that the page asked for."""
-    told = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    return {e["params"]["request"]["url"] for e in told if e["method"] == "Network.requestWillBeSent"}
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (360, "dark")])
@@ -140,11 +105,10 @@ def test_no_column_is_out_of_sight_on_a_phone_and_on_paper(browser: Any, page: P
 
 def test_dark_and_light_differ_and_both_can_be_read(browser: Any, page: Path) -> None:
     """WCAG's contrast of 4.5 for every element that holds text, in both schemes."""
-    script = (Path(__file__).parent / "contrast.js").read_text()
     grounds = []
     for scheme in ("light", "dark"):
         opened(browser, page, scheme=scheme)
-        weak, ground = browser.execute_script(script)
+        weak, ground = weak_contrasts(browser)
         assert weak == [], (scheme, weak)
         grounds.append(ground)
     assert grounds[0] != grounds[1]
@@ -175,8 +139,7 @@ def test_it_can_be_used_without_a_mouse(browser: Any, page: Path) -> None:
 
 def test_a_screen_reader_finds_its_way(browser: Any, page: Path) -> None:
     opened(browser, page)
-    tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    named = [(n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n.get("ignored") and "role" in n]
+    named = accessible(browser)
     roles = {role for role, _ in named}
     assert {"main", "navigation", "banner", "contentinfo", "table", "columnheader", "rowheader"} <= roles
     images = [name for role, name in named if role in ("image", "img")]
