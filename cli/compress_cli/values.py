@@ -41,6 +41,9 @@ _RANGES: Mapping[str, tuple[float, float, str]] = {
 }
 """By name: least, most, and in words. A number whose option is not listed is from 0 to a million millions."""
 
+_LABELS = ("sorted", "index-prefix", "classes", "masks", "boxes", "images", "values", "none")
+"""Words of ``--labels``; anything else is a file."""
+
 
 def check(options: Mapping[str, Any]) -> None:
     """Refuses what no command could use.
@@ -55,8 +58,8 @@ def check(options: Mapping[str, Any]) -> None:
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, int | float) and not isinstance(value, bool):
             _number(option, name, value)
-        if name == "labels" and value not in ("sorted", "index-prefix") and not Path(value or ".").is_file():
-            raise ConfigError(f"{option} {value!r} is no file", hint="--labels sorted, index-prefix or a file")
+        if name == "labels" and value not in _LABELS and not Path(value or ".").is_file():
+            raise ConfigError(f"{option} {value!r} is no file", hint=f"--labels {', '.join(_LABELS)}, or a file")
         if name == "runtime":
             names = [part.strip() for text in ([value] if isinstance(value, str) else value or []) for part in text.split(",")]
             if not all(names):

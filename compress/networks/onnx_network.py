@@ -65,9 +65,7 @@ def from_onnx(path: Path, size: tuple[int, ...] | None) -> FromOnnx:
     preprocessing = _told(imported.metadata, path) if images else None
     if images and preprocessing is None:
         preprocessing = preset_for("", shapes[0][1:])
-        notes.append(
-            "the file does not say how its images are prepared: ImageNet's mean and deviation are taken (--mean, --std)"
-        )
+        notes.append("the file does not say how its images are prepared: without --mean and --std, ImageNet's are taken")
     return FromOnnx(
         model=network,
         name=f"onnx:{structure_digest(network)}",

@@ -23,6 +23,7 @@ from compress.recovery.batch_norm import tracked_norms
 from compress.recovery.least_squares import from_rows, from_sums
 from compress.recovery.moments import WIDEST, Sums, positions_per_image, sample
 from compress.recovery.paired_runs import Seen, module_by_module
+from compress.recovery.ridge_choice import ImageRows, few, held_out_ridge
 from compress.recovery.unfolding import ODD, flat_output, map_size, matrix, plain, shaped, unfold, unsupported, width
 from compress.surgery import own_tensors
 
@@ -39,7 +40,8 @@ class ReconstructionSettings:
     """How layers are solved again.
 
     Attributes:
-        ridge: pull towards the old weights, relative to the mean variance of a layer's inputs.
+        ridge: pull towards the old weights, relative to the mean variance of a layer's inputs; a layer that is seen at few
+            positions is pulled more where that is better on images that were held out.
         every: solve every dense layer: those that lost nothing make up for what the lossy ones before them could not. If
             false, only the layers that lost inputs.
         widest: a layer with more columns is solved from at most so many rows, in the dual form.
@@ -225,6 +227,7 @@ class RestoringWork:
         dual = columns > self.settings.widest
         sums, spread = Sums(), _Spread()
         store: list[tuple[Tensor, Tensor]] = []
+        parts: list[ImageRows] = []
         for call, batch in enumerate(seen):
             if call == 0 and not plain(module, batch.input[:2], module(batch.input[:2])):
                 return self._skip(name, ODD)
@@ -232,6 +235,7 @@ class RestoringWork:
             count = positions_per_image(columns, self.images, available, ROWS)
             if dual:
                 count = min(available, max(1, self.settings.widest // self.images))
+            seldom = few(count * self.images, columns)
             at = sample(name, call, count, available, self.settings.seed)
             u = unfold(module, batch.input, batch.whole_output, at)
             y = flat_output(module, batch.whole_output, at)
@@ -243,13 +247,16 @@ class RestoringWork:
                 sums.add(u, residual)
             elif sum(len(r[0]) for _, r in store) < self.settings.widest:
                 store.append((u, residual))
+            if seldom:
+                parts += zip(*(t.unflatten(1, (len(batch.input), -1)).unbind(1) for t in (u, residual)), strict=True)
         free = name in self.before_norm  # the batch norm takes any constant away
         centred = free or module.bias is not None
+        ridge = held_out_ridge(parts, self.settings.ridge, centred) if parts else self.settings.ridge
         if dual:
-            u, residual = (torch.cat(parts, dim=1)[:, : self.settings.widest] for parts in zip(*store, strict=True))
-            found = from_rows(u, residual, self.settings.ridge, centred)
+            u, residual = (torch.cat(rows, dim=1)[:, : self.settings.widest] for rows in zip(*store, strict=True))
+            found = from_rows(u, residual, ridge, centred)
         else:
-            found = from_sums(sums, self.settings.ridge, centred)
+            found = from_sums(sums, ridge, centred)
         if not bool(torch.isfinite(found.change).all()):
             return self._skip(name, "its activations are not finite")
         before = (found.variance if free else found.variance + found.mean.square()).sum()
@@ -259,7 +266,7 @@ class RestoringWork:
         module.weight += shaped(found.change, module).to(module.weight.dtype)
         if module.bias is not None:
             module.bias += found.intercept.flatten().to(module.bias.dtype)
-        restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, self.settings.ridge)
+        restored = Restored(LayerName(name), float(before) / scale, float(found.left) / scale, ridge)
         self.restored.append(restored)
         self.listen(restored)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import pytest
 import typer
 import typer.main
 from compress_cli.app import families
 from compress_cli.options import spread
+from compress_cli.values import check
 from typer.testing import CliRunner
+
+from compress.data.targets import TargetKind
+from compress.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -70,3 +74,11 @@ def test_no_option_stands_in_a_command_twice(family: Any) -> None:
         names = [name for p in typer.main.get_command_from_info(
             command, pretty_exceptions_short=True, rich_markup_mode=None).params for name in p.opts]  # fmt: skip
         assert len(names) == len(set(names))
+
+
+def test_every_kind_of_target_can_be_asked_for() -> None:
+    """What the library reads of a layout, the command line takes as --labels; no other word that is no file."""
+    for kind in {*get_args(TargetKind)} - {"own"} | {"sorted", "index-prefix"}:
+        check({"labels": kind})
+    with pytest.raises(ConfigError, match="no file"):
+        check({"labels": "own"})
