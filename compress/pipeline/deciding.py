@@ -104,7 +104,7 @@ def decide(
         topology=found.prepared.topology,
         front=found.searched.front,
         why=found.why,
-        found_by=_by(found.origin),
+        found_by=_found_by(found.origin, found.finalists),
     )
 
 
@@ -173,15 +173,17 @@ def decided(run: Run) -> Decided:
     plan = with_clusters(run, prepared.space, chosen.plan if trials is None else trials.best.plan)
     write_json(run.folder / _PLAN, plan.to_json())
     origin = found.found(plan) or found.found(chosen.plan)
-    told = {"why": why, "found_by": _by(origin)}
+    told = {"why": why, "found_by": _found_by(origin, finalists)}
     save_front(run.folder, front, chosen, prepared.space, told, prepared.material.counted)
     return Decided(
         run=run, prepared=prepared, searched=found, plan=plan, why=why, origin=origin, trials=trials, finalists=finalists
     )
 
 
-def _by(origin: Found | None) -> str:
-    return str(origin.by) if origin is not None else ""
+def _found_by(origin: Found | None, finalists: Finalists | None) -> str:
+    """In words; only the finalists' own closed forms are no search's."""
+    won = [row.name for row in finalists.rows if row.won] if origin is None and finalists is not None else []
+    return str(origin.by) if origin is not None else ", ".join(f"a closed form: {name}" for name in won)
 
 
 def _after_training(

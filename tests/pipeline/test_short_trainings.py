@@ -69,7 +69,7 @@ def test_a_run_killed_among_its_finalists_goes_on_and_ends_alike(
     assert 0 < sum(e["fidelity"] == "trained" for e in half) < 5
     again = decide(*digits, make_job(flags=JOB), tmp_path)
     found = lines(tmp_path)
-    assert again.plan == whole.plan and again.why == whole.why
+    assert again.plan == whole.plan and again.why == whole.why and again.found_by
     assert found[: len(half)] == half, "nothing is evaluated anew"
     assert [(e["key"], e["error"]) for e in found] == [(e["key"], e["error"]) for e in wanted]
 
