@@ -39,7 +39,8 @@ def network_file() -> Path:
 @guarded(resumes=True)
 def demo(
     method: Annotated[
-        str, typer.Option(help="One of `compress methods`; smoea is the evolution.", autocompletion=method_names)
+        str,
+        typer.Option(metavar="NAME", help="One of `compress methods`; smoea is the evolution.", autocompletion=method_names),
     ] = "auto",
     folder: Annotated[Path, typer.Option("--out", help="Run folder.")] = Path("runs/demo"),
     as_json: o.AsJson = False,

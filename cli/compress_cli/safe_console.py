@@ -34,7 +34,23 @@ def sentence(console: Console, markup: str) -> None:
 
 
 class Commands(TyperGroup):
-    """The commands; what their parsers say about a command line repeats parts of it."""
+    """The commands; what their parsers say about a command line repeats parts of it; help shows no type beside a switch."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """That of the application itself."""
+        return _without_type(super().get_help_option(ctx))
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The application's own options."""
+        return [_without_type(parameter) for parameter in super().get_params(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One command, about to be parsed or explained."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            for parameter in command.get_params(command.context_class(command, parent=ctx)):
+                _without_type(parameter)
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         """Parses and runs a command."""
@@ -45,6 +61,13 @@ class Commands(TyperGroup):
             if isinstance(told, str):
                 vars(error)["message"] = printable(told)
             raise
+
+
+def _without_type(parameter: Any) -> Any:
+    """A switch without the ``<bool>`` that help would show beside it."""
+    if getattr(parameter, "is_flag", False):
+        parameter.metavar = ""
+    return parameter
 
 
 def say(text: str, *, newline: bool = True) -> None:

@@ -84,9 +84,7 @@ def build_report(
     if task.bounded is None:
         notes.append(f"no certificate: nothing bounds what the task {task.name} may have lost without targets")
     elif data is not None and certificate is None and job.target != "max_drop":
-        notes.append(
-            "no certificate of the loss: every image that may be looked at was used; more, even without labels, give one"
-        )
+        notes.append("no certificate of the loss: no image was left for it; more images, even without labels, would give one")
     if job.realise == "csgd" and job.recover != Job().recover:
         notes.append(f"recover {job.recover} had no effect: nothing is recovered after the trim of C-SGD")
     if done.plan.branches:
