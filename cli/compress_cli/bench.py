@@ -30,8 +30,9 @@ Providers = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        metavar="cpu|cuda|tensorrt|torch-cpu|torch-cuda",
-        help="Where to measure; repeatable, or several with commas. Default: cpu. torch-...: networks instead of ONNX files.",
+        metavar="NAME",
+        help="Where to measure: cpu, cuda or tensorrt; torch-cpu or torch-cuda (networks instead of ONNX files). Repeatable, "
+        "or several with commas. Default: cpu.",
         rich_help_panel="Measuring",
     ),
 ]

@@ -21,7 +21,7 @@ def table(
     model: o.Model,
     target: Annotated[Path | None, typer.Option("--out", metavar="T.json", help="Default: MODEL.table.json.")] = None,
     runtime: Annotated[
-        str, typer.Option(metavar="cpu|torch-cpu|torch-cuda", help="Where to measure: ONNX Runtime's CPU, or in torch.")
+        str, typer.Option(metavar="NAME", help="Where to measure: cpu (ONNX Runtime), torch-cpu or torch-cuda.")
     ] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads on the CPU.")] = 1,
     networks: Annotated[int, typer.Option(help="Networks of random widths to measure.")] = 20,

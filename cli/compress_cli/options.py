@@ -52,7 +52,7 @@ Size = Annotated[
 Example = Annotated[
     str | None,
     typer.Option(
-        metavar="package.module:function",
+        metavar="MODULE:FUNCTION",
         help="What one call of the network takes, where that is not one batch of images: a tensor, a tuple of arguments or a "
         "dict of named ones, from your own code. It names the inputs of ONNX files and gives their shapes.",
         rich_help_panel=_NETWORK,
@@ -62,9 +62,9 @@ TaskName = Annotated[
     str | None,
     typer.Option(
         "--task",
-        metavar="NAME|package.module:NAME",
-        help="What the network is for: classification, binary, multilabel, regression (regression:unit=px), ... or outputs; "
-        "docs/tasks.md. Default: recognised where it is certain, else outputs.",
+        metavar="NAME",
+        help="What the network is for: classification, binary, multilabel, regression (regression:unit=px), ..., outputs, or "
+        "package.module:NAME; docs/tasks.md. Default: recognised where it is certain, else outputs.",
         rich_help_panel=_NETWORK,
     ),
 ]
@@ -93,8 +93,9 @@ DataSource = Annotated[
 Labels = Annotated[
     str,
     typer.Option(
-        metavar="sorted|index-prefix|FILE|KIND",
-        help="How class folders become outputs of the network; or what to read where a layout holds several: classes, masks, "
+        metavar="HOW",
+        help="How class folders become outputs of the network: sorted, index-prefix or a file; or what to read where a "
+        "layout holds several: classes, masks, "
         "boxes, images, values, none.",
         rich_help_panel=IMAGES,
     ),
@@ -104,7 +105,7 @@ Train = Annotated[
     str | None,
     typer.Option(
         "--train",
-        metavar="package.module:function",
+        metavar="MODULE:FUNCTION",
         help="Your own training loop instead of ours: (model, teacher, data, budget, hooks) -> model. docs/own-loop.md.",
         rich_help_panel="Recovery",
     ),
@@ -113,8 +114,8 @@ Workers = Annotated[
     str | None,
     typer.Option(
         "--workers",
-        metavar="N|auto|ray[:N]|ray://HOST:PORT[/N]",
-        help="Processes that score plans side by side, or actors of a Ray cluster; plan and front do not depend on it. "
+        metavar="N|auto|ray",
+        help="Processes that score plans side by side, or actors of a Ray cluster (ray, ray:N, ray://HOST:PORT, with /N); plan and front do not depend on it. "
         "docs/scaling.md. Default: by the search's size, cores and memory.",
         rich_help_panel="Search",
     ),
@@ -127,8 +128,8 @@ Runtimes = Annotated[
     list[str] | None,
     typer.Option(
         "--runtime",
-        metavar="cpu|cuda|tensorrt|torch-cpu|torch-cuda",
-        help="Where to measure; repeatable. Default: cpu.",
+        metavar="NAME",
+        help="Where to measure: cpu, cuda or tensorrt of ONNX Runtime, torch-cpu or torch-cuda; repeatable. Default: cpu.",
         rich_help_panel="Measuring",
     ),
 ]
@@ -142,8 +143,9 @@ Track = Annotated[
     list[str] | None,
     typer.Option(
         "--track",
-        metavar="tensorboard|wandb|mlflow|trackio",
-        help="Where the run's figures are written as well, through Accelerate; repeatable. tensorboard: RUN/tensorboard.",
+        metavar="NAME",
+        help="Where the run's figures are written as well, through Accelerate: tensorboard (RUN/tensorboard), wandb, mlflow or "
+        "trackio; repeatable.",
         rich_help_panel=_OUTPUT,
     ),
 ]

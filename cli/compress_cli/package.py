@@ -23,7 +23,7 @@ _BATCHING, _OUTPUT = "Batching", "Output"
 @guarded()
 def package(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or an .onnx file.")],
-    server: Annotated[str, typer.Option(metavar="triton|kserve|mlserver", help="Whose layout.")] = "triton",
+    server: Annotated[str, typer.Option(metavar="NAME", help="Whose layout: triton, kserve or mlserver.")] = "triton",
     target: Annotated[Path, typer.Option("--out", help="The server's model repository.", rich_help_panel=_OUTPUT)] = Path(
         "repository"
     ),

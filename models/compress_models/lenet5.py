@@ -39,5 +39,5 @@ class LeNet(nn.Module):
 
 
 def lenet(num_classes: int = 10, in_channels: int = 1, width: float = 1.0, size: int = 28) -> LeNet:
-    """LeNet-5 for ``size``-pixel images: 62 thousand parameters at 28 pixels."""
+    """LeNet-5: 62 thousand parameters at 28 pixels."""
     return LeNet(num_classes, in_channels, width, size)

@@ -37,6 +37,14 @@ def test_h_is_help(command: tuple[str, ...]) -> None:
     assert short.exit_code == long.exit_code == 0 and short.stdout == long.stdout and "Usage" in short.stdout
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_breaks_no_option_and_no_value_on_80_columns(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "-h"], env={"COLUMNS": "80"}).stdout
+    options = [p for p in COMMANDS[name].params if p.param_type_name == "option" and not getattr(p, "hidden", False)]
+    words = [word for p in options for word in (*p.opts, p.metavar or "")]
+    assert max(map(len, shown.splitlines())) <= 80 and [word for word in words if word not in shown] == []
+
+
 def without_a_letter(name: str) -> str:
     return name[: len(name) // 2] + name[len(name) // 2 + 1 :]
 
