@@ -115,8 +115,8 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         metavar="N|auto|ray",
-        help="Processes that score plans side by side, or actors of a Ray cluster (ray, ray:N, ray://HOST:PORT, with /N); plan and front do not depend on it. "
-        "docs/scaling.md. Default: by the search's size, cores and memory.",
+        help="Processes that score plans side by side, or actors of a Ray cluster (ray, ray:N, ray://HOST:PORT, with /N); plan "
+        "and front do not depend on it. docs/scaling.md. Default: by the search's size, cores and memory.",
         rich_help_panel="Search",
     ),
 ]
