@@ -1,7 +1,8 @@
 """What one candidate costs beyond the forward pass, here and in the loop that everybody writes first; and a whole search.
 
     python benchmarks/search_cost.py [--rounds 7] [--out benchmarks/results/search_cost.json]
-    python benchmarks/search_cost.py --old PATH [--network resnet50] [--size 224] [--method smoea] [--budget N] [--out FILE]
+    python benchmarks/search_cost.py --old PATH [--network resnet50] [--size 224] [--method smoea] [--budget N]
+        [--work DIR] [--out FILE]
 
 Naive: deep copy, rebuild Torch-Pruning's graph, prune every group, forward. Here: sliced weights put into a private copy.
 Both prune the same groups to the same widths; rounds are interleaved and the median of the paired ratios is reported.
@@ -11,7 +12,7 @@ With ``--old``, a checkout of an earlier revision, both run one whole search on 
 each in a process of its own with one thread: CPU seconds of what comes before the search, of the search, and of the
 same preparation again with what the first one kept; the error of both plans' outputs on inputs that neither has seen,
 recovered by this revision; and the forward passes alone as a bound: image-forwards times MACs over the rate of a matrix
-product, measured in the same run.
+product, measured beside each search. What has ended is kept in ``--work``: the same command goes on with the rest.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import contextlib
 import copy
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -262,23 +264,39 @@ def child(given: argparse.Namespace, *what: str, root: Path = ROOT, cache: Path)
     return row
 
 
+def kept(folder: Path, given: argparse.Namespace, arm: str, kind: str, root: Path) -> dict[str, Any]:
+    """The row of one arm, with the machine's rate beside it: as it was found before with the same settings, or found now."""
+    file = folder / f"{arm}-{given.network}-{given.size}-{given.method}-{given.budget}.json"
+    if not file.exists():
+        place, cache = folder / arm, folder / "cache"
+        shutil.rmtree(place, ignore_errors=True)
+        if arm == "new":  # nobody has prepared before it
+            shutil.rmtree(cache, ignore_errors=True)
+        speed = child(given, "rate", "", cache=cache)
+        row = child(given, kind, str(place), root=root, cache=cache) | speed
+        row["load"] = [round(x, 1) for x in os.getloadavg()]
+        file.write_text(json.dumps(row))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
 def whole_search(given: argparse.Namespace) -> None:
     """Both revisions' searches, the second preparation, the bound and the judgement."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        cache = folder / "cache"
+    with contextlib.ExitStack() as stack:
+        folder = (given.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         rows = {
-            "old": child(given, "search", str(folder / "old"), root=given.old.resolve(), cache=cache),
-            "new": child(given, "search", str(folder / "new"), cache=cache),
-            "again": child(given, "prepare", str(folder / "again"), cache=cache),
+            "old": kept(folder, given, "old", "search", given.old.resolve()),
+            "new": kept(folder, given, "new", "search", ROOT),
+            "again": kept(folder, given, "again", "prepare", ROOT),
         }
-        plans = json.dumps({arm: rows[arm].pop("plan") for arm in ("old", "new")})
+        plans = json.dumps({arm: rows[arm]["plan"] for arm in ("old", "new")})
         (folder / "plans.json").write_text(plans)
-        seen = child(given, "judge", str(folder / "plans.json"), cache=cache)
-        speed = child(given, "rate", "", cache=cache)["macs_per_second"]
-    rows["again"].pop("plan")
+        seen = child(given, "judge", str(folder / "plans.json"), cache=folder / "cache")
+    for row in rows.values():
+        row.pop("plan")
     cpu = {arm: sum(rows[arm]["cpu_s"][part] for part in ("before", "search")) for arm in ("old", "new")}
-    bound = {arm: rows[arm]["image_forwards"] * seen["macs"] / speed for arm in ("old", "new")}
+    bound = {arm: rows[arm]["image_forwards"] * seen["macs"] / rows[arm]["macs_per_second"] for arm in ("old", "new")}
     result = {
         "network": given.network,
         "size": given.size,
@@ -286,8 +304,7 @@ def whole_search(given: argparse.Namespace) -> None:
         "budget": given.budget or "default",
         "threads": 1,
         "torch": torch.__version__,
-        "load": [round(x, 1) for x in os.getloadavg()],
-        "macs_per_second": speed,
+        "macs": seen["macs"],
         "rows": rows,
         "plans": seen["plans"],
         "ratio": round(cpu["new"] / cpu["old"], 3),
@@ -316,6 +333,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--method", default="smoea")
     parser.add_argument("--budget", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="where what has ended is kept; else the next call begins anew")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
