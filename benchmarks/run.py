@@ -2,10 +2,11 @@
 
     python benchmarks/run.py                                        # counts what can be counted, writes the table
     python benchmarks/run.py --models DIR --data DIR --work DIR     # runs every row whose files are there
-        [--only NAME ...] [--seeds 0 1 2] [--epochs N] [--budget N] [--minutes M]
+        [--only NAME ...] [--seeds 0 1 2] [--epochs N] [--budget N] [--minutes M] [--workers N]
 
 A row's runs are ordinary run folders below the work folder: a killed benchmark goes on where it stopped, and with ``--minutes``
-no run is begun after that time. After every run its figures go to ``benchmarks/results/paper-NAME.json`` and the table to
+no run is begun after that time. With ``--workers`` so many runs go side by side, each in a process of one thread, and clock
+alone. After every run its figures go to ``benchmarks/results/paper-NAME.json`` and the table to
 ``benchmarks/papers/README.md``. The weights judged are the last epoch's; the test split is read once a run.
 """
 
@@ -16,15 +17,17 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.papers_schema import FOLDER, Count, PaperRow, read_all
-from compress.core import write_json
+from compress.core import Listen, write_json
 from compress.errors import CompressError
+from compress.workers import WorkEnded, side_by_side
 
 RESULTS = Path(__file__).parent / "results"
 TABLE = FOLDER / "README.md"
@@ -91,6 +94,24 @@ def run(row: PaperRow, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     data = open_data(str(given.data / row.protocol.data), preprocessing=network.preprocessing)
     marks = "".join(f"-{k}{v}" for k, v in (("epochs", given.epochs), ("budget", given.budget)) if v is not None)
     return measured(prune(network, data, job, given.work / f"{row.name}{marks}-seed-{seed}").report)
+
+
+@dataclass(frozen=True)
+class RowRuns:
+    """Recipe of a process that does runs beside others; they are read from their folders afterwards."""
+
+    given: argparse.Namespace
+
+    def __call__(self) -> Callable[[tuple[PaperRow, int], Listen], None]:
+        """What does a run of a row."""
+        import torch
+
+        torch.set_num_threads(1)
+        return self.do
+
+    def do(self, item: tuple[PaperRow, int], listen: Listen) -> None:
+        """The row, and the seed."""
+        run(*item, self.given)
 
 
 def missing(row: PaperRow, given: argparse.Namespace) -> str:
@@ -228,11 +249,16 @@ def main(arguments: Iterable[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, help="other fine-tuning than the rows'")
     parser.add_argument("--budget", type=int, help="another budget of the searches than the rows', in image-forwards")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no run is begun after so long")
+    parser.add_argument("--workers", type=int, help="runs side by side, each in a process of one thread")
     given = parser.parse_args(None if arguments is None else list(arguments))
     rows, end = read_all(), time.monotonic() + 60 * given.minutes
+    if given.workers and given.minutes < float("inf"):
+        parser.error("--minutes counts for runs one after another: leave it or --workers out")
     unknown = set(given.only or ()) - set(rows)
     if unknown:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(rows)}")
+    if given.workers:
+        _beside(rows, given)
     failed = 0
     for name in given.only or rows:
         row = rows[name]
@@ -243,6 +269,17 @@ def main(arguments: Iterable[str] | None = None) -> int:
         TABLE.write_text(table(rows, results()))
     print(TABLE.read_text() if not given.only else table({n: rows[n] for n in given.only}, results()))
     return 1 if failed else 0
+
+
+def _beside(rows: Mapping[str, PaperRow], given: argparse.Namespace) -> None:
+    """Does what can be run, so many at a time; what fails is told when the rows are gone through."""
+    wanted = [rows[name] for name in given.only or rows]
+    ready = [row for row in wanted if row.protocol.kind == "prune" and not missing(row, given)]
+    items = [(row, seed) for row in ready for seed in given.seeds or row.protocol.seeds]
+    for said in side_by_side(RowRuns(given), items, given.workers, lambda event: print(event, file=sys.stderr)):
+        if isinstance(said, WorkEnded):
+            row, seed = items[said.item]
+            print(f"{row.name}, seed {seed}: {said.error or 'done'}", file=sys.stderr)
 
 
 def _repeat(row: PaperRow, given: argparse.Namespace, end: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -158,7 +159,14 @@ def _compared(
     if images is None:
         raise ConfigError("methods are compared on images, and there are none", hint="add --data FOLDER, or --data digits")
     with listening(err(), quiet=quiet) as listen:
-        wanted = MethodComparison(job=job, entries=entries, seeds=seeds, reference=against, train=loop_from(train))
+        wanted = MethodComparison(
+            job=job,
+            entries=entries,
+            seeds=seeds,
+            reference=against,
+            train=loop_from(train),
+            reopen=partial(inputs.open, seeds[0]),
+        )
         return compare_methods(network, images, wanted, folder, fresh=fresh, command=command_line(), listen=listen)
 
 

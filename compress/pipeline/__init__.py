@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from compress.core import lazy
 
 if TYPE_CHECKING:
-    from compress.pipeline.comparison import MethodComparison as MethodComparison
+    from compress.pipeline.compared_method import MethodComparison as MethodComparison
+    from compress.pipeline.compared_method import entry as entry
     from compress.pipeline.comparison import compare_methods as compare_methods
-    from compress.pipeline.comparison import entry as entry
     from compress.pipeline.conclusion import Result as Result
     from compress.pipeline.conclusion import finished as finished
     from compress.pipeline.deciding import Decision as Decision
@@ -54,7 +54,8 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
-            "comparison": "MethodComparison compare_methods entry",
+            "compared_method": "MethodComparison entry",
+            "comparison": "compare_methods",
             "conclusion": "Result finished",
             "deciding": "Decision decide",
             "external": "Prune",

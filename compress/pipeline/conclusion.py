@@ -27,6 +27,7 @@ from compress.pipeline.search_summary import SearchSummary
 from compress.report import Report, notebook_html, verified, write_report
 from compress.signature import bare
 from compress.surgery import shaped_to
+from compress.workers import alone
 
 _FINISHED = ("report.json", "plan.json", "model.safetensors", "model.onnx")
 """What an ended run leaves."""
@@ -138,7 +139,7 @@ def layer_times(run: Run, done: Realised) -> ProfiledPair | None:
     names = [name for name in run.job.runtimes if name == "cpu" or of_torch(name)]
     if not names or run.job.latency_seconds == 0:
         return None
-    with run.clock.phase("profile", "time of every layer, before and after"):
+    with alone(), run.clock.phase("profile", "time of every layer, before and after"):
         try:
             before, after = explain(_profiled(run, done, "cpu" if "cpu" in names else names[0]))
         except CompressError as error:

@@ -24,6 +24,8 @@ from compress.pipeline.steps import finetune, with_batch_norms
 from compress.report import ComparedRun, Latency, Size, latency_of
 from compress.signature import first_tensor
 
+ARM = "arm.json"
+"""What a finished run of somebody else's pruner leaves."""
 Prune = Callable[[nn.Module, Sequence[Tensor], float, int], nn.Module]
 """Somebody else's pruner: (a copy of the network, calibration batches, share of the MACs to keep, seed) -> pruned module."""
 
@@ -55,7 +57,7 @@ def prune_externally(run: Run, data: Data, pruner: ExternalPruner, *, fresh: boo
     Raises:
         ModelError: what the pruner returned is no network with the same outputs.
     """
-    job, whole, result = run.job, run.network.model, run.folder / "arm.json"
+    job, whole, result = run.job, run.network.model, run.folder / ARM
     with claim(run.folder, job, {**run.identity, "arm": pruner.origin}, fresh, run.task.figure):
         if result.exists() and not fresh:
             return read_row(result)

@@ -23,6 +23,7 @@ from compress.pipeline.run_folder import SELECTIONS
 from compress.runtime import OrtRuntime
 from compress.search import METHODS, Front, Space, non_dominated, slices
 from compress.surgery import cut
+from compress.workers import alone
 
 _BEFORE, _AFTER = "before the search", "after the search"
 
@@ -47,8 +48,11 @@ def may_select(run: Run, space: Space) -> Space:
     ]
     found = _kept(run.folder, _BEFORE)
     if found is None:
-        with run.clock.phase(
-            "selections", f"does it pay to read selected inputs? {plural(len(names), 'layer')}, {runtime.name}"
+        with (
+            alone(),
+            run.clock.phase(
+                "selections", f"does it pay to read selected inputs? {plural(len(names), 'layer')}, {runtime.name}"
+            ),
         ):
             example = torch.zeros(1, *topology.example)
             model, seed = run.network.model, run.job.seed
@@ -81,8 +85,11 @@ def settled(run: Run, space: Space, front: Front) -> tuple[Front, tuple[str, ...
         return known[key]
 
     points, asked, kept = [p for p in front if not p.plan.inputs], 0, 0
-    with run.clock.phase(
-        "selections", f"{plural(len(selecting), 'plan')} read selected inputs: are they faster? {runtime.name}"
+    with (
+        alone(),
+        run.clock.phase(
+            "selections", f"{plural(len(selecting), 'plan')} read selected inputs: are they faster? {runtime.name}"
+        ),
     ):
         for point in selecting:
             paid = _paying(run.network.model, space.topology, point.plan, gain)

@@ -36,6 +36,7 @@ from compress.runtime import TORCH_RUNTIMES, OrtRuntime
 from compress.search import CostModel, Target, prunable, share_at
 from compress.signature import bare
 from compress.surgery import cut
+from compress.workers import alone
 
 _ALIGNMENTS = (1, 2, 4, 8, 16, 32)
 _AS_FAST = 1.02
@@ -72,13 +73,19 @@ def table_for(run: Run, topology: Topology) -> LatencyTable:
         ConfigError: the file is damaged, of another network, or from another environment.
         RuntimeUnavailable: the job's first runtime measures no layers.
     """
-    job, clock = run.job, run.clock
+    job = run.job
     found = known_table(topology, job)
     if found is None:
-        path = kept_at(topology, job)
-        with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
-            found = make(run.network, topology, job, path, run.listen)
-        run.listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
+        with alone():
+            found = known_table(topology, job) or _made(run, topology)  # another run beside this one may have made it
+    return found
+
+
+def _made(run: Run, topology: Topology) -> LatencyTable:
+    path, clock = kept_at(topology, run.job), run.clock
+    with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
+        found = make(run.network, topology, run.job, path, run.listen)
+    run.listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
     return found
 
 

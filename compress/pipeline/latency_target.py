@@ -35,6 +35,7 @@ from compress.search import (
     ranked,
     widths_of,
 )
+from compress.workers import alone
 
 TRIALS = 4
 """Plans that are clocked at the most."""
@@ -165,7 +166,8 @@ def clocking(source: SizedNetworks, seed: int) -> Callable[[Plan], float]:
             base, pruned = (Path(name) / f"{part}{source.suffix}" for part in ("base", "pruned"))
             source.write(Plan(), base)
             source.write(plan, pruned)
-            return relative_times(base, {"pruned": pruned}, source.runtime, _SECONDS, seed)["pruned"]
+            with alone():
+                return relative_times(base, {"pruned": pruned}, source.runtime, _SECONDS, seed)["pruned"]
 
     return clock_one
 

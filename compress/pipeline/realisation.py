@@ -20,6 +20,7 @@ from compress.pipeline.preparation import Prepared, holding_out
 from compress.pipeline.run import Run
 from compress.pipeline.steps import effective, finetune, guarded_cut, recovered, with_zero_kernels
 from compress.surgery import Verified
+from compress.workers import alone
 
 _PARITY_INPUTS = 10
 
@@ -157,7 +158,7 @@ def clock_files(run: Run, files: ExportedPair, small: nn.Module) -> tuple[Latenc
         if not runtime.available() and not job.require_gpu:
             run.warn(f"runtime {name} is not available here; it was not measured", now=True)
             continue
-        with clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
+        with alone(), clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
             settings = Settings(budget_seconds=job.latency_seconds, seed=job.seed)
             arms = {"pruned": files.pruned}
             results.append(measure(files.base, arms, runtime=runtime, settings=settings, listen=clock.listen))
@@ -170,7 +171,7 @@ def _clock_modules(run: Run, name: str, small: nn.Module) -> LatencyResult:
     modules = {base: run.network.model, pruned: small}
     runtime = torch_runtime(run.network, name, threads=job.threads, modules=modules)
     settings = Settings(budget_seconds=job.latency_seconds, seed=job.seed, transfer="device" if runtime.on_gpu else "e2e")
-    with clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
+    with alone(), clock.phase("latency", f"{runtime.name}, base and pruned in turn"):
         return measure(base, {"pruned": pruned}, runtime=runtime, settings=settings, listen=clock.listen)
 
 

@@ -59,6 +59,10 @@ class Footprint:
         stage = min(CACHE, images * self.values)
         return _PROCESS + _COPIES * self.weights + 2 * stage + _BATCH * _ALIVE * self.largest + 2 * images * self.rows
 
+    def training_bytes(self, batch: int) -> int:
+        """What a training fills besides at the most: gradients, momentum, the teacher, and a batch's values kept for them."""
+        return _COPIES * self.weights + batch * self.values
+
 
 def footprint(network: Network) -> Footprint:
     """Runs one input."""
@@ -98,7 +102,7 @@ def images_of(job: Job, data: Data | None) -> int:
 
 def with_workers(network: Network, data: Data | None, job: Job, folder: Path, fresh: bool) -> Job:
     """The job with its workers chosen, where that is wanted, and with the threads that the folder's run was begun with."""
-    kept = None if fresh else _kept(folder)
+    kept = None if fresh else kept_threads(folder)
     threads = job.score_threads or kept
     if job.auto_workers and job.workers is None:
         number, each = _chosen(network, data, job)
@@ -109,7 +113,7 @@ def with_workers(network: Network, data: Data | None, job: Job, folder: Path, fr
     return replace(job, score_threads=threads or (1 if job.workers else torch.get_num_threads()))
 
 
-def _kept(folder: Path) -> int | None:
+def kept_threads(folder: Path) -> int | None:
     """Threads that a run in the folder was begun with."""
     if not (folder / JOB).is_file():
         return None

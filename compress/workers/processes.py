@@ -89,13 +89,9 @@ class WorkerProcesses:
         while all(w.loading for w in self._workers):
             self._listen()
             for heard in (h for w in self._workers for h in w.heard):
-                unguarded = any(w.process.exitcode == _UNGUARDED for w in self._workers)
                 self.close()
-                if unguarded:
-                    raise ConfigError(
-                        "a worker imports the script that started it, and while this script is imported it starts workers",
-                        hint='put what the script does under if __name__ == "__main__":, or leave workers out',
-                    )
+                for worker in self._workers:
+                    refuse_unguarded_start(worker.process)
                 if isinstance(heard, Lost):
                     raise WorkerError(f"a worker {heard.reason} while it started")
                 raise heard.error or WorkerError("a worker answered before it was asked")
@@ -155,7 +151,7 @@ class WorkerProcesses:
                 try:
                     self._hear(number, worker, worker.connection.recv_bytes())
                 except (EOFError, OSError):
-                    worker.lost = Lost(number, _ending(worker.process))
+                    worker.lost = Lost(number, ending(worker.process))
                     worker.heard.append(worker.lost)
 
     def _hear(self, number: int, worker: _Worker, answer: bytes) -> None:
@@ -179,7 +175,8 @@ class WorkerProcesses:
                 worker.process.join()
 
 
-def _ending(process: SpawnProcess) -> str:
+def ending(process: SpawnProcess) -> str:
+    """How a process ended, for people."""
     process.join(_PATIENCE)
     code = process.exitcode
     if code is not None and code < 0:
@@ -199,3 +196,16 @@ def refuse_unguarded() -> None:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(_UNGUARDED)
+
+
+def refuse_unguarded_start(process: SpawnProcess) -> None:
+    """Tells of a process that :func:`refuse_unguarded` ended.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if process.exitcode == _UNGUARDED:
+        raise ConfigError(
+            "a worker imports the script that started it, and while this script is imported it starts workers",
+            hint='put what the script does under if __name__ == "__main__":, or leave workers out',
+        )

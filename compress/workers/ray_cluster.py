@@ -6,8 +6,8 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,21 @@ def connect(wanted: RayWanted) -> RayConnection:
         ray.shutdown()
         raise ConfigError(f"{wanted.told} cannot be joined: {one_line(error)}", hint=_cure(str(error), ray)) from error
     return RayConnection(ray, ours=True)
+
+
+@contextmanager
+def ray_kept(wanted: RayWanted | None) -> Iterator[None]:
+    """All workers of the block use one connection, and one Ray where it has to be started; nothing where none is wanted.
+
+    Raises:
+        ConfigError: as of :func:`connect`.
+    """
+    connection = None if wanted is None else connect(wanted)
+    try:
+        yield
+    finally:
+        if connection is not None:
+            connection.end()
 
 
 def _joined(ray: Any, quiet: Mapping[str, Any]) -> bool:

@@ -70,14 +70,14 @@ class HeldEvaluation:
 def serve(connection: Connection) -> None:
     """The life of a worker that is a process; it ends when nobody can ask any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     held = HeldEvaluation()
     with suppress(EOFError, OSError):
         while True:
             connection.send_bytes(held.answer(connection.recv_bytes()))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """In a thread of its own: a long score does not notice that nobody waits for it."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -26,8 +26,9 @@ from compress.evaluation.criteria import CRITERIA
 from compress.evaluation.top1 import accuracy
 from compress.networks import checkpoint, in_batches
 from compress.networks.network import Network
-from compress.pipeline import comparison
-from compress.pipeline.comparison import ComparedMethod, MethodComparison, compare_methods, entry
+from compress.pipeline import compared_runs
+from compress.pipeline.compared_method import ComparedMethod, MethodComparison, entry
+from compress.pipeline.comparison import compare_methods
 from compress.pipeline.job import make_job
 from compress.pipeline.preparation import prepare
 from compress.pipeline.run import Run
@@ -164,8 +165,8 @@ def test_one_failure_does_not_end_the_others(
             raise SearchError("no candidate could be scored", hint="give others")
         return honest(network, data, job, folder, **more)
 
-    honest = comparison.prune
-    monkeypatch.setattr(comparison, "prune", sometimes)
+    honest = compared_runs.prune
+    monkeypatch.setattr(compared_runs, "prune", sometimes)
     small = {**QUICK, "epochs": 0}
     arms = {"broken": ("tests:broken", lambda model, batches, share, seed: nn.Flatten())}
     entries = [entry("obs"), entry("broken", arms=arms)]
