@@ -17,7 +17,13 @@ from compress.core import printable
 
 
 class SafeConsole(Console):
-    """A console whose text holds no control characters, wherever it comes from; Rich's markup and escape know only brackets."""
+    """A console whose text holds no control characters, wherever it comes from; Rich's markup and escape know only brackets.
+
+    ``:name:`` stays what it is, and does not become a picture: files and tasks may be called so.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As Rich does, then every piece of text made printable."""

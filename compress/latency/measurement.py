@@ -136,7 +136,8 @@ def identify(path: Path, *, precision: str = "") -> MeasuredFile:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return MeasuredFile(name=path.name, sha256=digest, bytes=path.stat().st_size, precision=precision)
     except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}", hint="give the path of an exported .onnx file") from error
+        hint = f"name the file, e.g. {path / 'model.onnx'}" if path.is_dir() else "give the path of an exported .onnx file"
+        raise ModelError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 
 def _file(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -205,9 +206,16 @@ def _stages(run: Run, topology: Topology, only: Collection[GroupId]) -> tuple[tu
     stages = make_stages(topology, groups, streams=job.streams, branches=branches)
     if not stages:
         raise SearchError(
-            f"{run.network.name} has no group of channels that may be cut", hint="`compress inspect` says why, per layer"
+            f"{run.network.name} has no group of channels that may be cut{_why_not(topology)}",
+            hint="`compress inspect` says why, per layer",
         )
     return stages, branches
+
+
+def _why_not(topology: Topology) -> str:
+    """What keeps most of the layers, where it is not the user who left them out."""
+    reasons = Counter(topology.frozen.values()).most_common(1)
+    return f": {reasons[0][0]}" if reasons and not topology.groups else ""
 
 
 def _aligned(run: Run, topology: Topology, groups: Sequence[GroupId], table: LatencyTable | None) -> Job:

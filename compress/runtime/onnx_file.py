@@ -119,6 +119,10 @@ def _parsed(path: Path) -> ModelProto:
     """The file itself, checked to be an ordinary one of a size that protobuf can read."""
     try:
         status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            inside = sorted(p.name for p in path.glob("*.onnx"))
+            hint = f"name the file, e.g. {path / inside[-1]}" if inside else "give the path of an exported .onnx file"
+            raise ModelError(f"{path} is a folder, an .onnx file was wanted", hint=hint)
         if not stat.S_ISREG(status.st_mode):
             raise ModelError(f"{path} is no file", hint="give the path of an exported .onnx file")
         if status.st_size > LARGEST:

@@ -243,6 +243,20 @@ def test_the_real_command_line_is_clean_to_its_end(tmp_path: Path, arguments: li
     assert done.returncode in (1, 2, 3)
 
 
+@pytest.mark.parametrize("command", ["inspect", "package"])
+def test_a_name_between_colons_becomes_no_picture(tmp_path: Path, command: str) -> None:
+    """``package:Boom: ...`` of a sentence, too, would be a picture to Rich."""
+    assert ":boom:" in clean(compress(command, tmp_path / "a:boom:b"))
+
+
+@pytest.mark.parametrize("command", ["profile", "bench", "inspect"])
+def test_a_folder_for_a_file_is_answered_with_a_file_in_it(tmp_path: Path, command: str) -> None:
+    for name in ("model.onnx", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"junk")
+    done = compress(command, tmp_path)
+    assert done.exit_code == 3 and f"hint: name the file, e.g. {tmp_path / 'model'}" in clean(done)
+
+
 TEXT = (
     st.text(st.characters(), max_size=40) | st.sampled_from(HOSTILE) | st.text("<>[]()!`*_|#=-+@\\&~: \n\thw.p/s", max_size=30)
 )

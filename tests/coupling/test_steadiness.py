@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from support.nets import block, head
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compress import Job, Preprocessing, inspect, network_of
+from compress import Job, Preprocessing, inspect, network_of, prune
 from compress.coupling import trace
+from compress.errors import SearchError
 from compress.surgery import cut, random_plan
 
 X = torch.zeros(1, 3, 8, 8)
@@ -66,6 +68,12 @@ def test_random_and_undefined_evaluations_are_told(
     assert any(said in why for why in topology.frozen.values())
     seen = inspect(network_of(model, Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8))), Job())
     assert any(said in layer.why_not for layer in seen.layers)
+
+
+def test_a_run_says_why_nothing_may_go(tmp_path: Path) -> None:
+    network = network_of(statistics(Between(Log())), Preprocessing((0.5,) * 3, (0.5,) * 3, (8, 8)))
+    with pytest.raises(SearchError, match="may be cut: its evaluation gives NaN or infinity, first in 'between'"):
+        prune(network, None, Job(), tmp_path / "run")
 
 
 def test_steady_networks_stay_cut() -> None:
