@@ -1,4 +1,5 @@
-"""What was probably meant by a name that nothing has: one mechanism for settings, methods, networks, tasks and criteria.
+"""What was probably meant by a name that nothing has: one mechanism for settings, methods, networks, tasks, criteria
+and files.
 
 Commands and their options are told apart by Typer, which goes by the same distance (difflib's).
 """
@@ -7,6 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+_MOST_BESIDE = 2000
+"""Files of a folder that are looked at."""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1) -> list[str]:
@@ -28,3 +34,14 @@ def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", most: int
     """
     found = [repr(one) for one in nearest(name, known, most)]
     return f"did you mean {' or '.join(found)}?" if found else otherwise
+
+
+def files_like(path: str | Path, otherwise: str) -> str:
+    """The hint of an error about a file or a folder that is not there: the one beside it that was probably meant."""
+    path = Path(path)
+    try:
+        beside = [one.name for one in islice(path.parent.iterdir(), _MOST_BESIDE)]
+    except (OSError, ValueError):
+        return otherwise
+    found = nearest(path.name, beside)
+    return f"did you mean {str(path.parent / found[0])!r}?" if found else otherwise

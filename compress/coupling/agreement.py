@@ -183,7 +183,7 @@ class _Places:
         here = {s: (self.topology.flat[group.id, s][0] + self.first[s]).tolist() for s in slots}
         gone = [s[0] for s in slots if lost.issuperset(here[s])]
         if len(gone) == len(slots):
-            return "it has no such group"
+            return "the graph has no such group"
         if gone:
-            return f"it leaves out {gone[0]}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
-        return f"it has other indices in {next(s[0] for s in slots if not lost.isdisjoint(here[s]))}"
+            return f"the graph leaves out {gone[0]}" + (f" and {len(gone) - 1} more" if len(gone) > 1 else "")
+        return f"the graph has other indices in {next(s[0] for s in slots if not lost.isdisjoint(here[s]))}"

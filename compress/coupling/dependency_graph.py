@@ -140,7 +140,7 @@ class _Walk:
             mapped = plain(indices)
             self.left -= 1
             if self.left < 0 or len(mapped) > self.widest:
-                raise _WalkTooLong("its index maps send it round in circles")
+                raise _WalkTooLong("its walk over this network does not end")
             return mapped
 
         return counted

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from compress.core import import_entrypoint, is_entrypoint, plural
+from compress.core import files_like, import_entrypoint, is_entrypoint, plural
 from compress.data.listing import (
     TORCHVISION,
     Listing,
@@ -172,7 +172,7 @@ def _listing(source: str, labels: str, num_classes: int | None, download: bool) 
         return _from_function(source, num_classes, labels)
     raise DataError(
         f"{source} does not exist",
-        hint=f"give a folder, a .zip, an .npz, digits, {', '.join(TORCHVISION)} or package.module:function",
+        hint=files_like(source, f"give a folder, a .zip, an .npz, digits, {', '.join(TORCHVISION)} or package.module:function"),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from compress.core import plural
+from compress.core import files_like, plural
 from compress.errors import CheckpointError, one_line
 from compress.networks.state_dicts import Entry, Form, entries_of, forms_of
 from compress.networks.torch_archive import Module, read_archive, read_old, scripted_tensors
@@ -91,7 +91,7 @@ def _inspect(path: Path) -> tuple[int, bytes]:
         with path.open("rb") as file:
             head = file.read(64)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist", hint="check the path; `ls` its folder") from error
+        raise CheckpointError(f"{path} does not exist", hint=files_like(path, "check the path; `ls` its folder")) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", hint="check its permissions") from error
     if size == 0:

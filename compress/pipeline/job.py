@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.core import TOP1, Figure, did_you_mean, read_json, read_text, validated
+from compress.core import TOP1, Figure, did_you_mean, nearest, read_json, read_text, validated
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS, TORCH_RUNTIMES
 from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
@@ -254,7 +254,9 @@ def _whose(option: str, otherwise: str) -> str:
     having = [name for name, names in options.items() if option in names]
     if having:
         return f"{', '.join(having)} {'have' if len(having) > 1 else 'has'} it: --method {having[0]}"
-    return did_you_mean(option, [o for names in options.values() for o in names], otherwise)
+    if not (alike := nearest(option, [o for names in options.values() for o in names])):
+        return otherwise
+    return f"did you mean {alike[0]!r} of {', '.join(name for name, names in options.items() if alike[0] in names)}?"
 
 
 def stored_values(held: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from compress_cli.app import app
@@ -72,6 +73,15 @@ def test_every_name_is_found_without_a_letter_and_in_capitals(kind: str) -> None
     for name in known:
         assert name in nearest(without_a_letter(name), known, 3) or len(name) < 3, name
         assert nearest(name.upper(), known) == [name]
+
+
+def test_a_file_and_a_folder_with_a_letter_missing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "network.safetensors").write_bytes(b"")
+    (tmp_path / "pictures").mkdir()
+    network, images = tmp_path / "network.safetensor", tmp_path / "picture"
+    assert f"did you mean '{network}s'" in compress("inspect", network).stderr.replace("\n", "")
+    digits = Path(__file__).parents[2] / "models" / "checkpoints" / "digits-net.safetensors"
+    assert f"did you mean '{images}s'" in compress("prune", digits, "--data", images, "--dry-run").stderr.replace("\n", "")
 
 
 def test_nothing_is_made_up() -> None:

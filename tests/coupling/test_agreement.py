@@ -263,4 +263,4 @@ class TrainedOtherwise(nn.Module):
 def test_masks_that_only_training_draws_pick_no_channels() -> None:
     topology, agreement = trace_with_agreement(TrainedOtherwise(), torch.zeros(1, 3, 8, 8))
     assert "a" in topology.by_id and agreement.tried == {}
-    assert agreement.corrected == {"a": "it leaves out c.weight"}
+    assert agreement.corrected == {"a": "the graph leaves out c.weight"}
