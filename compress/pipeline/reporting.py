@@ -169,6 +169,7 @@ def target_text(job: Job, figure: Figure | None) -> str:
     """What was asked for, as people read it."""
     if job.target == "max_drop":
         step = "points" if figure is None else figure.step
+        step = "point" if step == "points" and job.value == 1 else step
         return f"max drop <= {job.value:g} {step}".rstrip()
     return f"{job.target} <= {job.value:g}"
 

@@ -184,6 +184,15 @@ def certified(found: Certificate) -> str:
     )
 
 
+def wanted(report: Report) -> str:
+    """``at most 50 % of the MACs``; an allowed drop as it was given."""
+    share, names = report.job.get("value"), {"macs": "MACs", "params": "parameters", "latency": "latency"}
+    name = names.get(str(report.job.get("target")))
+    return (
+        typeset(report.target) if name is None or not isinstance(share, float) else f"at most {100 * share:g} % of the {name}"
+    )
+
+
 def kept(report: Report) -> str:
     """``keeps 46.27 % of the MACs``; a drop in accuracy is no share, so there it is the MACs as well."""
     names = {"params": "parameters", "latency": "predicted latency"}

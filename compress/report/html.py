@@ -37,6 +37,7 @@ from compress.report.formatting import (
     score_title,
     times,
     typeset,
+    wanted,
 )
 from compress.report.model import Latency, Report
 from compress.report.page_layers import layers_section
@@ -83,7 +84,7 @@ def html_page(report: Report, files: RunFiles, downloads: Sequence[Download] = (
     word, good = status(report)
     shown: dict[str, Any] = {
         "title": f"{report.name}: {word.lower()}",
-        "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {typeset(report.target)}, "
+        "eyebrow": f"{report.architecture} pruned by {report.method} · asked for {wanted(report)}, "
         f"{kept(report)} · {report.data}{_found_by(report)}",
         "name": report.name,
         "tone": "good" if good and not flags else "bad",

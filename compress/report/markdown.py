@@ -24,6 +24,7 @@ from compress.report.formatting import (
     sizes,
     speed_in_words,
     times,
+    wanted,
 )
 from compress.report.fronts import told
 from compress.report.model import Report
@@ -47,7 +48,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield ">"
     yield ""
     yield (
-        f"{markdown(report.architecture)} pruned by {markdown(report.method)}, asked for {markdown(report.target)}, "
+        f"{markdown(report.architecture)} pruned by {markdown(report.method)}, asked for {markdown(wanted(report))}, "
         f"{markdown(kept(report))}. Images: {markdown(report.data)}."
     )
     yield ""

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 
 from compress.core import markdown, markdown_code, plural, printable
-from compress.report.formatting import STATES, certified, changed, score_text, sizes, speed_in_words
+from compress.report.formatting import STATES, certified, changed, score_text, sizes, speed_in_words, wanted
 from compress.report.markdown import table_lines
 from compress.report.model import Report
 
@@ -70,7 +70,7 @@ def _body(report: Report) -> Iterator[str]:
     yield f"# {markdown(report.name)}"
     yield ""
     yield (
-        f"{markdown(report.architecture)}, pruned by {markdown(report.method)}: asked for {markdown(report.target)}. "
+        f"{markdown(report.architecture)}, pruned by {markdown(report.method)}: asked for {markdown(wanted(report))}. "
         f"Images: {markdown(report.data)}."
     )
     yield ""
