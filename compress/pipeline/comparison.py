@@ -26,7 +26,7 @@ from compress.tasks import Task
 
 UNPRUNED = "unpruned"
 _SHARED = (
-    *"target value round_to ignore streams branches prefer_fast finalists".split(),
+    *"target value round_to ignore streams branches prefer_fast prefer_large finalists".split(),
     *"budget stop_after calibration recover epochs lr lr_by_budget batch distill".split(),
 )
 _WHERE_SET = "auto_round ranking realise stage_epochs eps zero_kernels train".split()

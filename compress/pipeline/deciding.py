@@ -11,7 +11,7 @@ from compress.data import Data, examined
 from compress.errors import ConfigError
 from compress.networks import Network
 from compress.pipeline.csgd import with_clusters
-from compress.pipeline.equals import Resolution, fastest_of_equals, predictor, slower_than_plain
+from compress.pipeline.equals import Resolution, fastest_of_equals, largest_of_equals, predictor, slower_than_plain
 from compress.pipeline.finalists import train_finalists, why_none
 from compress.pipeline.front import FRONT, choose, read_front, save_front
 from compress.pipeline.input_selection import may_select, settled
@@ -207,6 +207,9 @@ def _after_training(
     if table is not None and run.job.prefer_fast:
         best, faster = fastest_of_equals(space, _resolution(prepared), table, trained.last, best)
         why = f"after short trainings, {faster}" if faster else why
+    if run.job.target == "latency" and run.job.prefer_large:
+        best, larger = largest_of_equals(space, _resolution(prepared), trained.last, best)
+        why = f"after short trainings, {larger}" if larger else why
     before = trained.untrained[best.plan]
     taken = space.point(best.plan, before, Fidelity.FULL) if math.isfinite(before) else best
     return taken, why, trained.won(best.plan, why)

@@ -1,4 +1,4 @@
-"""Where errors cannot tell plans apart, time decides; and a network that is slower than the plainest one says so."""
+"""Where errors cannot tell plans apart, time or size decides; and a network that is slower than the plainest one says so."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ _RELATIVE = 0.02
 """Errors of outputs that differ by less are taken for equal."""
 _FASTER = 0.97
 """What a plan has to take of another's predicted time to be preferred to it, or to be spoken of."""
+_LARGER = 0.97
+"""What another plan has to have of a plan's MACs for that to be preferred."""
 
 
 def predictor(run: Run, prepared: Prepared) -> LatencyTable:
@@ -65,12 +67,8 @@ def fastest_of_equals(
         best: the most accurate plan within the budget.
     """
     here = _time(space, table, best.plan)
-    equal = {
-        plan: _time(space, table, plan)
-        for plan, error in judged.items()
-        if not plan.inputs and space.share(plan) <= space.target.value + 1e-9 and not seen.apart(error, best.error)
-    }
-    if not equal or best.fidelity not in (Fidelity.FULL, Fidelity.TRAINED):
+    equal = {plan: _time(space, table, plan) for plan in _equals(space, seen, judged, best)}
+    if not equal:
         return best, ""
     first = min(equal, key=lambda plan: (equal[plan], judged[plan], plan.digest))
     if equal[first] > _FASTER * here:
@@ -80,6 +78,30 @@ def fastest_of_equals(
         f"{equal[first]:.3f} of the unpruned network's time, {_by(table)}; the plan with the least error takes {here:.3f}"
     )
     return space.point(first, judged[first], best.fidelity), said
+
+
+def largest_of_equals(space: Space, seen: Resolution, judged: Mapping[Plan, float], best: Point) -> tuple[Point, str]:
+    """The same among plans that are equally fast: the one that computes most, since it learns most in the training to come."""
+    macs = CostModel(space.topology, Target("macs"))
+    equal, here = {plan: macs.share(plan) for plan in _equals(space, seen, judged, best)}, macs.share(best.plan)
+    if not equal:
+        return best, ""
+    first = max(equal, key=lambda plan: (equal[plan], -judged[plan], plan.digest))
+    if here > _LARGER * equal[first]:
+        return best, ""
+    said = (
+        f"the largest of {plural(len(equal), 'plan')} whose errors cannot be told apart on {plural(seen.images, 'image')}: "
+        f"{100 * equal[first]:.1f} % of the MACs; the plan with the least error keeps {100 * here:.1f} %"
+    )
+    return space.point(first, judged[first], best.fidelity), said
+
+
+def _equals(space: Space, seen: Resolution, judged: Mapping[Plan, float], best: Point) -> list[Plan]:
+    """What is within the budget, and no worse than the best as far as can be told; nothing where a stage alone was judged."""
+    if best.fidelity not in (Fidelity.FULL, Fidelity.TRAINED):
+        return []
+    within = [plan for plan in judged if not plan.inputs and space.share(plan) <= space.target.value + 1e-9]
+    return [plan for plan in within if not seen.apart(judged[plan], best.error)]
 
 
 def slower_than_plain(space: Space, table: LatencyTable, plan: Plan) -> str:

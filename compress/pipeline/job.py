@@ -44,6 +44,7 @@ class Job:
         streams: whether coupled residual streams are cut too.
         branches: whether branches beside identity shortcuts may go, where the method can leave them out.
         prefer_fast: for a target of MACs or parameters: of plans whose errors cannot be told apart the fastest is taken.
+        prefer_large: for a target of latency: of finalists whose errors cannot be told apart the one with most MACs is taken.
         finalists: plans that are trained for some steps before one is taken, where the search has several and the run trains;
             None is 8, 0 takes the best untrained one.
         seed: the one seed.
@@ -94,6 +95,7 @@ class Job:
     streams: bool = True
     branches: bool = True
     prefer_fast: bool = True
+    prefer_large: bool = True
     finalists: int | None = None
     seed: int = 0
     budget: int | None = None
@@ -244,7 +246,14 @@ class Job:
         return kept | ({"unit": (figure or TOP1).step} if self.target == "max_drop" else {})
 
 
-EARLIER: Mapping[str, Any] = {"branches": False, "prefer_fast": False, "finalists": 0, "stop_after": 0.0, "lr_by_budget": False}
+EARLIER: Mapping[str, Any] = {
+    "branches": False,
+    "prefer_fast": False,
+    "prefer_large": False,
+    "finalists": 0,
+    "stop_after": 0.0,
+    "lr_by_budget": False,
+}
 """How jobs of earlier versions went about what they do not mention."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compress.core import Cut, Plan, count, estimated
-from compress.pipeline.equals import Resolution, fastest_of_equals, slower_than_plain
+from compress.pipeline.equals import Resolution, fastest_of_equals, largest_of_equals, slower_than_plain
 from compress.search import CostModel, Fidelity, Space, Target
 from compress.testing import ToySpace, toy_topology
 
@@ -37,6 +37,24 @@ def test_the_fastest_of_equals_is_taken(gap: float, images: int, fast: bool) -> 
     assert (point.plan == short) == fast == bool(said)
     if fast:
         assert point.error == 0.2 + gap and f"{images} images" in said and "estimated" in said
+
+
+@pytest.mark.parametrize(
+    ("gap", "images", "large"), [(0.0, 500, True), (0.03, 500, True), (0.03, 50_000, False), (0.3, 500, False)]
+)
+def test_of_equals_that_are_fast_enough_the_largest_is_taken(gap: float, images: int, large: bool) -> None:
+    """Blocks out against narrow widths; what is over the budget is no equal, however large."""
+    inside = ToySpace.make(target=Target("latency", 0.8)).with_branches().space
+    wide, narrow = Plan(branches=inside.branches[:2]), Plan({g: Cut(tuple(range(8))) for g in inside.groups})
+    share = CostModel(inside.topology, Target("macs")).share
+    assert share(narrow) < share(wide) and all(inside.share(p) <= 0.8 for p in (wide, narrow))
+    best = inside.point(narrow, 0.2, Fidelity.TRAINED)
+    judged = {narrow: 0.2, wide: 0.2 + gap, Plan(): 0.2}
+    point, said = largest_of_equals(inside, Resolution(images, shares=True), judged, best)
+    assert (point.plan == wide) == large == bool(said)
+    assert (
+        largest_of_equals(inside, Resolution(images, shares=True), {wide: 0.2}, inside.point(wide, 0.2, Fidelity.FULL))[1] == ""
+    )
 
 
 def test_the_budget_is_kept() -> None:

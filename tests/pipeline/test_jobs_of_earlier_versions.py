@@ -9,7 +9,7 @@ from pathlib import Path
 from compress.pipeline.job import Job, make_job, stored_values
 from compress.pipeline.run_folder import as_held, claim
 
-NEWER = ("branches", "prefer_fast", "finalists", "stop_after", "lr_by_budget")
+NEWER = ("branches", "prefer_fast", "prefer_large", "finalists", "stop_after", "lr_by_budget")
 
 
 def held(folder: Path, job: Job) -> None:
@@ -21,15 +21,18 @@ def held(folder: Path, job: Job) -> None:
 def test_a_stored_job_that_says_nothing_of_branches_keeps_them() -> None:
     values = {name: value for name, value in Job().to_json().items() if name not in NEWER}
     old = make_job(flags=stored_values(values))
-    assert not old.branches and not old.prefer_fast and not old.leaves_branches_out and old.stop_after == old.finalists == 0
+    assert not (old.branches or old.prefer_fast or old.prefer_large or old.leaves_branches_out)
+    assert old.stop_after == old.finalists == 0
     new = make_job(flags=stored_values(Job().to_json()))
-    assert new.branches and new.prefer_fast and new.leaves_branches_out
+    assert new.branches and new.prefer_fast and new.prefer_large and new.leaves_branches_out
 
 
 def test_an_earlier_run_goes_on_as_it_was(tmp_path: Path) -> None:
     held(tmp_path, Job())
     found = as_held(tmp_path, Job(), fresh=False)
-    assert found == replace(Job(), branches=False, prefer_fast=False, finalists=0, stop_after=0.0, lr_by_budget=False)
+    assert found == replace(
+        Job(), branches=False, prefer_fast=False, prefer_large=False, finalists=0, stop_after=0.0, lr_by_budget=False
+    )
     with claim(tmp_path, found, {}, fresh=False):  # it is the same job
         pass
 
