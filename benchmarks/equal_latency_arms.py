@@ -257,7 +257,7 @@ def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
     """All of them by name."""
     found: dict[str, Callable[[Bench, float], Found | None]] = {"uniform l1": uniform}
     for step in (1, 8):
-        for blocks in (0, 1, 2, 4):
+        for blocks in (0, 1, 2, 3, 4):
             name = f"Torch-Pruning, round_to {step}" + (f", {blocks} blocks of each stage out" if blocks else "")
             found[name] = lambda bench, target, step=step, blocks=blocks: torch_pruning(
                 bench, target, round_to=step, blocks=blocks
