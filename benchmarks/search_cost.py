@@ -290,6 +290,8 @@ def whole_search(given: argparse.Namespace) -> None:
             "new": kept(folder, given, "new", "search", ROOT),
             "again": kept(folder, given, "again", "prepare", ROOT),
         }
+        for arm in ("old", "new"):
+            rows[arm]["plans_scored"] = len((folder / arm / "journal.jsonl").read_text().splitlines())
         plans = json.dumps({arm: rows[arm]["plan"] for arm in ("old", "new")})
         (folder / "plans.json").write_text(plans)
         seen = child(given, "judge", str(folder / "plans.json"), cache=folder / "cache")

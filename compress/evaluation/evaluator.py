@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from compress.core import ERROR, Figure, Plan, Topology, wilson
 from compress.coupling import NotTraceable, symbolic_graph
+from compress.evaluation.freed_memory import give_back
 from compress.evaluation.output_error import output_error, outputs_of, relative
 from compress.evaluation.stage_runner import StageRunner, cutout, values_at
 from compress.networks import channels_last, in_batches
@@ -118,6 +119,7 @@ class Evaluator:
             ask: the request, or a part of one.
             lead: the plan whose cuts outside the asked stage surround all of them; by default the request's first.
         """
+        give_back()
         if ask.fidelity is not Fidelity.FULL and self.graph is None:
             return [Score(self.whole_error(plan, ask.images, ask.recovery)) for plan in ask.plans]
         if ask.fidelity is not Fidelity.FULL:

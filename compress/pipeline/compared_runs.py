@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -101,11 +102,22 @@ class ComparedRuns:
         return row
 
 
+def check_room(runs: ComparedRuns) -> None:
+    """Whether the memory holds as many runs at a time as are wanted, each with the workers of its own.
+
+    Raises:
+        ConfigError: it does not; the number of workers that it holds is named.
+    """
+    count, workers = _side_by_side(runs), runs.wanted.job.workers
+    if count > 1 and isinstance(workers, int):
+        check_memory(workers, math.ceil(count * _bytes_of_a_run(runs, workers // count) / workers), free_memory())
+
+
 def performed(runs: ComparedRuns, fresh: bool, listen: Listen) -> Iterator[tuple[RunKey, ComparedRun]]:
     """Every run with its row, as it ends.
 
     Raises:
-        ConfigError: as :meth:`ComparedRuns.tried`, or the memory does not hold so many runs at a time.
+        ConfigError: as :meth:`ComparedRuns.tried`.
     """
     count = _side_by_side(runs)
     if count > 1:
@@ -128,7 +140,6 @@ def _spread(runs: ComparedRuns, count: int, fresh: bool, listen: Listen) -> Iter
     job = runs.wanted.job
     assert isinstance(job.workers, int)
     each = job.workers // count
-    check_memory(count, _bytes_of_a_run(runs, each), free_memory())
     keys = [key for key in runs.keys if fresh or not _ended(runs.place(key))]
     wanted = replace(runs.wanted, job=replace(job, workers=each))
     recipe = RunRecipe(wanted, runs.folder, identity(runs.network, runs.data), fresh)

@@ -16,7 +16,7 @@ from compress.errors import ConfigError
 from compress.evaluation import AGREEMENT, OUTPUT_ERROR, JudgedTest, paired_difference, read_predictions
 from compress.networks import Network
 from compress.pipeline.compared_method import ComparedMethod, MethodComparison
-from compress.pipeline.compared_runs import ComparedRuns, RunKey, performed
+from compress.pipeline.compared_runs import ComparedRuns, RunKey, check_room, performed
 from compress.pipeline.job import Job
 from compress.pipeline.own_training import with_loop
 from compress.pipeline.reporting import target_text
@@ -66,8 +66,9 @@ def compare_methods(
     for seed in wanted.seeds:
         for one in wanted.entries:
             one.job(wanted.job, seed)  # says so where a setting does not fit
-    folder.mkdir(parents=True, exist_ok=True)
     runs = ComparedRuns(network, data, wanted, folder)
+    check_room(runs)
+    folder.mkdir(parents=True, exist_ok=True)
     rows: dict[RunKey, ComparedRun] = {}
     judged: dict[RunKey, JudgedTest] = {}
     for key, found in performed(runs, fresh, listen):

@@ -85,5 +85,8 @@ def test_more_runs_at_a_time_than_memory_holds_are_refused(tmp_path: Path, monke
     network, data = INPUTS.open(0)
     assert data is not None
     monkeypatch.setattr("compress.pipeline.compared_runs.free_memory", lambda: 2 << 30)
-    with pytest.raises(ConfigError, match=r"4 workers may fill .*fit"):
-        compare_methods(network, data, of(4, "uniform", "l2"), tmp_path)
+    for workers in (4, 40):  # four runs, one worker each and ten
+        with pytest.raises(ConfigError, match=rf"^{workers} workers may fill .*: [12] fit") as told:
+            compare_methods(network, data, of(workers, "uniform", "l2"), tmp_path / "new")
+        assert told.value.hint in ("--workers 1", "--workers 2")
+    assert not (tmp_path / "new").exists()
