@@ -19,20 +19,28 @@ KINDS = ("normal", "unit", "pixels")
 """Normal noise, uniform in [0, 1], and whole numbers up to 255."""
 
 
+def takes_whole_numbers(network: ImportedNetwork) -> bool:
+    """Whether an input is of whole numbers."""
+    return any(not DTYPES[value.type.tensor_type.elem_type].is_floating_point for value in network.graph.inputs)
+
+
 def shape_for(network: ImportedNetwork, name: str, count: int) -> tuple[int, ...]:
     """The shape of an input for so many examples."""
     shape, axis = network.axes.sizes[name], network.axes.inputs[name]
     return tuple(count if i == axis else n for i, n in enumerate(shape))
 
 
-def random_of(network: ImportedNetwork, count: int, kind: str, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """One tensor for each input; whole numbers are 0 or 1."""
+def random_of(
+    network: ImportedNetwork, count: int, kind: str, generator: torch.Generator, *, whole: int = 2
+) -> tuple[Tensor, ...]:
+    """One tensor for each input; whole numbers are below ``whole``, no larger than their type holds."""
     found: list[Tensor] = []
     for value in network.graph.inputs:
         shape: Any = shape_for(network, value.name, count)
         dtype = DTYPES[value.type.tensor_type.elem_type]
         if not dtype.is_floating_point:
-            found.append(torch.randint(0, 2, shape, generator=generator).to(dtype))
+            most = 2 if dtype == torch.bool else min(whole, torch.iinfo(dtype).max + 1)
+            found.append(torch.randint(0, most, shape, generator=generator).to(dtype))
         elif kind == "normal":
             found.append(torch.randn(shape, generator=generator))
         else:

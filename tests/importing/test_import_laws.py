@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.onnx_models import FAMILIES, OPSETS
+from support.onnx_models import FAMILIES, OPSETS, cancelling, padded_by_size
 
+from compress.errors import ImportRefused
 from compress.importing import ImportedNetwork, example_of, import_onnx, rebuilt, structure_of, written
+from compress.importing.parity import proven
 
 
 def session_of(data: bytes) -> ort.InferenceSession:
@@ -94,3 +96,24 @@ def test_the_names_of_inputs_and_outputs_the_metadata_and_the_operator_set_stay(
     assert {p.key: p.value for p in again.metadata_props} == {"author": "somebody", "tool": "ours"}
     assert again.producer_name == "another" and again.opset_import[0].version == 13
     assert again.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_a_formula_that_cancels_is_no_difference_and_a_difference_is_one(tmp_path: Path) -> None:
+    """Where whole numbers of 0 and 1 leave nothing but rounding, larger ones tell whether the network is the file's."""
+    path = tmp_path / "cancelling.onnx"
+    path.write_bytes(cancelling().SerializeToString())
+    network = import_onnx(path).network
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight *= 1.01
+    with pytest.raises(ImportRefused, match="something else"):
+        proven(network, path)
+
+
+@pytest.mark.parametrize("mode", ["constant", "reflect", "edge"])
+def test_pads_may_follow_the_size(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "padded.onnx"
+    path.write_bytes(padded_by_size(mode).SerializeToString())
+    (x,) = example_of(import_onnx(path).network, 2)
+    with torch.no_grad():
+        assert import_onnx(path).network(x).shape == (2, 4, 10, 10)

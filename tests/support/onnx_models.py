@@ -258,3 +258,44 @@ FAMILIES: Mapping[str, Callable[[Draw, int, int], onnx.ModelProto]] = {
     )
 }  # fmt: skip
 OPSETS = (12, 13, 17, 18, 20)
+
+
+def cancelling(rows: int = 512) -> onnx.ModelProto:
+    """Whole numbers, normalised by the mean of their squares minus the square of their mean: small ones leave little of it.
+
+    Files out of TensorFlow's exporters have their layer norms so.
+    """
+    made = Sketch(["batch", rows, 4], 17, 0)
+
+    def number(value: float) -> str:
+        return made.constant(np.array(value, np.float32))
+
+    axes = made.constant(np.array([1], np.int64))
+    cast = made.add("Cast", "x", to=TensorProto.FLOAT)
+    values = made.add("Add", made.add("Mul", cast, number(1e-3)), number(0.7))
+    mean = made.add("Mul", made.add("ReduceSum", values, axes, keepdims=1), number(1 / rows))
+    squares = made.add("Mul", made.add("ReduceSum", made.add("Mul", values, values), axes, keepdims=1), number(1 / rows))
+    variance = made.add("Sub", squares, made.add("Mul", mean, mean))
+    deviation = made.add("Sqrt", made.add("Add", made.add("Max", variance, number(0.0)), number(1e-6)))
+    made.add("MatMul", made.add("Div", made.add("Sub", values, mean), deviation), made.weight(4, 3))
+    model = made.model()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+    return model
+
+
+def padded_by_size(mode: str) -> onnx.ModelProto:
+    """A third of the height on every side, as torch's exporter writes it: pairs from the last dimension on, and zeros."""
+    made = Sketch(["batch", 4, 6, 6], 17, 0)
+    side = made.add("Div", made.add("Gather", made.add("Shape", "x"), made.numbers(2), axis=0), made.numbers(3))
+    pairs = made.add("Concat", side, side, side, side, axis=0)
+    lacking = made.add("Sub", made.numbers(8), made.add("Shape", pairs))
+    whole = made.add("Concat", pairs, made.add("ConstantOfShape", lacking, value=_zero()), axis=0)
+    rows = made.add("Reshape", whole, made.numbers(-1, 2))
+    back = made.add("Slice", rows, made.numbers(-1), made.numbers(-(2**62)), made.numbers(0), made.numbers(-1))
+    pads = made.add("Reshape", made.add("Transpose", back, perm=[1, 0]), made.numbers(-1))
+    made.add("Pad", "x", made.add("Cast", pads, to=TensorProto.INT64), mode=mode)
+    return made.model()
+
+
+def _zero() -> onnx.TensorProto:
+    return numpy_helper.from_array(np.zeros(1, np.int64))

@@ -206,7 +206,7 @@ class Padded(nn.Module):
     def _along(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
         last = x.movedim(axis, -1)
         wider = functional.pad(last.flatten(0, -2).unsqueeze(0), (before, after), mode=self.mode).squeeze(0)
-        return wider.reshape(*[last.shape[i] for i in range(len(self.pads or ()) // 2 - 1)], -1).movedim(-1, axis)
+        return wider.reshape(*last.shape[:-1], -1).movedim(-1, axis)
 
 
 def pad(node: Node) -> Made:
@@ -217,7 +217,7 @@ def pad(node: Node) -> Made:
         raise node.refused("pads in a way that is not known here, or computes what with")
     filler = node.constant(2)
     value = float(filler.reshape(-1)[0]) if filler is not None and filler.size else float(node.attribute("value", 0.0))
-    if node.sizes(1) and mode == "constant" and not node.has(3):
+    if node.sizes(1) and not node.has(3):
         return Made(module=Padded(None, mode, value), takes=(0, 1))
     pads, rank = node.numbers("pads", 1), node.rank()
     axes = node.numbers("", 3) or tuple(range(rank))
@@ -257,18 +257,22 @@ def numbers(node: Node) -> Made:
 
 
 class Filled(nn.Module):
-    """A tensor of one number, of a computed shape."""
+    """A tensor of one number, of a computed shape; a short row of whole numbers stays numbers, for it is part of a shape."""
 
     value: Tensor
 
-    def __init__(self, value: np.ndarray) -> None:
+    def __init__(self, value: np.ndarray, row: bool) -> None:
         super().__init__()
         self.register_buffer("value", tensor_of(value.reshape(())), persistent=False)
-        self.whole = value.item() if value.dtype.kind in "iub" else None
+        self.whole = int(value.item()) if row else None
 
     def forward(self, sizes: Any) -> Any:
         """The number everywhere."""
-        return self.value.expand(listed(sizes))
+        return self.value.expand(listed(sizes)) if self.whole is None else sizes_of([self.whole] * listed(sizes)[0])
+
+
+_LONGEST_SHAPE = 16
+"""Numbers: pads on both ends of eight dimensions."""
 
 
 def filled(node: Node) -> Made:
@@ -276,7 +280,9 @@ def filled(node: Node) -> Made:
     if not node.sizes(0):
         raise node.refused("computes its shape from values")
     held = next((array_of(a.t) for a in node.proto.attribute if a.name == "value"), np.zeros(1, np.float32))
-    return Made(module=Filled(held.copy()))
+    counts = [listed(value) for value in node.values[0] or ()]
+    row = held.dtype.kind == "i" and len(counts[0]) == 1 and counts[0] == counts[-1] and counts[0][0] <= _LONGEST_SHAPE
+    return Made(module=Filled(held.copy(), row))
 
 
 class Blocks(nn.Module):
