@@ -18,6 +18,8 @@ STANDARD = ("", "ai.onnx")
 _OLDEST = 7
 _MOST_NODES = 50_000
 _NOT, _DAMAGED = "do not use this file", "the file is damaged: copy or export it again"
+_MOST_ENDS = 6
+"""Names that a hint repeats."""
 _FOLLOWED_BY_VALUE = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _QUANTISED = frozenset(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear QLinearConv QLinearMatMul ConvInteger MatMulInteger "
@@ -45,7 +47,7 @@ def graph_of(model: ModelProto, known: Collection[str], *, emptied: bool = False
             f"the file is of operator set {opset}, {_OLDEST} or newer is wanted",
             hint="convert it: onnx.version_converter.convert_version(model, 17)",
         )
-    _refuse_kinds(model.graph.node, known)
+    _refuse_kinds(model.graph, known)
     nodes = _in_order(model.graph)
     constants = {tensor.name: array_of(tensor, emptied=emptied) for tensor in model.graph.initializer}
     nodes, constants = folded(nodes, constants, opset)
@@ -97,8 +99,9 @@ def _inlined(model: ModelProto) -> ModelProto:
     return result
 
 
-def _refuse_kinds(nodes: Sequence[NodeProto], known: Collection[str]) -> None:
+def _refuse_kinds(graph: GraphProto, known: Collection[str]) -> None:
     """Quantised files, control flow, strangers' and unknown operators: each by name, count and first node."""
+    nodes = list(graph.node)
     quantised = [node for node in nodes if node.op_type in _QUANTISED]
     if quantised:
         raise ImportRefused(
@@ -113,10 +116,28 @@ def _refuse_kinds(nodes: Sequence[NodeProto], known: Collection[str]) -> None:
         )
     strange = [node for node in nodes if node.domain not in STANDARD or node.op_type not in {*known, "Constant"}]
     if strange:
-        raise ImportRefused(
-            f"operators that are not known here: {_told(strange)}",
-            hint="cut them off where they are behind the network (onnx.utils.extract_model), or report their names",
-        )
+        raise ImportRefused(f"operators that are not known here: {_told(strange)}", hint=_without(strange, graph))
+
+
+def _without(strange: Sequence[NodeProto], graph: GraphProto) -> str:
+    """What can be done about operators that are not known: leave them out, or give another file."""
+    if all(node.domain.startswith("com.microsoft") for node in strange):
+        return "ONNX Runtime's own optimisation or its tools wrote them: give the file that they were given"
+    late = {name for node in strange for name in node.output if name}
+    for node in _in_order(graph):
+        if late & set(node.input):
+            late |= {name for name in node.output if name}
+    behind = [node for node in graph.node if late & set(node.output)]
+    front = {name for node in graph.node if not late & set(node.output) for name in node.output}
+    ends = {name for node in behind for name in node.input} & front | {value.name for value in graph.output} - late
+    if not ends & front or len(ends) > _MOST_ENDS or len(behind) > len(graph.node) - len(behind):
+        return "report their names, or give the network without them"
+    held = {tensor.name for tensor in graph.initializer}
+    given = [value.name[:60] for value in graph.input if value.name not in held][:_MOST_ENDS]
+    return (
+        "they are behind the network: prune what onnx.utils.extract_model(FILE, 'front.onnx', "
+        f"{given}, {sorted(name[:60] for name in ends)}) leaves, and put them back with onnx.compose.merge_models"
+    )
 
 
 def _told(nodes: Iterable[NodeProto]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from support.onnx_import_attacks import onnx_models
 from support.onnx_models import Sketch
 
 from compress.errors import ImportRefused
-from compress.importing import import_onnx
+from compress.importing import import_onnx, written
 from compress.importing.operators import activations
 from compress.networks import load
 
@@ -75,6 +77,39 @@ def test_it_is_refused_with_the_reason_and_a_cure(name: str, tmp_path: Path) -> 
     with pytest.raises(ImportRefused, match=said) as refused:
         load(saved(tmp_path, made.model()))
     assert refused.value.hint and str(tmp_path) in refused.value.message
+
+
+def test_a_strangers_node_behind_the_network_is_cut_off_as_the_message_says(tmp_path: Path) -> None:
+    made = Sketch(["batch", 3, 6, 6], 17, 0)
+    made.add("Relu", made.add("Conv", "x", made.weight(5, 3, 3, 3)))
+    front = made.last
+    made.nodes.append(helper.make_node("Decode", [front], ["decoded"], name="decode", domain="com.example"))
+    model = made.model("decoded")
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("decoded", TensorProto.FLOAT, ["batch", 5, 4, 4]))
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    path, first, last = saved(tmp_path, model), str(tmp_path / "front.onnx"), str(tmp_path / "behind.onnx")
+    with pytest.raises(ImportRefused, match=r"com\.example:Decode \(1, first 'decode'\)") as refused:
+        import_onnx(path)
+    inputs, ends = (literal_eval(names) for names in re.findall(r"\[[^]]*\]", refused.value.hint))
+    assert (inputs, ends) == (["x"], [front])
+    onnx.utils.extract_model(str(path), first, inputs, ends)
+    onnx.utils.extract_model(str(path), last, ends, ["decoded"])
+    pruned = written(import_onnx(Path(first)).network)
+    pruned.graph.output[0].name = pruned.graph.node[-1].output[0] = "features"
+    again = onnx.compose.merge_models(pruned, onnx.load(last), io_map=[("features", front)])
+    assert [node.op_type for node in again.graph.node] == ["Conv", "Relu", "Decode"]
+
+
+@pytest.mark.parametrize(("domain", "cure"), [("com.microsoft", "they were given"), ("com.example", "without them")])
+def test_a_strangers_node_inside_is_refused_with_another_cure(tmp_path: Path, domain: str, cure: str) -> None:
+    made = Sketch(["batch", 3, 6, 6], 17, 0)
+    made.nodes.append(helper.make_node("FusedConv", ["x", made.weight(5, 3, 3, 3)], ["y"], domain=domain))
+    made.add("Relu", made.add("Conv", "y", made.weight(5, 5, 3, 3)))
+    model = made.model()
+    model.opset_import.append(helper.make_opsetid(domain, 1))
+    with pytest.raises(ImportRefused, match="FusedConv") as refused:
+        import_onnx(saved(tmp_path, model))
+    assert cure in refused.value.hint
 
 
 def test_parity_with_onnx_runtime_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

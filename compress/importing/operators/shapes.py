@@ -280,7 +280,7 @@ def filled(node: Node) -> Made:
     if not node.sizes(0):
         raise node.refused("computes its shape from values")
     held = next((array_of(a.t) for a in node.proto.attribute if a.name == "value"), np.zeros(1, np.float32))
-    counts = [listed(value) for value in node.values[0] or ()]
+    counts = [listed(value) for value in node.values[0] or () if is_sizes(value)]
     row = held.dtype.kind == "i" and len(counts[0]) == 1 and counts[0] == counts[-1] and counts[0][0] <= _LONGEST_SHAPE
     return Made(module=Filled(held.copy(), row))
 
