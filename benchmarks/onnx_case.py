@@ -1,13 +1,16 @@
-"""One packaged network at 70 % of its latency: a text detector's own answers before and after, on real pictures.
+"""One packaged network at a share of its latency: a text detector's own answers before and after, on real pictures.
 
-    python benchmarks/onnx_case.py PP-OCRv6_det_small.onnx --data imagenet-sample.zip --pictures FOLDER --work DIR
+    python benchmarks/onnx_case_pictures.py imagenet-sample.zip WRITTEN
+    python benchmarks/onnx_case.py PP-OCRv6_det_small.onnx --data WRITTEN --photographs imagenet-sample.zip --pictures FOLDER
+        --work DIR --share 0.8 --epochs 1
 
 The file is rapidocr's (see `onnx_import_files.py`); FOLDER holds `page.png` and `text.png` of scikit-image's package, a scanned
-page and a photographed label. `compress prune --latency 0.7` runs as anybody would type it, with the calibration images of
---data; then the original and the pruned file answer the test images, which the run did not use, and the pictures in tiles of
-320 pixels. What is compared is what a user of the detector sees, by its package's rules: a pixel is text from a probability of
-0.3, a box is a connected piece of at least 30 pixels with a mean probability of 0.5. Boxes are the same where they overlap by
-half (intersection over union). Pictures with both answers drawn in are left in DIR to be looked at.
+page and handwritten signs. `compress prune --latency` runs as anybody would type it, with the pictures of --data, of which
+nobody says what they show; then the original and the pruned file answer the test images of --photographs and the pictures in
+tiles of 320 pixels, which no run used. Pictures are prepared as the package does it: blue first, (x / 255 - 0.5) / 0.5. What is
+compared is what a user of the detector sees, by its package's rules: a pixel is text from a probability of 0.3, a box is a
+connected piece of at least 30 pixels with a mean probability of 0.5. Boxes are the same where they overlap by half
+(intersection over union). Pictures with both answers drawn in are left in DIR to be looked at.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from scipy import ndimage
 from compress.core import capture, read_json
 from compress.data import Preprocessing, open_data
 
-SIDE, TEXT, SURE, LEAST, SAME = 320, 0.3, 0.5, 30, 0.5
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE, TEXT, SURE, LEAST, SAME, BATCH = 320, 0.3, 0.5, 30, 0.5, 16
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 OUT = Path(__file__).parent / "results" / "onnx_case.json"
+BUDGET = 150
+"""Image-forwards: one plan is recovered and scored."""
 Box = tuple[int, int, int, int]
 
 
@@ -98,24 +103,28 @@ def tiles(folder: Path) -> Iterator[np.ndarray[Any, Any]]:
         side = min(image.size)
         for left in range(0, image.width - side + 1, side // 2):
             tile = image.crop((left, 0, left + side, side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            yield ((np.asarray(tile, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)
+            yield ((np.asarray(tile, np.float32) / 255 - MEAN) / STD).transpose(2, 0, 1)[::-1]
 
 
 def drawn(image: np.ndarray[Any, Any], answer: Answer) -> Image.Image:
     """The picture with the boxes in it."""
-    plain = ((image.transpose(1, 2, 0) * STD + MEAN) * 255).clip(0, 255).astype(np.uint8)
+    plain = ((image[::-1].transpose(1, 2, 0) * STD + MEAN) * 255).clip(0, 255).astype(np.uint8)
     picture = Image.fromarray(plain)
     for top, left, bottom, right in answer.boxes:
         ImageDraw.Draw(picture).rectangle((left, top, right, bottom), outline=(255, 0, 0), width=2)
     return picture
 
 
-def pruned(file: Path, data: str, work: Path, method: str) -> Path:
+def pruned(given: argparse.Namespace) -> Path:
     """The folder of a run, by the command that anybody would type."""
-    run = work / f"{file.stem}-{method}"
-    options = f"--size {SIDE} --latency 0.7 --method {method} --data {data} --task outputs --epochs 0 --latency-seconds 10"
+    run: Path = given.work / f"{given.file.stem}-{given.method}-{given.share:g}-{given.epochs}"
+    middle, spread = (",".join(map(str, numbers)) for numbers in (MEAN, STD))
+    options = (
+        f"--size {SIDE} --mean {middle} --std {spread} --latency {given.share:g} --method {given.method} --data {given.data} "
+        f"--task outputs --epochs {given.epochs} --set batch={BATCH} --finalists 0 --budget {BUDGET} --latency-seconds 10"
+    )
     if not (run / "report.json").exists():
-        command = [sys.executable, "-m", "compress_cli", "prune", str(file), *options.split(), "--out", str(run)]
+        command = [sys.executable, "-m", "compress_cli", "prune", str(given.file), *options.split(), "--out", str(run)]
         subprocess.run([*command, "--quiet"], check=False)  # 6 says that nothing was won, and leaves a report as well
     return run
 
@@ -124,17 +133,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("file", type=Path)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--photographs", required=True)
     parser.add_argument("--pictures", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--method", default="obs")
+    parser.add_argument("--share", type=float, default=0.7)
+    parser.add_argument("--epochs", type=int, default=0)
     given = parser.parse_args()
-    run = pruned(given.file, given.data, given.work, given.method)
+    run = pruned(given)
     files = {"before": given.file, "after": run / "model.onnx"}
     before, after = (onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in files.values())
-    data = open_data(given.data, preprocessing=Preprocessing(MEAN, STD, (SIDE, SIDE)))
-    held = [x for images, _ in data.test.batches(32) for x in images.numpy()]
+    data = open_data(given.photographs, preprocessing=Preprocessing(MEAN, STD, (SIDE, SIDE)))
+    held = [x[::-1] for images, _ in data.test.batches(32) for x in images.numpy()]
     rows, looked = {}, 0
-    for name, images in (("test images", held), ("scanned page and label", list(tiles(given.pictures)))):
+    for name, images in (("test images", held), ("scanned page and handwriting", list(tiles(given.pictures)))):
         pairs = [(answered(before, image), answered(after, image)) for image in images]
         rows[name] = agreement(pairs)
         print(name, json.dumps(rows[name]), flush=True)
@@ -143,13 +155,14 @@ def main() -> None:
                 sheet = Image.new("RGB", (2 * SIDE + 8, SIDE), "white")
                 for place, answer in enumerate(pair):
                     sheet.paste(drawn(image, answer), (place * (SIDE + 8), 0))
-                sheet.save(given.work / f"looked-{looked:02}.png")
+                sheet.save(run / f"looked-{looked:02}.png")
                 looked += 1 if (name == "test images" and looked < 12) or name != "test images" else 0
     report = read_json(run / "report.json", hint="run it again")
     found = {
         "file": given.file.name,
         "method": given.method,
-        "asked": 0.7,
+        "asked": given.share,
+        "epochs": given.epochs,
         "macs": report["after"]["macs"] / report["before"]["macs"],
         "latency": {key: report["latency"][0][key] for key in ("speedup", "low", "high", "verdict", "clock", "runtime")},
         "agreement": rows,
@@ -157,7 +170,7 @@ def main() -> None:
         "environment": capture(threads=1).to_json(),
     }
     everything = json.loads(OUT.read_text()) if OUT.exists() else {}
-    OUT.write_text(json.dumps(everything | {f"{given.file.stem} {given.method}": found}, indent=1) + "\n")
+    OUT.write_text(json.dumps(everything | {run.name: found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
