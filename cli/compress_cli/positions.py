@@ -43,11 +43,13 @@ class SearchPosition:
     """Where a search is: its stage, its candidates, and the best error of one kind.
 
     Errors of a stage, of whole networks on some images, and after different recoveries cannot be compared: only those of the
-    truest kind that was met count, whole networks on all images, as they are recovered in the end.
+    truest kind that was met count, whole networks on all images, as they are recovered in the end. An error on some images says
+    on how many, so that a larger one on all of them does not look like a step back.
     """
 
     _kind: tuple[int, int] = (-1, -1)
     _best: float = math.inf
+    _some: int = 0
 
     def at(self, event: Any) -> Position:
         """After an answered request (:class:`compress.search.Asked`)."""
@@ -55,13 +57,14 @@ class SearchPosition:
             kind = (event.images == 0, ("bn", "compensated", "reconstructed").index(event.recovery))
             if kind > self._kind:
                 self._kind, self._best = kind, math.inf
-            if kind == self._kind:
-                self._best = min(self._best, event.best)
+            if kind == self._kind and event.best < self._best:
+                self._best, self._some = event.best, event.images
         where = f"stage {event.stage + 1} of {event.stages}" if event.stage >= 0 and event.stages else "whole networks"
         notes = [where, plural(event.candidates, "plan")]
         if math.isfinite(self._best):
             figure = event.counted
-            notes.append(f"best error {self._best:.4f}" if figure is None else f"best {figure.name} {figure.text(self._best)}")
+            best = f"best error {self._best:.4f}" if figure is None else f"best {figure.name} {figure.text(self._best)}"
+            notes.append(f"{best} on {plural(self._some, 'image')}" if self._some else best)
         return Position(done=event.spent, total=event.budget, notes=tuple(notes), worked=event.worked, at_most=True)
 
 

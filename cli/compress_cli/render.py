@@ -114,7 +114,7 @@ def _another(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
         return
     points = report.search.get("points")
     if isinstance(points, int) and points > 1:
-        yield "--by knee", f"the best compromise of the {points} networks that the search found"
+        yield "--by knee", f"the best compromise of {plural(points, 'network')} that the search found"
     elif report.method in METHODS and isinstance(METHODS[report.method].make(), Planner):
         share = min(0.95, report.after.macs / max(report.before.macs, 1) + 0.1)
         yield f"--macs {share:.2f}", "another size, without a new search"

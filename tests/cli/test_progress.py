@@ -145,7 +145,8 @@ def test_the_best_error_is_of_one_kind() -> None:
             asked("full", 0.1, recovery="compensated"),
         )
     ]
-    assert said == [(), *[(f"best error {p} %",) for p in ("90.00", "40.00", "40.00", "40.00", "40.00", "30.00", "30.00")]]
+    shown = [("90.00", " on 16 images"), *[(p, "") for p in ("40.00", "40.00", "40.00", "40.00", "30.00", "30.00")]]
+    assert said == [(), *[(f"best error {p} %{on}",) for p, on in shown]]
     assert search.at(asked("stage", 0.5, stage=1, candidates=1)).notes[:2] == ("stage 2 of 3", "1 plan")
 
 
