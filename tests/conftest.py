@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import typer.testing
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
     from compress.data import Data
@@ -28,6 +28,7 @@ _ALWAYS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=6, derandomize=True, **_ALWAYS)  # the same draws everywhere
 settings.register_profile("slow", max_examples=30, **_ALWAYS)
 settings.register_profile("thorough", max_examples=400, **_ALWAYS)
+settings.register_profile("unshrunk", max_examples=6, derandomize=True, phases=(Phase.explicit, Phase.generate), **_ALWAYS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 # Typer builds every command of an app anew for each call of a test: nine tenths of what a refused call costs.

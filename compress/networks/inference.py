@@ -39,7 +39,11 @@ def computing_with(threads: int | None) -> Iterator[None]:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """The network itself, its image kernels channels last, which is several times faster on narrow layers."""
+    """The network itself, its image kernels channels last, which is several times faster on narrow layers.
+
+    Kernels of one pixel or one channel lie in both orders at once and keep their strides, where ``Module.to`` gives them
+    others: torch then rounds otherwise, and a score is off by up to 1e-6 of its size from those that ``to`` gave.
+    """
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.dim() == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)

@@ -17,8 +17,9 @@ from support.structures import REFUSED, STRUCTURES
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from compress.core import Cut, Plan, check
 from compress.coupling.tracer import trace
-from compress.errors import TraceError
+from compress.errors import PlanError, TraceError
 from compress.surgery.cutting import cut, simulate
 from compress.surgery.guard import TOLERANCE, verify
 
@@ -50,6 +51,19 @@ def test_a_right_cut_passes(name: str, seed: int, ratio: float, reorder: bool) -
     model, topology = traced(name)
     plan = any_plan(topology, seed, ratio, reorder=reorder)
     assert verify(model, topology, plan, cut(model, topology, plan), inputs(name, seed=1)).error <= TOLERANCE
+
+
+def test_a_plan_that_keeps_more_of_one_piece_than_of_another_is_refused() -> None:
+    refused = 0
+    for name in ("cross-stage", "aggregation", "by-number"):
+        topology = traced(name)[1]
+        for group in topology.groups:
+            for pieces in group.coupled_counts:
+                keep = tuple(c for c in range(group.size) if c != pieces[0][0])
+                with pytest.raises(PlanError, match="pieces of a chunk"):
+                    check(topology, Plan({group.id: Cut(keep)}))
+                refused += 1
+    assert refused >= 3
 
 
 def outputs(model: nn.Module, x: Any) -> list[Tensor]:
