@@ -32,7 +32,7 @@ def proposed(name: str) -> Proposed:
 def test_its_errors_are_noted_and_overruled() -> None:
     wrong = asked("option-a")
     assert list(wrong.corrected) == ["stem.0"] and set(wrong.confirmed) == {"a.0", "c.0"} and wrong.trials == 2
-    assert "corrected: it" in wrong.sentences()[0]
+    assert "corrected: the graph" in wrong.sentences()[0]
     assert "cannot follow" in asked("split").why_not
 
 
