@@ -7,6 +7,7 @@ asks the table for what would have hit.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from compress.pipeline.run import Run, runtime_for
 from compress.pipeline.search_summary import LatencyTrial, LatencyTrials
 from compress.search import (
     Front,
+    Point,
     Space,
     Target,
     Uniform,
@@ -87,7 +89,10 @@ def latency_trials(
     trials: int = TRIALS,
     within: float = CLOSE,
 ) -> tuple[LatencyTrial, ...]:
-    """Clocks a plan, and others until one is within the tolerance of the target; the last one is nearest.
+    """Clocks a plan, and others until one is within the tolerance of the target.
+
+    A plan that is faster than asked for is left for a more accurate one only: for another point of the front with a smaller
+    error, or for itself with wider layers.
 
     Args:
         space: with its table and a target of latency.
@@ -96,28 +101,30 @@ def latency_trials(
         clock_one: measures a plan's latency over the unpruned network's.
         trials: at the most.
         within: the tolerance, relative.
+
+    Returns:
+        The last one is to be taken: of those that are fast enough the nearest to the target, or of all.
     """
-    target = space.target.value
-    taken: list[LatencyTrial] = []
-    plan, asked = first, target
+    target, taken = space.target.value, list[LatencyTrial]()
+    plan, asked, error = first, target, next((p.error for p in front if p.plan == first), math.inf)
     while True:
         trial = LatencyTrial(plan, asked, space.share(plan), clock_one(plan))
         taken.append(trial)
         if abs(trial.measured / target - 1) <= within or len(taken) == trials:
             break
         asked = trial.predicted * target / trial.measured
-        plan = _another(space, front, plan, asked, [s.plan for s in taken])
-        if any(plan == s.plan for s in taken):
+        tried, below = [s.plan for s in taken], error if trial.measured < target else math.inf
+        point = _near(space, [p for p in front if p.error < below and p.plan not in tried], asked)
+        plan, error = (towards(space, plan, asked), error) if point is None else (point.plan, point.error)
+        if plan in tried:
             break
-    return tuple(sorted(taken, key=lambda s: -abs(s.measured / target - 1)))
+    return tuple(sorted(taken, key=lambda s: (s.measured <= target * (1 + within), -abs(s.measured / target - 1))))
 
 
-def _another(space: Space, front: Front, last: Plan, asked: float, tried: Sequence[Plan]) -> Plan:
-    """The most accurate point of the front just below the corrected share, or the last plan brought there."""
-    near = [p for p in front if asked * (1 - _WINDOW) <= space.share(p.plan) <= asked and p.plan not in tried]
-    if near:
-        return min(near, key=lambda p: p.error).plan
-    return towards(space, last, asked)
+def _near(space: Space, points: Sequence[Point], asked: float) -> Point | None:
+    """The most accurate one whose share is just below what is asked for."""
+    near = [p for p in points if asked * (1 - _WINDOW) <= space.share(p.plan) <= asked]
+    return min(near, key=lambda p: p.error, default=None)
 
 
 def towards(space: Space, plan: Plan, budget: float) -> Plan:

@@ -28,6 +28,7 @@ from compress.latency.table_networks import collect, machine, random_plan, table
 from compress.pipeline.latency_tables import alignment, load
 from compress.pipeline.latency_target import TRIALS, latency_trials, proposal, towards
 from compress.runtime.ort import OrtRuntime
+from compress.search.front import Fidelity
 from compress.search.space import Target
 from compress.search.stages import prunable
 from compress.search.uniform import Uniform
@@ -325,6 +326,26 @@ def test_a_biased_table_is_corrected_by_measuring(bias: float, gone: int) -> Non
     assert all(s.plan.branches == branches for s in shots)
     assert len(shots) <= TRIALS and shots[-1].predicted == pytest.approx(shots[-1].measured / bias)
     assert len(shots) == 1 if bias == 1.0 else len(shots) > 1
+
+
+def test_what_is_fast_enough_is_not_left_for_a_worse_plan() -> None:
+    """Branches out and all widths whole, a little faster than asked for, beside narrow layers that hit the target."""
+    space = ToySpace.make(target=Target("latency", 0.6), round_to=4).with_branches().space
+    short = Plan(branches=space.branches[:2])
+    target = space.share(short) / 0.97
+    space = replace(space, cost=replace(space.cost, target=Target("latency", target)))
+    narrow = towards(space, Plan(), target)
+    front = tuple(space.point(plan, error, Fidelity.FULL) for plan, error in ((short, 0.1), (narrow, 0.3)))
+    assert latency_trials(space, front, short, space.share)[-1].plan == short
+    better = tuple(replace(p, error=0.05) if p.plan == narrow else p for p in front)
+    assert latency_trials(space, better, short, space.share)[-1].plan == narrow
+
+
+def test_what_is_too_slow_is_taken_only_where_nothing_is_fast_enough() -> None:
+    toy = ToySpace.make(target=Target("latency", 0.6))
+    measured = iter((0.55, 0.62, 0.63, 0.64))
+    shots = latency_trials(toy.space, (), Uniform().plan(toy.space, 0.6), lambda p: next(measured))
+    assert shots[-1].measured == 0.55 and len(shots) > 1
 
 
 def test_an_aim_that_cannot_be_hit_ends() -> None:
