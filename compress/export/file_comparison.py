@@ -73,7 +73,7 @@ def compare(
             noise = [
                 np.maximum.reduce([_apart(w, o) for o in all_]) for (w, _), all_ in zip(pairs.values(), again, strict=True)
             ]
-        behind_the_point = dict.fromkeys(probabilities(path), _PROBABILITY)
+        behind_the_point = {name: _PROBABILITY * there for name, there in probabilities(path).items()}
         outputs = [
             deviation(n, *pair, distinct, noise=off, least=behind_the_point.get(n, 0.0))
             for (n, pair), off in zip(pairs.items(), noise, strict=True)

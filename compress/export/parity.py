@@ -52,7 +52,7 @@ class Parity:
 
 
 def deviation(
-    name: str, wanted: Array, got: Array, distinct: Array, *, noise: Array | None = None, least: float = 0.0
+    name: str, wanted: Array, got: Array, distinct: Array, *, noise: Array | None = None, least: Array | float = 0.0
 ) -> tuple[str, float, float]:
     """(name, error, spread) of one output over all batches, in units of its scale; NaN where something is not finite.
 
@@ -63,7 +63,7 @@ def deviation(
         distinct: rows of different images, between which the spread is taken.
         noise: how far an equally right evaluation is from ``wanted``. With it, each channel's error over its own scale
             counts, too, where it is beyond the channel's noise; boxes in pixels do not hide what is wrong with scores.
-        least: a difference that is no error of a channel, however small its scale.
+        least: a difference that is no error of a channel, however small its scale; broadcast to ``wanted``.
     """
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     if not (np.isfinite(wanted).all() and np.isfinite(got).all()):
@@ -79,7 +79,7 @@ def deviation(
     return name, error, float(np.median(apart)) / scale if apart else 0.0
 
 
-def channel_error(wanted: Array, got: Array, noise: Array | None = None, least: float = 0.0) -> tuple[float, str]:
+def channel_error(wanted: Array, got: Array, noise: Array | None = None, least: Array | float = 0.0) -> tuple[float, str]:
     """The largest error of a channel over the channel's own scale, and which channel that is.
 
     Layouts differ, so that every index of every dimension behind the first is taken for a channel once. What is within
@@ -88,11 +88,12 @@ def channel_error(wanted: Array, got: Array, noise: Array | None = None, least: 
     worst, where = 0.0, ""
     wanted, got = wanted.astype(np.float64), got.astype(np.float64)
     difference, size = np.abs(wanted - got), np.maximum(np.abs(wanted), np.abs(got))
+    allowed = np.broadcast_to(least, wanted.shape)
     for axis in range(1, wanted.ndim):
         others = tuple(d for d in range(wanted.ndim) if d != axis)
         off, scale = difference.max(axis=others, initial=0.0), size.max(axis=others, initial=0.0)
         floor = np.zeros_like(off) if noise is None else _BEYOND * noise.max(axis=others, initial=0.0)
-        floor = np.maximum(floor, least)
+        floor = np.maximum(floor, allowed.min(axis=others, initial=np.inf))
         errors = np.where(off > floor, off / np.where(scale > 0, scale, 1.0), 0.0)
         if errors.size and float(errors.max()) > worst:
             index = int(errors.argmax())

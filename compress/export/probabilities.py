@@ -1,25 +1,69 @@
-"""Which outputs of a file are probabilities: a runtime computes them to so many digits behind the point, however small."""
+"""Which numbers of a file are probabilities: a runtime computes them to so many digits behind the point, however small."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compress.runtime import Array
 
 _MAKES = ("Sigmoid", "Softmax")
 _PASSES = ("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 """Operators that only lay numbers out anew."""
 
 
-def probabilities(path: Path) -> frozenset[str]:
-    """Names of the outputs that a sigmoid or a softmax makes; other numbers in [0, 1] are none."""
+def probabilities(path: Path) -> Mapping[str, Array]:
+    """Of each output that holds some, where they stand: truth values, to be broadcast to the output's shape.
+
+    What a sigmoid or a softmax makes is one; and, of what is put behind one another (a detector's boxes and scores), the
+    parts that are. Other numbers in [0, 1] are none.
+    """
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
-    makers = {name: node for node in graph.node for name in node.output}
-    found = set()
-    for output in graph.output:
-        node = makers.get(output.name)
+    model = onnx.load(path, load_external_data=False)
+    graph = _Graph({name: node for node in model.graph.node for name in node.output}, path)
+    found = {output.name: graph.where(output.name) for output in model.graph.output}
+    return {name: there for name, there in found.items() if there is not None}
+
+
+class _Graph:
+    def __init__(self, makers: Mapping[str, Any], path: Path) -> None:
+        self.makers, self.path = makers, path
+        self.shapes: Mapping[str, tuple[int, ...]] | None = None
+
+    def where(self, name: str) -> Array | None:
+        """Of one output."""
+        node = self.makers.get(name)
+        if self._made(name):
+            return np.ones((), dtype=bool)
+        while node is not None and node.op_type == "Identity":
+            node = self.makers.get(node.input[0])
+        if node is None or node.op_type != "Concat" or not any(self._made(part) for part in node.input):
+            return None
+        shapes = [self._shape(part) for part in node.input]
+        axis = next(int(a.i) for a in node.attribute if a.name == "axis")
+        if not all(len(shape) > 0 and shape[axis] > 0 for shape in shapes):
+            return None  # a size that nobody tells
+        parts = [np.full(shape[axis], self._made(part)) for part, shape in zip(node.input, shapes, strict=True)]
+        along = [1] * len(shapes[0])
+        along[axis] = -1
+        return np.concatenate(parts).reshape(along)
+
+    def _made(self, name: str) -> bool:
+        node = self.makers.get(name)
         while node is not None and node.op_type in _PASSES:
-            node = makers.get(node.input[0])
-        if node is not None and node.op_type in _MAKES:
-            found.add(output.name)
-    return frozenset(found)
+            node = self.makers.get(node.input[0])
+        return node is not None and node.op_type in _MAKES
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """What ONNX infers: 0 for a size that is open; () for a shape that is unknown."""
+        import onnx
+
+        if self.shapes is None:
+            known = onnx.shape_inference.infer_shapes(onnx.load(self.path), data_prop=True).graph
+            told = (*known.value_info, *known.input, *known.output)
+            self.shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in told}
+        return self.shapes.get(name, ())

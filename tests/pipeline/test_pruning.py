@@ -205,7 +205,7 @@ def test_a_drop_is_told_in_points(digits: tuple[Network, Data], tmp_path: Path) 
     result = prune(*digits, job, tmp_path / "r")
     assert "allowed drop" in result.report.search["chosen"]
     share = result.report.after.macs / result.report.before.macs
-    assert f"max drop &lt;= 5 points, keeps {100 * share:.2f} % of the MACs" in (tmp_path / "r" / "report.md").read_text()
+    assert f"max drop ≤ 5 points, keeps {100 * share:.2f} % of the MACs" in (tmp_path / "r" / "report.md").read_text()
     with pytest.raises(ConfigError, match="max_drop is -1, but must be above 0"):
         make_job(flags={"target": "max_drop", "value": -1.0})
 
