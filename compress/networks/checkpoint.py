@@ -285,8 +285,8 @@ def _checked(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Pa
         bad = 0 if not tensor.is_floating_point() else tensor.numel() - int(torch.isfinite(tensor).sum())
         if bad:
             raise CheckpointError(
-                f"{path}: {key} holds {bad} values that are not finite (of {tensor.numel()}); the training diverged",
-                hint="give an earlier checkpoint",
+                f"{path}: {key} is not finite in {bad} of {plural(tensor.numel(), 'place')}",
+                hint="give an earlier checkpoint, if its training diverged; a constant has to be finite, too",
             )
         if key.endswith("running_var") and tensor.is_floating_point() and tensor.numel() and float(tensor.min()) < 0:
             raise CheckpointError(f"{path}: {key} holds a negative variance ({float(tensor.min()):.3g})", hint="copy it again")
