@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from compress.core.statistics import wilson as wilson
     from compress.core.step import Step as Step
     from compress.core.suggestions import did_you_mean as did_you_mean
+    from compress.core.suggestions import file_inside as file_inside
     from compress.core.suggestions import files_like as files_like
     from compress.core.suggestions import nearest as nearest
     from compress.core.text import csv_cell as csv_cell
@@ -157,7 +158,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "statistics": "CONFIDENCE Certificate Difference Pool Right bounded_mean certificate difference images_needed "
             "mean_interval near_chance pooled_difference resampled share_interval upper wilson",
             "step": "Step",
-            "suggestions": "did_you_mean files_like nearest",
+            "suggestions": "did_you_mean file_inside files_like nearest",
             "text": "csv_cell markdown markdown_block markdown_code plural printable",
             "topology": "ChannelGroup GroupId Layer LayerName Member READS "
             "Role Slot TensorInfo Topology WIDTH_OF WidthAttribute",

@@ -45,3 +45,12 @@ def files_like(path: str | Path, otherwise: str) -> str:
         return otherwise
     found = nearest(path.name, beside)
     return f"did you mean {str(path.parent / found[0])!r}?" if found else otherwise
+
+
+def file_inside(folder: Path, suffixes: Iterable[str], otherwise: str) -> str:
+    """The hint of an error about a folder where a file was wanted: one in it, a run's own network before others."""
+    try:
+        found = sorted(one.name for one in folder.iterdir() if one.suffix in suffixes)
+    except OSError:
+        return otherwise
+    return f"name the file, e.g. {folder / min(found, key=lambda name: not name.startswith('model.'))}" if found else otherwise

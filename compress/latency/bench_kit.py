@@ -23,7 +23,7 @@ from compress.runtime import onnx_bytes
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = (
-    "__init__.py core/__init__.py core/faces.py core/environment.py core/events.py errors.py "
+    "__init__.py core/__init__.py core/faces.py core/environment.py core/events.py core/suggestions.py errors.py "
     "latency/__init__.py latency/arms.py latency/measurement.py latency/matrix.py latency/protocol.py latency/result.py "
     "latency/statistics.py runtime/__init__.py runtime/base.py runtime/ort.py"
 ).split()

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from compress.core import file_inside
 from compress.errors import ConfigError, ModelError
 from compress.latency.result import LatencyResult
 
@@ -136,7 +137,7 @@ def identify(path: Path, *, precision: str = "") -> MeasuredFile:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return MeasuredFile(name=path.name, sha256=digest, bytes=path.stat().st_size, precision=precision)
     except OSError as error:
-        hint = f"name the file, e.g. {path / 'model.onnx'}" if path.is_dir() else "give the path of an exported .onnx file"
+        hint = file_inside(path, (".onnx",), "give the path of an exported .onnx file")
         raise ModelError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
 
 

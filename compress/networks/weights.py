@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from compress.core import files_like, plural
+from compress.core import file_inside, files_like, plural
 from compress.errors import CheckpointError, one_line
 from compress.networks.state_dicts import Entry, Form, entries_of, forms_of
 from compress.networks.torch_archive import Module, read_archive, read_old, scripted_tensors
@@ -80,11 +80,8 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> Weights:
 def _inspect(path: Path) -> tuple[int, bytes]:
     try:
         if path.is_dir():
-            inside = sorted(p.name for p in path.iterdir() if p.suffix in (".pt", ".pth", ".th", ".safetensors"))[:3]
-            raise CheckpointError(
-                f"{path} is a folder, a file was wanted",
-                hint=f"name the file, e.g. {path / inside[0]}" if inside else "name the file that holds the weights",
-            )
+            hint = file_inside(path, (".pt", ".pth", ".th", ".safetensors"), "name the file that holds the weights")
+            raise CheckpointError(f"{path} is a folder, a file was wanted", hint=hint)
         if path.exists() and not path.is_file():  # a pipe or a device may never end
             raise CheckpointError(f"{path} is no ordinary file", hint="copy it to a file first")
         size = path.stat().st_size

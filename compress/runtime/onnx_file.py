@@ -15,11 +15,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from compress.core import file_inside
 from compress.errors import ModelError, one_line
 
 LARGEST = 2**31 - 1
 """Bytes that one ONNX file can hold (protobuf's limit)."""
 _DEEPEST = 64
+_GIVE = "give the path of an exported .onnx file"
 _EMBED = "export the network again as one file: compress export MODEL"
 _HALF_A_BYTE = (TensorProto.INT4, TensorProto.UINT4, TensorProto.FLOAT4E2M1)
 
@@ -120,16 +122,14 @@ def _parsed(path: Path) -> ModelProto:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            inside = sorted(p.name for p in path.glob("*.onnx"))
-            hint = f"name the file, e.g. {path / inside[-1]}" if inside else "give the path of an exported .onnx file"
-            raise ModelError(f"{path} is a folder, an .onnx file was wanted", hint=hint)
+            raise ModelError(f"{path} is a folder, an .onnx file was wanted", hint=file_inside(path, (".onnx",), _GIVE))
         if not stat.S_ISREG(status.st_mode):
-            raise ModelError(f"{path} is no file", hint="give the path of an exported .onnx file")
+            raise ModelError(f"{path} is no file", hint=_GIVE)
         if status.st_size > LARGEST:
             raise ModelError(f"{path} has {status.st_size} bytes, an ONNX file has at most {LARGEST}", hint=_EMBED)
         model = onnx.load_model_from_string(path.read_bytes())
     except FileNotFoundError as error:
-        raise ModelError(f"{path} is not a file", hint="give the path of an exported .onnx file") from error
+        raise ModelError(f"{path} is not a file", hint=_GIVE) from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}", hint="check its permissions") from error
     except ModelError:
