@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,26 @@ def probabilities(path: Path) -> Mapping[str, Array]:
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    graph = _Graph({name: node for node in model.graph.node for name in node.output}, path)
+    graph = _Graph(model)
     found = {output.name: graph.where(output.name) for output in model.graph.output}
     return {name: there for name, there in found.items() if there is not None}
 
 
 class _Graph:
-    def __init__(self, makers: Mapping[str, Any], path: Path) -> None:
-        self.makers, self.path = makers, path
-        self.shapes: Mapping[str, tuple[int, ...]] | None = None
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.makers = {name: node for node in model.graph.node for name in node.output}
 
     def where(self, name: str) -> Array | None:
         """Of one output."""
-        node = self.makers.get(name)
         if self._made(name):
             return np.ones((), dtype=bool)
-        while node is not None and node.op_type == "Identity":
-            node = self.makers.get(node.input[0])
+        node = self._maker(name, ("Identity",))
         if node is None or node.op_type != "Concat" or not any(self._made(part) for part in node.input):
             return None
-        shapes = [self._shape(part) for part in node.input]
+        shapes = [self.shapes.get(part, ()) for part in node.input]
         axis = next(int(a.i) for a in node.attribute if a.name == "axis")
-        if not all(len(shape) > 0 and shape[axis] > 0 for shape in shapes):
+        if not all(shape and shape[axis] for shape in shapes):
             return None  # a size that nobody tells
         parts = [np.full(shape[axis], self._made(part)) for part, shape in zip(node.input, shapes, strict=True)]
         along = [1] * len(shapes[0])
@@ -53,17 +52,21 @@ class _Graph:
         return np.concatenate(parts).reshape(along)
 
     def _made(self, name: str) -> bool:
-        node = self.makers.get(name)
-        while node is not None and node.op_type in _PASSES:
-            node = self.makers.get(node.input[0])
+        node = self._maker(name, _PASSES)
         return node is not None and node.op_type in _MAKES
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        """What ONNX infers: 0 for a size that is open; () for a shape that is unknown."""
+    def _maker(self, name: str, passes: Sequence[str]) -> Any:
+        """The node that makes a tensor, looked for through these operators; None of an input or a weight."""
+        node = self.makers.get(name)
+        while node is not None and node.op_type in passes:
+            node = self.makers.get(node.input[0])
+        return node
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """What ONNX infers: 0 for a size that is open; nothing for a shape that is unknown."""
         import onnx
 
-        if self.shapes is None:
-            known = onnx.shape_inference.infer_shapes(onnx.load(self.path), data_prop=True).graph
-            told = (*known.value_info, *known.input, *known.output)
-            self.shapes = {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in told}
-        return self.shapes.get(name, ())
+        known = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
+        told = (*known.value_info, *known.input, *known.output)
+        return {v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim) for v in told}
