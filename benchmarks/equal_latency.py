@@ -20,7 +20,8 @@ soon as it is done; the same command goes on, and with ``--minutes M`` begins no
 
 Networks are looked for, and clocked in turn, where latency is measured; what is kept suffices to train them elsewhere, such
 as on a machine with a GPU: ``--only found clocked`` here, ``--only trained`` there (several such commands at a time, each with
-a copy of the result, some ``--arms`` and its own ``--results``), and ``--merge FILE ...`` puts their results together.
+a copy of the result, some ``--arms`` and its own ``--results``), and ``--merge FILE ...`` puts their results together. To train
+them by another protocol (``--epochs``, ``--images``) as well, ``--networks-of FILE`` takes them over from such a result.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,49 +55,14 @@ from compress.runtime import OrtRuntime
 try:
     import torch_pruning_arm as others
     from equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
+    from kept import Part, Results, bits, merged, text_of
 except ImportError:  # as a module of the repository
     from benchmarks import torch_pruning_arm as others
     from benchmarks.equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
+    from benchmarks.kept import Part, Results, bits, merged, text_of
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = ("found", "clocked", "trained")
-
-
-class Part(Exception):
-    """The time is up."""
-
-
-@dataclass
-class Results:
-    """What is kept, and the time that is left."""
-
-    path: Path
-    end: float
-    protocol: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
-        self.held: dict[str, Any] = (
-            json.loads(self.path.read_text()) if self.path.exists() else {"protocol": dict(self.protocol)}
-        )
-        if self.held["protocol"] != self.protocol:
-            sys.exit(f"{self.path} is of another protocol: {self.held['protocol']}, now it is {dict(self.protocol)}; remove it")
-
-    def part(self, path: Sequence[str], compute: Callable[[], Any]) -> Any:
-        """What stands there, or is computed now and written at once.
-
-        Raises:
-            Part: no part is begun any more.
-        """
-        place = self.held
-        for name in path[:-1]:
-            place = place.setdefault(name, {})
-        if path[-1] not in place:
-            if time.monotonic() > self.end:
-                raise Part
-            print(" / ".join(path), flush=True)
-            place[path[-1]] = compute()
-            write_json(self.path, self.held)
-        return place[path[-1]]
 
 
 def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
@@ -116,9 +82,10 @@ def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
 
 
 def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str, Any]:
-    """Answers before and after the training, image by image; ``extra`` is a share of another pass."""
+    """Answers before and after the training, image by image; ``extra`` is what is added to the passes."""
     assert bench.data.train is not None
-    schedule = Schedule(bench.budget.epochs, extra=extra, seed=seed, batch=min(128, len(bench.data.train)))
+    epochs, batch = bench.budget.epochs + int(extra), min(128, len(bench.data.train))
+    schedule = Schedule(epochs, extra=extra % 1, seed=seed, batch=batch)
     after = fit(small, bench.data.train, schedule, teacher=bench.network.model)
     return {
         "params": sum(p.numel() for p in small.parameters()),
@@ -126,16 +93,6 @@ def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str
         "before": text_of(predict(small, bench.data.test).right),
         "after": text_of(predict(after, bench.data.test).right),
     }
-
-
-def text_of(right: Sequence[bool]) -> str:
-    """One letter an image, so that a result stays short."""
-    return "".join("01"[int(x)] for x in right)
-
-
-def bits(text: str) -> Any:
-    """Which images are right, (images,)."""
-    return np.array([letter == "1" for letter in text])
 
 
 def table(held: Mapping[str, Any]) -> str:
@@ -204,11 +161,30 @@ def run(
                     results.part(part, lambda made=made, name=name, how=(seed, extra): trained(bench, made(name), *how))
 
 
-def merged(one: Any, other: Any) -> Any:
-    """Two results of one protocol put together; where both have a part, it is the first one's."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return {key: merged(one.get(key, other.get(key)), other.get(key, one.get(key))) for key in {**one, **other}}
-    return one
+def networks_of(path: Path, protocol: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """The networks of another result and their latencies, to be trained by this protocol.
+
+    Args:
+        path: of the result.
+        protocol: this one's; the network and its data have to be the same.
+        images: of the whole training split, which a protocol without a number takes: what finalists' trainings took is kept
+            in passes, and a pass may be longer or shorter here.
+    """
+    held = json.loads(path.read_text())
+    theirs, mine = (
+        {**{k: p[k] for k in ("network", "tiny")}, "data": {k: v.partition("-")[0] for k, v in p["data"].items()}}
+        for p in (held["protocol"], protocol)
+    )
+    if theirs != mine:
+        sys.exit(f"{path} holds networks of {theirs}, now it is {mine}; give a result of the same network and data")
+    rate = (held["protocol"]["images"] or images) / (protocol["images"] or images)
+    shares: dict[str, Any] = {}
+    for wanted, share in held.get("shares", {}).items():
+        found = {
+            name: how and {**how, "trained": rate * how.get("trained", 0.0)} for name, how in share.get("found", {}).items()
+        }
+        shares[wanted] = {"found": found, **{key: share[key] for key in share if key.startswith("in turn")}}
+    return {"shares": shares}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -225,6 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--minutes", type=float, default=math.inf, help="no part is begun after so long")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS))
+    parser.add_argument(
+        "--networks-of", type=Path, help="a result whose networks are taken over, to be trained by this protocol"
+    )
     parser.add_argument("--merge", nargs="+", type=Path, default=[], help="results of the same command to take over first")
     parser.add_argument("--tiny", action="store_true", help="next to nothing of everything, to see that it runs")
     given = parser.parse_args(arguments)
@@ -234,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     budget = Budget(images=given.images, epochs=given.epochs)
     if given.tiny:
         budget = Budget(seconds=0.3, last=1.0, networks=12, forwards=500, images=256, epochs=given.epochs, trials=3)
+    every = len(data.train or ())
     if budget.images is not None:
         data = replace(data, train=Some(data.train, budget.images))
     given.work.mkdir(parents=True, exist_ok=True)
@@ -248,12 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     path = given.results / f"equal-latency-{given.name or given.model.stem}.json"
     results = Results(path, time.monotonic() + 60 * given.minutes, protocol)
-    for other in given.merge:
-        held = json.loads(other.read_text())
-        if held["protocol"] != results.held["protocol"]:
-            sys.exit(f"{other} is of another protocol: {held['protocol']}")
-        results.held = merged(results.held, held)
-    if given.merge:
+    results.take(given.merge)
+    if given.networks_of:
+        results.held = merged(results.held, networks_of(given.networks_of, protocol, every))
         write_json(path, results.held)
     try:
         run(bench, results, given.latency, given.arms, given.seeds, set(given.only))

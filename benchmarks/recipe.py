@@ -3,12 +3,15 @@
     python benchmarks/recipe.py MODEL DATA --work DIR [--only ARM ...] [--seeds 0 1] [--images 6400] [--minutes M]
 
 MODEL is a checkpoint of a CIFAR-10 ResNet, which is first trained for one pass over twice the ``--images`` of DATA, so that
-it knows these images. It is then pruned to a half and to a quarter of its MACs by equal shares (l1, streams whole), its
-readers are solved by least squares, and the result is trained for one pass over ``--images`` training images, in a loop of
-this file's own: an arm that helps becomes part of ``compress.recovery``, one that does not stays here.
+it knows these images (``--known``: it does already). It is then pruned to a half and to a quarter of its MACs by equal shares
+(l1, streams whole), its readers are solved by least squares, and the result is trained for one pass over ``--images`` training
+images (``all`` of them), in a loop of this file's own: an arm that helps becomes part of ``compress.recovery``, one that does
+not stays here. Training is on a GPU where there is one, everything before it on the CPU.
 
-Judged are validation images, never the test split. Every run is kept in ``results/recipe.json``; the same command goes on,
-and with ``--minutes`` begins none after that time. Differences are paired by image against the arm ``as it is``.
+Judged are validation images, never the test split. Every run is kept in ``--results``; the same command goes on, and with
+``--minutes`` begins none after that time. Several commands may run at a time, each with some arms or seeds and its own
+``--results``; ``--merge FILE ...`` puts them together. Differences are paired by image against the arm ``as it is``, those of
+arms at another learning rate against that rate alone.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +35,7 @@ from compress_models import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from compress.core import derive, difference, write_json
+from compress.core import derive, difference
 from compress.coupling import trace
 from compress.data import Data, open_data, preset_for
 from compress.evaluation import gather, importance, logits
@@ -39,6 +43,11 @@ from compress.networks import in_batches, load, save, state_digest
 from compress.recovery import reconstruct, reestimate
 from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, prunable
 from compress.surgery import cut
+
+try:
+    from kept import Part, Results, bits, text_of
+except ImportError:  # as a module of the repository
+    from benchmarks.kept import Part, Results, bits, text_of
 
 RESULT = Path(__file__).parent / "results" / "recipe.json"
 BATCH, MOMENTUM, DECAY, TEMPERATURE, DISTILL = 128, 0.9, 5e-4, 4.0, 0.9
@@ -60,6 +69,8 @@ class Recipe:
         settled: batch norms re-estimated at the end.
         pinned: share of the training, from its start, in which batch norms normalise by their statistics, not by the batch's.
         distill: weight of the unpruned network's outputs.
+        solved: starts from the least squares; else from re-estimated batch norms.
+        around: every convolution stands between two of 1 x 1, which are merged into it afterwards.
     """
 
     lr: float | None = 0.02
@@ -70,29 +81,32 @@ class Recipe:
     settled: bool = False
     pinned: float = 0.0
     distill: float = DISTILL
+    solved: bool = True
+    around: bool = False
 
 
+PARTS: Mapping[str, dict[str, Any]] = {
+    "linear to zero": {"linear": True},
+    "warm-up a tenth": {"warmup": 0.1},
+    "features first": {"features": 1 / 3},
+    "weights averaged": {"average": 0.9, "settled": True},
+    "weights averaged over more": {"average": 0.99, "settled": True},
+    "batch norms re-estimated": {"settled": True},
+    "batch norms pinned": {"pinned": 1.0},
+    "batch norms pinned first": {"pinned": 1 / 3},
+    "labels only": {"distill": 0.0},
+    "outputs only": {"distill": 1.0},
+    "no least squares": {"solved": False},
+    "1 x 1 around, merged": {"around": True},
+}
 ARMS: Mapping[str, Recipe] = {
     "as it is": Recipe(),
-    "linear to zero": Recipe(linear=True),
-    "warm-up a tenth": Recipe(warmup=0.1),
-    "rate 0.002": Recipe(lr=0.002),
-    "rate 0.005": Recipe(lr=0.005),
-    "rate 0.01": Recipe(lr=0.01),
-    "rate 0.05": Recipe(lr=0.05),
+    **{f"rate {rate:g}": Recipe(lr=rate) for rate in (0.002, 0.005, 0.01, 0.05)},
     "rate by budget": Recipe(lr=None),
-    "features first": Recipe(features=1 / 3),
-    "weights averaged": Recipe(average=0.9, settled=True),
-    "batch norms re-estimated": Recipe(settled=True),
-    "batch norms pinned": Recipe(pinned=1.0),
-    "batch norms pinned first": Recipe(pinned=1 / 3),
-    "labels only": Recipe(distill=0.0),
-    "outputs only": Recipe(distill=1.0),
-    "rate 0.005, linear to zero": Recipe(lr=0.005, linear=True),
-    "rate 0.005, features first": Recipe(lr=0.005, features=1 / 3),
-    "rate 0.005, weights averaged": Recipe(lr=0.005, average=0.9, settled=True),
-    "rate 0.005, batch norms re-estimated": Recipe(lr=0.005, settled=True),
+    **{name: Recipe(**part) for name, part in PARTS.items()},
+    **{f"rate 0.005, {name}": Recipe(lr=0.005, **part) for name, part in PARTS.items()},
 }
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARES = (0.5, 0.25)
 
 
@@ -109,6 +123,40 @@ def highest_rate(recipe: Recipe, lost: float, steps: int, whole: int) -> float:
     if recipe.lr is not None:
         return recipe.lr
     return FULL_LR * min(1.0, max(lost, steps / (FULL_EPOCHS * whole)))
+
+
+class Around(nn.Module):
+    """A convolution between two of 1 x 1, at first the identity: the same linear maps, said with more parameters."""
+
+    def __init__(self, middle: nn.Conv2d) -> None:
+        super().__init__()
+        assert middle.groups == 1 and middle.bias is None and middle.padding_mode == "zeros"
+        self.middle = middle
+        self.first, self.last = (nn.Conv2d(n, n, 1, bias=False) for n in (middle.in_channels, middle.out_channels))
+        for conv in (self.first, self.last):
+            nn.init.dirac_(conv.weight)
+        self.to(middle.weight.device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.middle(self.first(x)))
+        return y
+
+    def merged(self) -> nn.Conv2d:
+        """The one convolution that computes the same."""
+        first, last = (conv.weight.detach()[:, :, 0, 0] for conv in (self.first, self.last))
+        result = copy.deepcopy(self.middle)
+        result.weight.data = torch.einsum("po,oikl,ij->pjkl", last, result.weight.detach(), first)
+        return result
+
+
+def replaced(model: nn.Module, kind: type[Any], make: Callable[[Any], nn.Module]) -> nn.Module:
+    """The network with all modules of a kind replaced, in place."""
+    for name, child in list(model.named_children()):
+        if isinstance(child, kind):
+            setattr(model, name, make(child))
+        else:
+            replaced(child, kind, make)
+    return model
 
 
 class Reader:
@@ -132,9 +180,11 @@ def batches(data: Data, images: int, seed: int) -> Iterator[tuple[Tensor, Tensor
 def train(
     start: nn.Module, teacher: nn.Module | None, data: Data, recipe: Recipe, images: int, seed: int, lost: float = 1.0
 ) -> nn.Module:
-    """A copy of the network after one pass over so many images."""
+    """A copy of the network after one pass over so many images; the teacher has to be on :data:`DEVICE`."""
     assert data.train is not None
-    model = copy.deepcopy(start).train()
+    model = copy.deepcopy(start).to(DEVICE).train()
+    if recipe.around:
+        replaced(model, nn.Conv2d, Around)
     ours, theirs = Reader(model), Reader(teacher) if teacher is not None else None
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -151,6 +201,7 @@ def train(
                 module.train(at >= recipe.pinned)
         for group in sgd.param_groups:
             group["lr"] = learning_rate(recipe, highest, at)
+        pictures, labels = pictures.to(DEVICE), labels.to(DEVICE)
         answers = model(pictures)
         with torch.no_grad():
             wanted = teacher(pictures) if teacher is not None and recipe.distill else None
@@ -179,17 +230,18 @@ def train(
             reader.hook.remove()
     if recipe.average:
         model.load_state_dict(mean)
-    model.eval()
+    replaced(model.eval(), Around, Around.merged)
     return reestimate(model, in_batches(data.calibration.images(1024))) if recipe.settled else model
 
 
 def right(model: nn.Module, data: Data, images: int) -> list[bool]:
     """Which validation images get their label."""
-    pairs = list(data.validation.batches(250, limit=images))
-    return [bool(x) for pictures, labels in pairs for x in logits(model, pictures).argmax(1) == labels]
+    pairs, device = data.validation.batches(250, limit=images), next(model.parameters()).device
+    found = [logits(model, pictures.to(device)).argmax(1).cpu() == labels for pictures, labels in pairs]
+    return [bool(x) for x in torch.cat(found)]
 
 
-def pruned(model: nn.Module, data: Data, share: float) -> nn.Module:
+def pruned(model: nn.Module, data: Data, share: float, solved: bool) -> nn.Module:
     """At a share of the MACs by equal shares of l1, streams whole, recovered without training."""
     topology = trace(model, data.calibration.images(2))
     groups, _ = prunable(topology, ())
@@ -199,88 +251,103 @@ def pruned(model: nn.Module, data: Data, share: float) -> nn.Module:
     statistics = ChannelStatistics(importance=importance(scores, topology, wanted))
     space = Space(CostModel(topology, Target("macs", share)), stages, statistics, budget=1000)
     plan = Uniform("l1").plan(space, share)
-    return reconstruct(model, cut(model, topology, plan), topology, plan, in_batches(data.calibration.images(512))).model.eval()
+    small, images = cut(model, topology, plan), in_batches(data.calibration.images(512))
+    return (reconstruct(model, small, topology, plan, images).model if solved else reestimate(small, images)).eval()
 
 
 def base_of(given: argparse.Namespace, data: Data, model: nn.Module, architecture: Any) -> nn.Module:
     """The network, once it knows these images."""
+    if given.known:
+        return model.eval()
     path = given.work / "base.safetensors"
     if not path.exists():
         known = train(model, None, data, replace(Recipe(), lr=0.01, distill=0.0), 2 * given.images, seed=0)
-        save(path, known, architecture=architecture)
+        save(path, known.cpu(), architecture=architecture)
     return load(path, zoo=MODELS).model.eval()
-
-
-def text_of(right: Sequence[bool]) -> str:
-    """One letter an image, so that a result stays short."""
-    return "".join("01"[x] for x in right)
-
-
-def bits(text: str) -> Any:
-    """Which images are right, (images,)."""
-    return np.array([letter == "1" for letter in text])
 
 
 def table(found: Mapping[str, Any]) -> str:
     """Starts and arms; means over the seeds, in %."""
     lines = ["| start | arm | seeds | before | after | difference (95 %) |", "|---|---|---|---|---|---|"]
     for share in SHARES:
-        plain = found.get(f"{share}", {}).get("as it is", {})
-        for name, runs in found.get(f"{share}", {}).items():
-            if not runs:
-                continue
+        there = found.get(f"{share}", {})
+        for name, runs in there.items():
+            rate = name.partition(", ")[0]
+            against = rate if rate != name and rate in ARMS else "as it is"
+            plain = there.get(against, {})
             common = sorted(set(runs) & set(plain))
             before, after = (100 * float(np.mean([np.mean(bits(r[k])) for r in runs.values()])) for k in ("before", "after"))
             said = ""
-            if common and name != "as it is":
+            if common and name != against:
                 gap = difference(*([bits(r[s]["after"]) for s in common] for r in (runs, plain)))
                 said = f"{100 * gap.mean:+.2f} ({100 * gap.low:.2f} to {100 * gap.high:.2f})"
             lines.append(f"| {share:g} of the MACs | {name} | {len(runs)} | {before:.1f} | {after:.2f} | {said} |")
     return "\n".join(lines)
 
 
-def main() -> int:
+def run(base: nn.Module, data: Data, given: argparse.Namespace, results: Results) -> None:
+    """Run by run.
+
+    Raises:
+        Part: the time is up.
+    """
+    teacher = copy.deepcopy(base).to(DEVICE)
+    whole = results.part(("base",), lambda: float(np.mean(right(teacher, data, given.judged))))
+    start = cache(lambda share, solved: pruned(base, data, share, solved))
+    before = cache(lambda share, solved: right(start(share, solved), data, given.judged))
+
+    def done(share: float, recipe: Recipe, seed: int) -> dict[str, str]:
+        was = before(share, recipe.solved)
+        lost = max(0.0, whole - float(np.mean(was))) / whole
+        model = train(start(share, recipe.solved), teacher, data, recipe, given.images, seed, lost)
+        now = right(model, data, given.judged)
+        print(f"{np.mean(was):.4f} -> {np.mean(now):.4f}", flush=True)
+        return {"before": text_of(was), "after": text_of(now)}
+
+    for seed in given.seeds:
+        for name in given.only:
+            for share in SHARES:
+                how = (share, ARMS[name], seed)
+                results.part(("found", f"{share}", name, f"{seed}"), lambda how=how: done(*how))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", choices=[*ARMS], default=[*ARMS])
+    parser.add_argument("--only", nargs="*", choices=[*ARMS], default=[*ARMS], help="arms; none: only merge and print")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--images", type=int, default=6400, help="training images of a run")
+    parser.add_argument(
+        "--images", type=lambda text: None if text == "all" else int(text), default=6400, help="of a run, or all"
+    )
     parser.add_argument("--judged", type=int, default=4000, help="validation images")
+    parser.add_argument("--known", action="store_true", help="MODEL knows these images: it is not trained first")
     parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--results", type=Path, default=RESULT, help="file of the result")
+    parser.add_argument("--merge", nargs="+", type=Path, default=[], help="results of the same command to take over first")
     parser.add_argument("--table", action="store_true", help="only print what is there")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if given.table:
-        print(table(json.loads(RESULT.read_text())["found"]))
+        print(table(json.loads(given.results.read_text())["found"]))
         return 0
     end = time.monotonic() + 60 * given.minutes
     given.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     loaded = load(given.model, zoo=MODELS)
     data = open_data(given.data, preprocessing=loaded.preprocessing or preset_for(loaded.architecture.name))
+    most = len(data.train or ())
+    given.images = most if given.images is None else min(given.images, most)
     base = base_of(given, data, loaded.model, loaded.architecture)
-    held = json.loads(RESULT.read_text()) if RESULT.exists() else {"found": {}}
     protocol = {"base": state_digest(base.state_dict()), "images": given.images, "judged": given.judged}
-    if held.setdefault("protocol", protocol) != protocol:
-        sys.exit(f"{RESULT} holds runs of another protocol: {held['protocol']}, now it is {protocol}; remove it")
-    if "base" not in held:
-        held["base"] = float(np.mean(right(base, data, given.judged)))
-    starts = {share: pruned(base, data, share) for share in SHARES}
-    before = {share: right(start, data, given.judged) for share, start in starts.items()}
-    for seed in given.seeds:
-        for name in given.only:
-            for share, start in starts.items():
-                runs = held["found"].setdefault(f"{share}", {}).setdefault(name, {})
-                if str(seed) in runs or time.monotonic() > end:
-                    continue
-                lost = max(0.0, held["base"] - float(np.mean(before[share]))) / held["base"]
-                model = train(start, base, data, ARMS[name], given.images, seed, lost)
-                after = right(model, data, given.judged)
-                runs[str(seed)] = {"before": text_of(before[share]), "after": text_of(after)}
-                write_json(RESULT, held)
-                print(f"{name}, {share}, seed {seed}: {np.mean(before[share]):.4f} -> {np.mean(after):.4f}", flush=True)
-    print(table(held["found"]))
+    results = Results(given.results, end, protocol)
+    results.take(given.merge)
+    try:
+        if given.only:
+            run(base, data, given, results)
+    except Part:
+        print("the time is up; the same command goes on", file=sys.stderr)
+    print(table(results.held.get("found", {})))
     return 0
 
 
