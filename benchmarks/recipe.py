@@ -294,7 +294,7 @@ def run(base: nn.Module, data: Data, given: argparse.Namespace, results: Results
     teacher = copy.deepcopy(base).to(DEVICE)
     whole = results.part(("base",), lambda: float(np.mean(right(teacher, data, given.judged))))
     start = cache(lambda share, solved: pruned(base, data, share, solved))
-    before = cache(lambda share, solved: right(start(share, solved), data, given.judged))
+    before = cache(lambda share, solved: right(copy.deepcopy(start(share, solved)).to(DEVICE), data, given.judged))
 
     def done(share: float, recipe: Recipe, seed: int) -> dict[str, str]:
         was = before(share, recipe.solved)
