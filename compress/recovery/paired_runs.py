@@ -7,9 +7,10 @@ anew for every module, which asks nothing of the network's code.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
 
 from compress.coupling import NotTraceable, symbolic_graph
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 class Seen(NamedTuple):
-    """One batch at one module: what enters and leaves it in the unpruned network, what enters it in the cut one."""
+    """One batch in one run of a module: what enters and leaves it in the unpruned network, what enters it in the cut one.
+
+    The runs of one batch follow each other, in their order.
+    """
 
     whole_input: Tensor
     whole_output: Tensor
@@ -89,18 +93,25 @@ def _walk(work: RestoringWork, graph: fx.Graph, small_graph: fx.Graph, batches: 
         batches: images.
     """
     sites = [n for n in small_graph.nodes if n.op == "call_module" and n.args and isinstance(n.args[0], fx.Node)]
-    work.once(Counter(str(n.target) for n in sites))
+    work.ran(Counter(str(n.target) for n in sites), _apart(work.whole, batches))
     norms = {n for n in sites if n.target in work.norms}
     work.before_norm = {str(n.target) for n in sites if n.users and set(n.users) <= norms}
+    work.before_norm -= {str(n.target) for n in sites if not set(n.users) <= norms}
+    several = {name for name, runs in work.calls.items() if runs > 1}
+    left = work.wanted | work.norms
     whole = _Stepping(work.whole, graph, batches)
     small = _Stepping(work.small, small_graph, batches)
     for node in small_graph.nodes:
         if node.op == "output":
             break
-        if node in sites and str(node.target) in work.wanted | work.norms:
-            entry = node.args[0]
-            seen = zip(whole.at(str(node.target)), small.environments, strict=True)
-            work.do(str(node.target), (Seen(entering, leaving, s[entry]) for (entering, leaving), s in seen))
+        name = str(node.target)
+        if node in sites and name in left:
+            left.discard(name)
+            if name in several:
+                work.do(name, _runs_of(work, name, batches))
+            else:
+                seen = zip(whole.at(name), small.environments, strict=True)
+                work.do(name, (Seen(entering, leaving, s[node.args[0]]) for (entering, leaving), s in seen))
         small.step()
 
 
@@ -150,13 +161,14 @@ def _rerun(work: RestoringWork, batches: Sequence[Tensor]) -> None:
     """Both networks from the start for every module: slow, but it asks nothing of the network's code."""
     order: list[str] = []
     made_by: dict[int, str] = {}
+    normed: Counter[str] = Counter()
     alive: list[Tensor] = []  # so that no id is given twice
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             order.append(name)
-            if name in work.norms:
-                work.before_norm |= {made_by[id(args[0])]} if id(args[0]) in made_by else set()
+            if name in work.norms and id(args[0]) in made_by:
+                normed[made_by[id(args[0])]] += 1
             made_by[id(output)] = name
             alive.append(output)
 
@@ -168,19 +180,55 @@ def _rerun(work: RestoringWork, batches: Sequence[Tensor]) -> None:
     alive.clear()
     for handle in hooks:
         handle.remove()
-    work.once(Counter(order))
-    for name in order:
+    work.ran(Counter(order), _apart(work.whole, batches))
+    work.before_norm = {name for name, times in normed.items() if times >= work.calls[name]}
+    for name in dict.fromkeys(order):
         if name in work.wanted | work.norms:
-            work.do(name, (Seen(*_at(work.whole, name, b), _at(work.small, name, b)[0]) for b in batches))
+            work.do(name, _runs_of(work, name, batches))
 
 
-def _at(model: nn.Module, name: str, batch: Tensor) -> tuple[Tensor, Tensor]:
-    """What enters and leaves a module."""
+def _runs_of(work: RestoringWork, name: str, batches: Sequence[Tensor]) -> Iterator[Seen]:
+    """Every run of a module on every batch, both networks run anew."""
+    for batch in batches:
+        whole, small = (_at(model, name, batch, work.calls[name]) for model in (work.whole, work.small))
+        for (entering, leaving), (now, _) in zip(whole, small, strict=True):
+            yield Seen(entering, leaving, now)
+
+
+def _apart(model: nn.Module, batches: Sequence[Tensor]) -> Callable[[str], bool]:
+    """Tells of a module whether its runs are independent: what enters them stays when what leaves them is another thing."""
+
+    def told(name: str) -> bool:
+        once, changed = (_entering(model, name, batches[0][:1], how) for how in (lambda y: y, torch.zeros_like))
+        return all(map(torch.equal, once, changed))
+
+    return told
+
+
+def _entering(model: nn.Module, name: str, batch: Tensor, how: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """What enters each run of a module while what leaves it is changed."""
     found: list[Tensor] = []
 
+    def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        found.append(args[0].clone())
+        return how(output)
+
+    handle = model.get_submodule(name).register_forward_hook(hook)
+    try:
+        model(batch.clone())
+    finally:
+        handle.remove()
+    return found
+
+
+def _at(model: nn.Module, name: str, batch: Tensor, runs: int) -> list[tuple[Tensor, Tensor]]:
+    """What enters and leaves a module in each of its first ``runs`` runs."""
+    found: list[tuple[Tensor, Tensor]] = []
+
     def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        found.extend((args[0], output))
-        raise _Reached
+        found.append((args[0], output) if runs == 1 else (args[0].clone(), output.clone()))  # later modules may work in place
+        if len(found) == runs:
+            raise _Reached
 
     handle = model.get_submodule(name).register_forward_hook(hook)
     try:
@@ -189,4 +237,4 @@ def _at(model: nn.Module, name: str, batch: Tensor) -> tuple[Tensor, Tensor]:
         pass
     finally:
         handle.remove()
-    return found[0], found[1]
+    return found

@@ -156,6 +156,7 @@ class RestoringWork:
     wanted: set[str] = field(default_factory=set)
     norms: set[str] = field(default_factory=set)
     before_norm: set[str] = field(default_factory=set)
+    calls: dict[str, int] = field(default_factory=dict)
 
     def choose(self) -> None:
         """The layers to solve and the batch norms to settle."""
@@ -176,12 +177,21 @@ class RestoringWork:
             if why:
                 self._skip(name, why)
 
-    def once(self, calls: Mapping[str, int]) -> None:
-        """Leaves alone what does not run exactly once: there is no one input to restore it from."""
+    def ran(self, calls: Mapping[str, int], apart: Callable[[str], bool]) -> None:
+        """Leaves alone what does not run, and what reads what it made itself: its inputs are not known before it is restored.
+
+        Args:
+            calls: how often each module runs.
+            apart: whether none of a module's runs reads what comes of another one.
+        """
+        self.calls = dict(calls)
+        repeated = {n for n in self.wanted | self.norms if calls.get(n, 0) > 1 and not apart(n)}
         for name in sorted(self.wanted):
-            if calls.get(name, 0) != 1:
-                self._skip(name, f"it runs {calls.get(name, 0)} times")
-        self.norms = {n for n in self.norms if calls.get(n, 0) == 1}
+            if calls.get(name, 0) == 0 or name in repeated:
+                self._skip(
+                    name, f"it runs {calls[name]} times, on what it made itself" if name in repeated else "it does not run"
+                )
+        self.norms = {n for n in self.norms if calls.get(n, 0) > 0} - repeated
 
     def _skip(self, name: str, why: str) -> None:
         """Leaves a layer as it is; what lost nothing need not be mentioned."""
@@ -203,18 +213,21 @@ class RestoringWork:
     def _settle(self, name: str, seen: Iterator[Seen]) -> None:
         """Moves a batch norm's statistics by as much as its inputs' moved between the two networks.
 
-        A difference on the same images is far less noisy than their statistics, and nothing moves where nothing changed.
+        A difference on the same images is far less noisy than their statistics, and nothing moves where nothing changed. Of a
+        norm that runs several times each run counts alike, as it does when torch gathers statistics.
         """
         norm = self.modules[name]
         assert isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None
         kept = self._kept(f"{name}.running_mean", 0)
-        before, after = _Spread(), _Spread()
-        for batch in seen:
-            before.add(_rows(batch.whole_input, kept))
-            after.add(_rows(batch.input, None))
-        old, new = before.variance(), after.variance()
+        runs = self.calls[name]
+        before, after = ([_Spread() for _ in range(runs)] for _ in range(2))
+        for call, batch in enumerate(seen):
+            before[call % runs].add(_rows(batch.whole_input, kept))
+            after[call % runs].add(_rows(batch.input, None))
+        old, new = (torch.stack([s.variance() for s in run]).mean(0) for run in (before, after))
         ratio = torch.where(old > norm.eps, new / old.clamp(min=norm.eps), 1.0)
-        norm.running_mean += (after.mean() - before.mean()).to(norm.running_mean.dtype)
+        moved = torch.stack([b.mean() - a.mean() for a, b in zip(before, after, strict=True)]).mean(0)
+        norm.running_mean += moved.to(norm.running_mean.dtype)
         norm.running_var *= ratio.to(norm.running_var.dtype)
 
     def _solve(self, name: str, seen: Iterator[Seen]) -> None:
@@ -235,7 +248,7 @@ class RestoringWork:
             count = positions_per_image(columns, self.images, available, ROWS)
             if dual:
                 count = min(available, max(1, self.settings.widest // self.images))
-            seldom = few(count * self.images, columns)
+            seldom = few(count * self.images * self.calls[name], columns)
             at = sample(name, call, count, available, self.settings.seed)
             u = unfold(module, batch.input, batch.whole_output, at)
             y = flat_output(module, batch.whole_output, at)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.nets import NETS, any_plan, build, inputs, traced
+from support.nets import NETS, any_plan, block, build, conv, inputs, traced
 from torch import Tensor, nn
 
 from compress.core.plan import Cut, Plan, kept_positions
@@ -219,8 +220,60 @@ def test_both_ways_of_getting_activations_agree() -> None:
         assert [x.name for x in one.layers] == [x.name for x in two.layers]
 
 
+class Levels(nn.Module):
+    """One head on maps of two sizes, as a detector has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head, self.last = block(3, 8), block(8, 6), conv(6, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x := self.stem(x), F.max_pool2d(x, 2)]
+        return torch.cat([self.last(self.head(m)).mean((2, 3)) for m in maps], 1)
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_a_layer_that_runs_on_several_maps_is_solved_for_all_of_them(memory: int) -> None:
+    """No other weights of a shared layer come nearer on all its runs together, and its batch norm moves by their mean."""
+    torch.manual_seed(0)
+    model = Levels().eval()
+    topology = trace(model, torch.zeros(1, 3, 8, 8))
+    plan = Plan({GroupId("stem.0"): Cut((0, 2, 5, 7)), GroupId("head.0"): Cut((0, 1, 3, 4))})
+    data, how = [torch.randn(24, 3, 8, 8) for _ in range(2)], ReconstructionSettings(memory=memory, ridge=0.0)
+    small = cut(model, topology, plan)
+    found = reconstruct(model, small, topology, plan, data, settings=how)
+    assert not found.skipped and {"head.0", "last"} <= {x.name for x in found.layers}
+
+    def entering(network: nn.Module, name: str) -> list[Tensor]:
+        seen: list[Tensor] = []
+        handle = network.get_submodule(name).register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+        network(torch.cat(data))
+        handle.remove()
+        return seen
+
+    kept = list(plan.cuts[GroupId("head.0")].keep)
+    wanted = [m.transpose(0, 1).flatten(1)[kept] for m in entering(model, "head.1")]
+
+    def apart(layer: nn.Module) -> Tensor:
+        got = [layer(m).transpose(0, 1).flatten(1) for m in entering(found.model, "head.0")]
+        off = torch.cat(got, 1) - torch.cat(wanted, 1)
+        return (off - off.mean(1, keepdim=True)).square().sum()
+
+    solved_, cut_ = (copy.deepcopy(m.get_submodule("head.0")).requires_grad_(True) for m in (found.model, small))
+    slopes = [torch.autograd.grad(apart(layer), layer.weight)[0].norm() for layer in (solved_, cut_)]
+    assert slopes[0] < 1e-3 * slopes[1]
+    moved = torch.stack(
+        [now.mean((0, 2, 3)) - was.mean(1) for now, was in zip(entering(found.model, "head.1"), wanted, strict=True)]
+    )
+    norm, before = found.model.get_submodule("head.1"), model.get_submodule("head.1")
+    torch.testing.assert_close(norm.running_mean - before.running_mean[kept], moved.mean(0), atol=1e-4, rtol=1e-3)
+
+
 def test_layers_that_cannot_be_solved_are_named() -> None:
-    for name, layer, why in (("shared", "both", "runs 2 times"), ("transposed-grouped", "1", "in groups")):
+    for name, layer, why in (
+        ("shared", "both", "runs 2 times, on what it made itself"),
+        ("transposed-grouped", "1", "in groups"),
+    ):
         found = solved(name, any_plan(traced(name)[1], 3, 0.5))[2]
         assert why in found.skipped[layer]
 
