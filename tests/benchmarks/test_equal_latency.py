@@ -53,6 +53,34 @@ def test_the_table_marks_what_is_not_as_fast_and_pairs_by_image(equal_latency: M
     assert "+25.00 (" in mine and theirs.endswith("|  |") and "50.00" in theirs and "75.00" in mine
 
 
+def test_networks_of_another_result_are_trained_as_many_steps_more(equal_latency: ModuleType, tmp_path: Path) -> None:
+    protocol = {"network": "n", "data": {"train": "t-200", "test": "s"}, "images": 200, "epochs": 1, "macs": 1, "tiny": False}
+    found = {"obs": {"plan": {}, "trained": 0.0}, "smoea": {"plan": {}, "trained": 0.5}, "none": None}
+    share = {"found": found, "in turn": {"rows": {}}, "runs": {"obs": {"0": {}}}}
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({"protocol": protocol, "shares": {"0.5": share}}))
+    whole = {**protocol, "data": {"train": "t", "test": "s"}, "images": None, "epochs": 5}
+    taken = equal_latency.networks_of(file, whole, 400)["shares"]["0.5"]
+    assert "runs" not in taken and taken["in turn"] == {"rows": {}}, "trained by another protocol: never taken over"
+    assert {name: how and how["trained"] for name, how in taken["found"].items()} == {"obs": 0.0, "smoea": 0.25, "none": None}
+    for strange in ({"network": "m"}, {"data": {"train": "u-200", "test": "s"}}):
+        with pytest.raises(SystemExit, match="same network and data"):
+            equal_latency.networks_of(file, {**whole, **strange}, 400)
+
+
+def test_results_of_several_commands_are_put_together(equal_latency: ModuleType, tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.json" for n in range(3)]
+    for number, file in enumerate(files):
+        part = {f"arm {number}": {"0": number}, "arm": {f"{number}": 1}}
+        file.write_text(json.dumps({"protocol": {"images": number // 2}, "runs": part}))
+    results = equal_latency.Results(tmp_path / "all.json", float("inf"), {"images": 0})
+    results.take(files[:2])
+    assert json.loads(results.path.read_text()) == results.held
+    assert results.held["runs"] == {"arm 0": {"0": 0}, "arm 1": {"0": 1}, "arm": {"0": 1, "1": 1}}
+    with pytest.raises(SystemExit, match="another protocol"):
+        results.take(files[2:])
+
+
 @pytest.mark.slow
 def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
