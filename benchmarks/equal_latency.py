@@ -10,8 +10,9 @@ as are those that cannot be that near, since whole blocks go.
 
 The arms: Torch-Pruning's l1, its best criterion before training (``torch_pruning_arm.py``), with its ``round_to`` 1 and 8,
 alone and after equal numbers of blocks were taken out of each stage; PRACTISE's choice of blocks (Wang, Wu: CVPR 2023): those
-whose removal costs least in the features behind over the latency that it saves; uniform l1 with whole streams; ``obs`` and
-``smoea``, with branches, without, and with finalists' short trainings (then the others train as many steps more).
+whose removal costs least in the features behind over the latency that it saves; ModelOpt's FastNAS, where it is installed
+(``fastnas_arm.py``); uniform l1 with whole streams; ``obs`` and ``smoea``, with branches, without, and with finalists' short
+trainings (then the others train as many steps more).
 Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the others the least squares.
 
 Then the same training for all: ``--images`` training images a pass (all of them by default), ``--epochs`` passes, distilled
@@ -22,6 +23,10 @@ Networks are looked for, and clocked in turn, where latency is measured; what is
 as on a machine with a GPU: ``--only found clocked`` here, ``--only trained`` there (several such commands at a time, each with
 a copy of the result, some ``--arms`` and its own ``--results``), and ``--merge FILE ...`` puts their results together. To train
 them by another protocol (``--epochs``, ``--images``) as well, ``--networks-of FILE`` takes them over from such a result.
+
+In place of ``--latency``, ``--params SHARE``: ``--method`` decides at that share of the parameters, and the others are brought
+to its latency. ``--conditions`` clocks the same networks in turn at batch 8, with all cores, and in int8 (static, per channel,
+the unpruned network too), each against the unpruned network under the same conditions.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -46,39 +52,62 @@ from torch import nn
 from compress.core import capture, count, difference, write_json
 from compress.data import open_data
 from compress.evaluation import predict
-from compress.export import export
+from compress.export import Quantiser, export
 from compress.latency import Settings, measure
 from compress.networks import load, network_from
 from compress.recovery import Schedule, fit
 from compress.runtime import OrtRuntime
 
 try:
+    import fastnas_arm
     import torch_pruning_arm as others
-    from equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
+    from equal_latency_arms import FASTNAS, WITHIN, Bench, Budget, Found, Some, arms, by_params
     from kept import Part, Results, bits, merged, text_of
 except ImportError:  # as a module of the repository
+    from benchmarks import fastnas_arm
     from benchmarks import torch_pruning_arm as others
-    from benchmarks.equal_latency_arms import WITHIN, Bench, Budget, Found, Some, arms
+    from benchmarks.equal_latency_arms import FASTNAS, WITHIN, Bench, Budget, Found, Some, arms, by_params
     from benchmarks.kept import Part, Results, bits, merged, text_of
 
 RESULTS = Path(__file__).parent / "results"
+CONDITIONS = ("batch 8", "all cores", "int8")
+CALIBRATED = 100
+"""Images that int8's ranges are measured on."""
 STEPS = ("found", "clocked", "trained")
 
 
-def in_turn(bench: Bench, found: Mapping[str, Found]) -> dict[str, Any]:
-    """Every arm's latency, all in one interleaved measurement."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = {}
-        for number, (name, how) in enumerate(found.items()):
-            files[name] = Path(folder) / f"{number}.onnx"
-            export(bench.network_of(how), bench.images[:1], files[name], exporter="legacy")
-        settings = Settings(budget_seconds=bench.budget.last, precision=0.002, min_rounds=12, loads=2, seed=11)
-        result = measure(bench.base_file, files, runtime=OrtRuntime(), settings=settings)
+def in_turn(bench: Bench, found: Mapping[str, Found], condition: str = "") -> dict[str, Any]:
+    """Every arm's latency, all in one interleaved measurement: one image, one thread, fp32, but for what the condition says."""
+    batch, threads = (8 if condition == "batch 8" else 1), (os.cpu_count() or 1) if condition == "all cores" else 1
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        base, files = bench.base_file, {}
+        for number, (arm, how) in enumerate(found.items()):
+            files[arm] = folder / f"{number}.onnx"
+            export(bench.network_of(how), bench.images[:1], files[arm], exporter="legacy")
+        if condition == "int8":
+            base, *quantised = (
+                in_int8(bench, file, folder / f"{n}.int8.onnx") for n, file in enumerate([base, *files.values()])
+            )
+            files = dict(zip(files, quantised, strict=True))
+        settings = Settings(batch=batch, budget_seconds=bench.budget.last, precision=0.002, min_rounds=12, loads=2, seed=11)
+        result = measure(base, files, runtime=OrtRuntime(threads=threads), settings=settings)
     rows = {}
     for name in found:
         ratio = result.ratios[name].decisive
         rows[name] = {"latency": 1 / ratio.ratio, "low": 1 / ratio.high, "high": 1 / ratio.low}
-    return {"rows": rows, "rounds": result.rounds, "flags": list(result.flags), "environment": capture(threads=1).to_json()}
+    return {
+        "rows": rows,
+        "rounds": result.rounds,
+        "flags": list(result.flags),
+        "environment": capture(threads=threads).to_json(),
+    }
+
+
+def in_int8(bench: Bench, source: Path, target: Path) -> Path:
+    """A file in int8 as ``--precision int8`` writes it before it looks at accuracy."""
+    Quantiser.of(source, bench.images[:CALIBRATED], target.parent).write(target)
+    return target
 
 
 def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str, Any]:
@@ -131,8 +160,43 @@ def table(held: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def conditions_table(held: Mapping[str, Any]) -> str:
+    """Latencies under the other conditions, each a share of the unpruned network's; "" where none is measured."""
+    lines = []
+    for wanted, share in held.get("shares", {}).items():
+        there = [c for c in CONDITIONS if f"in turn, {c}" in share]
+        columns = [share.get("in turn", {"rows": {}})["rows"], *(share[f"in turn, {c}"]["rows"] for c in there)]
+        for name in dict.fromkeys(name for rows in columns[1:] for name in rows):
+            said = {
+                condition: f"{rows[name]['latency']:.3f} ({rows[name]['low']:.3f} to {rows[name]['high']:.3f})"
+                for condition, rows in zip(("", *there), columns, strict=True)
+                if name in rows
+            }
+            lines.append("| " + " | ".join([wanted, name, *(said.get(c, "") for c in ("", *CONDITIONS))]) + " |")
+    heads = ["latency wanted", "arm", "batch 1, one thread, fp32", *CONDITIONS]
+    return "\n".join(["", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *lines]) if lines else ""
+
+
+def clocked(bench: Bench, results: Results, place: Sequence[str], there: Mapping[str, Found], condition: str = "") -> None:
+    """All in turn; anew where one of them was not there.
+
+    Raises:
+        Part: the time is up.
+    """
+    part = (*place, f"in turn, {condition}" if condition else "in turn")
+    if not set(there) <= set(results.part(part, lambda: in_turn(bench, there, condition))["rows"]):
+        del results.held["shares"][place[-1]][part[-1]]
+        results.part(part, lambda: in_turn(bench, there, condition))
+
+
 def run(
-    bench: Bench, results: Results, shares: Sequence[float], names: Sequence[str], seeds: Sequence[int], only: set[str]
+    bench: Bench,
+    results: Results,
+    shares: Sequence[float],
+    names: Sequence[str],
+    seeds: Sequence[int],
+    only: set[str],
+    conditions: Sequence[str] = (),
 ) -> None:
     """Part by part.
 
@@ -147,10 +211,8 @@ def run(
             found = {n: results.part((*place, "found", n), lambda n=n, share=share: known[n](bench, share)) for n in names}
         there = {n: how for n, how in found.items() if how is not None}
         if "clocked" in only:
-            clocked = results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
-            if set(clocked["rows"]) != set(there):  # arms came later: all run in turn again
-                del results.held["shares"][f"{share:g}"]["in turn"]
-                results.part((*place, "in turn"), lambda there=there: in_turn(bench, there))
+            for condition in ("", *conditions):
+                clocked(bench, results, place, there, condition)
         if "trained" in only:
             made = cache(lambda name, there=there: bench.network_of(there[name]))
             most = max(how.get("trained", 0.0) for how in {**held, **found}.values() if how is not None)
@@ -159,6 +221,18 @@ def run(
                     part = (*place, "runs", name, f"{seed}")
                     extra = most - there[name].get("trained", 0.0)
                     results.part(part, lambda made=made, name=name, how=(seed, extra): trained(bench, made(name), *how))
+
+
+def decided(bench: Bench, results: Results, share: float, method: str) -> tuple[list[float], str]:
+    """The latency of ours at a share of the parameters, and its name among that latency's arms.
+
+    Raises:
+        Part: the time is up.
+    """
+    how = results.part(("params", f"{share:g}", method), lambda: by_params(bench, share, method))
+    at, name = round(how["looked"], 3), f"{method}, {share:g} of the parameters"
+    results.held.setdefault("shares", {}).setdefault(f"{at:g}", {}).setdefault("found", {}).setdefault(name, how)
+    return [at], name
 
 
 def networks_of(path: Path, protocol: Mapping[str, Any], images: int) -> dict[str, Any]:
@@ -184,7 +258,7 @@ def networks_of(path: Path, protocol: Mapping[str, Any], images: int) -> dict[st
             name: how and {**how, "trained": rate * how.get("trained", 0.0)} for name, how in share.get("found", {}).items()
         }
         shares[wanted] = {"found": found, **{key: share[key] for key in share if key.startswith("in turn")}}
-    return {"shares": shares}
+    return {"shares": shares, **({"params": held["params"]} if "params" in held else {})}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,7 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("data")
     parser.add_argument("--work", type=Path, required=True, help="folder of searches and files")
     parser.add_argument("--latency", nargs="+", type=float, default=[0.67], help="shares of the unpruned network's")
-    parser.add_argument("--arms", nargs="+", choices=[*arms()], default=[*arms()])
+    parser.add_argument("--params", type=float, help="share of the parameters for --method; its latency is the others' target")
+    parser.add_argument("--method", choices=["obs", "smoea"], default="smoea", help="of --params")
+    parser.add_argument("--forwards", type=int, help="image-forwards of a search; a run's default otherwise")
+    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=[], help="to clock under as well")
+    known = [n for n in arms() if n != FASTNAS or fastnas_arm.there()]
+    parser.add_argument("--arms", nargs="*", choices=[*arms()], default=known, help="by default all that are installed")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--images", type=int, help="training images a pass; all by default")
@@ -210,9 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     network = network_from(load(given.model, zoo=MODELS))
     data = open_data(given.data, preprocessing=network.preprocessing)
-    budget = Budget(images=given.images, epochs=given.epochs)
+    budget = Budget(images=given.images, epochs=given.epochs, forwards=given.forwards)
     if given.tiny:
-        budget = Budget(seconds=0.3, last=1.0, networks=12, forwards=500, images=256, epochs=given.epochs, trials=3)
+        budget = Budget(seconds=0.3, last=1.0, networks=12, forwards=500, images=256, epochs=given.epochs, trials=3, scored=50)
     every = len(data.train or ())
     if budget.images is not None:
         data = replace(data, train=Some(data.train, budget.images))
@@ -233,10 +312,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         results.held = merged(results.held, networks_of(given.networks_of, protocol, every))
         write_json(path, results.held)
     try:
-        run(bench, results, given.latency, given.arms, given.seeds, set(given.only))
+        shares, names = given.latency, list(given.arms)
+        if given.params:
+            shares, own = decided(bench, results, given.params, given.method)
+            names.append(own)
+        run(bench, results, shares, names, given.seeds, set(given.only), given.conditions)
     except Part:
         print("the time is up; the same command goes on", file=sys.stderr)
-    print(table(results.held))
+    print(table(results.held) + conditions_table(results.held))
     return 0
 
 

@@ -27,13 +27,16 @@ from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform
 from compress.surgery import cut
 
 try:
+    import fastnas_arm
     import torch_pruning_arm as others
 except ImportError:  # as a module of the repository
+    from benchmarks import fastnas_arm
     from benchmarks import torch_pruning_arm as others
 
 WITHIN, CLOSE = 0.01, 0.004
 """What equal means; where looking for it stops."""
 _SOLVED = 512
+FASTNAS = "ModelOpt's FastNAS"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Budget:
         images: training images a pass; None is all of them.
         epochs: passes.
         trials: latencies that one arm may measure.
+        scored: calibration images of each of FastNAS's scores, and half of the validation images.
     """
 
     seconds: float = 4.0
@@ -57,6 +61,7 @@ class Budget:
     images: int | None = None
     epochs: int = 1
     trials: int = 9
+    scored: int = 250
 
 
 @dataclass(frozen=True)
@@ -123,21 +128,25 @@ class Bench:
         export(self.network.model, self.images[:1], path, exporter="legacy")
         return path
 
-    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
-        """A network made again from what :attr:`Arm.find` found: recovered as its users would, not trained."""
+    def cut_of(self, how: Mapping[str, Any]) -> nn.Module:
+        """A network made again from what an arm found, as it is after its cut."""
         if "share" in how:
             started = cut(self.network.model, self.topology, Plan(branches=tuple(how["blocks"])))
-            small = others.l1(started, in_batches(self.images), how["share"], 0, round_to=how["round_to"])
-            return reestimate(small, in_batches(self.images)).eval()
-        plan = Plan.from_json(how["plan"])
-        small = cut(self.network.model, self.topology, plan)
-        return reconstruct(self.network.model, small, self.topology, plan, in_batches(self.images)).model.eval()
+            return others.l1(started, in_batches(self.images), how["share"], 0, round_to=how["round_to"])
+        return cut(self.network.model, self.topology, Plan.from_json(how["plan"]))
 
-    def latency(self, model: nn.Module) -> float:
-        """Measured in turn with the unpruned network's: its share."""
+    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
+        """The same, recovered as its users would, not trained."""
+        small, images = self.cut_of(how), in_batches(self.images)
+        if "share" in how or how.get("settled"):
+            return reestimate(small, images).eval()
+        return reconstruct(self.network.model, small, self.topology, Plan.from_json(how["plan"]), images).model.eval()
+
+    def latency(self, how: Mapping[str, Any]) -> float:
+        """What an arm found, measured in turn with the unpruned network: its share."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "small.onnx"
-            export(model, self.images[:1], path, exporter="legacy")
+            export(self.cut_of(how).eval(), self.images[:1], path, exporter="legacy")
             return relative_times(self.base_file, {"small": path}, OrtRuntime(), self.budget.seconds, 0)["small"]
 
     def blocks(self, number: int) -> tuple[BranchId, ...]:
@@ -151,7 +160,8 @@ class Bench:
 
 
 Found = dict[str, Any]
-"""What makes a network again: ``plan``; or ``share``, ``round_to`` and ``blocks`` of Torch-Pruning."""
+"""What makes a network again: ``plan``, where ``settled`` with re-estimated batch norms in place of the least squares; or
+``share``, ``round_to`` and ``blocks`` of Torch-Pruning."""
 
 
 def searched(bench: Bench, target: float, how_at: Callable[[float], Found]) -> Found | None:
@@ -162,7 +172,7 @@ def searched(bench: Bench, target: float, how_at: Callable[[float], Found]) -> F
         knob = low[0] + min(0.85, max(0.15, along)) * (high[0] - low[0])
         try:
             how = how_at(knob)
-            seen = bench.latency(bench.network_of(how))
+            seen = bench.latency(how)
         except others.ModelError:  # so little cannot be reached
             low = (knob, low[1])
             continue
@@ -213,7 +223,7 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool = True, fin
         kind = f"{'' if branches else 'no-'}branches{'-finalists' if finalists else ''}"
         found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"{target:g}-{method}-{kind}-{number}")
         how = {"plan": found.plan.to_json(), "why": found.why, "found_by": found.found_by, "trained": 0.5 if finalists else 0.0}
-        seen = bench.latency(bench.network_of(how))
+        seen = bench.latency(how)
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})
             bench.asked[target, branches] = asked  # the table's own error is every method's
@@ -223,17 +233,54 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool = True, fin
     return best[1]
 
 
+def by_params(bench: Bench, share: float, method: str) -> Found:
+    """As ``compress prune --params`` decides, without finalists; the others are brought to its latency."""
+    flags = {
+        "method": method,
+        "target": "params",
+        "value": share,
+        "budget": bench.budget.forwards,
+        "finalists": 0,
+        "epochs": 1,
+    }
+    found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"params-{share:g}-{method}")
+    how = {"plan": found.plan.to_json(), "why": found.why, "found_by": found.found_by, "trained": 0.0}
+    return {**how, "looked": bench.latency(how)}
+
+
+def fastnas(bench: Bench, target: float) -> Found | None:
+    """ModelOpt's FastNAS: scored on validation images, batch norms calibrated; recovered as it is scored."""
+
+    def score(model: nn.Module) -> float:  # in eval mode: another call of it would calibrate anew
+        right = seen = 0
+        device = next(model.parameters()).device
+        with torch.no_grad():
+            for pictures, labels in bench.data.validation.batches(250, limit=2 * bench.budget.scored):
+                right += int((model(pictures.to(device)).argmax(1).cpu() == labels).sum())
+                seen += len(labels)
+        return right / seen
+
+    def at(share: float) -> Found:
+        images, kept = in_batches(bench.images[: bench.budget.scored]), bench.work / "fastnas.pth"
+        plan = fastnas_arm.plan_at(bench.network.model, bench.topology, share, images=images, score=score, kept=kept)
+        return {"plan": plan.to_json(), "settled": True}
+
+    return searched(bench, target, at)
+
+
 def practise(bench: Bench, target: float) -> Found | None:
     """Blocks by what each costs alone, in the features behind over the latency that it saves: the cheapest ones go."""
     whole, price = features(bench.network.model, bench.images), {}
     for branch in bench.topology.branches:
-        model = bench.network_of({"plan": Plan(branches=(branch.name,)).to_json()})
-        lost = float(((features(model, bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum())
-        price[branch.name] = lost / max(1e-6, 1 - bench.latency(model))
+        how = {"plan": Plan(branches=(branch.name,)).to_json()}
+        lost = float(
+            ((features(bench.network_of(how), bench.images) - whole) ** 2).sum() / ((whole - whole.mean(0)) ** 2).sum()
+        )
+        price[branch.name] = lost / max(1e-6, 1 - bench.latency(how))
     cheapest, best = sorted(price, key=lambda name: price[name]), (math.inf, None)
     for number in range(1, len(cheapest) + 1):
         how = {"plan": Plan(branches=tuple(cheapest[:number])).to_json()}
-        seen = bench.latency(bench.network_of(how))
+        seen = bench.latency(how)
         if abs(seen / target - 1) < best[0]:
             best = (abs(seen / target - 1), {**how, "looked": seen})
         if seen <= target:
@@ -263,6 +310,7 @@ def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
                 bench, target, round_to=step, blocks=blocks
             )
     found["PRACTISE's greedy blocks"] = practise
+    found[FASTNAS] = fastnas
     for method in ("obs", "smoea"):
         found[method] = lambda bench, target, method=method: ours(bench, target, method=method)
         found[f"{method}, no branches"] = lambda bench, target, method=method: ours(

@@ -81,6 +81,15 @@ def test_results_of_several_commands_are_put_together(equal_latency: ModuleType,
         results.take(files[2:])
 
 
+def test_other_conditions_have_their_own_columns(equal_latency: ModuleType) -> None:
+    rows = [{"rows": {"obs": {"latency": x, "low": x - 0.01, "high": x + 0.01}}} for x in (0.5, 0.25)]
+    held = {"shares": {"0.5": {"in turn": rows[0], "in turn, int8": rows[1]}}}
+    (line,) = equal_latency.conditions_table(held).splitlines()[3:]
+    assert line == "| 0.5 | obs | 0.500 (0.490 to 0.510) |  |  | 0.250 (0.240 to 0.260) |"
+    del held["shares"]["0.5"]["in turn, int8"]
+    assert equal_latency.conditions_table(held) == ""
+
+
 @pytest.mark.slow
 def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
@@ -94,6 +103,9 @@ def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys:
         "--tiny",
         "--seeds",
         "0",
+        "--conditions",
+        "batch 8",
+        "int8",
         "--arms",
         *ARMS,
     ]
@@ -107,6 +119,7 @@ def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys:
     assert len(there) >= 3 and set(share["runs"]) == set(there) == set(share["in turn"]["rows"])
     for name in there:
         assert 0.1 < share["in turn"]["rows"][name]["latency"] < 1.2 and name in told
+        assert all(0 < share[f"in turn, {c}"]["rows"][name]["latency"] < 2 for c in ("batch 8", "int8"))
         assert len(share["runs"][name]["0"]["after"]) == 359, "digits' test images"
     assert equal_latency.main(call) == 0
     assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("shares / ")], "nothing anew"
