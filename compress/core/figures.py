@@ -112,6 +112,8 @@ def _digits(value: float) -> str:
     """Three significant digits, at most four places."""
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return "–"
     places = min(4, max(0, 2 - math.floor(math.log10(abs(value)))))
     return f"{value:.{places}f}"
 

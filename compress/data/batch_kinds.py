@@ -90,7 +90,7 @@ def kind_of(batch: Any) -> TargetKind:
         return "values" if targets.dim() < 3 else "images" if targets.dim() == 4 else "own"
     if targets.dim() == 1:
         return "none" if len(targets) and bool((targets == -1).all()) else "classes"
-    return "masks" if targets.dim() == 3 else "own"
+    return "values" if targets.dim() == 2 else "masks" if targets.dim() == 3 else "own"
 
 
 def check_batch(batch: Any, kind: TargetKind, classes: int, where: str) -> None:

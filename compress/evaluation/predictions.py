@@ -30,7 +30,7 @@ from compress.core import (
     write_json,
 )
 from compress.data import Data, Split, examples_in
-from compress.errors import ConfigError, DataError
+from compress.errors import ConfigError, DataError, TaskError
 from compress.evaluation.evaluator import Material, logits
 from compress.networks import channels_last, frozen_copy
 from compress.signature import bare
@@ -233,6 +233,8 @@ def on_test(before: nn.Module, after: nn.Module, test: Split, task: Task) -> Jud
         raise DataError(
             f"the test images cannot be judged: {error.message}", hint="give labelled images in test/ (or val/)"
         ) from error
+    except TaskError as error:
+        raise TaskError(f"test: {error.message}", hint=error.hint) from error
     rows = {w: s.per_image for w, s in scores.items() if s.per_image is not None}
     one = _LABEL if task.names_one_label else "the target"
     return JudgedTest(

@@ -6,6 +6,7 @@ from torch import nn
 
 from compress.core import TaskScore
 from compress.data import Split
+from compress.errors import TaskError
 from compress.networks import frozen_copy
 from compress.tasks import Task
 
@@ -25,4 +26,7 @@ def score_on(model: nn.Module, split: Split, task: Task, *, batch: int = 256) ->
     """
     from accelerate import Accelerator
 
-    return task.scored(frozen_copy(model, Accelerator().device), split.batches(batch))
+    try:
+        return task.scored(frozen_copy(model, Accelerator().device), split.batches(batch))
+    except TaskError as error:
+        raise TaskError(f"{split.name}: {error.message}", hint=error.hint) from error

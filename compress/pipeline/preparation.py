@@ -174,7 +174,7 @@ def _try_out(run: Run, *, part: bool) -> None:
         check_structure(network, run.data)
     preflight(network)
     if not part:
-        check_asked(run.task, job, scored=run.scored)
+        check_asked(run)
         try_batch(run)
     if job.dynamic_size or not network.takes_images:
         with run.clock.phase("export", "tried before the search"):

@@ -89,10 +89,14 @@ class Run:
         return self.network.purpose
 
     @property
+    def answered(self) -> bool:
+        """Whether there are images with targets of the task's kind."""
+        return self.data is not None and target_kind(self.data.validation) in self.task.targets
+
+    @property
     def scored(self) -> bool:
-        """Whether networks are judged by the task's figure: there are images with targets of its kind."""
-        known = self.data is not None and target_kind(self.data.validation) in self.task.targets
-        return known and self.task.figure is not None
+        """Whether networks are judged by the task's figure."""
+        return self.answered and self.task.figure is not None
 
     @property
     def goal(self) -> Target:
@@ -181,11 +185,23 @@ def with_task(network: Network, data: Data | None, listen: Listen) -> Network:
         listen(Warned(said))
     kind = "none" if data is None else target_kind(data.validation)
     if kind not in ("none", *found.purpose.targets):
-        raise DataError(
-            f"the images are answered with {kind}, the task {found.purpose.name} wants {' or '.join(found.purpose.targets)}",
-            hint="name the task that they are for with --task, or give images alone: nothing is scored then",
-        )
+        raise _not_of(found.purpose, kind)
     return found
+
+
+def _not_of(task: Task, kind: str) -> DataError:
+    """What is said of targets that a task is not scored on."""
+    wanted = f"the task {task.name} wants {' or '.join(task.targets)}"
+    if kind == "own":
+        return DataError(
+            f"the batches hold targets of no kind that is known, {wanted}",
+            hint="give batches (inputs, targets), or name a task of your own that takes them apart: docs/tasks.md",
+        )
+    numbers = "give them as float32 if they are numbers; else " if kind == "classes" and "values" in task.targets else ""
+    return DataError(
+        f"the images are answered with {kind}, {wanted}",
+        hint=f"{numbers}name the task that they are for with --task, or give images alone: nothing is scored then",
+    )
 
 
 def target_kind(split: Split) -> str:

@@ -107,7 +107,7 @@ def epochs_for(job: Job, images: int) -> int:
 def schedule_for(run: Run, images: LabelledImages) -> Schedule:
     """How the job trains on so many images; without targets, or without a loss, it only imitates the unpruned network."""
     job, task = run.job, run.task
-    taught = run.scored and task.has("loss")
+    taught = run.answered and task.has("loss")
     return Schedule(
         epochs=epochs_for(job, len(images)),
         lr=job.lr,
@@ -176,7 +176,7 @@ def finetune(
     steps = round((epochs + extra) * steps_per_epoch(len(images), schedule))
     schedule = replace(schedule, extra=extra, lr=rate_for(job, steps))
     if schedule.distill == 1 and job.distill < 1:
-        why = "no labels" if not run.scored else f"the task {run.task.name} has no loss"
+        why = "no labels" if not run.answered else f"the task {run.task.name} has no loss"
         run.note(f"{why}: the fine-tuning imitates the unpruned network")
     with run.clock.phase("fine-tune", f"{plural(epochs, 'epoch')}"):
         announce_cut(run, plan, schedule, kernels)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
-from compress.data import examples_in
+from compress.data import Split, examples_in
 from compress.errors import CompressError, ConfigError, TaskError, one_line
 from compress.pipeline.job import Job
 from compress.pipeline.run import Run
@@ -19,17 +21,13 @@ from compress.tasks import Task
 _IMAGES = 8
 
 
-def check_asked(task: Task, job: Job, *, scored: bool) -> None:
+def check_asked(run: Run) -> None:
     """Whether the task can say what the job's target is held against, and what its training minimises.
-
-    Args:
-        task: what the network is for.
-        job: what is asked for.
-        scored: whether there are images with the task's targets.
 
     Raises:
         ConfigError: it cannot, or the drop that is allowed is implausible.
     """
+    task, job = run.task, run.job
     if job.target == "max_drop":
         figure = task.figure
         if figure is None:
@@ -41,30 +39,41 @@ def check_asked(task: Task, job: Job, *, scored: bool) -> None:
             raise ConfigError(
                 f"target max_drop is {job.value:g} points of {figure.name}, but must be at most 100", hint="--max-drop 1.0"
             )
-        if not scored and task.bounded != figure:
+        if not run.scored and task.bounded != figure:
             raise ConfigError(
                 f"--max-drop is about {figure.name}, which nothing bounds without targets",
                 hint=f"give images with their {' or '.join(task.targets)}, or --macs or --params",
             )
-    trains = job.epochs is None or job.epochs > 0 or job.stage_epochs > 0
-    if trains and job.distill == 0 and not task.has("loss"):
+    if not trains(job) or job.distill > 0 or run.train is not None:
+        return
+    if not task.has("loss"):
         raise ConfigError(
             f"the task {task.name} has no loss, and the unpruned network is not to be imitated: there is nothing to train by",
             hint="leave --no-distill out, give the task loss(raw, batch), or --epochs 0",
         )
+    if run.data is not None and run.data.train is not None and not run.answered:
+        raise ConfigError(
+            "the training images have no targets, and the unpruned network is not to be imitated: there is nothing to train by",
+            hint=f"leave --no-distill out, give images with their {' or '.join(task.targets)}, or --epochs 0",
+        )
+
+
+def trains(job: Job) -> bool:
+    """Whether a job may train."""
+    return job.epochs is None or job.epochs > 0 or job.stage_epochs > 0
 
 
 def try_batch(run: Run) -> None:
-    """Runs the network on one batch, as its task calls it, and looks at everything that the task says of the answer.
+    """Runs the network on one batch of each split with targets, and looks at everything that the task says of the answer.
 
     Raises:
-        TaskError: outputs or targets do not fit, a figure or a loss is no number, or the loss does not depend on the network.
+        TaskError: outputs or targets do not fit, or a loss is no number or does not depend on the network.
     """
     if run.data is None:
         return
-    task, split = run.task, run.data.validation
-    batch = next(iter(split.batches(_IMAGES, limit=_IMAGES)), None)
-    if batch is None or not examples_in(batch):
+    task, job = run.task, run.job
+    batch = _first(run.data.validation)
+    if batch is None:
         return  # said where the images are read
     network = own_tensors(run.network.model).eval().requires_grad_(True)
     args, kwargs = task.inputs(batch)
@@ -73,24 +82,62 @@ def try_batch(run: Run) -> None:
     lost = next((name for name, t in outputs.items() if not bool(t.isfinite().all())), None)
     if lost is not None:
         raise TaskError(f"the network's output {name_of(lost)} is not finite on the first images", hint="check its weights")
-    _number(task, "imitate()", _own(task, "imitate()", lambda: task.imitate(raw, raw)))
-    if not run.scored:
+    teacher = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, raw)
+    imitated = _own(task, "imitate()", lambda: task.imitate(raw, teacher))
+    _number(task, "imitate()", imitated)
+    ours = trains(job) and run.train is None and run.data.train is not None
+    learns = run.answered and task.has("loss") and job.distill < 1
+    if ours and (job.distill > 0 or not learns):
+        _depends(task, "imitate()", "the first answer", imitated, raw)
+    if not run.answered:
         return
     _own(task, "check()", lambda: task.check(raw, batch))
-    if task.has("loss") and run.job.distill < 1:
+    if learns:
         loss = _own(task, "loss()", lambda: task.loss(raw, batch))
         _number(task, "loss()", loss)
-        if not loss.requires_grad:
-            raise TaskError(
-                f"the loss of the task {task.name} does not depend on the network",
-                hint="compute it from the answer that loss() is given, without detach() and without numpy",
-            )
-        loss.backward()
-        if not any(p.grad is not None for p in network.parameters()):
-            raise TaskError(
-                f"the loss of the task {task.name} reaches no parameter of the network",
-                hint="compute it from the answer that loss() is given",
-            )
+        _depends(task, "loss()", "the answer", loss, raw)
+    _try_targets(task, network, {"train": run.data.train if ours and learns else None, "test": run.data.test})
+
+
+def _try_targets(task: Task, network: nn.Module, splits: Mapping[str, Split | None]) -> None:
+    """The first targets of the other splits.
+
+    Raises:
+        TaskError: they do not fit.
+    """
+    for name, split in splits.items():
+        batch = None if split is None else _first(split)
+        if batch is None:
+            continue
+        with torch.no_grad():
+            raw = _own(task, f"the network, called with inputs of {name},", lambda b=batch: task.answer(network, b))
+        try:
+            _own(task, "check()", lambda b=batch, r=raw: task.check(r, b))
+        except CompressError as error:
+            raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
+
+
+def _first(split: Split) -> Any:
+    """The first images of a split with what they are answered with; None where there are none."""
+    batch = next(iter(split.batches(_IMAGES, limit=_IMAGES)), None)
+    return None if batch is None or not examples_in(batch) else batch
+
+
+def _depends(task: Task, what: str, given: str, value: Tensor, raw: Any) -> None:
+    """Whether a number that training minimises has a gradient in the network's answer.
+
+    Raises:
+        TaskError: it has none.
+    """
+    leaves = [leaf for leaf in tree_leaves(raw) if isinstance(leaf, Tensor) and leaf.requires_grad]
+    reached: tuple[Tensor | None, ...] = (value,) if value.requires_grad else ()
+    if reached and leaves:  # an answer of another kind cannot be looked into
+        reached = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+    if all(gradient is None for gradient in reached):
+        raise TaskError(
+            f"{what} of the task {task.name} does not depend on the network",
+            hint=f"compute it from {given} that it is given, without detach() and without numpy",
+        )
 
 
 def name_of(output: str) -> str:

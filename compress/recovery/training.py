@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from compress.core import derive, plural
 from compress.data import examples_in
-from compress.errors import TrainError
+from compress.errors import TaskError, TrainError
 from compress.networks import autocast, channels_last, frozen_copy, seeded
 from compress.recovery import training_state
 from compress.recovery.data_parallel import DataParallel, connected, joined
@@ -259,7 +259,10 @@ class _Training:
             with torch.no_grad():
                 target = None if self.guide is None else self.guide(*args, **kwargs)
         raw, target = single(raw), single(target)  # once: what is learnt from it twice is summed unrounded
-        self.task.check_step(raw, target, batch, self.schedule.distill)
+        try:
+            self.task.check_step(raw, target, batch, self.schedule.distill)
+        except TaskError as error:
+            raise TaskError(f"train: {error.message}", hint=error.hint) from error
         return raw, _loss(raw, target, batch, self.schedule)
 
     def _look(self, losses: list[Tensor], epoch: int, done: int, start: float) -> Tensor:

@@ -6,7 +6,6 @@ Everything that would otherwise believe that a network names classes asks here. 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +17,7 @@ from compress.core import Figure, TaskScore, mean_interval, resampled, share_int
 from compress.errors import TaskError
 from compress.signature import bare, tensors
 from compress.tasks.batches import arguments_in, moved
+from compress.tasks.checked_score import checked_score
 from compress.tasks.imitation import imitation_loss, projected
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Task:
     # ---- checking ----
 
     def check(self, raw: Any, batch: Any) -> None:
-        """Looks at the answer to one batch before any long work.
+        """Looks at the answer to a batch: to the first one before any long work, to every one that is scored or trained on.
 
         Args:
             raw: the answer.
@@ -147,9 +147,11 @@ class Task:
         """Looks at one step of a training; ``share`` is the weight of imitation, ``teacher`` its answer or None.
 
         Raises:
+            TaskError: targets that are learnt from are not what the task needs.
             TrainError: there is nothing to learn from.
         """
-        del raw, teacher, batch, share
+        if teacher is None or share < 1:
+            self.check(raw, batch)
 
     # ---- for all tasks alike ----
 
@@ -178,12 +180,13 @@ class Task:
         return bare(model)(*args, **kwargs)
 
     def predicted(self, model: nn.Module, batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """(answer, batch) for each batch, without gradients, where the network is."""
+        """(answer, batch) for each batch, without gradients, where the network is; each one is looked at by :meth:`check`."""
         place = next(model.parameters(), torch.empty(0)).device
         for batch in batches:
             with torch.inference_mode():
                 there = moved(batch, place)
                 raw = self.answer(model, there)
+            self.check(raw, there)  # a target that cannot be would be a figure that is not true
             yield raw, there
 
     def scored(self, model: nn.Module, batches: Iterable[Any]) -> TaskScore:
@@ -195,19 +198,7 @@ class Task:
         figure = self.figure
         if figure is None:
             raise TaskError(f"the task {self.name} has no figure to be scored by", hint="give it figures and score()")
-        found = self.score(model, batches)
-        if not isinstance(found, Mapping) or not isinstance(found.get(figure.name), TaskScore):
-            seen = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-            raise TaskError(
-                f"the task {self.name} scored {seen or 'nothing'}, wanted was {figure.name}",
-                hint="score() returns a mapping: the name of every figure -> TaskScore(value, low, high, images)",
-            )
-        score: TaskScore = found[figure.name]
-        numbers = (score.value, score.low, score.high)
-        if not all(isinstance(x, int | float) for x in numbers) or (figure.share and not _within(score.value)):
-            wanted = "numbers in [0, 1]" if figure.share else "numbers"
-            raise TaskError(f"the task {self.name} scored {figure.name} as {score.value!r}, {wanted} are wanted")
-        return score
+        return checked_score(self.name, figure, self.score(model, batches))
 
     def error(self, model: nn.Module, batches: Iterable[Any], base: float) -> float:
         """What a search minimises: see :meth:`compress.core.Figure.error`.
@@ -229,7 +220,3 @@ class Task:
         if self.figure is not None and self.figure.share:
             low, high = share_interval(low, high, len(rows))
         return TaskScore(value=value, low=low, high=high, images=len(rows), per_image=rows)
-
-
-def _within(value: float) -> bool:
-    return math.isnan(value) or -1e-9 <= value <= 1 + 1e-9

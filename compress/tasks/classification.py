@@ -124,6 +124,8 @@ class Classification(Task):
                 f"label {highest} occurs, but the network has {logits.shape[1]} classes",
                 hint="check the labels, or train a network with a larger head",
             )
+        if target is None or share < 1:
+            self.check(raw, batch)
 
     def check(self, raw: Any, batch: Any) -> None:
         """Logits, and labels within them."""

@@ -86,10 +86,11 @@ class Regression(Task):
         """As many targets as numbers, all finite."""
         values, targets = self.values(raw), _targets(batch)
         if targets.shape != values.shape or not bool(targets.isfinite().all()):
-            seen = tuple(targets.shape) if targets.shape != values.shape else "not all finite"
             raise TaskError(
-                f"the targets are {seen}, the network returns {tuple(values.shape)}",
-                hint="give as many numbers an image as the network returns, as float32",
+                f"the targets are {tuple(targets.shape)}, the network returns {tuple(values.shape)}"
+                if targets.shape != values.shape
+                else "the targets hold values that are not finite",
+                hint="give as many finite numbers an image as the network returns",
             )
 
 

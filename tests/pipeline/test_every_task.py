@@ -222,7 +222,17 @@ class Wrong(Task):
 
     def loss(self, raw: Any, batch: Any) -> Any:
         good = (raw - batch[1]).abs().mean()
-        return {"constant": torch.tensor(1.0), "nan loss": good * torch.nan, "rows": raw, "broken": None}.get(self.what, good)
+        return {
+            "constant": torch.tensor(1.0),
+            "alone": torch.ones((), requires_grad=True),
+            "nan loss": good * torch.nan,
+            "rows": raw,
+            "broken": None,
+        }.get(self.what, good)
+
+    def imitate(self, raw: Any, teacher: Any) -> Any:
+        good = (raw - teacher).abs().mean()
+        return torch.tensor(1.0) if self.what == "constant imitation" else good
 
     def score(self, model: Any, batches: Any) -> Any:
         from compress.core import TaskScore
@@ -234,7 +244,9 @@ class Wrong(Task):
 
 
 CURES = {
-    "constant": "does not depend on the network",
+    "constant": "loss.. of the task wrong does not depend on the network",
+    "alone": "loss.. of the task wrong does not depend on the network",
+    "constant imitation": "imitate.. of the task wrong does not depend on the network",
     "nan loss": "loss.. is nan",
     "rows": "one number as a tensor",
     "broken": "NoneType",

@@ -226,9 +226,11 @@ BAD: dict[str, Any] = {
 @pytest.mark.parametrize("message", BAD)
 def test_targets_that_cannot_be_are_refused(message: str) -> None:
     _, ours = dense("fcos")
-    with torch.no_grad(), pytest.raises(CompressError, match=message) as caught:
-        Detection().check(ours(IMAGES[:2]), (IMAGES[:2], BAD[message]))
-    assert caught.value.hint
+    batch = (IMAGES[:2], BAD[message])
+    for look in (lambda: Detection().check(ours(IMAGES[:2]), batch), lambda: Detection().score(ours, [batch])):
+        with torch.no_grad(), pytest.raises(CompressError, match=message) as caught:
+            look()
+        assert caught.value.hint
 
 
 def test_other_networks_are_refused_with_a_cure() -> None:

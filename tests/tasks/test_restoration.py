@@ -74,6 +74,8 @@ def test_a_tiny_network_takes_noise_away(distance: str) -> None:
     ],
 )
 def test_targets_that_cannot_be_are_refused(raw: Tensor, targets: Tensor, message: str, cure: str) -> None:
-    with pytest.raises(TaskError, match=message) as caught:
-        Restoration().check(raw, (torch.zeros(2, 3, 4, 4), targets))
-    assert cure in caught.value.hint
+    task = Restoration()
+    for look in (lambda: task.check(raw, (raw, targets)), lambda: task.score(nn.Identity(), [(raw, targets)])):
+        with pytest.raises(TaskError, match=message) as caught:
+            look()
+        assert cure in caught.value.hint

@@ -125,9 +125,11 @@ def test_one_logit_a_pixel_and_lower_resolutions() -> None:
     ],
 )
 def test_masks_that_cannot_be_are_refused(raw: Tensor, masks: Tensor, message: str, cure: str) -> None:
-    with pytest.raises(TaskError, match=message) as caught:
-        Segmentation().check(raw, (torch.zeros(2, 3, 4, 4), masks))
-    assert cure in caught.value.hint
+    task = Segmentation()
+    for look in (lambda: task.check(raw, (raw, masks)), lambda: task.score(nn.Identity(), [(raw, masks)])):
+        with pytest.raises(TaskError, match=message) as caught:
+            look()
+        assert cure in caught.value.hint
 
 
 def test_the_void_index_stands_behind_the_name() -> None:

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import multilabel_f1_score
 
 from compress.core import bounded_mean, mean_interval, pooled_difference, resampled, upper, wilson
 from compress.data import examples_in
-from compress.errors import TaskError
+from compress.errors import CompressError
 from compress.tasks import Task, cut_out, first_of, task_of
 
 ANSWERS: dict[str, tuple[Callable[[torch.Generator, int], Tensor], Callable[[torch.Generator, int], Tensor]]] = {
@@ -177,9 +177,17 @@ WRONG: list[tuple[str, Any, Any]] = [
 
 @pytest.mark.parametrize(("name", "answers", "targets"), WRONG)
 def test_wrong_answers_and_targets_are_named(name: str, answers: Tensor, targets: Tensor) -> None:
-    with pytest.raises(TaskError) as caught:
-        task_of(name).check(answers, (answers, targets))
-    assert caught.value.hint
+    """Where they are looked at first, and in every later batch that is scored or trained on: no figure is made of them."""
+    task, batch = task_of(name), (answers, targets)
+    for look in (
+        lambda: task.check(answers, batch),
+        lambda: task.scored(Said(), [batch]),
+        lambda: task.error(Said(), [batch], 1.0),
+        lambda: task.check_step(answers, None, batch, 0.0),
+    ):
+        with pytest.raises(CompressError) as caught:
+            look()
+        assert caught.value.hint
 
 
 def test_regression_in_a_column_or_a_row_is_the_same() -> None:
