@@ -98,7 +98,7 @@ def list_files(images: Files, where: str, labels: str, num_classes: int | None) 
     folders = {folder for members in parts.values() for _, folder in members if folder and labels != "none"}
     loose = sum(not folder for members in parts.values() for _, folder in members)
     if not folders:
-        warnings.append(f"{where} has no class folders: accuracy cannot be measured")
+        warnings.append(f"{where} has no class folders: its images have no labels, so nothing is scored on them")
         return Listing({k: _part(images, [(i, -1) for i, _ in m]) for k, m in parts.items()}, (), tuple(warnings))
     if loose:
         warnings.append(f"{plural(loose, 'image')} outside of class folders left out")

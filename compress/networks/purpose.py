@@ -33,12 +33,13 @@ def recognised(network: Network, data: Data | None) -> tuple[Network, str]:
     certain = width >= 2 and ((data is not None and labelled and 2 <= len(data.classes) <= width) or _catalogued(network))
     if certain:
         return replace(network, task=Classification()), ""
-    if labelled and width == 1:
-        cure = "--task binary if its one output is a logit of the second class"
+    if width == 1:
+        second = " of the second class" if labelled else ""
+        cure = f"--task binary if its one output is a logit{second}, --task regression if it is a number"
     elif width >= 2:
-        cure = "--task classification if its outputs are class logits"
+        cure = "--task classification if its outputs are class logits, --task regression, multilabel or another if not"
     else:
-        cure = "--task NAME if they can be scored"
+        cure = "--task segmentation, restoration, detection or another if they can be scored"
     said = f"what the network is for is not known, so its outputs are to stay what they are (task outputs); {cure}"
     return replace(network, task=Outputs()), said
 

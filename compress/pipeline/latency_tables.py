@@ -30,6 +30,7 @@ from compress.latency import (
 )
 from compress.networks import Network
 from compress.pipeline.job import Job
+from compress.pipeline.latency_floor import check_floor
 from compress.pipeline.module_files import of_torch, torch_runtime
 from compress.pipeline.run import Run, runtime_for
 from compress.runtime import TORCH_RUNTIMES, OrtRuntime
@@ -82,9 +83,10 @@ def table_for(run: Run, topology: Topology) -> LatencyTable:
 
 
 def _made(run: Run, topology: Topology) -> LatencyTable:
-    path, clock = kept_at(topology, run.job), run.clock
+    path, clock, source = kept_at(topology, run.job), run.clock, networks_of(run.network, topology, run.job)
+    check_floor(run, source)
     with clock.phase("latency table", f"{NETWORKS} networks of random widths, once for this machine and network"):
-        found = make(run.network, topology, run.job, path, run.listen)
+        found = make(run.network, topology, run.job, path, run.listen, source=source)
     run.listen(Warned(f"latency table kept at {path}; it took {clock.seconds['latency table']:.0f} s"))
     return found
 
@@ -137,6 +139,7 @@ def make(
     *,
     networks: int = NETWORKS,
     seconds: float | None = None,
+    source: SizedNetworks | None = None,
 ) -> LatencyTable:
     """Measures a table and writes it; what was measured when it was interrupted is not measured again.
 
@@ -148,10 +151,11 @@ def make(
         listen: receives :class:`Measuring`.
         networks: how many.
         seconds: of measuring each; by default as the network's size wants.
+        source: the network at any widths, where the caller has it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     groups, _ = prunable(topology, job.ignore, job.realise)
-    source = networks_of(network, topology, job)
+    source = source or networks_of(network, topology, job)
     runtime = source.runtime
     here = machine(runtime).digest
     journal = path.with_name(f"{path.stem}-{topology.digest}-{here}-{job.seed}.jsonl")

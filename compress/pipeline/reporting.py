@@ -82,7 +82,7 @@ def build_report(
     ]
     notes.append(f"{job.target}: {search.chosen}")
     if task.bounded is None:
-        notes.append(f"no certificate: nothing bounds what the task {task.name} may have lost without targets")
+        notes.append(f"no certificate: without targets, nothing bounds what the network lost (task: {task.name})")
     elif data is not None and certificate is None and job.target != "max_drop":
         notes.append("no certificate of the loss: no image was left for it; more images, even without labels, would give one")
     if job.realise == "csgd" and job.recover != Job().recover:

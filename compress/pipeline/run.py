@@ -135,7 +135,8 @@ class Run:
         self.log.steps.append(Step(when, score, kept))
         if kept:
             return after
-        said = f"taken back: {when}: {self.told(score)} on validation images, {self.told(last)} before it"
+        where = "synthetic inputs" if self.data is None else "validation images"
+        said = f"taken back: {when}: {self.told(score)} on {where}, {self.told(last)} before it"
         self.note(said)
         self.listen(Warned(said))
         return before
@@ -143,7 +144,7 @@ class Run:
     def told(self, score: float) -> str:
         """A step's score as a sentence has it."""
         figure = self.task.figure
-        return f"{figure.short} {figure.text(score)}" if self.scored and figure is not None else f"outputs off by {score:.3g}"
+        return f"{figure.short} {figure.text(score)}" if self.scored and figure is not None else f"output error {score:.3g}"
 
     def _score(self, model: nn.Module, when: str) -> float | None:
         """By the task's figure, else by the outputs on the images that were held out; None where there is neither."""

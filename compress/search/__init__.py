@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from compress.search.widths import meet_widths as meet_widths
     from compress.search.widths import nearest as nearest
     from compress.search.widths import orbits as orbits
+    from compress.search.widths import plan_at as plan_at
     from compress.search.widths import plan_of as plan_of
     from compress.search.widths import ranked as ranked
     from compress.search.widths import reachable as reachable
@@ -90,6 +91,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "stage_combination": "controller",
             "stages": "is_stream make_stages prunable skippable whole_streams",
             "uniform": "Uniform",
-            "widths": "NARROW Widths fill meet_widths nearest orbits plan_of ranked reachable scaled share_at widths_of",
+            "widths": "NARROW Widths fill meet_widths nearest orbits plan_at plan_of ranked reachable scaled share_at "
+            "widths_of",
         },
     )

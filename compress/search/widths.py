@@ -94,16 +94,18 @@ def _scaled(topology: Topology, groups: Sequence[GroupId], ratio: float, round_t
 
 
 def share_at(cost: CostModel, groups: Sequence[GroupId], ratio: float, round_to: int) -> float:
-    """The share of the cost when every orbit keeps this share of its channels, aligned.
+    """The share of the cost when every orbit keeps this share of its channels, aligned."""
+    return cost.share(plan_at(cost.topology, groups, ratio, round_to))
 
-    Channels of an orbit are interchangeable, so it does not matter which of them are kept.
-    """
+
+def plan_at(topology: Topology, groups: Sequence[GroupId], ratio: float, round_to: int) -> Plan:
+    """Every orbit at this share of its channels, aligned: the first ones, since to cost they are interchangeable."""
     cuts = {}
-    for group_id, kept in _scaled(cost.topology, groups, ratio, round_to).items():
-        group = cost.topology.by_id[group_id]
+    for group_id, kept in _scaled(topology, groups, ratio, round_to).items():
+        group = topology.by_id[group_id]
         if sum(kept) < group.size:
             cuts[group_id] = Cut(tuple(sorted(c for o, n in zip(orbits(group), kept, strict=True) for c in o[:n])))
-    return cost.share(Plan(cuts))
+    return Plan(cuts)
 
 
 def widths_of(space: Space, plan: Plan) -> dict[GroupId, tuple[int, ...]]:
