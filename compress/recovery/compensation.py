@@ -113,15 +113,17 @@ def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], rid
     stays = torch.zeros(rows[0].numel() // taps, dtype=torch.bool)
     stays[torch.from_numpy(kept)] = True
     stays = stays.repeat_interleave(taps)
+    kept_columns, gone = stays.nonzero()[:, 0], (~stays).nonzero()[:, 0]
     old = rows.detach().double().cpu().reshape(layer.cardinality, -1, len(stays)).transpose(1, 2)  # (g, columns, outputs)
-    A = gram.covariance.double()
-    inner = A[:, stays][:, :, stays]
-    pull = (ridge * A.diagonal(dim1=1, dim2=2).mean(1)).clamp(min=torch.finfo(torch.float64).tiny)
-    inner.diagonal(dim1=1, dim2=2).add_(pull[:, None])
+    A = gram.covariance
+    level = A.diagonal(dim1=1, dim2=2).double().mean(1)
+    mine = A.index_select(1, kept_columns)  # narrow first: of wide layers everything in double is most of the work
+    inner, across = (mine.index_select(2, columns).double() for columns in (kept_columns, gone))
+    inner.diagonal(dim1=1, dim2=2).add_((ridge * level).clamp(min=torch.finfo(torch.float64).tiny)[:, None])
     factor, failed = torch.linalg.cholesky_ex(inner)
     new = old.clone()
     if not bool(failed.any()):
-        new[:, stays] += torch.cholesky_solve(A[:, stays][:, :, ~stays] @ old[:, ~stays], factor)
+        new[:, stays] += torch.cholesky_solve(across @ old[:, gone], factor)
     mean = gram.mean.double()[:, :, None]
     shift = (old * mean).sum(1) - (new * mean)[:, stays].sum(1)
     solved = filters(new.transpose(1, 2).reshape(rows.shape), layer).to(weight).contiguous()

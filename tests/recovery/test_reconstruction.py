@@ -346,6 +346,24 @@ def test_order_is_that_of_brute_force(seed: int, channels: int, readers: int, ot
         np.testing.assert_allclose(errors[step + 1], choices[int(order[step])], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("taps", [1, 2])
+def test_removals_may_wait(taps: int) -> None:
+    """However many are multiplied into the inverse at once, the same channels go at the same errors."""
+    rng = np.random.default_rng(taps)
+    columns = 8 * taps
+    made = []
+    for outputs in (1, 3):
+        u, weights = rng.normal(size=(2, 2 * columns, columns)), rng.normal(size=(columns, outputs))
+        moments = torch.from_numpy(u[0].T @ u[0] / columns + u[1].T @ u[1])
+        places = rng.permutation(columns).reshape(8, taps).tolist()
+        made.append(EliminationReader(moments, torch.from_numpy(weights), places, 1.0))
+    at_once, errors = eliminate(made, held=1)
+    for held in (3, 5, 100):
+        order, others = eliminate(made, held=held)
+        assert order.tolist() == at_once.tolist()
+        np.testing.assert_allclose(others, errors, rtol=1e-9)
+
+
 @pytest.mark.parametrize("name", ["chain", "flatten", "residual", "concat", "depthwise", "grouped", "option-a", "conv1d"])
 def test_obs_orders_every_group(name: str) -> None:
     """A permutation, so that widths are nested; a channel that no reader uses goes first; errors end at the whole."""
