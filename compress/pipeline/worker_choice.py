@@ -16,7 +16,7 @@ from compress.pipeline.channel_statistics import as_taken
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import SYNTHETIC_IMAGES, calibration_count, search_budget
 from compress.pipeline.run_folder import JOB
-from compress.recovery import REMEMBERED
+from compress.recovery import remembered_bytes
 from compress.search import METHODS, Planner
 from compress.signature import tensors
 from compress.workers import fitting
@@ -57,10 +57,9 @@ class Footprint:
 
     def worker_bytes(self, images: int) -> int:
         """What a worker may fill at the most: a stage's caches are bounded, and so is the run of a whole network."""
-        stage = min(CACHE, images * self.values)
-        return (
-            _PROCESS + REMEMBERED + _COPIES * self.weights + 2 * stage + _BATCH * _ALIVE * self.largest + 2 * images * self.rows
-        )
+        stage, solutions = min(CACHE, images * self.values), remembered_bytes(self.weights)
+        shown = _BATCH * _ALIVE * self.largest + 2 * images * self.rows
+        return _PROCESS + solutions + _COPIES * self.weights + 2 * stage + shown
 
     def training_bytes(self, batch: int) -> int:
         """What a training fills besides at the most: gradients, momentum, the teacher, and a batch's values kept for them."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from compress.recovery.centripetal_sgd import tied_slices as tied_slices
     from compress.recovery.centripetal_sgd import train_centripetal as train_centripetal
     from compress.recovery.centripetal_sgd import train_equal as train_equal
-    from compress.recovery.compensation import REMEMBERED as REMEMBERED
     from compress.recovery.compensation import RIDGE as RIDGE
     from compress.recovery.compensation import Compensation as Compensation
+    from compress.recovery.compensation import remembered_bytes as remembered_bytes
     from compress.recovery.compensation import solve as solve
     from compress.recovery.data_parallel import apart as apart
     from compress.recovery.data_parallel import connected as connected
@@ -59,7 +59,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         {
             "batch_norm": "reestimate",
             "centripetal_sgd": "CentripetalResult Pull Tied train_centripetal train_equal tied_slices",
-            "compensation": "REMEMBERED Compensation RIDGE solve",
+            "compensation": "Compensation RIDGE remembered_bytes solve",
             "data_parallel": "apart connected joined patience",
             "kernel_sparsity": "effective_params held zero_kernels",
             "moments": "Gram Moments collect moment_columns moment_readers moment_rows",

@@ -9,7 +9,7 @@ With the covariance ``A`` of a reader's inputs, its old weights ``W``, the kept 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -24,8 +24,18 @@ RIDGE = 1e-3
 """Pull towards the old weights, relative to the mean variance of a layer's inputs."""
 MOST_COLUMNS = 2304
 """Columns (256 channels of 3x3) beyond which solving a layer would cost more than running it on the search's images."""
-REMEMBERED = 256 << 20
-"""Bytes of solutions that are kept: evolution recombines whole layers, so the same inputs of a layer come again and again."""
+_FEW_REMEMBERED, _MANY_REMEMBERED = 256 << 20, 1 << 30
+_REMEMBERED_TIMES = 16
+"""Times the weights: the readers of a stage's population, about, which all come before the first one comes again."""
+
+
+def remembered_bytes(weights: int) -> int:
+    """Bytes of solutions that are kept at the most: evolution recombines whole layers, so the same inputs come again.
+
+    Args:
+        weights: bytes of the network's.
+    """
+    return min(_MANY_REMEMBERED, max(_FEW_REMEMBERED, _REMEMBERED_TIMES * weights))
 
 
 class Compensation:
@@ -58,6 +68,7 @@ class Compensation:
             weight = layer.weight
             if _columns(state[weight], layer) == len(gram.columns) <= most_columns and weight not in shared:
                 self.grams[name] = gram
+        self.most = remembered_bytes(_size(state.values()))
         self.bytes = 0
         self._known: OrderedDict[tuple[LayerName, bytes], tuple[Tensor, Tensor]] = OrderedDict()
 
@@ -84,14 +95,21 @@ class Compensation:
         return changed
 
     def _solution(self, layer: Layer, gram: Gram, kept: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        key = (layer.name, kept.tobytes())
-        if key not in self._known:
-            self._known[key] = solve(self.state[layer.weight], layer, gram, kept, self.ridge)
-            self.bytes += _size(self._known[key])
-        self._known.move_to_end(key)
-        while self.bytes > REMEMBERED and len(self._known) > 1:
+        """What :func:`solve` finds; of what was found before, the columns that stay were kept."""
+        key, weight, stays = (layer.name, kept.tobytes()), self.state[layer.weight], torch.from_numpy(kept)
+        if key in self._known:
+            self._known.move_to_end(key)
+            columns, shift = self._known[key]
+            rows = filters(weight, layer)
+            whole = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device).copy_(rows)
+            whole[:, stays] = columns
+            return _laid(filters(whole, layer), weight), shift
+        solved, shift = solve(weight, layer, gram, kept, self.ridge)
+        self._known[key] = filters(solved, layer)[:, stays], shift
+        self.bytes += _size(self._known[key])
+        while self.bytes > self.most and len(self._known) > 1:
             self.bytes -= _size(self._known.popitem(last=False)[1])
-        return self._known[key]
+        return solved, shift
 
 
 def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], ridge: float) -> tuple[Tensor, Tensor]:
@@ -126,13 +144,18 @@ def solve(weight: Tensor, layer: Layer, gram: Gram, kept: NDArray[np.int64], rid
         new[:, stays] += torch.cholesky_solve(across @ old[:, gone], factor)
     mean = gram.mean.double()[:, :, None]
     shift = (old * mean).sum(1) - (new * mean)[:, stays].sum(1)
-    solved = filters(new.transpose(1, 2).reshape(rows.shape), layer).to(weight).contiguous()
+    return _laid(filters(new.transpose(1, 2).reshape(rows.shape), layer), weight), shift.flatten().to(weight)
+
+
+def _laid(solved: Tensor, weight: Tensor) -> Tensor:
+    """In the weight's type and layout: in another one torch would round otherwise."""
+    solved = solved.to(weight).contiguous()
     if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         solved = solved.contiguous(memory_format=torch.channels_last)
-    return solved, shift.flatten().to(weight)
+    return solved
 
 
-def _size(tensors: tuple[Tensor, ...]) -> int:
+def _size(tensors: Iterable[Tensor]) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 

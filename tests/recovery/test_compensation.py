@@ -14,7 +14,6 @@ from compress.core.plan import Cut, Plan, kept_positions
 from compress.core.topology import Topology
 from compress.coupling.symbolic import symbolic_graph
 from compress.evaluation.stage_runner import StageRunner, cutout
-from compress.recovery import compensation as compensation_module
 from compress.recovery.compensation import Compensation
 from compress.recovery.moments import collect
 from compress.recovery.unfolding import filters, matrix, unfold
@@ -106,12 +105,30 @@ def test_folded_channels_are_left_to_the_fold() -> None:
     assert not reading & set(compensation(plan))
 
 
-def test_what_is_remembered_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["chain", "grouped", "transposed"])
+def test_what_is_remembered_is_what_was_solved(name: str) -> None:
+    """Bit for bit and in the same layout, in less memory than whole weights take."""
+    _, topology, _, compensation = setting(name, 4)
+    last = {k: t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 else t for k, t in compensation.state.items()}
+    plan = random_plan(topology, 0.5, np.random.default_rng(0))
+    for state in (compensation.state, last):
+        compensation.state = state
+        compensation._known.clear()
+        compensation.bytes = 0
+        solved = compensation(plan)
+        assert compensation.bytes < sum(t.numel() * t.element_size() for t in solved.values())
+        again = compensation(plan)
+        assert solved.keys() == again.keys() and solved
+        for key, tensor in solved.items():
+            assert torch.equal(tensor, again[key]) and tensor.stride() == again[key].stride()
+
+
+def test_what_is_remembered_has_a_bound() -> None:
     _, topology, _, compensation = setting("chain")
     group = max(topology.groups, key=lambda g: g.size)
     rng = np.random.default_rng(0)
     bound = 4 * max(t.numel() * 4 for t in compensation.state.values())
-    monkeypatch.setattr(compensation_module, "REMEMBERED", bound)
+    compensation.most = bound
     seen = 0
     for _ in range(60):
         keep = np.flatnonzero(rng.random(group.size) < 0.5)
