@@ -15,9 +15,10 @@ whose removal costs least in the features behind over the latency that it saves;
 trainings (then the others train as many steps more).
 Torch-Pruning's networks get their batch norms re-estimated, as its users do it, the others the least squares.
 
-Then the same training for all: ``--images`` training images a pass (all of them by default), ``--epochs`` passes, distilled
-from the unpruned network. The test images are read once a run. Every part is kept in ``results/equal-latency-NAME.json`` as
-soon as it is done; the same command goes on, and with ``--minutes M`` begins no part after that time.
+Then the same training for all, a run's own (the learning rate by budget): ``--images`` training images a pass (all of them by
+default), ``--epochs`` passes, distilled from the unpruned network. The test images are read once a run. Every part is kept in
+``results/equal-latency-NAME.json`` as soon as it is done; the same command goes on, and with ``--minutes M`` begins no part
+after that time.
 
 Networks are looked for, and clocked in turn, where latency is measured; what is kept suffices to train them elsewhere, such
 as on a machine with a GPU: ``--only found clocked`` here, ``--only trained`` there (several such commands at a time, each with
@@ -55,7 +56,9 @@ from compress.evaluation import predict
 from compress.export import Quantiser, export
 from compress.latency import Settings, measure
 from compress.networks import load, network_from
-from compress.recovery import Schedule, fit
+from compress.pipeline import Job
+from compress.pipeline.steps import rate_for
+from compress.recovery import Schedule, fit, steps_per_epoch
 from compress.runtime import OrtRuntime
 
 try:
@@ -115,6 +118,8 @@ def trained(bench: Bench, small: nn.Module, seed: int, extra: float) -> dict[str
     assert bench.data.train is not None
     epochs, batch = bench.budget.epochs + int(extra), min(128, len(bench.data.train))
     schedule = Schedule(epochs, extra=extra % 1, seed=seed, batch=batch)
+    steps = round((epochs + extra % 1) * steps_per_epoch(len(bench.data.train), schedule))
+    schedule = replace(schedule, lr=rate_for(Job(), steps))
     after = fit(small, bench.data.train, schedule, teacher=bench.network.model)
     return {
         "params": sum(p.numel() for p in small.parameters()),
@@ -302,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "data": dict(data.digests),
         "images": budget.images,
         "epochs": budget.epochs,
+        "rate": "by budget",
         "macs": count(bench.topology).macs,
         "tiny": given.tiny,
     }

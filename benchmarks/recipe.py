@@ -104,7 +104,7 @@ ARMS: Mapping[str, Recipe] = {
     **{f"rate {rate:g}": Recipe(lr=rate) for rate in (0.002, 0.005, 0.01, 0.05)},
     "rate by budget": Recipe(lr=None),
     **{name: Recipe(**part) for name, part in PARTS.items()},
-    **{f"rate 0.005, {name}": Recipe(lr=0.005, **part) for name, part in PARTS.items()},
+    **{f"rate {rate:g}, {name}": Recipe(lr=rate, **part) for rate in (0.005, 0.01) for name, part in PARTS.items()},
 }
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SHARES = (0.5, 0.25)
