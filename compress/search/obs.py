@@ -74,23 +74,27 @@ class Allocated:
 
     def search(self, space: Space, rng: np.random.Generator) -> Search:
         """Some plans of one budget, recovered as the result will be; or one plan of each of several budgets."""
-        plans = by_budget(self, space, self.points)
         budgeted = space.target.kind != "max_drop"
         cheap = max(1, (self.images if budgeted else 0) or space.full_images)
         dear = max(cheap, space.judged_images)
         if budgeted:
-            value = space.target.value
-            inner = whole_streams(space) if self.whole_streams else None
-            fits = inner is not None and reachable(inner.cost, inner.groups, inner.round_to) <= value
-            plans += [self.plan(inner, value)] if inner is not None and fits else []
-            deep = [self.plan(part, value) for part in looks(space, value, self.depths)]
-            plans += [*deep, *(_between(space, value, self._ranking(space), even) for even in self.line)]
-            plans = list(dict.fromkeys(plans))[: max(1, space.budget // dear)]
-            return (yield from scored(space, plans, self.images, "reconstructed"))
+            few = max(1, space.budget // dear)
+            return (yield from scored(space, self.choice(space)[:few], self.images, "reconstructed"))
+        plans = by_budget(self, space, self.points)
         affords = space.budget >= dear * len(plans)
         few = len(plans) if affords else max(1, min(len(plans), space.budget // cheap))
         plans = list(thinned(plans, few))
         return (yield from scored(space, plans, self.images, "reconstructed" if affords else "bn"))
+
+    def choice(self, space: Space) -> list[Plan]:
+        """All plans of the target's budget that are scored where it suffices, none twice; the first ones matter most."""
+        value = space.target.value
+        inner = whole_streams(space) if self.whole_streams else None
+        fits = inner is not None and reachable(inner.cost, inner.groups, inner.round_to) <= value
+        whole = [self.plan(inner, value)] if inner is not None and fits else []
+        deep = [self.plan(part, value) for part in looks(space, value, self.depths)]
+        line = [_between(space, value, self._ranking(space), even) for even in self.line]
+        return list(dict.fromkeys([self.plan(space, value), *whole, *deep, *line]))
 
     def plan(self, space: Space, budget: float) -> Plan:
         """One plan of a budget, nothing scored."""

@@ -22,20 +22,17 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Plan
 from compress.search.base import Ask, Origin, Score, Search, Told, scored
-from compress.search.depth import looks
 from compress.search.front import Fidelity, Front, Point, Recovery, knee, non_dominated, thinned
 from compress.search.genes import Genes
-from compress.search.obs import plan_for
+from compress.search.obs import Allocated
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.space import Space, Stage
 from compress.search.stage_combination import combine, controller
-from compress.search.stages import whole_streams
 from compress.search.stopping import Stopping
 from compress.search.uniform import Uniform
-from compress.search.widths import reachable
 
 _FINALIST_WINDOW = 0.06
-_CLOSED_FORMS, _DEPTHS = 5, 4
+_CLOSED_FORMS = 6
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
 
@@ -307,24 +304,16 @@ def _origins(plans: Sequence[Plan], known: Sequence[Plan]) -> dict[Plan, Origin]
 
 def _closed_count(space: Space) -> int:
     """How many plans need no search, at the most."""
-    return _CLOSED_FORMS + (_DEPTHS if space.branches else 0)
+    return _CLOSED_FORMS + (Allocated().depths if space.branches else 0)
 
 
 def closed_forms(space: Space) -> list[Plan]:
-    """Plans close below the target that need no search: evenly, or by marginal error, with the residual streams or without,
-    and at some depths where branches may go.
+    """Plans close below the target that need no search: those that ``obs`` chooses from, and even widths by l1.
 
     The last one is the baseline itself: judged beside the first rival, so that the search is not behind it.
     """
-    value = space.target.value
-    spaces, plans = [s for s in (space, whole_streams(space)) if s is not None], list[Plan]()
-    for part in spaces:
-        if reachable(part.cost, part.groups, part.round_to) <= value:
-            plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
-    plans += [plan_for(part, value, part.ranking) for part in looks(space, value, _DEPTHS)]
-    if "l1" in space.statistics.importance:
-        plans.append(Uniform("l1").plan(space, value))
-    return plans
+    plain = [Uniform("l1").plan(space, space.target.value)] if "l1" in space.statistics.importance else []
+    return [*(p for p in Allocated().choice(space) if p not in plain), *plain]
 
 
 _LOST = 1e9

@@ -23,6 +23,7 @@ from compress.search.cluster import Cluster, _Decoder, clustered, crowding_dista
 from compress.search.front import Fidelity, Point, knee, non_dominated
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
+from compress.search.obs import Allocated
 from compress.search.smoea import Smoea
 from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stage_combination import controller
@@ -180,6 +181,21 @@ def test_smoea_is_not_behind_l1_where_few_images_mislead(seed: int, value: float
     best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
     assert toy.error(best.plan) <= toy.error(Uniform("l1").plan(toy.space, value))
     assert best.error == pytest.approx(0.05 + toy.error(best.plan))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_smoea_is_not_behind_obs_where_few_images_mislead(seed: int) -> None:
+    """What obs would choose from is judged as well, the networks with fewer branches among it."""
+    toy, rng = ToySpace.make(seed, Target("macs", 0.5)).with_branches(0.01), np.random.default_rng(seed)
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
+
+    mine, theirs = (
+        choose(run(method, toy, seed, evaluate), toy.space.target, toy.space.share, 0.0)[0]
+        for method in (Smoea(population=10, generations=3, judged=20), Allocated())
+    )
+    assert mine.error <= theirs.error
 
 
 def test_every_method_is_under_the_contract() -> None:
