@@ -54,9 +54,13 @@ class Inputs:
         return loaded, self._resolved(loaded)
 
     def _resolved(self, loaded: Loaded) -> Preprocessing:
-        from compress_cli.loading import numbers, resolve
+        from compress.data import given_preprocessing
+        from compress_cli.loading import numbers, own_code, resolve
 
-        return resolve(loaded, numbers("size", self.size), numbers("mean", self.mean), numbers("std", self.std))
+        size, source = numbers("size", self.size), self.data
+        if size is None and loaded.preprocessing is None and source is not None and own_code(source):
+            loaded = replace(loaded, preprocessing=given_preprocessing(source))  # used as they are, so they say their size
+        return resolve(loaded, size, numbers("mean", self.mean), numbers("std", self.std))
 
     def _loaded(self) -> Loaded:
         from compress_models import MODELS

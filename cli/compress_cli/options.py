@@ -46,7 +46,9 @@ Weights = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        metavar="H[,W]", help="Input size in pixels. Default: what the file or the architecture says.", rich_help_panel=_NETWORK
+        metavar="H[,W]",
+        help="Input size in pixels. Default: what the file, your own data or the architecture says.",
+        rich_help_panel=_NETWORK,
     ),
 ]
 Example = Annotated[

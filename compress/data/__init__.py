@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from compress.data.batch_kinds import examples_in as examples_in
     from compress.data.dataset import Data as Data
     from compress.data.dataset import examined as examined
+    from compress.data.dataset import given_preprocessing as given_preprocessing
     from compress.data.dataset import open_data as open_data
     from compress.data.given import GivenSplit as GivenSplit
     from compress.data.listing import TORCHVISION as TORCHVISION
@@ -29,7 +30,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
         __name__,
         {
             "batch_kinds": "check_boxes examples_in",
-            "dataset": "Data examined open_data",
+            "dataset": "Data examined given_preprocessing open_data",
             "given": "GivenSplit",
             "listing": "TORCHVISION",
             "own_data": "data_from",

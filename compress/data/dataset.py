@@ -176,15 +176,56 @@ def _listing(source: str, labels: str, num_classes: int | None, download: bool) 
     )
 
 
-def _from_function(source: str, num_classes: int | None, labels: str) -> Listing | Data:
+def given_preprocessing(source: str) -> Preprocessing | None:
+    """How the images that a user's function gives are prepared, their size among it, as far as a first batch tells.
+
+    Args:
+        source: ``package.module:function``.
+
+    Returns:
+        None where they are prepared here (arrays), or are no images.
+
+    Raises:
+        DataError: the function cannot be imported, fails, or gives nothing.
+    """
+    from compress.data.batch_kinds import as_given, paired
+    from compress.data.given import first_batch
+    from compress.data.own_sources import source_of
+
+    found = _called(source)
+    if isinstance(found, Data):
+        return found.preprocessing
+    if isinstance(found, tuple) and len(found) in (2, 4):
+        return None
+    splits = found if isinstance(found, dict) else {"validation": found}
+    told = splits.get("preprocessing")
+    if isinstance(told, Preprocessing) or splits.get("validation") is None:
+        return told
+    first = first_batch("validation", source_of(splits["validation"], "validation"))
+    pair = paired(first)
+    inputs = first if pair is None else pair[0]
+    made = as_given(inputs)
+    return made if tuple(getattr(inputs, "shape", ()))[1:] == made.shape else None
+
+
+def _called(source: str) -> Any:
+    """What the user's function gives.
+
+    Raises:
+        DataError: it cannot be imported, or fails.
+    """
     try:
-        found: Any = import_entrypoint(source)()
+        return import_entrypoint(source)()
     except ImportError as error:
         raise DataError(f"--data {source}: {error}", hint="check that it can be imported from here") from error
     except DataError:
         raise
     except Exception as error:  # the user's own code
         raise DataError(f"--data {source} failed: {type(error).__name__}: {error}") from error
+
+
+def _from_function(source: str, num_classes: int | None, labels: str) -> Listing | Data:
+    found: Any = _called(source)
     if isinstance(found, Data):
         return found
     if isinstance(found, tuple) and len(found) in (2, 4):

@@ -177,7 +177,7 @@ def split_of(
     if not count:
         raise DataError(f"{name} is empty: it gave no example", hint="check the dataset's path and filters")
     digest, note = _digest(name, source) if isinstance(source, MapSource) else ("", "it comes in batches of its own")
-    first = _first(name, source)
+    first = first_batch(name, source)
     split = GivenSplit(name, source, count, first, preprocessing, digest)
     check_batch(first, split.target_kind, classes, name)
     if digest:
@@ -185,7 +185,12 @@ def split_of(
     return split, (f"{name} has no digest, for {note}: a run that goes on cannot see whether it changed",)
 
 
-def _first(name: str, source: MapSource | StreamSource) -> Any:
+def first_batch(name: str, source: MapSource | StreamSource) -> Any:
+    """The first batch of a split.
+
+    Raises:
+        DataError: there is none, or the user's code fails.
+    """
     with _random_states_kept():
         for batch in guarded(name, source.batches(16, None, 16)):
             return batch

@@ -70,7 +70,7 @@ def build_report(
     latency = tuple(latency_of(r) for r in done.latency)
     share = space.target.share(after.share_of(before))
     warnings = [
-        *flags(_scoring(run), scores, latency),
+        *flags(_scoring(run, certificate), scores, latency),
         *(missed_drop(run.goal.value, figure, scores, certificate) if job.target == "max_drop" and figure is not None else ()),
         *run.log.warnings,
     ]
@@ -183,12 +183,19 @@ def _images(data: Data | None) -> str:
     return f"{data.name} ({plural(classes, 'class')})" if classes > 0 else data.name
 
 
-def _scoring(run: Run) -> Scoring:
+def _scoring(run: Run, certificate: Certificate | None) -> Scoring:
     """What the report's words need to know about scores."""
     data, task = run.data, run.task
-    missing = "no data was given" if data is None else "the images have no labels"
+    wanted = "labels" if "classes" in task.targets else "targets"
+    missing = "no data was given" if data is None else f"the images have no {wanted}"
     chance = task.chance(len(data.classes) if data is not None else 0)
-    return Scoring(task=task.name, figure=task.figure, missing=missing, chance=chance)
+    return Scoring(
+        task=task.name,
+        figure=task.figure,
+        missing=missing,
+        chance=chance,
+        bounded=certificate.figure if certificate is not None else None,
+    )
 
 
 def _bytes(path: Path) -> int:

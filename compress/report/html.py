@@ -211,7 +211,10 @@ def _conditions(x: Latency) -> str:
 def _scores(report: Report) -> dict[str, Any]:
     figure, title = report.scored_by, score_title(report)
     if not report.scores:
-        missing = "The pruned outputs were only compared with the unpruned network's."
+        bounded = report.certificate is not None and report.certificate.figure == figure
+        missing = "The pruned outputs were only compared with the unpruned network's" + (
+            f": that bounds how much the {figure.short} has {figure.worsened}." if bounded else "."
+        )
         return {"score_title": title, "scores": None, "no_scores": missing}
     back = report.refused
     told = "; ".join(f"{a.when} ({a.split}{', taken back' * (a.when in back)}) {figure.text(a.value)}" for a in report.scores)

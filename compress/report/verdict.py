@@ -53,12 +53,14 @@ class Scoring:
         figure: what decides; None where nothing is scored.
         missing: why there is no score, where there is none.
         chance: what a network without knowledge reaches; None where nobody can say.
+        bounded: what a certificate bounds; None without one.
     """
 
     task: str
     figure: Figure | None
     missing: str = ""
     chance: float | None = None
+    bounded: Figure | None = None
 
 
 def flags(scoring: Scoring, scores: Sequence[Measured], latency: Sequence[Latency]) -> list[str]:
@@ -71,9 +73,12 @@ def flags(scoring: Scoring, scores: Sequence[Measured], latency: Sequence[Latenc
             "--task says what they are"
         )
     elif not scores:
-        found.append(
-            f"{figure.short} was not measured: {scoring.missing}; the outputs were only compared with the unpruned network's"
+        known = (
+            f"how much it has {figure.worsened} is bounded by how the answers changed"
+            if scoring.bounded == figure
+            else "the outputs were only compared with the unpruned network's"
         )
+        found.append(f"{figure.short} was not measured: {scoring.missing}; {known}")
     else:
         found += _destroyed(scores, figure, scoring.chance) or _at_chance(scores, figure, scoring.chance)
     return [*found, *speed_flags(latency)]

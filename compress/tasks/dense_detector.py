@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -67,7 +68,10 @@ def _places(detector: Any, size: tuple[int, int]) -> tuple[Tensor, tuple[int, ..
     try:
         with torch.no_grad():
             images = torch.zeros(1, 3, *size, device=first.device, dtype=first.dtype)
-            features = _features(detector.eval().backbone, images)
+            body = detector.eval().backbone
+            if first.is_meta:  # its buffers may have numbers, as batch norms' have
+                body = copy.deepcopy(body).to("meta")
+            features = _features(body, images)
             if first.is_meta:  # built without numbers: anchors have them all the same
                 features, images = [torch.zeros(t.shape) for t in features], torch.zeros(images.shape)
             (found,) = detector.anchor_generator(ImageList(images, [size]), features)

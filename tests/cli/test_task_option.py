@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from compress_cli.console import UsageError
 from compress_cli.export import int8_may_lose
+from compress_cli.inputs import Inputs
 from support.commands import compress
 from support.tasked import trained
 
+from compress.errors import ModelError
 from compress.export import read_interface
 from compress.networks.checkpoint import Architecture, save
 from compress.tasks import task_of
@@ -24,6 +27,14 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("net") / "net.safetensors"
     save(file, trained("regression").model, architecture=Architecture("support.tasked:network", {"outputs": 2}))
     return file
+
+
+def test_images_of_one_s_own_say_their_size(net: Path) -> None:
+    """Without --size the network was traced, clocked and exported at 224 pixels, whatever the data's."""
+    given = Inputs(model=str(net), arch="support.tasked:network", data="support.tasked:pictures_of_regression")
+    assert given.opened()[0].shape == (1, 12, 12)
+    with pytest.raises(ModelError, match=r"does not take images of \[1, 16, 16\]"):
+        replace(given, size="16").opened()
 
 
 def started(net: Path, *more: object) -> list[object]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, WeightedRandomSampler
 
 import compress
-from compress.data import Data, data_from, open_data
+from compress.data import Data, data_from, given_preprocessing, open_data
 from compress.errors import DataError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -244,12 +244,18 @@ def test_a_function_may_return_datasets(tmp_path: Path, monkeypatch: pytest.Monk
         "import torch\nfrom torch.utils.data import DataLoader, TensorDataset\n"
         "def one():\n    return TensorDataset(torch.randn(40, 3, 8, 8), torch.randn(40, 2))\n"
         "def parts():\n    return {'train': DataLoader(one(), batch_size=4), 'validation': one(), 'classes': ['x', 'y']}\n"
+        "def arrays():\n    return torch.zeros(40, 8, 8, dtype=torch.uint8).numpy(), torch.arange(40).numpy() % 2\n"
+        "def rows():\n    return TensorDataset(torch.randn(40, 5), torch.randn(40, 2))\n"
         "def strange():\n    return {'valid': one()}\n"
     )
     monkeypatch.chdir(tmp_path)
     one, parts = open_data("my_sets:one"), open_data("my_sets:parts")
     assert one.train is None and one.validation.target_kind == "values" and one.name == "my_sets:one"
     assert parts.train is not None and parts.classes == ("x", "y")
+    shapes = [
+        p.shape if (p := given_preprocessing(f"my_sets:{n}")) is not None else None for n in ("one", "parts", "arrays", "rows")
+    ]
+    assert shapes == [(3, 8, 8), (3, 8, 8), None, None], "what is used as it is says its size"
     with pytest.raises(DataError, match="returned a dict with 'valid'") as caught:
         open_data("my_sets:strange")
     assert "validation" in caught.value.hint

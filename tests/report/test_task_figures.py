@@ -75,6 +75,14 @@ def test_nothing_is_certified_of_another_figure() -> None:
     assert formatting.certified(found).startswith("pixel accuracy dropped by at most 1.00 points (95 % confidence")
 
 
+def test_what_a_certificate_bounds_was_not_only_compared() -> None:
+    """A red flag beside the bound said that nothing but a comparison was known."""
+    pixels, figure = Figure("pixel accuracy", share=True), Figure("mIoU", share=True)
+    for bounded, said in ((figure, "has dropped is bounded"), (pixels, "only compared"), (None, "only compared")):
+        (flag,) = verdict.flags(verdict.Scoring("other", figure, "no targets", bounded=bounded), (), ())
+        assert flag.startswith("mIoU was not measured: no targets; ") and said in flag
+
+
 def test_what_nothing_scores_is_told() -> None:
     report = replace(SAMPLE, task="outputs", figure=None, scores=(), certificate=None)
     text = report_markdown(replace(report, verdict=verdict.verdict_of(report)))

@@ -100,6 +100,13 @@ def dense_fcos() -> nn.Module:
     return DenseDetector(fcos(), (SIDE, SIDE))
 
 
+def dense_normed() -> nn.Module:
+    """Another one, with the batch norms that most backbones have."""
+    made = fcos()
+    made.backbone.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 4, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+    return DenseDetector(made, (SIDE, SIDE))
+
+
 class Pixels(nn.Module):
     """Logits of every pixel, from a small hourglass with a shortcut."""
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.dense_nets import CLASSES, DETECTORS, SIDE, detector, squares, trained
+from support.dense_nets import CLASSES, DETECTORS, SIDE, dense_fcos, dense_normed, detector, squares, trained
 from torch import Tensor, nn
 
 import compress
@@ -59,11 +59,12 @@ def test_the_loss_is_torchvisions(name: str) -> None:
     assert list(made.state_dict()) == list(ours.state_dict())
 
 
-def test_a_detector_is_made_by_its_factory_and_read_from_a_file(tmp_path: Path) -> None:
-    """As ``--arch mypackage.nets:factory`` has it: shapes first, without numbers, which the anchors are not."""
-    wanted = DenseDetector(DETECTORS["fcos"](), (SIDE, SIDE)).eval()
+@pytest.mark.parametrize("made", [dense_fcos, dense_normed])
+def test_a_detector_is_made_by_its_factory_and_read_from_a_file(made: Any, tmp_path: Path) -> None:
+    """As ``--arch mypackage.nets:factory`` has it: shapes first, without numbers, which anchors and batch norms are not."""
+    wanted = made().eval()
     torch.save(wanted.state_dict(), tmp_path / "net.pt")
-    loaded = load(tmp_path / "net.pt", zoo={}, arch="support.dense_nets:dense_fcos").model.eval()
+    loaded = load(tmp_path / "net.pt", zoo={}, arch=f"support.dense_nets:{made.__name__}").model.eval()
     assert loaded.constants == wanted.constants
     with torch.no_grad():
         alike(Detection().found(loaded(IMAGES), (SIDE, SIDE)), Detection().found(wanted(IMAGES), (SIDE, SIDE)))
