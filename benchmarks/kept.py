@@ -71,8 +71,8 @@ class Results:
 
 
 def merged(one: Any, other: Any) -> Any:
-    """Two results of one protocol put together; where both have a part, it is the first one's."""
-    if isinstance(one, dict) and isinstance(other, dict):
+    """Two results of one protocol put together; a part, or a measurement of all, that both have is the first one's."""
+    if isinstance(one, dict) and isinstance(other, dict) and "rounds" not in one:
         return {key: merged(one.get(key, other.get(key)), other.get(key, one.get(key))) for key in {**one, **other}}
     return one
 

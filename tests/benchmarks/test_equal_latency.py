@@ -71,12 +71,13 @@ def test_networks_of_another_result_are_trained_as_many_steps_more(equal_latency
 def test_results_of_several_commands_are_put_together(equal_latency: ModuleType, tmp_path: Path) -> None:
     files = [tmp_path / f"{n}.json" for n in range(3)]
     for number, file in enumerate(files):
-        part = {f"arm {number}": {"0": number}, "arm": {f"{number}": 1}}
+        part = {f"arm {number}": {"0": number}, "arm": {f"{number}": 1}, "in turn": {"rounds": 9, "rows": {f"{number}": 1}}}
         file.write_text(json.dumps({"protocol": {"images": number // 2}, "runs": part}))
     results = equal_latency.Results(tmp_path / "all.json", float("inf"), {"images": 0})
     results.take(files[:2])
     assert json.loads(results.path.read_text()) == results.held
-    assert results.held["runs"] == {"arm 0": {"0": 0}, "arm 1": {"0": 1}, "arm": {"0": 1, "1": 1}}
+    measured = {"rounds": 9, "rows": {"0": 1}}  # one measurement's, never rows of two
+    assert results.held["runs"] == {"arm 0": {"0": 0}, "arm 1": {"0": 1}, "arm": {"0": 1, "1": 1}} | {"in turn": measured}
     with pytest.raises(SystemExit, match="another protocol"):
         results.take(files[2:])
 
