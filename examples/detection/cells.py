@@ -47,7 +47,8 @@ class Pyramid(nn.Module):
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
         """Feature maps by their level."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and self.bfloat16):
+        brief = self.training and self.bfloat16
+        with torch.autocast(images.device.type, torch.bfloat16) if brief else contextlib.nullcontext():
             levels = [level.to(images.dtype) for level in self.body(images)]
         maps: Mapping[str, Tensor] = self.fpn(OrderedDict((str(i), level) for i, level in enumerate(levels)))
         return maps
@@ -105,10 +106,13 @@ def boxes(annotation: Path) -> tuple[Tensor, Tensor]:
 
 
 class Cells(Dataset[tuple[Tensor, dict[str, Any]]]):
-    """Images (3, 240, 320) in 0..1 and their boxes and labels; with `augment`, another side, size, place and other colours."""
+    """Images (3, 240, 320) in 0..1 and their boxes and labels; with `augment`, another side, size, place and other colours.
 
-    def __init__(self, root: Path, split: str, *, augment: bool = False) -> None:
-        self.root, self.names = root, names(root, split)
+    Images are changed on ``device``, boxes on the CPU.
+    """
+
+    def __init__(self, root: Path, split: str, *, augment: bool = False, device: str = "cpu") -> None:
+        self.root, self.names, self.device = root, names(root, split), device
         self.kept: dict[int, tuple[Tensor, dict[str, Any]]] = {}
         self.changed = v2.Compose(
             [
@@ -135,7 +139,8 @@ class Cells(Dataset[tuple[Tensor, dict[str, Any]]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Any]]:
         if index not in self.kept:
-            self.kept[index] = self.read(index)
+            image, target = self.read(index)
+            self.kept[index] = image.to(self.device), target
         image, target = self.kept[index]
         if self.augment:
             image, target = self.changed(tv_tensors.Image(image), target)

@@ -5,6 +5,7 @@ split. The last eighth of each drive in `train` is held out as the validation sp
 frames would not be unseen.
 """
 
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -97,6 +98,53 @@ class Scenes(Dataset[tuple[Tensor, Tensor]]):
         return self.colours(image.clamp(0, 255) / 255) * 255, mask
 
 
+class OnDevice:
+    """All images on a GPU, and random crops of them, a batch at a time: as :meth:`Scenes.augmented`, without hues."""
+
+    def __init__(self, scenes: Scenes, batch: int, device: str, generator: torch.Generator) -> None:
+        images, masks = zip(*(scenes.read(i) for i in range(len(scenes))), strict=True)
+        self.images = torch.stack(images).to(device, memory_format=torch.channels_last)
+        self.masks = torch.stack(masks).to(device)
+        self.batch, self.generator, self.crop = batch, generator, scenes.crop
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(self.images), generator=self.generator)[: len(self) * self.batch]
+        for chosen in order.to(self.images.device).split(self.batch):
+            images, masks = self.images[chosen], self.masks[chosen]
+            if self.crop is not None:
+                images, masks = varied(images, masks, self.crop)
+            yield (images - 127) / 128, masks
+
+
+def varied(images: Tensor, masks: Tensor, crop: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Another size, place, side and colours for each image of a batch (n, 3, 192, 256) in 0..255, wherever it lies."""
+
+    def random(low: float, high: float) -> Tensor:
+        return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(low, high)
+
+    least = max(crop[0] / SIZE[0], crop[1] / SIZE[1], 0.75)
+    scale = random(least, 1.6)
+    side = torch.where(random(0, 1) < 0.5, -1.0, 1.0)
+    axes = []
+    for axis in (1, 0):  # x, y: a window of `part` of the image's width, its middle at most 1 - part from the image's
+        part = crop[axis] / SIZE[axis] / scale
+        places = torch.linspace(-1, 1, 2 * crop[axis] + 1, device=images.device)[1::2]  # the middles of the pixels
+        place = places.view(1, 1, -1, 1) if axis else places.view(1, -1, 1, 1)
+        axes.append((place * part * (side if axis else 1) + (1 - part) * random(-1, 1)).expand(-1, *crop, 1))
+    grid = torch.cat(axes, dim=3)
+    images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    found = F.grid_sample(masks[:, None].to(images.dtype), grid, mode="nearest", padding_mode="border", align_corners=False)
+    light, contrast, colour = (random(0.7, 1.3) for _ in range(3))
+    images = (images * light).clamp(0, 255)
+    grey = images.mean(1, keepdim=True)
+    images = grey + (images - grey) * colour
+    middle = grey.mean((2, 3), keepdim=True)
+    return (middle + (images - middle) * contrast).clamp(0, 255), found[:, 0].long()
+
+
 def loss(logits: Tensor, mask: Tensor) -> Tensor:
     """Cross-entropy and, for the small classes, one minus the mean overlap (Dice) of the classes that occur."""
     known = mask != VOID
@@ -105,7 +153,8 @@ def loss(logits: Tensor, mask: Tensor) -> Tensor:
     wanted = F.one_hot(mask.clamp(max=logits.shape[1] - 1), logits.shape[1]).permute(0, 3, 1, 2) * known[:, None]
     both, all_of = (chances * wanted).sum((0, 2, 3)), (chances + wanted).sum((0, 2, 3))
     occurs = wanted.sum((0, 2, 3)) > 0
-    return crossed + 1 - (2 * both[occurs] / all_of[occurs].clamp(min=1)).mean()
+    overlap = torch.where(occurs, 2 * both / all_of.clamp(min=1), 0.0)
+    return crossed + 1 - overlap.sum() / occurs.sum()
 
 
 @torch.no_grad()
