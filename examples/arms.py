@@ -146,14 +146,22 @@ class Comparison:
 
     def module(self, name: str, seed: int | None = None) -> nn.Module:
         """An arm's network, recovered; or trained with a seed. Made once."""
-        tail = "" if seed is None else f"-{self.told.epochs}-epochs-{seed}"
-        path = self.bench.work / f"{name}{tail}.pt"
+        path = self.path(name, seed, ".pt")
         if not path.is_file():
             made = self.bench.recovered(self.how(name)) if seed is None else self.train(copy.deepcopy(self.module(name)), seed)
             torch.save(made, path)
             print(path.stem, flush=True)
         found: nn.Module = torch.load(path, weights_only=False)  # of our own making, in our own folder
         return found
+
+    def path(self, name: str, seed: int | None, ending: str) -> Path:
+        """Where an arm's network or its score is kept."""
+        tail = "" if seed is None else f"-{self.told.epochs}-epochs-{seed}"
+        return self.bench.work / f"{name}{tail}{ending}"
+
+    def trained(self, name: str) -> list[int]:
+        """The seeds that an arm was trained with so far."""
+        return [seed for seed in self.told.seeds if self.path(name, seed, ".pt").is_file()]
 
     def clocked(self, names: list[str]) -> dict[str, Any]:
         """The arms' latencies, all in one measurement."""
@@ -164,8 +172,7 @@ class Comparison:
 
     def score(self, name: str, seed: int | None = None) -> tuple[float, np.ndarray]:
         """The test figure and those of its draws, read once."""
-        tail = "" if seed is None else f"-{self.told.epochs}-epochs-{seed}"
-        path = self.bench.work / f"{name}{tail}.npz"
+        path = self.path(name, seed, ".npz")
         if not path.is_file():
             model = self.bench.network.model if name == "base" else self.module(name, seed)
             point, draws = self.figure(model.eval())
@@ -179,15 +186,15 @@ class Comparison:
         clocked, base, whole = self.clocked(names), self.score("base"), macs(self.bench.network.model, example)
         rows: dict[str, Any] = {}
         for name in names:
-            seeds = [self.score(name, seed) for seed in told.seeds] if told.epochs else []
             best = f"tp-l1-{name.rpartition('-')[2]}"
+            seeds = [self.score(name, seed) for seed in self.trained(name)]
             rows[name] = {**clocked["rows"][name], "macs": macs(self.module(name), example) / whole}
             rows[name]["before"] = told_of([self.score(name)], base)
             if seeds:
                 rows[name]["after"] = told_of(seeds, base)
             if name != best and best in names:
                 rows[name]["before"]["ahead"] = ahead([self.score(name)], [self.score(best)])
-                if seeds:
+                if seeds and self.trained(name) == self.trained(best):
                     rows[name]["after"]["ahead"] = ahead(seeds, [self.score(best, seed) for seed in told.seeds])
         conditions = {key: getattr(told, key) for key in ("epochs", "seeds", "lr", "encoder_lr", "batch", "budget", "networks")}
         measured = {key: clocked[key] for key in ("rounds", "flags", "environment")}
