@@ -53,7 +53,7 @@ def measured(runs: dict[str, Path], seconds: float) -> dict[str, Any]:
     for method, run in runs.items():
         told = json.loads((run / "report.json").read_text())
         ratio = found.ratios[method].decisive
-        rows[method] = {"macs": told["macs"]["ratio"], "speed-up": [ratio.ratio, ratio.low, ratio.high]}
+        rows[method] = {"macs": told["reached"], "speed-up": [ratio.ratio, ratio.low, ratio.high]}
     return {"rows": rows, "rounds": found.rounds, "flags": list(found.flags), "environment": found.environment.to_json()}
 
 

@@ -89,7 +89,7 @@ def main() -> None:
     known, found = measured(), {}
     for name, size in NETWORKS.items():
         forward, macs = (known["forward"], image_seconds(name, size)[1]) if name == "resnet50" else image_seconds(name, size)
-        budget = search_budget(make_job(), macs)
+        budget = search_budget(make_job(), macs, images=True)
         found[name] = {
             "size": size,
             "macs": macs,

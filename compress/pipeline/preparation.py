@@ -59,7 +59,8 @@ from compress.tasks import first_of
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
-_FEWEST_FORWARDS = 5_000
+_FEWEST_FORWARDS, _FEWEST_SYNTHETIC = 5_000, 1_000
+"""However large the network is: on images, and on synthetic inputs, whose scores tell plans apart less well."""
 _MOST_FORWARDS = 300_000
 SYNTHETIC_IMAGES = 16
 _SOLVE_IMAGES = 512
@@ -115,7 +116,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     job = _aligned(run, topology, groups, table)
     if not only:
         check_target(topology, job, table, run.listen)
-    budget = search_budget(job, count(topology).macs)
+    budget = search_budget(job, count(topology).macs, images=data is not None)
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
     base = base_score(run)
@@ -248,9 +249,16 @@ def _for_the_method(
     return rows, losses, spent
 
 
-def search_budget(job: Job, macs: int) -> int:
-    """Image-forwards that a search may spend: as told, or by the multiply-accumulates of one image."""
-    return job.budget or int(min(_MOST_FORWARDS, max(_FEWEST_FORWARDS, _AFFORDABLE_MACS / max(macs, 1))))
+def search_budget(job: Job, macs: int, *, images: bool) -> int:
+    """Image-forwards that a search may spend: as told, or by the multiply-accumulates of one image.
+
+    Args:
+        job: of the run.
+        macs: of one image.
+        images: the search scores on images, not on synthetic inputs.
+    """
+    fewest = _FEWEST_FORWARDS if images else _FEWEST_SYNTHETIC
+    return job.budget or int(min(_MOST_FORWARDS, max(fewest, _AFFORDABLE_MACS / max(macs, 1))))
 
 
 def _material(run: Run, budget: int) -> Material:

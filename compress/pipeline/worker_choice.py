@@ -138,7 +138,7 @@ def _chosen(network: Network, data: Data | None, job: Job) -> tuple[int, int]:
         found = footprint(network)
     except Exception:  # whatever a network raises that does not run; what is wrong with it is told before the search
         return 1, 1
-    budget = search_budget(job, found.macs)
+    budget = search_budget(job, found.macs, images=data is not None)
     if _asks_once(as_taken(job, _ANY_GROUPS, budget, "accuracy")):
         return 1, 1
     worth = budget * found.macs / _RATE // _WORTH
