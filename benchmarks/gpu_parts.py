@@ -318,7 +318,7 @@ def l1_of(model: nn.Module, shape: tuple[int, ...], share: float) -> Row:
     return {"ratio": high, "ignored": ignored}
 
 
-def l1_at(model: nn.Module, shape: tuple[int, ...], ratio: float, ignored: list[str]) -> nn.Module:
+def l1_at(model: nn.Module, shape: tuple[int, ...], ratio: float, ignored: list[str], round_to: int | None = None) -> nn.Module:
     """Torch-Pruning's l1 at one ratio for all layers, as its users call it."""
     import torch_pruning as tp
 
@@ -327,7 +327,9 @@ def l1_at(model: nn.Module, shape: tuple[int, ...], ratio: float, ignored: list[
     importance = tp.importance.GroupMagnitudeImportance(p=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = tp.pruner.BasePruner(small, (example,), importance=importance, pruning_ratio=ratio, ignored_layers=left)
+        made = tp.pruner.BasePruner(
+            small, (example,), importance=importance, pruning_ratio=ratio, ignored_layers=left, round_to=round_to
+        )
         made.step()
     for parameter in small.parameters():
         parameter.grad = None

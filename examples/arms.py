@@ -1,8 +1,8 @@
 """What the two ``compare.py`` share: networks of equal measured latency by several methods, trained alike, paired intervals.
 
 An arm is ``smoea`` or ``uniform``, which look for their network as ``compress prune --latency`` does and are recovered by least
-squares on unlabelled images; or ``tp-l1``, Torch-Pruning's L1 norms at one ratio for all layers, by bisection of the measured
-latency, batch norms re-estimated. Four steps, each kept in WORK and made once: ``found`` the widths and the recovered networks,
+squares on unlabelled images; or ``tp-l1``, Torch-Pruning's L1 norms at one ratio for all layers with its ``round_to=8``, by
+bisection of the measured latency, batch norms re-estimated. Four steps, each kept in WORK and made once: ``found`` the widths and the recovered networks,
 ``clocked`` all of them in turn, ``trained`` alike with every seed, ``scored`` on the test split. ``--only`` some of them lets
 another machine train.
 """
@@ -53,7 +53,7 @@ class Widths(Bench):
     def network_of(self, how: Mapping[str, Any]) -> nn.Module:
         """Cut, not recovered."""
         if "ratio" in how:
-            return l1_at(self.network.model, self.images.shape[1:], how["ratio"], self.left)
+            return l1_at(self.network.model, self.images.shape[1:], how["ratio"], self.left, how["round_to"])
         return compress.cut(self.network.model, self.topology, Plan.from_json(how["plan"]))
 
     def recovered(self, how: Mapping[str, Any]) -> nn.Module:
@@ -79,8 +79,8 @@ def ours(bench: Widths, method: str, target: float) -> Found:
 
 
 def theirs(bench: Widths, target: float) -> Found:
-    """Torch-Pruning's L1 at the ratio of this latency."""
-    found = searched(bench, target, lambda share: {"ratio": 1 - share})
+    """Torch-Pruning's L1 at the ratio of this latency, in widths that kernels like."""
+    found = searched(bench, target, lambda share: {"ratio": 1 - share, "round_to": 8})
     assert found is not None
     return found
 
