@@ -87,7 +87,8 @@ def in_turn(bench: Bench, found: Mapping[str, Found], condition: str = "") -> di
         base, files = bench.base_file, {}
         for number, (arm, how) in enumerate(found.items()):
             files[arm] = folder / f"{number}.onnx"
-            export(bench.network_of(how), bench.images[:1], files[arm], exporter="legacy")
+            made = bench.network_of(how) if condition == "int8" else bench.cut_of(how).eval()  # ranges depend on weights
+            export(made, bench.images[:1], files[arm], exporter="legacy")
         if condition == "int8":
             base, *quantised = (
                 in_int8(bench, file, folder / f"{n}.int8.onnx") for n, file in enumerate([base, *files.values()])

@@ -2,9 +2,9 @@
 
 An arm is ``smoea`` or ``uniform``, which look for their network as ``compress prune --latency`` does and are recovered by least
 squares on unlabelled images; or ``tp-l1``, Torch-Pruning's L1 norms at one ratio for all layers with its ``round_to=8``, by
-bisection of the measured latency, batch norms re-estimated. Four steps, each kept in WORK and made once: ``found`` the widths and the recovered networks,
-``clocked`` all of them in turn, ``trained`` alike with every seed, ``scored`` on the test split. ``--only`` some of them lets
-another machine train.
+bisection of the measured latency, batch norms re-estimated. Four steps, each kept in WORK and made once: ``found`` the widths
+and the recovered networks, ``clocked`` all of them in turn, ``trained`` alike with every seed, ``scored`` on the test split.
+``--only`` some of them lets another machine train.
 """
 
 import argparse
@@ -50,15 +50,15 @@ class Widths(Bench):
         """The layers that Torch-Pruning is to leave alone: those that make the outputs."""
         return sorted(trace(self.network.model, self.images[:2]).frozen)
 
-    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
+    def cut_of(self, how: Mapping[str, Any]) -> nn.Module:
         """Cut, not recovered."""
         if "ratio" in how:
             return l1_at(self.network.model, self.images.shape[1:], how["ratio"], self.left, how["round_to"])
         return compress.cut(self.network.model, self.topology, Plan.from_json(how["plan"]))
 
-    def recovered(self, how: Mapping[str, Any]) -> nn.Module:
-        """As its users recover it without labels."""
-        small, batches = self.network_of(how), list(self.images.split(8))
+    def network_of(self, how: Mapping[str, Any]) -> nn.Module:
+        """Recovered as its users do it without labels."""
+        small, batches = self.cut_of(how), list(self.images.split(8))
         if "ratio" in how:
             return reestimate(small, batches)
         plan = Plan.from_json(how["plan"])
@@ -148,7 +148,7 @@ class Comparison:
         """An arm's network, recovered; or trained with a seed. Made once."""
         path = self.path(name, seed, ".pt")
         if not path.is_file():
-            made = self.bench.recovered(self.how(name)) if seed is None else self.train(copy.deepcopy(self.module(name)), seed)
+            made = self.bench.network_of(self.how(name)) if seed is None else self.train(copy.deepcopy(self.module(name)), seed)
             torch.save(made, path)
             print(path.stem, flush=True)
         found: nn.Module = torch.load(path, weights_only=False)  # of our own making, in our own folder
