@@ -15,7 +15,7 @@ RESULTS = FOLDER / "results" / "latency_search.json"
 PICTURE = FOLDER.parent / "docs" / "equal-time.svg"
 NAMES = {"resnet56": "ResNet-56, CIFAR-10", "efficientnet-lite0": "EfficientNet-Lite0, ImageNet"}
 WIDTH, LEFT, RIGHT, TOP, ROW = 880, 270, 40, 96, 62
-LOW, HIGH, STEP = 40, 95, 10
+LOW, HIGH, STEP = 20, 95, 10
 TITLE = "Accuracy left at equal measured time, without training"
 NOTE = "Top-1 on test images with 95 % intervals; ONNX Runtime on a CPU, one thread. CIFAR-10 as JPEG, 250 images of ImageNet."
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -64,7 +63,7 @@ def trains(job: Job) -> bool:
 
 
 def try_batch(run: Run) -> None:
-    """Runs the network on one batch of each split with targets, and looks at everything that the task says of the answer.
+    """Runs the network on one batch to judge and one to train on, and looks at everything that the task says of the answer.
 
     Raises:
         TaskError: outputs or targets do not fit, or a loss is no number or does not depend on the network.
@@ -96,25 +95,25 @@ def try_batch(run: Run) -> None:
         loss = _own(task, "loss()", lambda: task.loss(raw, batch))
         _number(task, "loss()", loss)
         _depends(task, "loss()", "the answer", loss, raw)
-    _try_targets(task, network, {"train": run.data.train if ours and learns else None, "test": run.data.test})
+    if ours and learns and run.data.train is not None:
+        _try_targets(task, network, run.data.train)
 
 
-def _try_targets(task: Task, network: nn.Module, splits: Mapping[str, Split | None]) -> None:
-    """The first targets of the other splits.
+def _try_targets(task: Task, network: nn.Module, train: Split) -> None:
+    """The first targets to train on; those of the test split are looked at when it is scored, and no earlier.
 
     Raises:
         TaskError: they do not fit.
     """
-    for name, split in splits.items():
-        batch = None if split is None else _first(split)
-        if batch is None:
-            continue
-        with torch.no_grad():
-            raw = _own(task, f"the network, called with inputs of {name},", lambda b=batch: task.answer(network, b))
-        try:
-            _own(task, "check()", lambda b=batch, r=raw: task.check(r, b))
-        except CompressError as error:
-            raise TaskError(f"{name}: {error.message}", hint=error.hint) from error
+    batch = _first(train)
+    if batch is None:
+        return
+    with torch.no_grad():
+        raw = _own(task, "the network, called with inputs of train,", lambda: task.answer(network, batch))
+    try:
+        _own(task, "check()", lambda: task.check(raw, batch))
+    except CompressError as error:
+        raise TaskError(f"train: {error.message}", hint=error.hint) from error
 
 
 def _first(split: Split) -> Any:

@@ -24,15 +24,18 @@ from compress.core import Plan
 from compress.search.base import Ask, Origin, Score, Search, Told, scored
 from compress.search.front import Fidelity, Front, Point, Recovery, knee, non_dominated, thinned
 from compress.search.genes import Genes
-from compress.search.obs import Allocated
+from compress.search.obs import Allocated, plan_for
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.space import Space, Stage
 from compress.search.stage_combination import combine, controller
+from compress.search.stages import whole_streams
 from compress.search.stopping import Stopping
 from compress.search.uniform import Uniform
+from compress.search.widths import reachable
 
 _FINALIST_WINDOW = 0.06
-_CLOSED_FORMS = 6
+_WITHOUT, _WITH_BRANCHES = 5, 12
+"""Plans that need no search, at the most."""
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
 
@@ -304,16 +307,24 @@ def _origins(plans: Sequence[Plan], known: Sequence[Plan]) -> dict[Plan, Origin]
 
 def _closed_count(space: Space) -> int:
     """How many plans need no search, at the most."""
-    return _CLOSED_FORMS + (Allocated().depths if space.branches else 0)
+    return _WITH_BRANCHES if space.branches else _WITHOUT
 
 
 def closed_forms(space: Space) -> list[Plan]:
-    """Plans close below the target that need no search: those that ``obs`` chooses from, and even widths by l1.
+    """Plans close below the target that need no search, and even widths by l1.
 
-    The last one is the baseline itself: judged beside the first rival, so that the search is not behind it.
+    Where branches may go they are those that ``obs`` chooses from; else, as in earlier versions' runs, which go on as they
+    began: widths evenly or by marginal error, with the residual streams or without. The last one is the baseline itself: judged
+    beside the first rival, so that the search is not behind it.
     """
-    plain = [Uniform("l1").plan(space, space.target.value)] if "l1" in space.statistics.importance else []
-    return [*(p for p in Allocated().choice(space) if p not in plain), *plain]
+    value, plans = space.target.value, list[Plan]()
+    plain = [Uniform("l1").plan(space, value)] if "l1" in space.statistics.importance else []
+    if space.branches:
+        return [*(p for p in Allocated().choice(space) if p not in plain), *plain]
+    for part in (s for s in (space, whole_streams(space)) if s is not None):
+        if reachable(part.cost, part.groups, part.round_to) <= value:
+            plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
+    return [*plans, *plain]
 
 
 _LOST = 1e9
