@@ -50,7 +50,7 @@ def test_any_number_of_workers_leaves_the_same_bytes(
         assert ("workers" in [e.name for e in heard if isinstance(e, PhaseDone)]) == (width > 1)
         assert not list(folders[-1].glob(".workers*"))
         moved = [e.moved for e in heard if isinstance(e, ScoresArrived) and e.done == e.asked]
-        assert (len(moved) > 3) == (width > 1) and all(100 < each < 100_000 for each in moved)
+        assert bool(moved) == (width > 1) and all(100 < each < 100_000 for each in moved)
     first, *others = map(left_in, folders)
     assert first["journal"].count('"key"') > 10
     assert all(other == first for other in others)
