@@ -24,6 +24,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+try:
+    from pages import write_between
+except ImportError:  # as a module of the repository
+    from benchmarks.pages import write_between
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "claims.json", ROOT / "docs" / "tasks.md"
 BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
@@ -236,13 +241,6 @@ def _of(rows: list[dict[str, Any]], key: str) -> str:
     return f"{sum(r[key] for r in rows)} of {len(rows)}" if rows else "–"
 
 
-def write_page(rows: list[dict[str, Any]]) -> None:
-    """The table between its marks."""
-    text = PAGE.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(f"{text[:start]}\n{table(rows)}\n{text[end:]}")
-
-
 def main() -> int:
     """Runs what is missing; 1 where the law does not hold."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -266,7 +264,7 @@ def main() -> int:
         kept = sorted(known.values(), key=lambda r: r["number"])
         given.out.write_text(json.dumps({"law": law(kept), "fresh": FRESH, "rows": kept}, indent=1) + "\n")
     if given.out == RESULTS:
-        write_page(sorted(known.values(), key=lambda r: r["number"]))
+        write_between(PAGE, BEGIN, END, table(sorted(known.values(), key=lambda r: r["number"])))
     found = law(rows)
     print(json.dumps(found))
     allowed = found["claims"] * (1 - LEAST / 100)

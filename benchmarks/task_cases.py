@@ -21,6 +21,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+try:
+    from pages import write_between
+except ImportError:  # as a module of the repository
+    from benchmarks.pages import write_between
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "benchmarks" / "results" / "task_cases.json", ROOT / "docs" / "tasks.md"
 BEGIN, END = "<!-- cases: begin -->", "<!-- cases: end -->"
@@ -176,13 +181,6 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_page(rows: list[dict[str, Any]]) -> None:
-    """The table between its marks."""
-    text = PAGE.read_text()
-    start, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(f"{text[:start]}\n{table(rows)}\n{text[end:]}")
-
-
 def main() -> int:
     """Runs what is asked for."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -197,7 +195,7 @@ def main() -> int:
         found[case] = run(case)
         rows = [row for case in TASKS for row in found[case]]
         RESULTS.write_text(json.dumps({"fresh": FRESH, "quick": " ".join(QUICK), "rows": rows}, indent=1) + "\n")
-    write_page([row for case in TASKS for row in found[case]])
+    write_between(PAGE, BEGIN, END, table([row for case in TASKS for row in found[case]]))
     return 0
 
 
