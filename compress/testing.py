@@ -52,6 +52,7 @@ from compress.search import (
     Stage,
     Target,
     drive,
+    reachable,
 )
 
 
@@ -328,6 +329,16 @@ class SearcherContract:
             if target.kind != "max_drop":
                 best = min((p for p in front if toy.space.share(p.plan) <= target.value), key=lambda p: p.error)
                 assert bool(best.plan.branches) == self.leaves_branches_out, best.plan.branches
+
+    def test_branches_reach_further_than_widths(self) -> None:
+        """A target below what the narrowest widths take is met where branches may go."""
+        for kind in ("macs", "latency") if self.leaves_branches_out else ():
+            toy = ToySpace.make(target=Target(kind), round_to=32, budget=5_000).with_branches(0.01)
+            low, least = (reachable(toy.space.cost, toy.space.groups, 32, gone) for gone in ((), toy.space.branches))
+            value = (low + least) / 2
+            toy = replace(toy, space=replace(toy.space, cost=replace(toy.space.cost, target=Target(kind, value))))
+            assert least < value < low
+            assert min(toy.space.share(p.plan) for p in run(self.searcher(), toy)) <= value
 
     def test_branches_that_may_not_go_stay(self) -> None:
         """Of a network with branches none goes that the space does not name, and none that matters more than channels."""

@@ -1,9 +1,10 @@
 """What the two ``compare.py`` share: networks of equal measured latency by several methods, trained alike, paired intervals.
 
-An arm is ``smoea`` or ``uniform``, which look for their network as ``compress prune --latency`` does and are recovered by least
-squares on unlabelled images; or ``tp-l1``, Torch-Pruning's L1 norms at one ratio for all layers with its ``round_to=8``, by
-bisection of the measured latency, batch norms re-estimated. Four steps, each kept in WORK and made once: ``found`` the widths
-and the recovered networks, ``clocked`` all of them in turn, ``trained`` alike with every seed, ``scored`` on the test split.
+An arm is ``smoea``, ``obs`` or ``uniform``, which look for their network as ``compress prune --latency`` does (the first two
+may leave branches out) and are recovered by least squares on unlabelled images; or ``tp-l1``, Torch-Pruning's L1 norms at one
+ratio for all layers with its ``round_to=8``, by bisection of the measured latency, batch norms re-estimated. Four steps, each
+kept in WORK and made once: ``found`` the widths and the recovered networks, ``clocked`` all of them in turn, ``trained`` alike
+with every seed, ``scored`` on the test split.
 ``--only`` some of them lets another machine train.
 """
 
@@ -30,7 +31,7 @@ from compress.coupling import trace
 from compress.pipeline import Job, make
 from compress.recovery import reconstruct, reestimate
 
-ARMS = ("smoea", "uniform", "tp-l1")
+ARMS = ("smoea", "obs", "uniform", "tp-l1")
 STEPS = ("found", "clocked", "trained", "scored")
 DRAWS = 1000
 Figure = Callable[[nn.Module], tuple[float, np.ndarray]]
@@ -38,7 +39,7 @@ Figure = Callable[[nn.Module], tuple[float, np.ndarray]]
 
 
 class Widths(Bench):
-    """The networks that are looked for: widths alone, since weights do not matter to time."""
+    """The networks that are looked for: widths and branches alone, since weights do not matter to time."""
 
     @cached_property
     def images(self) -> Tensor:
@@ -72,7 +73,7 @@ def ours(bench: Widths, method: str, target: float) -> Found:
         make(
             bench.network, bench.topology, Job(), table, print, networks=bench.budget.networks, seconds=bench.budget.seconds / 2
         )
-    flags = {"method": method, "target": "latency", "value": target, "table": str(table), "branches": False, "finalists": 0}
+    flags = {"method": method, "target": "latency", "value": target, "table": str(table), "finalists": 0}
     flags |= {"budget": bench.budget.forwards, "calibration": len(bench.images), "epochs": 0}
     found = compress.decide(bench.network, bench.data, compress.make_job(flags=flags), bench.work / f"{method}-{target:g}")
     return {"plan": found.plan.to_json(), "why": found.why, "found_by": found.found_by}

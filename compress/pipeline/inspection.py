@@ -107,11 +107,12 @@ def traced_with_agreement(network: Network, listen: Listen = ignore) -> tuple[To
 
 
 def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, table: LatencyTable | None = None) -> float:
-    """The least share of MACs, parameters or, from a table, latency that the job's widths can reach."""
+    """The least share of MACs, parameters or, from a table, latency that the job's widths and branches can reach."""
     groups, _ = prunable(topology, job.ignore, job.realise)
     stages = make_stages(topology, groups, streams=job.streams)
     cost = CostModel(topology, Target(kind if kind in ("params", "latency") else "macs", 1.0), table)
-    return reachable(cost, [g for s in stages for g in s.groups], round_to or job.round_to)
+    gone = skippable(topology, job.ignore)[0] if job.leaves_branches_out else ()
+    return reachable(cost, [g for s in stages for g in s.groups], round_to or job.round_to, gone)
 
 
 def _branches(topology: Topology, job: Job, table: LatencyTable | None) -> tuple[BranchRow, ...]:

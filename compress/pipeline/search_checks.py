@@ -68,9 +68,10 @@ def check_target(topology: Topology, job: Job, table: LatencyTable | None, liste
     listen(Table("what can be reached (share kept)", ("", "least", "most", "wanted", "reachable?"), tuple(rows)))
     if job.target in least and job.value < least[job.target]:
         low = least[job.target]
+        without = " and without the branches that may go" if job.leaves_branches_out and topology.branches else ""
         raise SearchError(
-            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s at least {low:.3f} of the "
-            f"{job.target} are left",
+            f"--{job.target} {job.value:g} cannot be reached: with widths in {job.round_to}s{without} at least {low:.3f} of "
+            f"the {job.target} are left",
             hint=f"the nearest reachable target is --{job.target} {np.ceil(low * 1000) / 1000:.3f}; "
             "a smaller --round-to reaches lower",
         )

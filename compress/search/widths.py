@@ -7,11 +7,12 @@ zero-padding adds, so every layer's width is aligned, not only the sum.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 
 import numpy as np
 
-from compress.core import BranchId, ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology
+from compress.core import BranchId, ChannelGroup, Cut, Floats, GroupId, Indices, Plan, Topology, canonical
 from compress.errors import ConfigError
 from compress.search.space import CostModel, Space
 
@@ -185,8 +186,10 @@ def even_widths(space: Space, budget: float) -> dict[GroupId, tuple[int, ...]]:
     return fill(space, scaled(space, ratio), budget, list(reversed(space.groups)))
 
 
-def reachable(cost: CostModel, groups: Sequence[GroupId], round_to: int) -> float:
-    """The least share of the target's cost that the allowed widths of these groups can reach."""
+def reachable(cost: CostModel, groups: Sequence[GroupId], round_to: int, branches: Sequence[BranchId] = ()) -> float:
+    """The least share of the target's cost that the allowed widths of these groups can reach, ``branches`` left out or not."""
     # The narrowest network need not be the fastest.
     ratios = np.linspace(0.0, 1.0, 21).tolist() if cost.target.kind == "latency" else [0.0]
-    return min(share_at(cost, groups, ratio, round_to) for ratio in ratios)
+    plans = [plan_at(cost.topology, groups, ratio, round_to) for ratio in ratios]
+    gone = {(), tuple(branches)}
+    return min(cost.share(canonical(cost.topology, replace(plan, branches=b))) for plan in plans for b in gone)

@@ -13,7 +13,8 @@ from functools import cached_property
 
 import numpy as np
 
-from compress.core import Bits, Floats, GroupId, Indices, LayerName, Plan, canonical, selectable
+from compress.core import Bits, BranchId, Floats, GroupId, Indices, LayerName, Plan, canonical, selectable
+from compress.search.depth import in_order
 from compress.search.genes import Genes
 from compress.search.reader_loss import Kind, ReaderLoss, additive
 from compress.search.space import Space, Stage
@@ -214,13 +215,19 @@ class Bilevel:
         return left if not consumer.free.any() or consumer.pays(int(left.sum()), int(kept.sum())) else kept.copy()
 
     @cached_property
+    def _row(self) -> tuple[BranchId, ...]:
+        """The branches that may go, the one that costs least per share saved first."""
+        return in_order(self.space) if self.genes.branches else ()
+
+    @cached_property
     def _named(self) -> set[LayerName]:
         return {c.reader_loss.layer for c in self.consumers}
 
     def onto(self, u: Bits, skipped: Reads, goal: float, rng: np.random.Generator) -> tuple[Bits, Reads]:
         """Repair: widths are scaled until the cost is within the goal, then filled up in random order.
 
-        Kept channels stay kept and come first; among each other the most important ones do.
+        Kept channels stay kept and come first; among each other the most important ones do. Where the least widths are not
+        within the goal, branches go as well, those that cost least per share saved first.
         """
         orders = []  # per width: the channels of each orbit that has it
         for group, where in zip(self.genes.groups, self.genes.slices, strict=True):
@@ -231,9 +238,11 @@ class Bilevel:
         full = np.array([len(o[0]) for o in orders])
         steps = [np.array(allowed(len(o[0]), self.space.round_to)) for o in orders]
 
+        stays = u[self.genes.channels :].copy()
+
         def at(widths: Sequence[int]) -> tuple[Bits, Reads]:
             bits = np.zeros(len(u), dtype=bool)
-            bits[self.genes.channels :] = u[self.genes.channels :]
+            bits[self.genes.channels :] = stays
             for pieces, width in zip(orders, widths, strict=True):
                 for order in pieces:
                     bits[order[:width]] = True
@@ -243,6 +252,10 @@ class Bilevel:
             wanted = np.minimum(have * ratio, full)
             return [int(s[len(s) - 1 - np.argmin(np.abs(s - w)[::-1])]) for s, w in zip(steps, wanted, strict=True)]
 
+        for branch in self._row:
+            if self.share(*at([int(s[0]) for s in steps])) <= goal:
+                break
+            stays[self.genes.branches.index(branch)] = False
         low, high = 0.0, float((full / have).max())
         if self.share(*at(scaled(high))) <= goal:
             low = high

@@ -185,7 +185,7 @@ class _Cemba:
         space = problem.space
         self.value = None if space.target.kind == "max_drop" else space.target.value
         self.ended = ""
-        self.least = min(reachable(space.cost, space.groups, space.round_to), 0.95)
+        self.least = min(reachable(space.cost, space.groups, space.round_to), self.value or 1.0, 0.95)
 
     def evolve(self) -> None:
         """T_u steps of both populations."""
@@ -264,7 +264,7 @@ class _Cemba:
     def _goal(self, number: int) -> float:
         """A works at the target; B, and both where an accuracy is the target, along the whole front."""
         if number == 0 and self.value is not None:
-            return max(self.value, self.least)
+            return self.value
         return float(self.rng.uniform(self.least, 1.0))
 
     def _onto(self, u: Bits, skipped: Reads, number: int) -> tuple[Bits, Reads]:
