@@ -47,6 +47,10 @@ class CompressError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\n  hint: {self.hint}"
 
+    def met_in(self, where: object) -> None:
+        """Names the file, split or part first that it was met in."""
+        self.message = f"{where}: {self.message}"
+
 
 class ModelError(CompressError):
     """The network cannot be used."""

@@ -234,7 +234,8 @@ def on_test(before: nn.Module, after: nn.Module, test: Split, task: Task) -> Jud
             f"the test images cannot be judged: {error.message}", hint="give labelled images in test/ (or val/)"
         ) from error
     except TaskError as error:
-        raise TaskError(f"test: {error.message}", hint=error.hint) from error
+        error.met_in("test")
+        raise
     rows = {w: s.per_image for w, s in scores.items() if s.per_image is not None}
     one = _LABEL if task.names_one_label else "the target"
     return JudgedTest(

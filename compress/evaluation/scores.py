@@ -29,4 +29,5 @@ def score_on(model: nn.Module, split: Split, task: Task, *, batch: int = 256) ->
     try:
         return task.scored(frozen_copy(model, Accelerator().device), split.batches(batch))
     except TaskError as error:
-        raise TaskError(f"{split.name}: {error.message}", hint=error.hint) from error
+        error.met_in(split.name)
+        raise

@@ -85,7 +85,8 @@ def import_onnx(path: Path, *, sizes: InputShapes | None = None) -> Imported:
         network = built(graph, sizes)
         proof = proven(network, path)
     except ImportRefused as error:
-        raise ImportRefused(f"{path}: {error.message}", hint=error.hint) from error
+        error.met_in(path)
+        raise
     except CompressError:
         raise
     except (RecursionError, MemoryError, torch.OutOfMemoryError) as error:

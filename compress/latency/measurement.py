@@ -123,7 +123,8 @@ def read_measurement(path: Path) -> Measurement:
     try:
         return Measurement.from_json(facts)
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+        error.met_in(path)
+        raise
 
 
 def identify(path: Path, *, precision: str = "") -> MeasuredFile:

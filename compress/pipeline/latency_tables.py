@@ -218,7 +218,8 @@ def load(path: Path, topology: Topology, *, force: bool, threads: int = 1, runti
             f"{path} is no latency table: {error}", hint=f"make one: compress table MODEL --out {path}"
         ) from error
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error.message}", hint=error.hint) from error
+        error.met_in(path)
+        raise
     if table.topology != topology.digest:
         raise ModelError(
             f"{path} is of network {table.topology}, this one is {topology.digest}",

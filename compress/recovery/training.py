@@ -262,7 +262,8 @@ class _Training:
         try:
             self.task.check_step(raw, target, batch, self.schedule.distill)
         except TaskError as error:
-            raise TaskError(f"train: {error.message}", hint=error.hint) from error
+            error.met_in("train")
+            raise
         return raw, _loss(raw, target, batch, self.schedule)
 
     def _look(self, losses: list[Tensor], epoch: int, done: int, start: float) -> Tensor:
