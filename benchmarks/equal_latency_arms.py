@@ -21,6 +21,7 @@ from compress.export import export
 from compress.latency import relative_times
 from compress.networks import Network, in_batches
 from compress.pipeline import Job, decide, make, make_job
+from compress.pipeline.steps import FINALISTS
 from compress.recovery import reconstruct, reestimate
 from compress.runtime import OrtRuntime
 from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, prunable
@@ -217,7 +218,7 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool = True, fin
             "table": str(table),
             "branches": branches,
             "budget": bench.budget.forwards,
-            "finalists": None if finalists else 0,
+            "finalists": FINALISTS if finalists else 0,
             "epochs": 1,
         }
         kind = f"{'' if branches else 'no-'}branches{'-finalists' if finalists else ''}"

@@ -97,7 +97,8 @@ def prune(
         int | None,
         typer.Option(
             metavar="N|0",
-            help="Plans trained for some steps before one is taken, half an epoch in all; 0: none. Default: 8.",
+            help="Plans trained for some steps before one is taken, half an epoch in all; 0: none. Default: 8 where "
+            "--epochs is 3 or more.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,

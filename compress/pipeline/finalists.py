@@ -12,7 +12,7 @@ from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.searching import Searched, score_context
 from compress.pipeline.short_training import ShortTraining
-from compress.pipeline.steps import rounds_of
+from compress.pipeline.steps import FINALISTS, WORTH_FINALISTS, epochs_for, rounds_of
 from compress.report import Finalist, Finalists, FinalistScore
 from compress.search import (
     METHODS,
@@ -61,12 +61,14 @@ def why_none(run: Run) -> str:
         return "not wanted"
     if images is None:
         return "there are no training images"
+    short = job.finalists is None and epochs_for(job, len(images)) < WORTH_FINALISTS
     reasons = {
         f"{job.method} has no others to choose from": not METHODS[job.method].finalists,
         "C-SGD trains in its own way": job.realise == "csgd",
         "stages are trained one after another": job.stage_epochs > 0,
         "no size is wanted that they could share": job.target == "max_drop",
         f"the training is your own, and the task {task.name} has no loss": run.train is not None and not task.has("loss"),
+        f"a training of fewer than {WORTH_FINALISTS} epochs has none unless --finalists {FINALISTS} asks for them": short,
         f"half of an epoch of {plural(len(images), 'image')} is too short": not rounds_of(run, images),
     }
     return next((why for why, holds in reasons.items() if holds), "")

@@ -46,7 +46,7 @@ class Job:
         prefer_fast: for a target of MACs or parameters: of plans whose errors cannot be told apart the fastest is taken.
         prefer_large: for a target of latency: of finalists whose errors cannot be told apart the one with most MACs is taken.
         finalists: plans that are trained for some steps before one is taken, where the search has several and the run trains;
-            None is 8, 0 takes the best untrained one.
+            None is 8 from three epochs on and none below, 0 takes the best untrained one.
         seed: the one seed.
         budget: image-forwards of the search; None chooses by the network's size.
         stop_after: share of an evolution's generations without growth of its front's hypervolume after which it ends; 0 spends

@@ -40,6 +40,8 @@ FINALISTS = 8
 """Plans that are trained before one is taken, where the job says nothing."""
 _SHARE = 0.5
 """Of an epoch's steps: what all these trainings together may take."""
+WORTH_FINALISTS = 3
+"""Epochs of a training from which on it has finalists unasked: they take a sixth of it at the most then."""
 
 
 def guarded_cut(model: nn.Module, topology: Topology, plan: Plan, images: Tensor) -> tuple[nn.Module, Verified]:
@@ -130,10 +132,16 @@ def rate_for(job: Job, steps: int) -> float:
 
 
 def rounds_of(run: Run, images: LabelledImages) -> tuple[Round, ...]:
-    """The rounds of a run's finalists: all these short trainings together take at most half of an epoch's steps."""
-    wanted = FINALISTS if run.job.finalists is None else run.job.finalists
+    """The rounds of a run's finalists: all these short trainings together take at most half of an epoch's steps.
+
+    Where the job says nothing, a training of few epochs has none: on ResNet-20 and ResNet-56 half of a pass was worth more to
+    the one network that is kept (``benchmarks/README.md``, equal latency).
+    """
+    epochs, wanted = epochs_for(run.job, len(images)), run.job.finalists
+    if wanted is None:
+        wanted = FINALISTS if epochs >= WORTH_FINALISTS else 0
     steps = steps_per_epoch(len(images), schedule_for(run, images))
-    return halving(wanted, int(_SHARE * steps)) if epochs_for(run.job, len(images)) else ()
+    return halving(wanted, int(_SHARE * steps)) if epochs else ()
 
 
 def finalists_share(run: Run, images: LabelledImages) -> float:

@@ -18,7 +18,9 @@ from compress.errors import ConfigError
 from compress.networks import Network, network_of
 from compress.pipeline import Run, decide, make_job, pick, prune, with_task
 from compress.pipeline.deciding import Decided, decided
-from compress.pipeline.steps import finalists_share, rate_for
+from compress.pipeline.finalists import why_none
+from compress.pipeline.steps import finalists_share, rate_for, rounds_of, schedule_for
+from compress.recovery import steps_per_epoch
 from compress.report.schema import validate
 
 JOB: dict[str, Any] = {
@@ -145,6 +147,21 @@ def test_where_there_are_none_the_run_says_why(
     found = settled(*digits, tmp_path / "run", **flags)
     assert found.finalists is None
     assert any("no finalists were trained" in note and why in note for note in found.run.log.notes)
+
+
+def test_unasked_they_take_a_sixth_of_the_training_at_the_most(digits: tuple[Network, Data], tmp_path: Path) -> None:
+    network, data = digits
+    assert data.train is not None
+    for epochs in (1, 2, 3, 5, None):
+        for asked in (None, 3):
+            job = make_job(flags={**JOB, "epochs": epochs, "finalists": asked})
+            run = Run(network=with_task(network, data, ignore), data=data, job=job, folder=tmp_path)
+            few = asked is None and epochs in (1, 2)
+            assert ("fewer than 3 epochs" in why_none(run)) == few and bool(rounds_of(run, data.train)) != few
+            if asked is None:
+                steps = sum(r.plans * r.steps for r in rounds_of(run, data.train))
+                schedule = schedule_for(run, data.train)
+                assert steps <= schedule.epochs * steps_per_epoch(len(data.train), schedule) / 6
 
 
 def test_finalists_without_training_are_refused() -> None:
