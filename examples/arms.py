@@ -196,7 +196,7 @@ class Comparison:
             if name != best and best in names:
                 rows[name]["before"]["ahead"] = ahead([self.score(name)], [self.score(best)])
                 if seeds and self.trained(name) == self.trained(best):
-                    rows[name]["after"]["ahead"] = ahead(seeds, [self.score(best, seed) for seed in told.seeds])
+                    rows[name]["after"]["ahead"] = ahead(seeds, [self.score(best, seed) for seed in self.trained(best)])
         conditions = {key: getattr(told, key) for key in ("epochs", "seeds", "lr", "encoder_lr", "batch", "budget", "networks")}
         measured = {key: clocked[key] for key in ("rounds", "flags", "environment")}
         told_base = {self.unit: base[0], "interval": interval(base[1]), "macs": whole, "network": self.bench.network.digest}
