@@ -24,7 +24,7 @@ from compress.pipeline import Job, decide, make, make_job
 from compress.pipeline.steps import FINALISTS
 from compress.recovery import reconstruct, reestimate
 from compress.runtime import OrtRuntime
-from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, make_stages, prunable
+from compress.search import ChannelStatistics, CostModel, Space, Target, Uniform, last_of_each, make_stages, prunable
 from compress.surgery import cut
 
 try:
@@ -152,12 +152,9 @@ class Bench:
 
     def blocks(self, number: int) -> tuple[BranchId, ...]:
         """So many identity blocks of each stage, as its users take them out: the last ones; () where a stage has fewer."""
-        stages: dict[str, list[BranchId]] = {}
-        for branch in self.topology.branches:
-            stages.setdefault(branch.name.rpartition(".")[0], []).append(branch.name)
-        if not stages or any(len(names) < number for names in stages.values()):
-            return ()
-        return tuple(name for names in stages.values() for name in names[len(names) - number :])
+        names = [branch.name for branch in self.topology.branches]
+        gone = last_of_each(names, number)
+        return gone if len(gone) == number * len(last_of_each(names, 1)) else ()
 
 
 Found = dict[str, Any]
@@ -185,9 +182,13 @@ def searched(bench: Bench, target: float, how_at: Callable[[float], Found]) -> F
     return best[1]
 
 
-def uniform(bench: Bench, target: float) -> Found | None:
-    """Equal shares of every group by l1, streams whole."""
-    return searched(bench, target, lambda share: {"plan": Uniform("l1").plan(bench.space, share).to_json()})
+def uniform(bench: Bench, target: float, *, blocks: int = 0) -> Found | None:
+    """Equal shares of every group by l1, streams whole, after equal numbers of blocks; None where there are no such blocks."""
+    gone = bench.blocks(blocks) if blocks else ()
+    if blocks and not gone:
+        return None
+    space = bench.space.without(gone)
+    return searched(bench, target, lambda share: {"plan": Uniform("l1").plan(space, share).to_json()})
 
 
 def torch_pruning(bench: Bench, target: float, *, round_to: int, blocks: int = 0) -> Found | None:
@@ -304,6 +305,10 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 def arms() -> dict[str, Callable[[Bench, float], Found | None]]:
     """All of them by name."""
     found: dict[str, Callable[[Bench, float], Found | None]] = {"uniform l1": uniform}
+    for blocks in (1, 2):
+        found[f"uniform l1, {blocks} blocks of each stage out"] = lambda bench, target, blocks=blocks: uniform(
+            bench, target, blocks=blocks
+        )
     for step in (1, 8):
         for blocks in (0, 1, 2, 3, 4):
             name = f"Torch-Pruning, round_to {step}" + (f", {blocks} blocks of each stage out" if blocks else "")

@@ -111,7 +111,7 @@ def reach(topology: Topology, job: Job, kind: str, round_to: int | None = None, 
     groups, _ = prunable(topology, job.ignore, job.realise)
     stages = make_stages(topology, groups, streams=job.streams)
     cost = CostModel(topology, Target(kind if kind in ("params", "latency") else "macs", 1.0), table)
-    gone = skippable(topology, job.ignore)[0] if job.leaves_branches_out else ()
+    gone = job.leaving(skippable(topology, job.ignore)[0])
     return reachable(cost, [g for s in stages for g in s.groups], round_to or job.round_to, gone)
 
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from compress.core import TOP1, Figure, did_you_mean, nearest, read_json, read_text, validated
+from compress.core import TOP1, BranchId, Figure, did_you_mean, nearest, read_json, read_text, validated
 from compress.errors import ConfigError
 from compress.runtime import PROVIDERS, TORCH_RUNTIMES
-from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target
+from compress.search import LEAST_PLANS, METHODS, MOST_PLANS, Target, last_of_each
 from compress.workers import RayWanted
 
 Recover = Literal["none", "bn", "reconstruct"]
@@ -211,7 +211,14 @@ class Job:
     @property
     def leaves_branches_out(self) -> bool:
         """Whether plans of this job may leave branches out."""
-        return self.branches and METHODS[self.method].branches and self.realise == "cut" and not self.stage_epochs
+        able = METHODS[self.method].branches or bool(self.options.get("blocks"))
+        return self.branches and able and self.realise == "cut" and not self.stage_epochs
+
+    def leaving(self, branches: Sequence[BranchId]) -> tuple[BranchId, ...]:
+        """Those of a network's branches that plans of this job may leave out."""
+        if not self.leaves_branches_out:
+            return ()
+        return tuple(branches) if METHODS[self.method].branches else last_of_each(branches, int(self.options["blocks"]))
 
     def _check_progressive(self) -> None:
         wrong = {

@@ -60,7 +60,7 @@ def narrow_plans(topology: Topology, job: Job) -> tuple[Plan, ...]:
     """Networks at the least widths and a little above them, without the branches that may go."""
     groups, _ = prunable(topology, job.ignore, job.realise)
     chosen = [g for s in make_stages(topology, groups, streams=job.streams) for g in s.groups]
-    gone = skippable(topology, job.ignore)[0] if job.leaves_branches_out else ()
+    gone = job.leaving(skippable(topology, job.ignore)[0])
     plans = (plan_at(topology, chosen, ratio, 1 if job.auto_round else job.round_to) for ratio in _RATIOS)
     return tuple(dict.fromkeys(canonical(topology, replace(p, branches=gone)) for p in plans))
 

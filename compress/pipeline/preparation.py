@@ -136,8 +136,9 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
         moments=channels.inputs.moments if solves else None,
         solve_images=_SOLVE_IMAGES if solves else 0,
     )
-    known: Mapping[BranchId, float] = {}
-    if branches:
+    weighed = METHODS[job.method].branches  # elsewhere they go as the job says, whatever that does
+    known: Mapping[BranchId, float] = {} if weighed else dict.fromkeys(branches, 0.0)
+    if branches and weighed:
         with clock.phase("branches", f"the outputs without each of {len(branches)}"):
             known, spent = measure_branches(run, evaluator, branches, budget, store)
             budget -= spent
@@ -203,7 +204,7 @@ def _stages(run: Run, topology: Topology, only: Collection[GroupId]) -> tuple[tu
     groups, _ = prunable(topology, job.ignore, job.realise)
     if only:
         groups = tuple(g for g in groups if g in only)
-    branches = skippable(topology, job.ignore)[0] if job.leaves_branches_out and not only else ()
+    branches = () if only else job.leaving(skippable(topology, job.ignore)[0])
     stages = make_stages(topology, groups, streams=job.streams, branches=branches)
     if not stages:
         raise SearchError(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compress.search.bicnn.ordering import slices as slices
     from compress.search.csgd_clusters import clusters_at as clusters_at
     from compress.search.depth import depths as depths
+    from compress.search.depth import last_of_each as last_of_each
     from compress.search.explained import MethodOption as MethodOption
     from compress.search.explained import options_of as options_of
     from compress.search.finalists import LEAST_PLANS as LEAST_PLANS
@@ -78,7 +79,7 @@ else:  # so that a name that is gone is an error to a type checker, and not Any
             "base": "Ask NamesCriteria Origin Planner Score Search Searcher Told",
             "bicnn.ordering": "slices",
             "csgd_clusters": "clusters_at",
-            "depth": "depths",
+            "depth": "depths last_of_each",
             "explained": "MethodOption options_of",
             "finalists": "Contender LEAST_PLANS MOST_PLANS Rated Round contenders finals halving",
             "front": "Fidelity Front Point Recovery knee non_dominated",

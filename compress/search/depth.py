@@ -6,11 +6,21 @@ that it saves; a depth leaves out the first so many of them. Searches without an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compress.core import BranchId, Plan
 from compress.search.front import thinned
 from compress.search.space import Space
 
 _LEAST = 1e-9
+
+
+def last_of_each(branches: Sequence[BranchId], count: int) -> tuple[BranchId, ...]:
+    """So many of the last branches of each stage: of those that stand in one module."""
+    stages: dict[str, list[BranchId]] = {}
+    for branch in branches:
+        stages.setdefault(branch.rpartition(".")[0], []).append(branch)
+    return tuple(b for names in stages.values() for b in names[max(0, len(names) - count) :])
 
 
 def in_order(space: Space) -> tuple[BranchId, ...]:
