@@ -20,6 +20,7 @@ from compress.search import prunable
 FLAGS: dict[str, Any] = {"target": "latency", "round_to": 1, "budget": 600, "epochs": 0, "exporter": "legacy"}
 
 
+@pytest.mark.slow
 def test_what_is_out_of_reach_is_told_before_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tiny regressor most of the time is nobody's width: its table took 38 s, and then the target was refused."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -35,6 +35,7 @@ def network(side: int = 24) -> Network:
     return network_of(chain(3), Preprocessing((0.5,) * 3, (0.5,) * 3, (side, side)))
 
 
+@pytest.mark.slow
 def test_a_run_is_clocked_and_explained_where_torch_runs_it(tmp_path: Path) -> None:
     net, run = network(), tmp_path / "run"
     done = prune(net, None, Job(runtimes=("torch-cpu",), value=0.4, **QUICK), run)

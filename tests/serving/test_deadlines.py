@@ -128,7 +128,7 @@ def test_a_server_that_answers_everything_just_in_time_does_not_add_up(tmp_path:
 
 @pytest.mark.parametrize(
     "behaviour",
-    thinned(ENDLESS[::3], of=3),
+    thinned(ENDLESS[::3], of=5),
     ids=lambda b: b.__name__,
 )
 def test_a_measurement_ends_where_the_server_turns_bad(tmp_path: Path, behaviour: Behaviour) -> None:
