@@ -19,6 +19,7 @@ from compress.search.bicnn.upper import BiCnn, _Cemba
 from compress.search.reader_loss import ReaderLoss
 from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stages import prunable
+from compress.tasks import Classification, Outputs
 
 
 def forked(width: int = 32, consumers: int = 3, seed: int = 0, target: float = 0.5) -> Space:
@@ -50,13 +51,15 @@ def space_of(name: str, target: float = 0.6, round_to: int = 1, kind: str = "mac
     model, topology = traced(name)
     images = inputs(name, 32).float()
     model = reestimate(model, [images]).eval()  # random statistics would be an error of their own
+    answer = model(images[:1])
+    task = Classification() if (answer[0] if isinstance(answer, tuple) else answer).dim() == 2 else Outputs()
     groups, _ = prunable(topology, ())
-    criterion_inputs = replace(criteria.gather(model, [images]), moments=collect(model, topology, [images]))
+    criterion_inputs = replace(criteria.gather(model, [images], task=task), moments=collect(model, topology, [images]))
     importance = criteria.importance(replace(criterion_inputs, moments=None), topology, groups)
     importance["obs"], curves = criteria.obs_and_curves(criterion_inputs, topology, groups)
     found, _ = closed_form(model, criterion_inputs, topology, groups, images, 2_000)
     stage = Stage(name="all", groups=groups, fraction=1.0)
-    material = Material(images, images, None, "output")
+    material = Material(images, images, None, "output", task=task)
     evaluator = Evaluator(model, topology, [stage], material, moments=criterion_inputs.moments, solve_images=32)
     known = ChannelStatistics(importance=importance, curves=curves, reader_losses=found)
     cost = CostModel(topology, Target(kind, target))
