@@ -12,7 +12,7 @@ from compress.pipeline.preparation import Prepared
 from compress.pipeline.run import Run
 from compress.pipeline.searching import Searched, score_context
 from compress.pipeline.short_training import ShortTraining
-from compress.pipeline.steps import FINALISTS, WORTH_FINALISTS, epochs_for, rounds_of
+from compress.pipeline.steps import FINALISTS, WORTH_FINALISTS, finalists_of, rounds_of
 from compress.report import Finalist, Finalists, FinalistScore
 from compress.search import (
     METHODS,
@@ -61,7 +61,7 @@ def why_none(run: Run) -> str:
         return "not wanted"
     if images is None:
         return "there are no training images"
-    short = job.finalists is None and epochs_for(job, len(images)) < WORTH_FINALISTS
+    short = not finalists_of(job, len(images))
     reasons = {
         f"{job.method} has no others to choose from": not METHODS[job.method].finalists,
         "C-SGD trains in its own way": job.realise == "csgd",

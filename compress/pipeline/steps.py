@@ -131,17 +131,21 @@ def rate_for(job: Job, steps: int) -> float:
     return job.lr * share
 
 
-def rounds_of(run: Run, images: LabelledImages) -> tuple[Round, ...]:
-    """The rounds of a run's finalists: all these short trainings together take at most half of an epoch's steps.
+def finalists_of(job: Job, images: int) -> int:
+    """How many plans are trained before one is taken, at the most, of a training on so many images.
 
     Where the job says nothing, a training of few epochs has none: on ResNet-20 and ResNet-56 half of a pass was worth more to
     the one network that is kept (``benchmarks/README.md``, equal latency).
     """
-    epochs, wanted = epochs_for(run.job, len(images)), run.job.finalists
-    if wanted is None:
-        wanted = FINALISTS if epochs >= WORTH_FINALISTS else 0
+    epochs = epochs_for(job, images)
+    usual = FINALISTS if epochs >= WORTH_FINALISTS else 0
+    return (usual if job.finalists is None else job.finalists) if epochs else 0
+
+
+def rounds_of(run: Run, images: LabelledImages) -> tuple[Round, ...]:
+    """The rounds of a run's finalists: all these short trainings together take at most half of an epoch's steps."""
     steps = steps_per_epoch(len(images), schedule_for(run, images))
-    return halving(wanted, int(_SHARE * steps)) if epochs else ()
+    return halving(finalists_of(run.job, len(images)), int(_SHARE * steps))
 
 
 def finalists_share(run: Run, images: LabelledImages) -> float:
