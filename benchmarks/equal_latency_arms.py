@@ -123,6 +123,15 @@ class Bench:
         return Space(CostModel(self.topology, Target("macs")), stages, statistics, budget=1000, round_to=8)
 
     @cached_property
+    def table(self) -> Path:
+        """The latency table that ours search with; measured where it is not there."""
+        path = self.work / "table.json"
+        if not path.exists():
+            how = {"networks": self.budget.networks, "seconds": self.budget.seconds / 2}
+            make(self.network, self.topology, Job(), path, print, **how)
+        return path
+
+    @cached_property
     def base_file(self) -> Path:
         """The unpruned network's ONNX file."""
         path = self.work / "base.onnx"
@@ -205,18 +214,13 @@ def ours(bench: Bench, target: float, *, method: str, branches: bool = True, fin
     With finalists it decides by short trainings, half of an epoch in all, as it does wherever training images are there; the
     other arms are trained so much longer.
     """
-    table = bench.work / "table.json"
-    if not table.exists():
-        make(
-            bench.network, bench.topology, Job(), table, print, networks=bench.budget.networks, seconds=bench.budget.seconds / 2
-        )
     asked, best = bench.asked.get((target, branches), target), (math.inf, None)
     for number in range(3):
         flags = {
             "method": method,
             "target": "latency",
             "value": min(1.0, asked),
-            "table": str(table),
+            "table": str(bench.table),
             "branches": branches,
             "budget": bench.budget.forwards,
             "finalists": FINALISTS if finalists else 0,
