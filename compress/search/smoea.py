@@ -260,7 +260,8 @@ class Smoea:
         """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
         count = self._judged(space)
         few = rivals[: max(1, count // 3)]
-        plans = list(dict.fromkeys([*few[:1], *known[-1:], *few, *known]))[:count]
+        first = known[:1] if space.branches else []  # what obs would take, where a budget judges no more than two
+        plans = list(dict.fromkeys([*few[:1], *first, *known[-1:], *few, *known]))[:count]
         scores = yield self._truly(space, plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         genes = Genes(space, Stage(name="all", groups=space.groups, fraction=1.0, branches=space.branches))

@@ -198,6 +198,22 @@ def test_smoea_is_not_behind_obs_where_few_images_mislead(seed: int) -> None:
     assert mine.error <= theirs.error
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_smoea_is_not_behind_the_closed_form_where_two_plans_are_judged(seed: int) -> None:
+    """A small budget judges no more than two: the evolution's best on few images, and what obs would take; l1 misleads too."""
+    toy, rng = ToySpace.make(seed, Target("macs", 0.5)).with_branches(0.01), np.random.default_rng(seed)
+    known = dict(toy.space.statistics.importance)
+    misled = replace(toy.space.statistics, importance={**known, "l1": known["random"]})
+    toy = replace(toy, space=replace(toy.space, ranking="taylor", statistics=misled))
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
+
+    found = run(Smoea(population=10, generations=3, judged=2), toy, seed, evaluate)
+    best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
+    assert best.error <= toy.error(Allocated().plan(toy.space, 0.5))
+
+
 def test_every_method_is_under_the_contract() -> None:
     import test_auto
     import test_bicnn
