@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -379,13 +380,16 @@ class SearcherContract:
     def test_keeps_its_budget(self) -> None:
         """Image-forwards stay within what was given, for every kind of target, where scores recovered for real are dear too."""
         for kind, value in (("macs", 0.5), ("max_drop", 0.05)):
-            for budget, solved in ((3_000, 0), (20_000, 0), (20_000, 3_000)):
+            for budget, solved, branches in product((3_000, 20_000), (0, 3_000), (False, True)):
+                if solved and budget < 20_000:
+                    continue
                 toy = ToySpace.make(target=Target(kind, value), budget=budget)
+                toy = toy.with_branches(0.01) if branches else toy
                 toy = replace(toy, space=replace(toy.space, solved_images=solved))
                 spent: list[float] = []
                 search = self.searcher().search(toy.space, np.random.default_rng(0))
                 drive(search, toy.evaluate, Journal(None, "b"), price=toy.price, listen=partial(_note_spent, spent))
-                assert spent[-1] <= budget * 1.02, (kind, budget, solved, spent[-1])
+                assert spent[-1] <= budget * 1.02, (kind, budget, solved, branches, spent[-1])
 
     def test_an_allowed_drop_is_asked_of_all_images(self) -> None:
         """Every point of a front that an accuracy is looked up in was scored on all images there are."""

@@ -22,6 +22,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Plan
 from compress.search.base import Ask, Origin, Score, Search, Told, scored
+from compress.search.depth import depths
 from compress.search.front import Fidelity, Front, Point, Recovery, knee, non_dominated, thinned
 from compress.search.genes import Genes
 from compress.search.obs import Allocated, plan_for
@@ -34,8 +35,10 @@ from compress.search.uniform import Uniform
 from compress.search.widths import reachable
 
 _FINALIST_WINDOW = 0.06
-_WITHOUT, _WITH_BRANCHES = 5, 12
-"""Plans that need no search, at the most."""
+_CLOSED = 5
+"""Plans that need no search, at the most; where branches may go there are more."""
+_MOST, _MOST_WITH_BRANCHES = 0.7, 0.85
+"""The largest part of a budget that is kept back from the evolution; where branches may go more is judged."""
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
 
@@ -62,7 +65,9 @@ class Smoea:
             quarter of the judged images each, a sixth of the budget at the most.
         finalists: points near the target that are scored at full fidelity. Cost: such a look each, with ``spread`` a fifth of
             the budget at the most.
-        spread: points along the whole front that are scored too, so that others can be picked later. Cost: see ``finalists``.
+        spread: points along the whole front that are scored too, so that others can be picked later; where branches may go
+            these are closed forms, judged as below. Cost: see ``finalists``; there a recovery and all judged images each, a
+            sixth of the budget at the most.
         judged: the best of these, the closed forms, and then neighbours of the best so far are recovered as the result will
             be, and scored on all images. Cost: a recovery and all judged images each, a third of the budget at the most.
     """
@@ -165,8 +170,10 @@ class Smoea:
     def _reserve(self, space: Space) -> float:
         """Image-forwards that are kept back for scores at full fidelity; a screened one costs at most two per image."""
         near, along = self._finalists(space)
-        every = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _closed_count(space)
-        return min(0.7 * space.budget, every * 2 * self._screened(space) + self._judged(space) * space.judged_images)
+        every = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _closed_looks(space)
+        judged = self._judged(space) + self._others(space)
+        most = _MOST_WITH_BRANCHES if space.branches else _MOST
+        return min(most * space.budget, every * 2 * self._screened(space) + judged * space.judged_images)
 
     def _affordable(self, space: Space, part: float) -> int:
         """First looks that a part of the budget buys."""
@@ -183,14 +190,25 @@ class Smoea:
         return wanted if len(space.stages) > 1 and self._affordable(space, 0.1) >= wanted else 0
 
     def _finalists(self, space: Space) -> tuple[int, int]:
-        """How many looks near the target, and along the front, a fifth of the budget buys."""
-        affordable = max(2, self._affordable(space, 0.2) - _closed_count(space))
+        """How many looks near the target, and along the front, a fifth of the budget buys.
+
+        None along it where closed forms are judged there.
+        """
+        affordable = max(2, self._affordable(space, 0.2) - _closed_looks(space))
+        if self._others(space):
+            return max(1, min(self.finalists, affordable)), 0
         near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
         return near, max(1, min(self.spread, affordable - near))
 
     def _judged(self, space: Space) -> int:
         """How many a third of the budget recovers and judges on all images."""
         return max(1, min(self.judged, int(space.budget / 3 / space.judged_images)))
+
+    def _others(self, space: Space) -> int:
+        """How many closed forms at other shares a sixth of the budget recovers and judges, where branches may go."""
+        if not space.branches or space.target.kind == "max_drop":
+            return 0
+        return min(self.spread, int(space.budget / 6 / space.judged_images))
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""
@@ -240,7 +258,7 @@ class Smoea:
             within = [p for p in points if space.share(p.plan) <= value]
             close = [p for p in within if space.share(p.plan) >= value - _FINALIST_WINDOW] or within or list(front[:1])
             chosen += [p.plan for p in sorted(close, key=lambda p: (p.error, p.plan.digest))[:near]]
-            chosen += known
+            chosen += [] if space.branches else known  # there they are judged without a look before
         plans = list(dict.fromkeys(chosen))
         yield Told(origins=_origins(plans, known))
         scores = yield self._fully(plans, self._screened(space))
@@ -250,7 +268,13 @@ class Smoea:
             return (yield from scored(space, [p.plan for p in few], 0, space.recovery))
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
         judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
-        best, seen = min((_finite(p.error) for p in judged), default=np.inf), {p.plan for p in judged}
+        elsewhere = closed_forms_elsewhere(space, self._others(space))
+        if elsewhere:
+            yield Told(origins=_origins(elsewhere, elsewhere))
+            scores = yield self._truly(space, elsewhere)
+            judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(elsewhere, scores, strict=True)]
+        best = min((_finite(p.error) for p in judged if space.share(p.plan) <= value), default=np.inf)
+        seen = {p.plan for p in judged}
         others = [p for p in looked if p.plan not in seen and (space.share(p.plan) > value or p.error > best)]
         return non_dominated([*judged, *others], space.target.kind)  # luck on few images beats nothing that was judged
 
@@ -262,10 +286,12 @@ class Smoea:
         few = rivals[: max(1, count // 3)]
         first = known[:1] if space.branches else []  # what obs would take, where a budget judges no more than two
         plans = list(dict.fromkeys([*few[:1], *first, *known[-1:], *few, *known]))[:count]
+        origins = _origins(plans, known)
+        yield Told(origins=origins)
         scores = yield self._truly(space, plans)
         judged = [space.point(p, s.error, Fidelity.FULL) for p, s in zip(plans, scores, strict=True)]
         genes = Genes(space, Stage(name="all", groups=space.groups, fraction=1.0, branches=space.branches))
-        origins, left, idle = _origins(plans, known), count - len(plans), 0
+        left, idle = count - len(plans), 0
         while left > 0 and (usable := [p for p in judged if np.isfinite(p.error)]):
             best = min(usable, key=lambda p: p.error)
             if space.stop_after and idle >= _IDLE:
@@ -306,9 +332,9 @@ def _origins(plans: Sequence[Plan], known: Sequence[Plan]) -> dict[Plan, Origin]
     return {p: Origin.CLOSED_FORM if p in known else Origin.EVOLUTION for p in plans}
 
 
-def _closed_count(space: Space) -> int:
-    """How many plans need no search, at the most."""
-    return _WITH_BRANCHES if space.branches else _WITHOUT
+def _closed_looks(space: Space) -> int:
+    """How many plans that need no search get a look, at the most."""
+    return 0 if space.branches else _CLOSED
 
 
 def closed_forms(space: Space) -> list[Plan]:
@@ -326,6 +352,18 @@ def closed_forms(space: Space) -> list[Plan]:
         if reachable(part.cost, part.groups, part.round_to) <= value:
             plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
     return [*plans, *plain]
+
+
+def closed_forms_elsewhere(space: Space, most: int) -> list[Plan]:
+    """Closed forms at other shares than the target's, where branches may go: evenly from half of it to the whole network.
+
+    At each share the widths that ``obs`` makes, and the same behind as many branches as that share asks for.
+    """
+    plans = list[Plan]()
+    for share in np.linspace(space.target.value / 2, 1.0, most // 2 + 2)[1:-1].tolist():
+        for part in (space, *(space.without(row) for row in depths(space, share)[-1:])):
+            plans.append(Allocated().plan(part, share))
+    return [p for p in dict.fromkeys(plans) if p]
 
 
 _LOST = 1e9

@@ -24,7 +24,7 @@ from compress.search.front import Fidelity, Point, knee, non_dominated
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.obs import Allocated
-from compress.search.smoea import Smoea
+from compress.search.smoea import Smoea, closed_forms_elsewhere
 from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stage_combination import controller
 from compress.search.uniform import Uniform
@@ -212,6 +212,22 @@ def test_smoea_is_not_behind_the_closed_form_where_two_plans_are_judged(seed: in
     found = run(Smoea(population=10, generations=3, judged=2), toy, seed, evaluate)
     best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
     assert best.error <= toy.error(Allocated().plan(toy.space, 0.5))
+
+
+@pytest.mark.parametrize("kind", ["macs", "latency"])
+def test_smoeas_front_is_not_behind_the_closed_forms_where_branches_may_go(kind: str) -> None:
+    """What was scored on few images, or recovered worse, does not hide them; each of its points was judged in earnest."""
+    toy, rng = ToySpace.make(0, Target(kind, 0.6)).with_branches(0.01), np.random.default_rng(0)
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
+
+    front = run(Smoea(population=10, generations=3), toy, 0, evaluate)
+    plans = closed_forms_elsewhere(toy.space, Smoea().spread)
+    shares = [toy.space.share(p) for p in plans]
+    assert min(shares) < 0.6 < max(shares) and len(plans) > 4 and any(p.branches for p in plans)
+    for plan, share in zip(plans, shares, strict=True):
+        assert min(p.error for p in front if toy.space.share(p.plan) <= share) <= toy.error(plan)
 
 
 def test_every_method_is_under_the_contract() -> None:
