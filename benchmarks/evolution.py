@@ -1,13 +1,14 @@
 """What SMOEA's evolution is worth where branches may go: its whole front at several budgets, beside the closed forms'.
 
-    python benchmarks/evolution.py MODEL DATA --work DIR [--latency 0.67] [--parts 1 0.5 0.25 0.125] [--seeds 0 1 2]
+    python benchmarks/evolution.py MODEL DATA --work DIR [--value 0.67] [--parts 1 0.25 0.125] [--seeds 0 1 2]
+    python benchmarks/evolution.py MODEL DATA --work DIR --target macs --value 0.5
     python benchmarks/evolution.py models/checkpoints/digits-net.safetensors digits --work DIR --tiny
 
-``smoea`` is asked for a share of the latency (the table's, one thread, batch 1) with parts of the budget that its network has
-by default, and its front is then asked for other shares: the most accurate point within each, as ``compress pick`` takes it.
-``obs`` is asked for every share by itself, with the whole default budget. All plans are recovered by least squares as a run
-recovers them, without training, and judged on the validation images that no search has seen. The result says as well what
-found the plan, after how many image-forwards, and what the search cost in CPU seconds.
+``smoea`` is asked for a share of the latency (the table's, one thread, batch 1) or of the MACs, with parts of the budget that
+a network of this size has by default, and its front is then asked for other shares: the most accurate point within each, as
+``compress pick`` takes it. ``obs`` is asked for every share by itself, with the whole of that budget. All plans are recovered
+by least squares as a run recovers them, without training, and judged on the validation images that no search has seen. The
+result says as well what found the plan, and what the search cost in CPU seconds.
 
 Every part is kept in ``results/evolution-NAME.json`` as soon as it is done; the same command goes on.
 """
@@ -20,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from compress.evaluation import predict
 from compress.networks import load, network_from
 from compress.pipeline import Job, decide, make_job
 from compress.pipeline.preparation import search_budget
+from compress.search import Target
 
 try:
     from equal_latency_arms import Bench, Budget
@@ -47,20 +50,22 @@ _SEEN = 2048
 """Validation images that a search sees at the most; the others are fresh."""
 
 
-def searched(bench: Bench, method: str, target: float, budget: int, seed: int) -> dict[str, Any]:
+def searched(bench: Bench, method: str, target: Target, budget: int, seed: int) -> dict[str, Any]:
     """One search: its front, what found its plan, and its cost."""
     flags = {
         "method": method,
-        "target": "latency",
-        "value": target,
-        "table": str(bench.table),
+        "target": target.kind,
+        "value": target.value,
+        **({"table": str(bench.table)} if target.kind == "latency" else {}),
         "budget": budget,
         "finalists": 0,
         "seed": seed,
     }
     begun = time.process_time()
-    found = decide(bench.network, bench.data, make_job(flags=flags), bench.work / f"{method}-{target:g}-{budget}-{seed}")
-    points = [{"plan": p.plan.to_json(), "error": p.error, "latency": p.cost.latency} for p in found.front]
+    folder = bench.work / f"{method}-{target.kind}-{target.value:g}-{budget}-{seed}"
+    found = decide(bench.network, bench.data, make_job(flags=flags), folder)
+    whole = count(found.topology)
+    points = [{"plan": p.plan.to_json(), "error": p.error, "share": target.share(p.cost.share_of(whole))} for p in found.front]
     return {"found_by": found.found_by, "cpu_seconds": round(time.process_time() - begun, 1), "points": points}
 
 
@@ -76,11 +81,11 @@ def judged(bench: Bench, plan: Mapping[str, Any]) -> str:
 
 
 def within(points: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any] | None:
-    """The most accurate point of a front within a share of the latency; None where there is none."""
-    return min((p for p in points if p["latency"] <= share + 1e-9), key=lambda p: p["error"], default=None)
+    """The most accurate point of a front within a share of the cost; None where there is none."""
+    return min((p for p in points if p["share"] <= share + 1e-9), key=lambda p: p["error"], default=None)
 
 
-def run(bench: Bench, results: Results, target: float, parts: Sequence[float], seeds: Sequence[int], whole: int) -> None:
+def run(bench: Bench, results: Results, target: Target, parts: Sequence[float], seeds: Sequence[int], whole: int) -> None:
     """Part by part; equal plans are judged once.
 
     Raises:
@@ -91,15 +96,16 @@ def run(bench: Bench, results: Results, target: float, parts: Sequence[float], s
         results.part(("plans", Plan.from_json(dict(plan)).digest), lambda: judged(bench, plan))
 
     for seed in seeds:
-        for share in shares_of(target):
-            found = results.part(("obs", f"{seed}", f"{share:g}"), lambda s=share, n=seed: searched(bench, "obs", s, whole, n))
+        for share in shares_of(target.value):
+            asked = replace(target, value=share)
+            found = results.part(("obs", f"{seed}", f"{share:g}"), lambda t=asked, n=seed: searched(bench, "obs", t, whole, n))
             if (point := within(found["points"], share)) is not None:
                 judge(point["plan"])
         for part in parts:
             found = results.part(
                 ("smoea", f"{part:g}", f"{seed}"), lambda p=part, n=seed: searched(bench, "smoea", target, int(p * whole), n)
             )
-            for share in shares_of(target):
+            for share in shares_of(target.value):
                 if (point := within(found["points"], share)) is not None:
                     judge(point["plan"])
 
@@ -142,8 +148,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("data")
     parser.add_argument("--work", type=Path, required=True, help="folder of searches and files")
-    parser.add_argument("--latency", type=float, default=0.67, help="share of the unpruned network's that smoea is asked for")
-    parser.add_argument("--parts", nargs="+", type=float, default=[1.0, 0.5, 0.25, 0.125], help="of the default budget")
+    parser.add_argument("--target", choices=["latency", "macs"], default="latency")
+    parser.add_argument("--value", type=float, default=0.67, help="share of the unpruned network's that smoea is asked for")
+    parser.add_argument("--parts", nargs="+", type=float, default=[1.0, 0.25, 0.125], help="of the default budget")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--name", help="of the result; by default the network's")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -160,18 +167,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     protocol = {
         "network": network.digest,
         "data": dict(data.digests),
-        "latency": given.latency,
+        "target": [given.target, given.value],
         "budget": whole,
         "tiny": given.tiny,
     }
     path = given.results / f"evolution-{given.name or given.model.stem}.json"
     results = Results(path, time.monotonic() + 60 * given.minutes, protocol)
     try:
-        run(bench, results, given.latency, given.parts, given.seeds, whole)
+        run(bench, results, Target(given.target, given.value), given.parts, given.seeds, whole)
     except Part:
         print("the time is up; the same command goes on", file=sys.stderr)
     else:
-        print(f"{whole:,} image-forwards by default\n\n{table(results.held, given.latency)}")
+        print(f"{whole:,} image-forwards by default\n\n{table(results.held, given.value)}")
     return 0
 
 

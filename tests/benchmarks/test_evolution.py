@@ -23,7 +23,7 @@ def evolution() -> ModuleType:
 
 
 def test_a_share_takes_the_most_accurate_point_within_it(evolution: ModuleType) -> None:
-    points = [{"latency": x, "error": e} for x, e in ((0.4, 0.5), (0.5, 0.1), (0.6, 0.2), (0.8, 0.05))]
+    points = [{"share": x, "error": e} for x, e in ((0.4, 0.5), (0.5, 0.1), (0.6, 0.2), (0.8, 0.05))]
     assert evolution.within(points, 0.3) is None
     assert [evolution.within(points, share)["error"] for share in (0.4, 0.5, 0.7, 1.0)] == [0.5, 0.1, 0.1, 0.05]
 
@@ -32,7 +32,7 @@ def test_differences_are_paired_with_the_closed_forms(evolution: ModuleType) -> 
     plans = [{"branches": [name], "cuts": {}, "inputs": {}} for name in ("a", "b")]
     digests = [evolution.Plan.from_json(p).digest for p in plans]
     searched = [
-        {"found_by": "x", "cpu_seconds": 10 * n, "points": [{"plan": p, "latency": 0.4, "error": 0.1}]}
+        {"found_by": "x", "cpu_seconds": 10 * n, "points": [{"plan": p, "share": 0.4, "error": 0.1}]}
         for n, p in enumerate(plans, 1)
     ]
     held = {
