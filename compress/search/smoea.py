@@ -41,6 +41,7 @@ _MOST, _MOST_WITH_BRANCHES = 0.7, 0.85
 """The largest part of a budget that is kept back from the evolution; where branches may go more is judged."""
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
+_NOTHING_ADDED = "the evolution found nothing better than a closed form; --method obs looks at closed forms alone, for less"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +309,9 @@ class Smoea:
                 scores = yield self._truly(space, fresh)
                 judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
             idle = 0 if any(p.error < best.error for p in judged) else idle + 1
+        won = min(judged, key=lambda p: _finite(p.error))
+        if origins[won.plan] is Origin.CLOSED_FORM and np.isfinite(won.error):
+            yield Told(notes=(_NOTHING_ADDED,))
         return judged
 
     def _truly(self, space: Space, plans: Sequence[Plan]) -> Ask:

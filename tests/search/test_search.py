@@ -18,13 +18,13 @@ from compress.core.cost import Cost
 from compress.core.plan import Plan
 from compress.errors import ConfigError
 from compress.pipeline.front import choose
-from compress.search.base import Ask, Score
+from compress.search.base import Ask, Score, Told
 from compress.search.cluster import Cluster, _Decoder, clustered, crowding_distance, features
 from compress.search.front import Fidelity, Point, knee, non_dominated
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.obs import Allocated
-from compress.search.smoea import Smoea, closed_forms_elsewhere
+from compress.search.smoea import Smoea, closed_forms, closed_forms_elsewhere
 from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stage_combination import controller
 from compress.search.uniform import Uniform
@@ -212,6 +212,21 @@ def test_smoea_is_not_behind_the_closed_form_where_two_plans_are_judged(seed: in
     found = run(Smoea(population=10, generations=3, judged=2), toy, seed, evaluate)
     best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
     assert best.error <= toy.error(Allocated().plan(toy.space, 0.5))
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_smoea_says_where_its_evolution_added_nothing(helps: bool) -> None:
+    """A closed form is the best where errors are as low for no other plan; else nothing is said."""
+    toy = ToySpace.make(1, Target("macs", 0.5)).with_branches(0.01)
+    forms, told = {*closed_forms(toy.space)}, list[Told]()
+
+    def evaluate(ask: Ask) -> list[Score]:
+        return [Score(toy.error(p) + (1.0 if (p in forms) is helps else 0.0)) for p in ask.plans]
+
+    search = Smoea(population=10, generations=3).search(toy.space, np.random.default_rng(1))
+    drive(search, evaluate, Journal(None, "n"), tell=told.append)
+    notes = [note for one in told for note in one.notes]
+    assert bool(notes) is not helps and all("--method obs" in note for note in notes)
 
 
 @pytest.mark.parametrize("kind", ["macs", "latency"])
