@@ -361,13 +361,14 @@ def closed_forms(space: Space) -> list[Plan]:
 def closed_forms_elsewhere(space: Space, most: int) -> list[Plan]:
     """Closed forms at other shares than the target's, where branches may go: evenly from half of it to the whole network.
 
-    At each share the widths that ``obs`` makes, and the same behind as many branches as that share asks for.
+    At each share the widths that ``obs`` makes, and the same behind as many branches as that share asks for; fewer where
+    neither comes so low.
     """
     plans = list[Plan]()
     for share in np.linspace(space.target.value / 2, 1.0, most // 2 + 2)[1:-1].tolist():
-        for part in (space, *(space.without(row) for row in depths(space, share)[-1:])):
-            plans.append(Allocated().plan(part, share))
-    return [p for p in dict.fromkeys(plans) if p]
+        made = [Allocated().plan(part, share) for part in (space, *(space.without(row) for row in depths(space, share)[-1:]))]
+        plans += [p for p in made if p and space.share(p) <= share + 1e-9]
+    return list(dict.fromkeys(plans))
 
 
 _LOST = 1e9
