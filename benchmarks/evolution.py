@@ -1,11 +1,12 @@
 """What SMOEA's evolution is worth where branches may go: its whole front at several budgets, beside the closed forms'.
 
-    python benchmarks/evolution.py MODEL DATA --work DIR [--value 0.67] [--parts 1 0.25 0.125] [--seeds 0 1 2]
+    python benchmarks/evolution.py MODEL DATA --work DIR [--value 0.67] [--parts 1 0.25] [--evolved 0.125 0.7] [--seeds 0 1 2]
     python benchmarks/evolution.py MODEL DATA --work DIR --target macs --value 0.5
     python benchmarks/evolution.py models/checkpoints/digits-net.safetensors digits --work DIR --tiny
 
 ``smoea`` is asked for a share of the latency (the table's, one thread, batch 1) or of the MACs, with parts of the budget that
-a network of this size has by default, and its front is then asked for other shares: the most accurate point within each, as
+a network of this size has by default, and with so much of it at the most for the evolution itself (``evolved``; what closed
+forms are judged with comes first). Its front is then asked for other shares: the most accurate point within each, as
 ``compress pick`` takes it. ``obs`` is asked for every share by itself, with the whole of that budget. All plans are recovered
 by least squares as a run recovers them, without training, and judged on the validation images that no search has seen. The
 result says as well what found the plan, and what the search cost in CPU seconds.
@@ -50,7 +51,7 @@ _SEEN = 2048
 """Validation images that a search sees at the most; the others are fresh."""
 
 
-def searched(bench: Bench, method: str, target: Target, budget: int, seed: int) -> dict[str, Any]:
+def searched(bench: Bench, method: str, target: Target, budget: int, seed: int, **options: Any) -> dict[str, Any]:
     """One search: its front, what found its plan, and its cost."""
     flags = {
         "method": method,
@@ -60,9 +61,12 @@ def searched(bench: Bench, method: str, target: Target, budget: int, seed: int) 
         "budget": budget,
         "finalists": 0,
         "seed": seed,
+        "options": options,
     }
     begun = time.process_time()
-    folder = bench.work / f"{method}-{target.kind}-{target.value:g}-{budget}-{seed}"
+    folder = (
+        bench.work / f"{method}-{target.kind}-{target.value:g}-{budget}-{seed}{''.join(f'-{x:g}' for x in options.values())}"
+    )
     found = decide(bench.network, bench.data, make_job(flags=flags), folder)
     whole = count(found.topology)
     points = [{"plan": p.plan.to_json(), "error": p.error, "share": target.share(p.cost.share_of(whole))} for p in found.front]
@@ -85,7 +89,9 @@ def within(points: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, An
     return min((p for p in points if p["share"] <= share + 1e-9), key=lambda p: p["error"], default=None)
 
 
-def run(bench: Bench, results: Results, target: Target, parts: Sequence[float], seeds: Sequence[int], whole: int) -> None:
+def run(
+    bench: Bench, results: Results, target: Target, rows: Sequence[tuple[float, float]], seeds: Sequence[int], whole: int
+) -> None:
     """Part by part; equal plans are judged once.
 
     Raises:
@@ -101,10 +107,10 @@ def run(bench: Bench, results: Results, target: Target, parts: Sequence[float], 
             found = results.part(("obs", f"{seed}", f"{share:g}"), lambda t=asked, n=seed: searched(bench, "obs", t, whole, n))
             if (point := within(found["points"], share)) is not None:
                 judge(point["plan"])
-        for part in parts:
-            found = results.part(
-                ("smoea", f"{part:g}", f"{seed}"), lambda p=part, n=seed: searched(bench, "smoea", target, int(p * whole), n)
-            )
+        for part, evolved in rows:
+            how = (target, int(part * whole), seed)
+            place = ("smoea", f"{part:g}, {evolved:g} for the evolution", f"{seed}")
+            found = results.part(place, lambda how=how, e=evolved: searched(bench, "smoea", *how, evolved=e))
             for share in shares_of(target.value):
                 if (point := within(found["points"], share)) is not None:
                     judge(point["plan"])
@@ -150,7 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder of searches and files")
     parser.add_argument("--target", choices=["latency", "macs"], default="latency")
     parser.add_argument("--value", type=float, default=0.67, help="share of the unpruned network's that smoea is asked for")
-    parser.add_argument("--parts", nargs="+", type=float, default=[1.0, 0.25, 0.125], help="of the default budget")
+    parser.add_argument("--parts", nargs="+", type=float, default=[1.0, 0.25], help="of the default budget")
+    parser.add_argument("--evolved", nargs="+", type=float, default=[0.125, 0.7], help="of that, for the evolution at the most")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--name", help="of the result; by default the network's")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -171,10 +178,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "budget": whole,
         "tiny": given.tiny,
     }
+    rows = [(part, evolved) for part in given.parts for evolved in given.evolved]
     path = given.results / f"evolution-{given.name or given.model.stem}.json"
     results = Results(path, time.monotonic() + 60 * given.minutes, protocol)
     try:
-        run(bench, results, Target(given.target, given.value), given.parts, given.seeds, whole)
+        run(bench, results, Target(given.target, given.value), rows, given.seeds, whole)
     except Part:
         print("the time is up; the same command goes on", file=sys.stderr)
     else:

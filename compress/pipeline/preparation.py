@@ -59,8 +59,6 @@ from compress.tasks import first_of
 
 _AFFORDABLE_MACS = 6e12
 """Multiply-accumulates of a default search: a training epoch of ResNet-20 on CIFAR-10, run as less efficient small batches."""
-_SMOEA_WITH_BRANCHES = 0.125
-"""Of that: where branches may go, more finds no better networks (benchmarks/README.md, What SMOEA's evolution is worth)."""
 _FEWEST_FORWARDS, _FEWEST_SYNTHETIC = 5_000, 1_000
 """However large the network is: on images, and on synthetic inputs, whose scores tell plans apart less well."""
 _MOST_FORWARDS = 300_000
@@ -118,7 +116,7 @@ def prepare(run: Run, only: Collection[GroupId] = ()) -> Prepared:
     job = _aligned(run, topology, groups, table)
     if not only:
         check_target(topology, job, table, run.listen)
-    budget = search_budget(job, count(topology).macs, images=data is not None, branches=bool(branches))
+    budget = search_budget(job, count(topology).macs, images=data is not None)
     with clock.phase("images", data.name if data is not None else "synthetic, matched to the batch norms"):
         material = _material(run, budget)
     base = base_score(run)
@@ -252,18 +250,16 @@ def _for_the_method(
     return rows, losses, spent
 
 
-def search_budget(job: Job, macs: int, *, images: bool, branches: bool = False) -> int:
+def search_budget(job: Job, macs: int, *, images: bool) -> int:
     """Image-forwards that a search may spend: as told, or by the multiply-accumulates of one image.
 
     Args:
         job: of the run.
         macs: of one image.
         images: the search scores on images, not on synthetic inputs.
-        branches: some may go.
     """
     fewest = _FEWEST_FORWARDS if images else _FEWEST_SYNTHETIC
-    affordable = _AFFORDABLE_MACS * (_SMOEA_WITH_BRANCHES if branches and job.method == "smoea" else 1.0)
-    return job.budget or int(min(_MOST_FORWARDS, max(fewest, affordable / max(macs, 1))))
+    return job.budget or int(min(_MOST_FORWARDS, max(fewest, _AFFORDABLE_MACS / max(macs, 1))))
 
 
 def _material(run: Run, budget: int) -> Material:

@@ -37,8 +37,10 @@ from compress.search.widths import reachable
 _FINALIST_WINDOW = 0.06
 _CLOSED = 5
 """Plans that need no search, at the most; where branches may go there are more."""
-_MOST, _MOST_WITH_BRANCHES = 0.7, 0.85
+_MOST, _MOST_WITH_BRANCHES = 0.7, 0.9
 """The largest part of a budget that is kept back from the evolution; where branches may go more is judged."""
+_LOOKS_WITH_BRANCHES = 0.4
+"""Where branches may go, less is looked at before it is judged: so much of what is looked at elsewhere."""
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
 _NOTHING_ADDED = "the evolution found nothing better than a closed form; --method obs looks at closed forms alone, for less"
@@ -70,7 +72,10 @@ class Smoea:
             these are closed forms, judged as below. Cost: see ``finalists``; there a recovery and all judged images each, a
             sixth of the budget at the most.
         judged: the best of these, the closed forms, and then neighbours of the best so far are recovered as the result will
-            be, and scored on all images. Cost: a recovery and all judged images each, a third of the budget at the most.
+            be, and scored on all images. Cost: a recovery and all judged images each, a third of the budget at the most, half
+            of it where branches may go.
+        evolved: the largest part of the budget that the evolution itself gets where branches may go: there it was measured to
+            add nothing to closed forms (benchmarks/README.md, What SMOEA's evolution is worth). Cost: image-forwards.
     """
 
     population: AtLeastTwo = 40
@@ -84,6 +89,7 @@ class Smoea:
     finalists: PositiveInt = 10
     spread: NonNegativeInt = 8
     judged: PositiveInt = 30
+    evolved: Fraction = 0.125
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -154,7 +160,8 @@ class Smoea:
 
     def _effort(self, space: Space, stage: Stage) -> tuple[int, int]:
         """Generations and images per candidate that this stage's part of the budget buys."""
-        share = (space.budget - self._reserve(space)) / len(space.stages)
+        most = self.evolved if space.branches else 1.0
+        share = min(space.budget - self._reserve(space), most * space.budget) / len(space.stages)
         per_image = (self.population + 1) * max(stage.part(self._fidelity), 1e-6)
         images = int(share / (per_image * self.generations))
         most = min(self.most_images, space.stage_images)
@@ -177,8 +184,8 @@ class Smoea:
         return min(most * space.budget, every * 2 * self._screened(space) + judged * space.judged_images)
 
     def _affordable(self, space: Space, part: float) -> int:
-        """First looks that a part of the budget buys."""
-        return int(part * space.budget / (2 * self._screened(space)))
+        """First looks that a part of the budget buys; where branches may go, of what is left for looks there."""
+        return int(part * (_LOOKS_WITH_BRANCHES if space.branches else 1.0) * space.budget / (2 * self._screened(space)))
 
     def _compromises(self, space: Space) -> int:
         """How many points per stage a sixth of the budget re-ranks; a single one needs no score."""
@@ -202,8 +209,8 @@ class Smoea:
         return near, max(1, min(self.spread, affordable - near))
 
     def _judged(self, space: Space) -> int:
-        """How many a third of the budget recovers and judges on all images."""
-        return max(1, min(self.judged, int(space.budget / 3 / space.judged_images)))
+        """How many a third of the budget recovers and judges on all images; half of it where branches may go."""
+        return max(1, min(self.judged, int(space.budget / (2 if space.branches else 3) / space.judged_images)))
 
     def _others(self, space: Space) -> int:
         """How many closed forms at other shares a sixth of the budget recovers and judges, where branches may go."""
@@ -285,8 +292,8 @@ class Smoea:
         """The best and the closed forms, recovered as the result will be; then the winner's neighbours, while they win."""
         count = self._judged(space)
         few = rivals[: max(1, count // 3)]
-        first = known[:1] if space.branches else []  # what obs would take, where a budget judges no more than two
-        plans = list(dict.fromkeys([*few[:1], *first, *known[-1:], *few, *known]))[:count]
+        order = [*known, *few] if space.branches else [*known[-1:], *few, *known]
+        plans = list(dict.fromkeys([*few[:1], *order]))[:count]
         origins = _origins(plans, known)
         yield Told(origins=origins)
         scores = yield self._truly(space, plans)
@@ -310,7 +317,7 @@ class Smoea:
                 judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
             idle = 0 if any(p.error < best.error for p in judged) else idle + 1
         won = min(judged, key=lambda p: _finite(p.error))
-        if origins[won.plan] is Origin.CLOSED_FORM and np.isfinite(won.error):
+        if space.branches and origins[won.plan] is Origin.CLOSED_FORM and np.isfinite(won.error):
             yield Told(notes=(_NOTHING_ADDED,))
         return judged
 

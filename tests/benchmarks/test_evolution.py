@@ -47,13 +47,27 @@ def test_differences_are_paired_with_the_closed_forms(evolution: ModuleType) -> 
 
 @pytest.mark.slow
 def test_the_front_from_end_to_end(evolution: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call = [str(NET), "digits", "--work", str(tmp_path), "--results", str(tmp_path), "--tiny", "--seeds", "0", "--parts", "0.5"]
+    call = [
+        str(NET),
+        "digits",
+        "--work",
+        str(tmp_path),
+        "--results",
+        str(tmp_path),
+        "--tiny",
+        "--seeds",
+        "0",
+        "--parts",
+        "0.5",
+        "--evolved",
+        "0.5",
+    ]
     assert evolution.main([*call, "--minutes", "0"]) == 0
     assert "goes on" in capsys.readouterr().err
     assert evolution.main(call) == 0
     held = json.loads((tmp_path / "evolution-digits-net.json").read_text())
     assert set(held["obs"]["0"]) == {f"{share:g}" for share in evolution.shares_of(0.67)}
-    assert held["smoea"]["0.5"]["0"]["found_by"] and len(held["plans"]) > len(evolution.shares_of(0.67))
+    assert held["smoea"]["0.5, 0.5 for the evolution"]["0"]["found_by"] and len(held["plans"]) > len(evolution.shares_of(0.67))
     assert evolution.main(call) == 0
     assert "plans / " not in capsys.readouterr().out.rpartition("| part of the budget")[2], "nothing anew"
 

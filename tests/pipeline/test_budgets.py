@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from compress.pipeline.job import Job
 from compress.pipeline.preparation import search_budget
-from compress.search.methods import METHODS
 
 MACS = st.integers(1, 10**12)
 
@@ -29,13 +28,3 @@ def test_synthetic_inputs_get_less_only_where_images_would_not_be_affordable(mac
 @given(MACS, st.integers(100, 10**6), st.booleans())
 def test_what_the_job_says_counts(macs: int, told: int, images: bool) -> None:
     assert search_budget(Job(budget=told), macs, images=images) == told
-
-
-@given(MACS, st.booleans(), st.sampled_from(sorted(METHODS)))
-def test_only_smoea_spends_less_where_branches_may_go(macs: int, images: bool, method: str) -> None:
-    without, with_them = (search_budget(Job(method=method), macs, images=images, branches=b) for b in (False, True))
-    assert with_them <= without
-    if method != "smoea":
-        assert with_them == without
-    elif with_them > (5_000 if images else 1_000) and without < 300_000:
-        assert abs(8 * with_them - without) <= 8
