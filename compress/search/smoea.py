@@ -366,16 +366,22 @@ def closed_forms(space: Space) -> list[Plan]:
 
 
 def closed_forms_elsewhere(space: Space, most: int) -> list[Plan]:
-    """Closed forms at other shares than the target's, where branches may go: evenly from half of it to the whole network.
+    """Closed forms at other shares than the target's, where branches may go: evenly above it, and below it down to its half.
 
     At each share the widths that ``obs`` makes, and the same behind as many branches as that share asks for; fewer where
     neither comes so low.
     """
+    value, above, below = space.target.value, (most // 2 + 1) // 2, most // 2 // 2
     plans = list[Plan]()
-    for share in np.linspace(space.target.value / 2, 1.0, most // 2 + 2)[1:-1].tolist():
+    for share in (*_between(value, 1.0, above), *_between(value / 2, value, below)):
         made = [Allocated().plan(part, share) for part in (space, *(space.without(row) for row in depths(space, share)[-1:]))]
         plans += [p for p in made if p and space.share(p) <= share + 1e-9]
     return list(dict.fromkeys(plans))
+
+
+def _between(low: float, high: float, count: int) -> list[float]:
+    """So many numbers, evenly, both ends left out."""
+    return [float(x) for x in np.linspace(low, high, count + 2)[1:-1]]
 
 
 _LOST = 1e9
