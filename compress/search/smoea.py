@@ -22,28 +22,47 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from compress.core import Plan
 from compress.search.base import Ask, Origin, Score, Search, Told, scored
-from compress.search.depth import depths
+from compress.search.closed_forms import closed_forms, closed_forms_elsewhere
 from compress.search.front import Fidelity, Front, Point, Recovery, knee, non_dominated, thinned
 from compress.search.genes import Genes
-from compress.search.obs import Allocated, plan_for
 from compress.search.options import AtLeastTwo, Fraction
 from compress.search.space import Space, Stage
 from compress.search.stage_combination import combine, controller
-from compress.search.stages import whole_streams
 from compress.search.stopping import Stopping
-from compress.search.uniform import Uniform
-from compress.search.widths import reachable
 
 _FINALIST_WINDOW = 0.06
-_CLOSED = 5
-"""Plans that need no search, at the most; where branches may go there are more."""
-_MOST, _MOST_WITH_BRANCHES = 0.7, 0.9
-"""The largest part of a budget that is kept back from the evolution; where branches may go more is judged."""
-_LOOKS_WITH_BRANCHES = 0.4
-"""Where branches may go, less is looked at before it is judged: so much of what is looked at elsewhere."""
 _IDLE = 2
 """Rounds of neighbours without a better one after which a search that may end early does."""
 _NOTHING_ADDED = "the evolution found nothing better than a closed form; --method obs looks at closed forms alone, for less"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """How a budget is divided: the largest part of it for each.
+
+    Attributes:
+        compromises: looks at each stage's points near its share.
+        weighings: looks that weigh the stages against each other.
+        finalists: looks near the target, and along the front.
+        judged: plans at the target that are recovered and scored on all images.
+        elsewhere: closed forms at other shares that are judged alike.
+        kept: all of these, kept back from the evolution.
+        closed: plans that need no search and get a look.
+    """
+
+    compromises: float = 1 / 6
+    weighings: float = 0.1
+    finalists: float = 0.2
+    judged: float = 1 / 3
+    elsewhere: float = 0.0
+    kept: float = 0.7
+    closed: int = 5
+
+
+_WHOLE = _Parts()
+"""Where all branches stay."""
+_WITH_BRANCHES = _Parts(compromises=1 / 15, weighings=0.04, finalists=0.08, judged=1 / 2, elsewhere=1 / 6, kept=0.9, closed=0)
+"""Closed forms were measured to decide there: they are judged, without a look before, and little is left for the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,45 +197,40 @@ class Smoea:
     def _reserve(self, space: Space) -> float:
         """Image-forwards that are kept back for scores at full fidelity; a screened one costs at most two per image."""
         near, along = self._finalists(space)
-        every = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _closed_looks(space)
-        judged = self._judged(space) + self._others(space)
-        most = _MOST_WITH_BRANCHES if space.branches else _MOST
-        return min(most * space.budget, every * 2 * self._screened(space) + judged * space.judged_images)
+        every = self._compromises(space) * len(space.stages) + self._weighings(space) + near + along + _parts(space).closed
+        judged = self._judged(space) + self._elsewhere(space)
+        return min(_parts(space).kept * space.budget, every * 2 * self._screened(space) + judged * space.judged_images)
 
     def _affordable(self, space: Space, part: float) -> int:
-        """First looks that a part of the budget buys; where branches may go, of what is left for looks there."""
-        return int(part * (_LOOKS_WITH_BRANCHES if space.branches else 1.0) * space.budget / (2 * self._screened(space)))
+        """First looks that a part of the budget buys."""
+        return int(part * space.budget / (2 * self._screened(space)))
 
     def _compromises(self, space: Space) -> int:
-        """How many points per stage a sixth of the budget re-ranks; a single one needs no score."""
-        affordable = self._affordable(space, 1 / 6) // len(space.stages)
+        """How many points per stage are re-ranked; a single one needs no score."""
+        affordable = self._affordable(space, _parts(space).compromises) // len(space.stages)
         return min(self.compromises, affordable) if affordable > 1 else 0
 
     def _weighings(self, space: Space) -> int:
-        """How many looks a tenth of the budget leaves for weighing the stages against each other: one each, or none."""
+        """How many looks there are for weighing the stages against each other: one each, or none."""
         wanted = len(space.stages) + 1
-        return wanted if len(space.stages) > 1 and self._affordable(space, 0.1) >= wanted else 0
+        return wanted if len(space.stages) > 1 and self._affordable(space, _parts(space).weighings) >= wanted else 0
 
     def _finalists(self, space: Space) -> tuple[int, int]:
-        """How many looks near the target, and along the front, a fifth of the budget buys.
-
-        None along it where closed forms are judged there.
-        """
-        affordable = max(2, self._affordable(space, 0.2) - _closed_looks(space))
-        if self._others(space):
+        """How many looks there are near the target, and along the front; none along it where closed forms are judged there."""
+        affordable = max(2, self._affordable(space, _parts(space).finalists) - _parts(space).closed)
+        if self._elsewhere(space):
             return max(1, min(self.finalists, affordable)), 0
         near = max(1, min(self.finalists, affordable * self.finalists // max(self.finalists + self.spread, 1)))
         return near, max(1, min(self.spread, affordable - near))
 
     def _judged(self, space: Space) -> int:
-        """How many a third of the budget recovers and judges on all images; half of it where branches may go."""
-        return max(1, min(self.judged, int(space.budget / (2 if space.branches else 3) / space.judged_images)))
+        """How many are recovered and judged on all images."""
+        return max(1, min(self.judged, int(_parts(space).judged * space.budget / space.judged_images + 1e-9)))
 
-    def _others(self, space: Space) -> int:
-        """How many closed forms at other shares a sixth of the budget recovers and judges, where branches may go."""
-        if not space.branches or space.target.kind == "max_drop":
-            return 0
-        return min(self.spread, int(space.budget / 6 / space.judged_images))
+    def _elsewhere(self, space: Space) -> int:
+        """How many closed forms at other shares than the target's are."""
+        part = 0.0 if space.target.kind == "max_drop" else _parts(space).elsewhere
+        return min(self.spread, int(part * space.budget / space.judged_images + 1e-9))
 
     def _compromise(self, space: Space, number: int, before: Plan, front: Front) -> Generator[Ask, Sequence[Score], Plan]:
         """The point the next stages build on: near the controller's share, the best of a few at full fidelity."""
@@ -276,7 +290,7 @@ class Smoea:
             return (yield from scored(space, [p.plan for p in few], 0, space.recovery))
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
         judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
-        elsewhere = closed_forms_elsewhere(space, self._others(space))
+        elsewhere = closed_forms_elsewhere(space, self._elsewhere(space))
         if elsewhere:
             yield Told(origins=_origins(elsewhere, elsewhere))
             scores = yield self._truly(space, elsewhere)
@@ -316,8 +330,8 @@ class Smoea:
                 scores = yield self._truly(space, fresh)
                 judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(fresh, scores, strict=True)]
             idle = 0 if any(p.error < best.error for p in judged) else idle + 1
-        won = min(judged, key=lambda p: _finite(p.error))
-        if space.branches and origins[won.plan] is Origin.CLOSED_FORM and np.isfinite(won.error):
+        won = min((p for p in judged if np.isfinite(p.error)), key=lambda p: p.error, default=None)
+        if space.branches and won is not None and origins[won.plan] is Origin.CLOSED_FORM:
             yield Told(notes=(_NOTHING_ADDED,))
         return judged
 
@@ -343,45 +357,8 @@ def _origins(plans: Sequence[Plan], known: Sequence[Plan]) -> dict[Plan, Origin]
     return {p: Origin.CLOSED_FORM if p in known else Origin.EVOLUTION for p in plans}
 
 
-def _closed_looks(space: Space) -> int:
-    """How many plans that need no search get a look, at the most."""
-    return 0 if space.branches else _CLOSED
-
-
-def closed_forms(space: Space) -> list[Plan]:
-    """Plans close below the target that need no search, and even widths by l1.
-
-    Where branches may go they are those that ``obs`` chooses from; else, as in earlier versions' runs, which go on as they
-    began: widths evenly or by marginal error, with the residual streams or without. The last one is the baseline itself: judged
-    beside the first rival, so that the search is not behind it.
-    """
-    value, plans = space.target.value, list[Plan]()
-    plain = [Uniform("l1").plan(space, value)] if "l1" in space.statistics.importance else []
-    if space.branches:
-        return [*(p for p in Allocated().choice(space) if p not in plain), *plain]
-    for part in (s for s in (space, whole_streams(space)) if s is not None):
-        if reachable(part.cost, part.groups, part.round_to) <= value:
-            plans += [Uniform(part.ranking).plan(part, value), plan_for(part, value, part.ranking)]
-    return [*plans, *plain]
-
-
-def closed_forms_elsewhere(space: Space, most: int) -> list[Plan]:
-    """Closed forms at other shares than the target's, where branches may go: evenly above it, and below it down to its half.
-
-    At each share the widths that ``obs`` makes, and the same behind as many branches as that share asks for; fewer where
-    neither comes so low.
-    """
-    value, above, below = space.target.value, (most // 2 + 1) // 2, most // 2 // 2
-    plans = list[Plan]()
-    for share in (*_between(value, 1.0, above), *_between(value / 2, value, below)):
-        made = [Allocated().plan(part, share) for part in (space, *(space.without(row) for row in depths(space, share)[-1:]))]
-        plans += [p for p in made if p and space.share(p) <= share + 1e-9]
-    return list(dict.fromkeys(plans))
-
-
-def _between(low: float, high: float, count: int) -> list[float]:
-    """So many numbers, evenly, both ends left out."""
-    return [float(x) for x in np.linspace(low, high, count + 2)[1:-1]]
+def _parts(space: Space) -> _Parts:
+    return _WITH_BRANCHES if space.branches else _WHOLE
 
 
 _LOST = 1e9

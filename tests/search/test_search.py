@@ -19,12 +19,13 @@ from compress.core.plan import Plan
 from compress.errors import ConfigError
 from compress.pipeline.front import choose
 from compress.search.base import Ask, Score, Told
+from compress.search.closed_forms import closed_forms, closed_forms_elsewhere
 from compress.search.cluster import Cluster, _Decoder, clustered, crowding_distance, features
 from compress.search.front import Fidelity, Point, knee, non_dominated
 from compress.search.journal import Journal, drive
 from compress.search.methods import METHODS
 from compress.search.obs import Allocated
-from compress.search.smoea import Smoea, closed_forms, closed_forms_elsewhere
+from compress.search.smoea import Smoea
 from compress.search.space import ChannelStatistics, CostModel, Space, Stage, Target
 from compress.search.stage_combination import controller
 from compress.search.uniform import Uniform
