@@ -43,6 +43,7 @@ def test_it_does_what_was_measured() -> None:
         ({"target": "max_drop", "value": 0.01}, "the target is max_drop"),
         ({"metric": "output"}, "here the score is the output"),
         ({"metric": "score"}, "here the score is the score"),
+        ({"branches": 25}, "where every branch stays, here 25 may go"),
     ],
 )
 def test_where_nothing_says_that_it_pays_closed_forms_are_taken_and_it_is_said_why(lacks: dict[str, Any], said: str) -> None:
