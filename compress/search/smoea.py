@@ -290,13 +290,13 @@ class Smoea:
             return (yield from scored(space, [p.plan for p in few], 0, space.recovery))
         rivals = sorted((p for p in looked if space.share(p.plan) <= value and np.isfinite(p.error)), key=lambda p: p.error)
         judged = yield from self._judge(space, [p.plan for p in rivals], known, rng)
-        elsewhere = closed_forms_elsewhere(space, self._elsewhere(space))
+        best, seen = min((_finite(p.error) for p in judged), default=np.inf), {p.plan for p in judged}
+        elsewhere = [p for p in closed_forms_elsewhere(space, self._elsewhere(space)) if p not in seen]
         if elsewhere:
             yield Told(origins=_origins(elsewhere, elsewhere))
             scores = yield self._truly(space, elsewhere)
-            judged += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(elsewhere, scores, strict=True)]
-        best = min((_finite(p.error) for p in judged if space.share(p.plan) <= value), default=np.inf)
-        seen = {p.plan for p in judged}
+            looked = [p for p in looked if p.plan not in elsewhere]
+            looked += [space.point(p, s.error, Fidelity.FULL) for p, s in zip(elsewhere, scores, strict=True)]
         others = [p for p in looked if p.plan not in seen and (space.share(p.plan) > value or p.error > best)]
         return non_dominated([*judged, *others], space.target.kind)  # luck on few images beats nothing that was judged
 

@@ -215,6 +215,16 @@ def test_smoea_is_not_behind_the_closed_form_where_two_plans_are_judged(seed: in
     assert best.error <= toy.error(Allocated().plan(toy.space, 0.5))
 
 
+def test_a_closed_form_far_below_the_target_is_never_taken_for_it() -> None:
+    """It is there to be picked later; that it scores as well is luck on few images."""
+    toy = ToySpace.make(0, Target("macs", 0.6)).with_branches(0.01)
+    elsewhere = {p for p in closed_forms_elsewhere(toy.space, Smoea().spread) if toy.space.share(p) < 0.6}
+    far = elsewhere - {*closed_forms(toy.space)}
+    front = run(Smoea(population=10, generations=3), toy, 0, lambda ask: [Score(0.0 if p in far else 0.1) for p in ask.plans])
+    taken, _ = choose(front, toy.space.target, toy.space.share, 0.0)
+    assert far and taken.plan not in far
+
+
 @pytest.mark.parametrize("helps", [True, False])
 def test_smoea_says_where_its_evolution_added_nothing(helps: bool) -> None:
     """A closed form is the best where errors are as low for no other plan; else nothing is said."""
