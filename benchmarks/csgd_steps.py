@@ -22,12 +22,12 @@ from typing import Any
 import torch
 from compress_models import MODELS
 
-from compress.core import Cut, Plan, count
+from compress.core import count
 from compress.coupling import trace
 from compress.data import open_data
 from compress.networks import Network, load, network_from, network_of
 from compress.pipeline import Result, make_job, prune
-from compress.search import prunable
+from compress.search import plan_at, prunable
 
 try:
     from kept import Results
@@ -42,13 +42,7 @@ def target(network: Network, share: float) -> float:
     """The share of the MACs that is left where every group keeps this share of its channels."""
     topology = trace(network.model, torch.zeros(1, *network.preprocessing.shape))
     groups, _ = prunable(topology, ())
-    kept = {
-        g: Cut(
-            tuple(sorted(c for orbit in topology.by_id[g].orbits() for c in sorted(orbit)[: max(1, round(share * len(orbit)))]))
-        )
-        for g in groups
-    }
-    return count(topology, Plan(kept)).macs / count(topology).macs
+    return count(topology, plan_at(topology, groups, share, 1)).macs / count(topology).macs
 
 
 def step(network: Network, data: Any, share: float, epochs: int, seed: int, folder: Path) -> Result:

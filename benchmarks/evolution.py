@@ -35,7 +35,7 @@ from compress.data import open_data
 from compress.evaluation import predict
 from compress.networks import load, network_from
 from compress.pipeline import Job, decide, make_job
-from compress.pipeline.preparation import search_budget
+from compress.pipeline.preparation import MOST_JUDGED, search_budget
 from compress.search import Target
 
 try:
@@ -47,8 +47,6 @@ except ImportError:  # as a module of the repository
 
 RESULTS = Path(__file__).parent / "results"
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)
-_SEEN = 2048
-"""Validation images that a search sees at the most; the others are fresh."""
 
 
 def searched(bench: Bench, method: str, target: Target, budget: int, seed: int, **options: Any) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def shares_of(target: float) -> list[float]:
 def judged(bench: Bench, plan: Mapping[str, Any]) -> str:
     """Which of the fresh validation images a plan's recovered network gets right."""
     right = predict(bench.network_of({"plan": plan}), bench.data.validation).right
-    return text_of(right[_SEEN:] if len(right) > 2 * _SEEN else right)
+    return text_of(right[MOST_JUDGED:] if len(right) > 2 * MOST_JUDGED else right)
 
 
 def within(points: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any] | None:

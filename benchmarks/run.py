@@ -39,19 +39,16 @@ def counted(what: Count) -> dict[str, Any]:
     import torchvision
     from compress_models import MODELS
 
-    from compress.core import Cut, Plan, count
+    from compress.core import count
     from compress.coupling import trace
-    from compress.search import make_stages, prunable
+    from compress.search import make_stages, plan_at, prunable
 
     name = what.architecture.removeprefix("torchvision:")
     model = MODELS[name]() if name in MODELS else torchvision.models.get_model(name, weights=None)
     topology = trace(model.eval(), torch.zeros(1, 3, what.size, what.size))
-    cuts = {}
-    for stage in make_stages(topology, prunable(topology, what.ignore)[0], streams=what.streams):
-        for group in stage.groups:
-            orbits = topology.by_id[group].orbits()
-            cuts[group] = Cut(tuple(sorted(c for o in orbits for c in sorted(o)[: max(1, round(what.ratio * len(o)))])))
-    before, after = count(topology), count(topology, Plan(cuts))
+    groups, _ = prunable(topology, what.ignore)
+    wanted = [group for stage in make_stages(topology, groups, streams=what.streams) for group in stage.groups]
+    before, after = count(topology), count(topology, plan_at(topology, wanted, what.ratio, 1))
     return {
         "macs": before.macs,
         "params": before.params,

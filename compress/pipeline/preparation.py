@@ -63,6 +63,8 @@ _FEWEST_FORWARDS, _FEWEST_SYNTHETIC = 5_000, 1_000
 """However large the network is: on images, and on synthetic inputs, whose scores tell plans apart less well."""
 _MOST_FORWARDS = 300_000
 SYNTHETIC_IMAGES = 16
+MOST_JUDGED = 2048
+"""Images that a search judges on, where labels do not need more to tell anything."""
 _SOLVE_IMAGES = 512
 _FEWEST_CALIBRATION, _MOST_CALIBRATION = 256, 1024
 _JUDGED_BATCH = 64
@@ -276,7 +278,7 @@ def _material(run: Run, budget: int) -> Material:
         missing = "nothing is scored" if task.figure is None else f"{task.figure.short} is not measured"
         run.listen(Warned(f"no data: {missing}; inputs are {made.reason}"))
         return Material(calibration=made.images, judged=made.images, batches=None, metric="output", task=task)
-    most = max(task.images_that_tell if run.scored else 32, min(2048, budget // 60))
+    most = max(task.images_that_tell if run.scored else 32, min(MOST_JUDGED, budget // 60))
     calibration = shown_of(network, data.calibration, calibration_count(job, data))
     judged, batches = _first(network, data.validation, most)
     if run.scored and len(judged) >= task.images_that_tell:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.resumed import in_parts, tiny
 
 ROOT = Path(__file__).parents[2]
 ARMS = ["uniform l1", "Torch-Pruning, round_to 8, 1 blocks of each stage out", "PRACTISE's greedy blocks", "obs"]
@@ -93,27 +94,8 @@ def test_other_conditions_have_their_own_columns(equal_latency: ModuleType) -> N
 
 @pytest.mark.slow
 def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
-    call = [
-        str(model),
-        "digits",
-        "--work",
-        str(tmp_path),
-        "--results",
-        str(tmp_path),
-        "--tiny",
-        "--seeds",
-        "0",
-        "--conditions",
-        "batch 8",
-        "int8",
-        "--arms",
-        *ARMS,
-    ]
-    assert equal_latency.main([*call, "--minutes", "0"]) == 0
-    assert "goes on" in capsys.readouterr().err
-    assert equal_latency.main(call) == 0
-    told = capsys.readouterr().out
+    call = tiny(tmp_path, "--seeds", "0", "--conditions", "batch 8", "int8", "--arms", *ARMS)
+    told = in_parts(equal_latency.main, call, capsys)
     held = json.loads((tmp_path / "equal-latency-digits-net.json").read_text())
     share = held["shares"]["0.67"]
     there = [n for n in ARMS if share["found"][n] is not None]
@@ -122,5 +104,3 @@ def test_tiny_from_end_to_end(equal_latency: ModuleType, tmp_path: Path, capsys:
         assert 0.1 < share["in turn"]["rows"][name]["latency"] < 1.2 and name in told
         assert all(0 < share[f"in turn, {c}"]["rows"][name]["latency"] < 2 for c in ("batch 8", "int8"))
         assert len(share["runs"][name]["0"]["after"]) == 359, "digits' test images"
-    assert equal_latency.main(call) == 0
-    assert not [line for line in capsys.readouterr().out.splitlines() if line.startswith("shares / ")], "nothing anew"

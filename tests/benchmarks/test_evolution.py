@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.resumed import in_parts, tiny
 
 ROOT = Path(__file__).parents[2]
-NET = ROOT / "models" / "checkpoints" / "digits-net.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -47,38 +47,19 @@ def test_differences_are_paired_with_the_closed_forms(evolution: ModuleType) -> 
 
 @pytest.mark.slow
 def test_the_front_from_end_to_end(evolution: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call = [
-        str(NET),
-        "digits",
-        "--work",
-        str(tmp_path),
-        "--results",
-        str(tmp_path),
-        "--tiny",
-        "--seeds",
-        "0",
-        "--parts",
-        "0.5",
-        "--evolved",
-        "0.5",
-    ]
-    assert evolution.main([*call, "--minutes", "0"]) == 0
-    assert "goes on" in capsys.readouterr().err
-    assert evolution.main(call) == 0
+    call = tiny(tmp_path, "--seeds", "0", "--parts", "0.5", "--evolved", "0.5")
+    assert "| part of the budget |" in in_parts(evolution.main, call, capsys)
     held = json.loads((tmp_path / "evolution-digits-net.json").read_text())
     assert set(held["obs"]["0"]) == {f"{share:g}" for share in evolution.shares_of(0.67)}
     assert held["smoea"]["0.5, 0.5 for the evolution"]["0"]["found_by"] and len(held["plans"]) > len(evolution.shares_of(0.67))
-    assert evolution.main(call) == 0
-    assert "plans / " not in capsys.readouterr().out.rpartition("| part of the budget")[2], "nothing anew"
 
 
 @pytest.mark.slow
-def test_csgd_in_steps_from_end_to_end(evolution: ModuleType, tmp_path: Path) -> None:
+def test_csgd_in_steps_from_end_to_end(evolution: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import csgd_steps
 
-    call = [str(NET), "digits", "--work", str(tmp_path), "--results", str(tmp_path), "--tiny"]
-    assert csgd_steps.main([*call, "--minutes", "0"]) == 0 and not [*tmp_path.glob("csgd-steps-*")]
-    assert csgd_steps.main(call) == 0
+    told = in_parts(csgd_steps.main, tiny(tmp_path), capsys)
+    assert told.count(" of the widths, ") == 3
     held = json.loads((tmp_path / "csgd-steps-digits-net.json").read_text())["steps"]
     assert held["13/16"]["macs"] > held["11/16"]["macs"] > held["10/16"]["macs"]
     assert all(step["test"]["final"] > 0.97 for step in held.values())

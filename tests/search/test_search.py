@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
@@ -184,16 +185,18 @@ def test_smoea_is_not_behind_l1_where_few_images_mislead(seed: int, value: float
     assert best.error == pytest.approx(0.05 + toy.error(best.plan))
 
 
+def misleading(toy: ToySpace, rng: np.random.Generator) -> Callable[[Ask], list[Score]]:
+    """Scores on some images are the truth and chance, those on all images the truth."""
+    return lambda ask: [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_smoea_is_not_behind_obs_where_few_images_mislead(seed: int) -> None:
     """What obs would choose from is judged as well, the networks with fewer branches among it."""
     toy, rng = ToySpace.make(seed, Target("macs", 0.5)).with_branches(0.01), np.random.default_rng(seed)
 
-    def evaluate(ask: Ask) -> list[Score]:
-        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
-
     mine, theirs = (
-        choose(run(method, toy, seed, evaluate), toy.space.target, toy.space.share, 0.0)[0]
+        choose(run(method, toy, seed, misleading(toy, rng)), toy.space.target, toy.space.share, 0.0)[0]
         for method in (Smoea(population=10, generations=3, judged=20), Allocated())
     )
     assert mine.error <= theirs.error
@@ -207,10 +210,7 @@ def test_smoea_is_not_behind_the_closed_form_where_two_plans_are_judged(seed: in
     misled = replace(toy.space.statistics, importance={**known, "l1": known["random"]})
     toy = replace(toy, space=replace(toy.space, ranking="taylor", statistics=misled))
 
-    def evaluate(ask: Ask) -> list[Score]:
-        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
-
-    found = run(Smoea(population=10, generations=3, judged=2), toy, seed, evaluate)
+    found = run(Smoea(population=10, generations=3, judged=2), toy, seed, misleading(toy, rng))
     best, _ = choose(found, toy.space.target, toy.space.share, 0.0)
     assert best.error <= toy.error(Allocated().plan(toy.space, 0.5))
 
@@ -245,10 +245,7 @@ def test_smoeas_front_is_not_behind_the_closed_forms_where_branches_may_go(kind:
     """What was scored on few images, or recovered worse, does not hide them; each of its points was judged in earnest."""
     toy, rng = ToySpace.make(0, Target(kind, 0.6)).with_branches(0.01), np.random.default_rng(0)
 
-    def evaluate(ask: Ask) -> list[Score]:
-        return [Score(toy.error(p) + abs(rng.normal(0, 1 if ask.images else 0))) for p in ask.plans]
-
-    front = run(Smoea(population=10, generations=3), toy, 0, evaluate)
+    front = run(Smoea(population=10, generations=3), toy, 0, misleading(toy, rng))
     plans = closed_forms_elsewhere(toy.space, Smoea().spread)
     shares = [toy.space.share(p) for p in plans]
     assert min(shares) < 0.6 < max(shares) and len(plans) > 4 and any(p.branches for p in plans)
